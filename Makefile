@@ -1,0 +1,38 @@
+# Every target creates .venv when it is absent and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Spinning OpenMP threads of several libraries would fight for the same cores.
+export OMP_WAIT_POLICY ?= passive
+
+# A new or removed module changes its folder's time, which the strict editable install must follow.
+ROOMS := runtime runtime/engines runtime/nfa export training benchmarks
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m uflow_edge.benchmarks.solar_cells --out demo
+
+test: $(VENV)/.installed lint
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: $(VENV)/.installed lint
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m uflow_edge.benchmarks.tree_nfa
+	$(BIN)/python -m uflow_edge.benchmarks.feature_cache
+
+$(VENV)/.installed: pyproject.toml $(ROOMS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --config-settings editable_mode=strict
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo

@@ -1,0 +1,98 @@
+"""The U-Flow network: frozen features, their normalisation, the flow; and the graph that is exported of it.
+
+Module names follow the authors' checkpoints, so that theirs load here and ours load there.
+"""
+
+from collections.abc import Sequence
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from uflow_edge.export.architecture import EXTRACTORS, Architecture
+from uflow_edge.export.flow import build_flow, ordered_latents
+from uflow_edge.runtime.nfa.block import exceedance_threshold
+
+
+class FeatureExtractor(nn.Module):
+    """Multi-scale features of a frozen timm backbone, layer-normalised over [C, H, W] (paper, section 3.1)."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.pooling = architecture.pooling
+        self.extractor = timm.create_model(
+            EXTRACTORS[architecture.extractor].timm_name,
+            pretrained=False,
+            features_only=True,
+            out_indices=architecture.taps,
+        ).requires_grad_(False)
+        self.feature_normalizations = nn.ModuleList(
+            nn.LayerNorm([scale.channels, scale.side, scale.side]) for scale in architecture.features
+        ).requires_grad_(False)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, S, S) normalised RGB to one (N, C_i, H_i, W_i) a scale, finest first."""
+        return self.normalize(self.raw_features(image))
+
+    def raw_features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Features before the layer normalisation, pooled."""
+        features = self.extractor(image)
+        if self.pooling > 1:
+            features = [
+                F.avg_pool2d(f, self.pooling, stride=1, padding=self.pooling // 2, count_include_pad=False)
+                for f in features
+            ]
+        return tuple(features)
+
+    def normalize(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Layer normalisation of every scale."""
+        return tuple(norm(f) for norm, f in zip(self.feature_normalizations, features, strict=True))
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":
+        """Stay in evaluation mode: the extractor is frozen, its batch statistics too."""
+        return super().train(False)
+
+
+class UFlow(nn.Module):
+    """Images to latents that follow N(0, 1) where the image looks like the training images."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.feature_extractor = FeatureExtractor(architecture)
+        self.flow = build_flow(architecture)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, S, S) normalised RGB to latents z_i (N, C_i, H_i, W_i), finest first."""
+        return self.latents(self.feature_extractor(image), jac=False)[0]
+
+    def latents(self, features: Sequence[Tensor], jac: bool) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Normalised features to latents and, with ``jac``, the log-determinant of the Jacobian (N,)."""
+        return ordered_latents(self.flow, tuple(features), jac)
+
+
+class EnergyGraph(nn.Module):
+    """What is exported: the resized picture in, sufficient statistics of the latents out.
+
+    Cast, layout and normalisation of the picture are inside, so they travel with the weights.
+    """
+
+    def __init__(self, network: UFlow, exceedance_probability: float) -> None:
+        super().__init__()
+        self.network = network
+        self.threshold = exceedance_threshold(exceedance_probability)
+        extractor = EXTRACTORS[network.architecture.extractor]
+        self.register_buffer("scale", 1 / (255 * torch.tensor(extractor.std).view(1, 3, 1, 1)))
+        self.register_buffer("shift", -torch.tensor(extractor.mean).view(1, 3, 1, 1) / torch.tensor(extractor.std).view(1, 3, 1, 1))
+
+    def normalized(self, image: Tensor) -> Tensor:
+        """(N, S, S, 3) uint8 RGB to (N, 3, S, S) float32 as the extractor expects it."""
+        return image.permute(0, 3, 1, 2).float() * self.scale + self.shift
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(N, S, S, 3) uint8 RGB to energies, then exceedance counts, each (N, H_i, W_i) float32, finest first."""
+        squares = [z.square() for z in self.network(self.normalized(image))]
+        energies = [square.sum(dim=1) for square in squares]
+        exceedances = [(square >= self.threshold).float().sum(dim=1) for square in squares]
+        return (*energies, *exceedances)

@@ -1,0 +1,218 @@
+"""The bundle: a folder with graphs, a manifest and its own evidence; the whole of what a line needs.
+
+    bottle.uflow/
+      manifest.json      what the files are, and the SHA-256 of each
+      model.fp32.onnx    image uint8 [N, S, S, 3] RGB -> energy_i, exceedance_i float32 [N, H_i, W_i], finest first
+      parity.json        the graph against the network it was traced from
+
+docs/bundle.md specifies the manifest.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.files import replacing, sha256
+from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, RULES, Rule
+from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
+
+SCHEMA = 1
+SUFFIX = ".uflow"
+MANIFEST = "manifest.json"
+INPUT_NAME = "image"
+
+Fit: TypeAlias = Literal["squash", "crop"]
+Precision: TypeAlias = Literal["fp32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The checkpoint a bundle was made from."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class LatentScale:
+    """One scale of latents: C channels on H x W pixels, each ``stride`` input pixels wide."""
+
+    stride: int
+    height: int
+    width: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One graph of the model.
+
+    Attributes:
+        file: its name in the bundle.
+        precision: of weights and arithmetic; inputs and outputs are the same in all.
+        opset: of the ONNX standard operators.
+    """
+
+    file: str
+    precision: Precision
+    opset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What ``manifest.json`` says.
+
+    Attributes:
+        source: the checkpoint.
+        extractor: name of the frozen backbone.
+        input_size: S, side of the square input in pixels.
+        fit: how a frame that is not square becomes one: ``squash`` it, or ``crop`` its centre.
+        scales: of the latents, finest first.
+        exceedance_probability: p at which exceedances are counted.
+        rule: how the tree NFA weighs regions.
+        operating_point: threshold on the image score.
+        variants: graphs, the reference one first.
+        files: SHA-256 of every file in the bundle but the manifest, by name.
+        tools: version of every tool that made it, by name.
+    """
+
+    source: Source
+    extractor: str
+    input_size: int
+    fit: Fit
+    scales: tuple[LatentScale, ...]
+    exceedance_probability: float
+    variants: tuple[Variant, ...]
+    files: Mapping[str, str]
+    tools: Mapping[str, str]
+    rule: Rule = DEFAULT_RULE
+    operating_point: OperatingPoint = LOG_NFA_0
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """C_i of every scale, finest first."""
+        return tuple(scale.channels for scale in self.scales)
+
+    @property
+    def energy_names(self) -> tuple[str, ...]:
+        """Names of the graph's energy outputs, finest first."""
+        return tuple(f"energy_{i}" for i in range(len(self.scales)))
+
+    @property
+    def exceedance_names(self) -> tuple[str, ...]:
+        """Names of the graph's exceedance outputs, finest first."""
+        return tuple(f"exceedance_{i}" for i in range(len(self.scales)))
+
+    def to_json(self) -> str:
+        """As written to ``manifest.json``."""
+        return json.dumps({"schema": SCHEMA, "kind": "uflow", **asdict(self)}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Parse what `to_json` wrote.
+
+        Raises:
+            BadInput: not JSON, another schema or kind, or fields missing, unknown or of the wrong type.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise BadInput(f"not JSON ({error})") from error
+        if not isinstance(values, dict) or values.pop("kind", None) != "uflow":
+            raise BadInput("expected a manifest of kind 'uflow'")
+        schema = values.pop("schema", None)
+        if schema != SCHEMA:
+            raise BadInput(f"schema {schema!r}; this version reads schema {SCHEMA}: export the checkpoint again")
+        try:
+            manifest = _manifest(values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(f"fields are missing, unknown or of the wrong type ({error})") from error
+        return manifest
+
+
+def _manifest(values: dict[str, Any]) -> Manifest:
+    """Build the typed manifest; dataclasses refuse missing and unknown fields themselves."""
+    manifest = Manifest(
+        **{
+            **values,
+            "source": Source(**values["source"]),
+            "scales": tuple(LatentScale(**scale) for scale in values["scales"]),
+            "variants": tuple(Variant(**variant) for variant in values["variants"]),
+            "operating_point": OperatingPoint(**values["operating_point"]),
+        }
+    )
+    sizes = [manifest.input_size, *(n for s in manifest.scales for n in (s.height, s.width, s.channels))]
+    if not all(isinstance(n, int) and n > 0 for n in sizes) or not manifest.scales:
+        raise ValueError(f"sizes must be positive integers: {sizes}")
+    if manifest.fit not in ("squash", "crop") or manifest.rule not in RULES:
+        raise ValueError(f"fit {manifest.fit!r} or rule {manifest.rule!r}")
+    if not isinstance(manifest.operating_point.threshold, (int, float)):
+        raise ValueError(f"threshold {manifest.operating_point.threshold!r}")
+    if not manifest.variants or any(variant.file not in manifest.files for variant in manifest.variants):
+        raise ValueError("every variant's file needs a checksum")
+    if any(Path(name).name != name for name in manifest.files):
+        raise ValueError("file names must stay inside the bundle")
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle on disk whose files are what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Bundle":
+        """Read and verify a bundle.
+
+        Raises:
+            BadInput: no bundle there, a manifest that cannot be read, or a file that is missing or differs from
+                what was exported; the message names the file.
+        """
+        folder = Path(folder)
+        path = folder / MANIFEST
+        try:
+            manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise BadInput(f"{folder}: no bundle here (no {MANIFEST}); make one with: uflow-export --ckpt …") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path}: cannot be read ({error})") from error
+        except BadInput as error:
+            raise BadInput(f"{path}: {error}") from error
+        for name, expected in manifest.files.items():
+            file = folder / name
+            if not file.is_file():
+                raise BadInput(f"{file}: missing from the bundle; export the checkpoint again")
+            if sha256(file) != expected:
+                raise BadInput(f"{file}: differs from what was exported (SHA-256); copy the bundle again or re-export it")
+        return cls(folder, manifest)
+
+    def path(self, variant: Variant) -> Path:
+        """Where a variant's graph is."""
+        return self.folder / variant.file
+
+    def with_operating_point(self, point: OperatingPoint) -> "Bundle":
+        """Store another operating point in the manifest."""
+        manifest = replace(self.manifest, operating_point=point)
+        with replacing(self.folder / MANIFEST) as temporary:
+            temporary.write_text(manifest.to_json(), encoding="utf-8")
+        return Bundle(self.folder, manifest)
+
+
+def find_bundle(folder: Path) -> Path:
+    """The one bundle in a folder.
+
+    Raises:
+        UsageError: there is none, or more than one; the message lists them.
+    """
+    found = sorted(path for path in folder.glob(f"*{SUFFIX}") if (path / MANIFEST).is_file())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageError(f"no *{SUFFIX} bundle in {folder.resolve()}; name one with --bundle, or make one with uflow-export")
+    listed = ", ".join(path.name for path in found)
+    raise UsageError(f"{len(found)} bundles in {folder.resolve()}: {listed}; name one with --bundle")

@@ -1,0 +1,61 @@
+"""The ONNX graph in onnxruntime, on the CPU."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from uflow_edge.runtime.bundle import INPUT_NAME, Bundle, Variant
+from uflow_edge.runtime.engines import LatentStatistics
+from uflow_edge.runtime.errors import BadInput, MissingDependency, require
+from uflow_edge.runtime.numeric import Image
+
+
+class OnnxRuntimeEngine:
+    """An onnxruntime session over one variant.
+
+    Raises:
+        MissingDependency: onnxruntime is absent, or installed twice over.
+        BadInput: the graph cannot be loaded.
+    """
+
+    def __init__(self, bundle: Bundle, variant: Variant, threads: int | None = None) -> None:
+        refuse_clashing_packages()
+        onnxruntime = require("onnxruntime", "runtime")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        # Spinning workers starve the thresholding that runs beside them.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(bundle.path(variant)), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise BadInput(f"{bundle.path(variant)}: onnxruntime cannot load this graph ({error})") from error
+        self._manifest = bundle.manifest
+        self.name = f"onnxruntime {onnxruntime.__version__}, CPU, {variant.precision}"
+
+    def run(self, images: Image) -> LatentStatistics:
+        """(N, S, S, 3) uint8 RGB to latent statistics."""
+        manifest = self._manifest
+        names = [*manifest.energy_names, *manifest.exceedance_names]
+        outputs = [np.asarray(output) for output in self._session.run(names, {INPUT_NAME: images})]
+        scales = len(manifest.scales)
+        return LatentStatistics(tuple(outputs[:scales]), tuple(outputs[scales:]))
+
+
+def refuse_clashing_packages() -> None:
+    """onnxruntime and onnxruntime-gpu write into the same folder: with both, which one runs is luck.
+
+    Raises:
+        MissingDependency: both are installed; the message says how to keep the GPU one.
+    """
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            version(name)
+        except PackageNotFoundError:
+            return
+    raise MissingDependency(
+        "onnxruntime and onnxruntime-gpu are both installed and overwrite each other. Keep the GPU one with: "
+        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+    )

@@ -1,0 +1,53 @@
+"""Errors that a person is meant to read, and the exit codes that go with them."""
+
+from enum import IntEnum
+from importlib import import_module
+from types import ModuleType
+
+DISTRIBUTION = "uflow-edge"
+
+
+class ExitCode(IntEnum):
+    """What the exit code of every ``uflow-…`` command means."""
+
+    OK = 0
+    ANOMALY = 1
+    USAGE = 2
+    BAD_INPUT = 3
+    MISSING = 4
+    INTERRUPTED = 130
+
+
+class UflowEdgeError(Exception):
+    """Base of the errors whose message is complete in itself: what was expected, what was found, what to do."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
+class UsageError(UflowEdgeError):
+    """The command line asks for something that cannot be meant."""
+
+    exit_code = ExitCode.USAGE
+
+
+class BadInput(UflowEdgeError):
+    """A file, folder or frame that cannot be used."""
+
+
+class MissingDependency(UflowEdgeError):
+    """A package or device that this job needs is not there."""
+
+    exit_code = ExitCode.MISSING
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional module, or say in one line which extra brings it.
+
+    Raises:
+        MissingDependency: the module, or something it needs itself, is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        name = error.name or module
+        raise MissingDependency(f"{name} is not installed. Install it with: pip install '{DISTRIBUTION}[{extra}]'") from error

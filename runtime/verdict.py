@@ -1,0 +1,104 @@
+"""What the line is told about a frame."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uflow_edge.runtime.nfa.regions import Region
+from uflow_edge.runtime.numeric import Size
+from uflow_edge.runtime.operating_point import OperatingPoint
+
+
+@dataclass(frozen=True, slots=True)
+class Timestamps:
+    """When each stage was done with the frame, in seconds since the epoch.
+
+    Attributes:
+        captured: the frame was there.
+        started: work on it began.
+        preprocessed, inferred, thresholded: that stage ended.
+    """
+
+    captured: float
+    started: float
+    preprocessed: float
+    inferred: float
+    thresholded: float
+
+    @property
+    def preprocess_ms(self) -> float:
+        """Resizing, in milliseconds."""
+        return (self.preprocessed - self.started) * 1e3
+
+    @property
+    def engine_ms(self) -> float:
+        """The network, in milliseconds."""
+        return (self.inferred - self.preprocessed) * 1e3
+
+    @property
+    def nfa_ms(self) -> float:
+        """Thresholding, in milliseconds."""
+        return (self.thresholded - self.inferred) * 1e3
+
+    @property
+    def total_ms(self) -> float:
+        """Frame to verdict, in milliseconds."""
+        return (self.thresholded - self.started) * 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision on one frame and what it rests on.
+
+    Attributes:
+        frame: number of the frame in its source, from 0.
+        source: file, camera or stream it came from.
+        size: (height, width) of the frame.
+        anomalous: the decision: score above the operating point's threshold.
+        score: −log10 NFA of the most significant region.
+        operating_point: the threshold, and where it comes from.
+        regions: where the score map exceeds the threshold, in pixels of the frame, the most significant first.
+        mask: (height, width) bool, the same regions pixel by pixel.
+        timestamps: of each stage.
+    """
+
+    frame: int
+    source: str
+    size: Size
+    anomalous: bool
+    score: float
+    operating_point: OperatingPoint
+    regions: tuple[Region, ...]
+    mask: NDArray[np.bool_]
+    timestamps: Timestamps
+
+    def as_json(self) -> dict[str, Any]:
+        """Every field in plain types; the mask in COCO's uncompressed run-length encoding (column by column)."""
+        times = self.timestamps
+        return {
+            "frame": self.frame,
+            "source": self.source,
+            "size": list(self.size),
+            "anomalous": self.anomalous,
+            "score": self.score,
+            "operating_point": asdict(self.operating_point),
+            "regions": [asdict(region) for region in self.regions],
+            "mask": {"size": list(self.size), "counts": run_lengths(self.mask)},
+            "timestamps": asdict(times),
+            "milliseconds": {
+                "preprocess": times.preprocess_ms,
+                "engine": times.engine_ms,
+                "nfa": times.nfa_ms,
+                "total": times.total_ms,
+            },
+        }
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
+    """Lengths of alternating runs of False and True down the columns, starting with False (so maybe with 0)."""
+    column_by_column = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(column_by_column)) + 1
+    runs = np.diff(np.concatenate([[0], edges, [column_by_column.size]]))
+    return ([0] if column_by_column[0] else []) + [int(run) for run in runs]
