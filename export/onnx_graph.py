@@ -7,11 +7,10 @@ import onnx
 import torch
 
 from uflow_edge.export.network import EnergyGraph
-from uflow_edge.runtime.bundle import INPUT_NAME
+from uflow_edge.runtime.bundle import DEFAULT_OPSET, INPUT_NAME
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.files import replacing
 
-DEFAULT_OPSET = 18
 _TRACED_BATCH = 2  # torch.export takes a traced 1 for a constant, not for a dynamic batch
 
 

@@ -23,6 +23,7 @@ SCHEMA = 1
 SUFFIX = ".uflow"
 MANIFEST = "manifest.json"
 INPUT_NAME = "image"
+DEFAULT_OPSET = 18
 
 Fit: TypeAlias = Literal["squash", "crop"]
 Precision: TypeAlias = Literal["fp32"]

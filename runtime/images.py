@@ -50,6 +50,8 @@ def _eight_bit(picture: PillowImage.Image) -> Image:
         return np.repeat((values >> 8).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
     if picture.mode == "F":
         raise BadInput("floating-point pixels have no defined range; save it with 8 or 16 bits")
+    if "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # Pillow wants this stop on the way from a palette that has it
     return np.asarray(picture.convert("RGB"))
 
 

@@ -27,12 +27,14 @@ class Inspection:
         energies: per scale, finest first, (H_i, W_i) float32.
         exceedances: likewise.
         score: (S, S) float32, −log10 NFA in the model's input.
+        box: the part of the frame that was inspected.
     """
 
     verdict: Verdict
     energies: tuple[FloatMap, ...]
     exceedances: tuple[FloatMap, ...]
     score: FloatMap
+    box: Box
 
 
 class Inspector:
@@ -63,7 +65,9 @@ class Inspector:
         from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 
         bundle = Bundle.load(path)
-        inspector = cls(bundle.manifest, OnnxRuntimeEngine(bundle, bundle.manifest.variants[0], threads))
+        variant = bundle.manifest.variants[0]
+        engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant.precision, threads)
+        inspector = cls(bundle.manifest, engine)
         side = bundle.manifest.input_size
         inspector.inspect(np.zeros((side, side, 3), np.uint8))  # compiles or loads the kernels
         return inspector
@@ -113,7 +117,7 @@ class Inspector:
                 clock.started if captured is None else captured, clock.started, preprocessed, inferred, clock.now()
             ),
         )
-        return Inspection(verdict, energies, _first(statistics.exceedances), score)
+        return Inspection(verdict, energies, _first(statistics.exceedances), score, box)
 
 
 class _Clock:

@@ -8,6 +8,7 @@ from typing import Literal
 from uflow_edge.runtime.errors import BadInput
 
 Origin = Literal["log_nfa_0", "conformal"]
+DEFAULT_FALSE_ALARM_RATE = 0.05
 
 
 @dataclass(frozen=True, slots=True)

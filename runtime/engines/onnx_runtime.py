@@ -1,24 +1,25 @@
 """The ONNX graph in onnxruntime, on the CPU."""
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 
-from uflow_edge.runtime.bundle import INPUT_NAME, Bundle, Variant
+from uflow_edge.runtime.bundle import INPUT_NAME, Manifest, Precision
 from uflow_edge.runtime.engines import LatentStatistics
 from uflow_edge.runtime.errors import BadInput, MissingDependency, require
 from uflow_edge.runtime.numeric import Image
 
 
 class OnnxRuntimeEngine:
-    """An onnxruntime session over one variant.
+    """An onnxruntime session over one graph.
 
     Raises:
         MissingDependency: onnxruntime is absent, or installed twice over.
         BadInput: the graph cannot be loaded.
     """
 
-    def __init__(self, bundle: Bundle, variant: Variant, threads: int | None = None) -> None:
+    def __init__(self, graph: Path, manifest: Manifest, precision: Precision, threads: int | None = None) -> None:
         refuse_clashing_packages()
         onnxruntime = require("onnxruntime", "runtime")
         options = onnxruntime.SessionOptions()
@@ -28,12 +29,12 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
-                str(bundle.path(variant)), options, providers=["CPUExecutionProvider"]
+                str(graph), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise BadInput(f"{bundle.path(variant)}: onnxruntime cannot load this graph ({error})") from error
-        self._manifest = bundle.manifest
-        self.name = f"onnxruntime {onnxruntime.__version__}, CPU, {variant.precision}"
+            raise BadInput(f"{graph}: onnxruntime cannot load this graph ({error})") from error
+        self._manifest = manifest
+        self.name = f"onnxruntime {onnxruntime.__version__}, CPU, {precision}"
 
     def run(self, images: Image) -> LatentStatistics:
         """(N, S, S, 3) uint8 RGB to latent statistics."""

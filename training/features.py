@@ -1,0 +1,144 @@
+"""Features of the frozen extractor, computed once: afterwards only the flow costs time.
+
+All features here are layer-normalised but not yet standardised: the extractor's ``feature_normalizations`` with
+their affine part left out.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import psutil
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from uflow_edge.export.network import EnergyGraph
+from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.preprocess import model_input
+
+CacheChoice = Literal["auto", "memory", "disk"]
+_BATCH = 8
+_MEMORY_SHARE = 0.3
+"""Of the free memory; more goes to disk."""
+
+
+class Features(Protocol):
+    """Features of a fixed list of images."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def batch(self, indices: NDArray[np.intp], epoch: int) -> tuple[Tensor, ...]:
+        """Features of some images, (N, C_i, H_i, W_i) a scale, finest first; the epoch decides augmentation."""
+
+
+def extract(graph: EnergyGraph, pictures: Sequence[Image]) -> tuple[Tensor, ...]:
+    """Run the frozen extractor on pictures at the model's input size, (S, S, 3) uint8 RGB."""
+    with torch.inference_mode():
+        raw = graph.network.feature_extractor.raw_features(graph.normalized(torch.from_numpy(np.stack(pictures))))
+        return tuple(F.layer_norm(feature, feature.shape[1:]) for feature in raw)
+
+
+class CachedFeatures:
+    """Every image's features, in memory, or on disk where memory is short.
+
+    Use as a context manager: a cache on disk is a temporary folder that goes with it.
+    """
+
+    def __init__(
+        self, graph: EnergyGraph, paths: Sequence[Path], *, where: CacheChoice = "auto", folder: Path | None = None
+    ) -> None:
+        architecture = graph.network.architecture
+        shapes = [(len(paths), scale.channels, scale.side, scale.side) for scale in architecture.features]
+        self.bytes = sum(4 * int(np.prod(shape)) for shape in shapes)
+        if where == "auto":
+            where = "memory" if self.bytes <= _MEMORY_SHARE * psutil.virtual_memory().available else "disk"
+        self.where: CacheChoice = where
+        self._folder = tempfile.TemporaryDirectory(prefix=".features-", dir=folder) if where == "disk" else None
+        self._maps = [self._allocate(i, shape) for i, shape in enumerate(shapes)]
+        starts = range(0, len(paths), _BATCH)
+        for start in progress(starts, "extracting features", unit="batch"):
+            pictures = [model_input(read_image(path), architecture.input_size) for path in paths[start : start + _BATCH]]
+            for cached, feature in zip(self._maps, extract(graph, pictures), strict=True):
+                cached[start : start + len(pictures)] = feature.numpy()
+
+    def _allocate(self, scale: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        if self._folder is None:
+            return np.empty(shape, np.float32)
+        return np.lib.format.open_memmap(
+            Path(self._folder.name) / f"scale{scale}.npy", mode="w+", dtype=np.float32, shape=shape
+        )
+
+    def __len__(self) -> int:
+        return len(self._maps[0])
+
+    def batch(self, indices: NDArray[np.intp], epoch: int = 0) -> tuple[Tensor, ...]:
+        """Features of some images; the same in every epoch."""
+        return tuple(torch.from_numpy(cached[indices]) for cached in self._maps)
+
+    def __enter__(self) -> "CachedFeatures":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._maps.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Random changes of training images; none by default, for most of them are anomalies on some line.
+
+    Attributes:
+        horizontal_flip, vertical_flip: mirror every second image.
+        crop: smallest side of a random crop, as a fraction of the image; 1 does not crop.
+    """
+
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    crop: float = 1.0
+
+    @property
+    def is_none(self) -> bool:
+        """Whether images stay as they are, so that their features can be cached."""
+        return self == Augmentation()
+
+    def apply(self, frame: Image, random: np.random.Generator) -> Image:
+        """Change one (H, W, 3) image."""
+        side = random.uniform(self.crop, 1.0)
+        height, width = (max(round(n * side), 1) for n in frame.shape[:2])
+        top = int(random.integers(frame.shape[0] - height + 1))
+        left = int(random.integers(frame.shape[1] - width + 1))
+        flips = random.random(2) < 0.5
+        frame = frame[top : top + height, left : left + width]
+        frame = frame[:, ::-1] if self.horizontal_flip and flips[0] else frame
+        return frame[::-1] if self.vertical_flip and flips[1] else frame
+
+
+class AugmentedFeatures:
+    """Features of images that change from epoch to epoch, so they are computed anew each time."""
+
+    def __init__(self, graph: EnergyGraph, paths: Sequence[Path], augmentation: Augmentation, seed: int) -> None:
+        self._graph = graph
+        self._paths = paths
+        self._augmentation = augmentation
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def batch(self, indices: NDArray[np.intp], epoch: int) -> tuple[Tensor, ...]:
+        """Features of some images as this epoch sees them; the same for the same seed, epoch and image."""
+        side = self._graph.network.architecture.input_size
+        pictures = []
+        for index in indices:
+            random = np.random.default_rng((self._seed, epoch, int(index)))
+            pictures.append(model_input(self._augmentation.apply(read_image(self._paths[index]), random), side))
+        return tuple(feature.clone() for feature in extract(self._graph, pictures))

