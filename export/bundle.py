@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-
 from uflow_edge.export.checkpoint import Checkpoint, load_checkpoint
 from uflow_edge.export.network import EnergyGraph
 from uflow_edge.export.onnx_graph import export_onnx
 from uflow_edge.export.parity import FP32_BOUND, Parity, measure, noise_images, to_json
 from uflow_edge.runtime.bundle import DEFAULT_OPSET, MANIFEST, Bundle, Fit, LatentScale, Manifest, Source, Variant
-from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UflowEdgeError
 from uflow_edge.runtime.files import replacing_folder, sha256
 from uflow_edge.runtime.images import find_images, read_image
@@ -97,7 +96,9 @@ def export_bundle(
         images = noise_images(manifest.input_size)
         parity = measure(graph, engine, images, manifest.rule, options.parity_bound)
         if not parity.holds:
-            raise ParityLost(f"{checkpoint_path}: the exported graph differs from the checkpoint; no bundle written. {parity}")
+            raise ParityLost(
+                f"{checkpoint_path}: the exported graph differs from the checkpoint; no bundle written. {parity}"
+            )
         (temporary / PARITY).write_text(to_json({variant.file: parity}), encoding="utf-8")
         if good is not None:
             report("taking the threshold from good images")

@@ -3,13 +3,13 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from uflow_edge.export.architecture import EXTRACTORS, Architecture
 from uflow_edge.export.network import FeatureExtractor, UFlow
+from uflow_edge.export.tensors import load_tensors
 from uflow_edge.runtime.errors import BadInput
 
 PREFIX = "model."
@@ -41,7 +41,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         BadInput: not a checkpoint, truncated, holding anything but plain data, of another model, or with weights
             that are missing, left over or of the wrong shape.
     """
-    content = _read(path)
+    content = load_tensors(path, "a checkpoint of plain tensors")
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadInput(f"{path}: holds no state_dict of tensors, so it is not a U-Flow checkpoint")
@@ -56,19 +56,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise BadInput(f"{path}: {error}") from error
     _check_weights(path, known, weights)
     return Checkpoint(path, known, weights)
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise BadInput(f"{path}: no such checkpoint file")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises half a dozen unrelated types for a bad file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadInput(
-            f"{path}: cannot be read as a checkpoint of plain tensors: it is truncated, not a PyTorch file, or holds "
-            f"code, which is never run ({reason[:160]})"
-        ) from error
 
 
 def _is_metric(name: str) -> bool:
@@ -89,10 +76,10 @@ def _infer_architecture(weights: dict[str, Tensor]) -> Architecture:
     upsamplings = sorted(int(name.split(".")[2]) for name in weights if name.endswith(".downsample_kernel"))
     flow_steps = upsamplings[0] - 1 if upsamplings else 0  # a stage's blocks, its Split, then the upsampling
     found = {name: tuple(value.shape) for name, value in weights.items() if name.startswith("feature_extractor.")}
-    for name, extractor in EXTRACTORS.items():
-        finest = found.get(_NORMALIZATION.format(0))
-        if finest is None:
-            break
+    finest = found.get(_NORMALIZATION.format(0), ())
+    # Pooling leaves no trace in shapes. The authors have none, so extractors that do are not theirs.
+    theirs = {name: known for name, known in EXTRACTORS.items() if known.pooling == 1 and len(finest) == 3}
+    for name, extractor in theirs.items():
         try:
             candidate = Architecture(name, finest[1] * 2 ** (extractor.taps[0] + 1), flow_steps, extractor.taps, 1)
         except BadInput:
@@ -101,7 +88,7 @@ def _infer_architecture(weights: dict[str, Tensor]) -> Architecture:
             expected = FeatureExtractor(candidate).state_dict(prefix="feature_extractor.")
         if found == {key: tuple(value.shape) for key, value in expected.items()}:
             return candidate
-    raise BadInput(f"the extractor's weights are none of the known ones ({', '.join(EXTRACTORS)})")
+    raise BadInput("it has no hyper_parameters, and its extractor is none of those the authors' checkpoints have")
 
 
 def _check_weights(path: Path, architecture: Architecture, weights: dict[str, Tensor]) -> None:

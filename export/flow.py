@@ -39,7 +39,9 @@ def build_flow(architecture: Architecture) -> ff.GraphINN:
     Concat towards the next. Called with ``jac=True`` it also returns the log-determinant of the Jacobian, (N,).
     """
     features = architecture.features
-    inputs = [ff.InputNode(scale.channels, scale.side, scale.side, name=f"input_{i}") for i, scale in enumerate(features)]
+    inputs = [
+        ff.InputNode(scale.channels, scale.side, scale.side, name=f"input_{i}") for i, scale in enumerate(features)
+    ]
     nodes, outputs = list(inputs), []
     node: ff.Node = inputs[-1]
     for level in range(len(features) - 1, -1, -1):

@@ -84,7 +84,9 @@ class EnergyGraph(nn.Module):
         self.threshold = exceedance_threshold(exceedance_probability)
         extractor = EXTRACTORS[network.architecture.extractor]
         self.register_buffer("scale", 1 / (255 * torch.tensor(extractor.std).view(1, 3, 1, 1)))
-        self.register_buffer("shift", -torch.tensor(extractor.mean).view(1, 3, 1, 1) / torch.tensor(extractor.std).view(1, 3, 1, 1))
+        self.register_buffer(
+            "shift", -torch.tensor(extractor.mean).view(1, 3, 1, 1) / torch.tensor(extractor.std).view(1, 3, 1, 1)
+        )
 
     def normalized(self, image: Tensor) -> Tensor:
         """(N, S, S, 3) uint8 RGB to (N, 3, S, S) float32 as the extractor expects it."""

@@ -63,7 +63,9 @@ def noise_images(side: int, seed: int = 0) -> list[Image]:
     return images
 
 
-def measure(graph: EnergyGraph, engine: Engine, images: Sequence[Image], rule: Rule, bound: float = FP32_BOUND) -> Parity:
+def measure(
+    graph: EnergyGraph, engine: Engine, images: Sequence[Image], rule: Rule, bound: float = FP32_BOUND
+) -> Parity:
     """Run both on the same pictures and compare everything that leaves the engine, and what follows from it.
 
     Args:
@@ -101,7 +103,10 @@ def measure(graph: EnergyGraph, engine: Engine, images: Sequence[Image], rule: R
 
 def to_json(parities: dict[str, Parity]) -> str:
     """``parity.json``: one entry a variant, by file name."""
-    return json.dumps({name: {**asdict(parity), "holds": parity.holds} for name, parity in parities.items()}, indent=2) + "\n"
+    return (
+        json.dumps({name: {**asdict(parity), "holds": parity.holds} for name, parity in parities.items()}, indent=2)
+        + "\n"
+    )
 
 
 def _reference(graph: EnergyGraph, image: Image, scales: int) -> LatentStatistics:

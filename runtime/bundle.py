@@ -189,7 +189,9 @@ class Bundle:
             if not file.is_file():
                 raise BadInput(f"{file}: missing from the bundle; export the checkpoint again")
             if sha256(file) != expected:
-                raise BadInput(f"{file}: differs from what was exported (SHA-256); copy the bundle again or re-export it")
+                raise BadInput(
+                    f"{file}: differs from what was exported (SHA-256); copy the bundle again or re-export it"
+                )
         return cls(folder, manifest)
 
     def path(self, variant: Variant) -> Path:
@@ -214,6 +216,8 @@ def find_bundle(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise UsageError(f"no *{SUFFIX} bundle in {folder.resolve()}; name one with --bundle, or make one with uflow-export")
+        raise UsageError(
+            f"no *{SUFFIX} bundle in {folder.resolve()}; name one with --bundle, or make one with uflow-export"
+        )
     listed = ", ".join(path.name for path in found)
     raise UsageError(f"{len(found)} bundles in {folder.resolve()}: {listed}; name one with --bundle")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.command_line import command_parser, progress, run_command
+from uflow_edge.runtime.command_line import command_parser, positive_int, progress, run_command
 from uflow_edge.runtime.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
@@ -34,10 +34,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bundle", type=Path, metavar="FOLDER", help="the model; default: the one *.uflow bundle in the current folder"
     )
-    parser.add_argument("--save-dir", type=Path, metavar="FOLDER", help="save a picture of every frame: heat map, outline, score")
+    parser.add_argument(
+        "--save-dir", type=Path, metavar="FOLDER", help="save a picture of every frame: heat map, outline, score"
+    )
     parser.add_argument("--json", metavar="FILE", help="write one JSON object a frame; - is standard output")
-    parser.add_argument("--threads", type=int, metavar="N", help="threads of the engine; default: one a core")
-    parser.add_argument("--max-frames", type=int, metavar="N", help="stop after N frames")
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads of the engine; default: one a core")
+    parser.add_argument("--max-frames", type=positive_int, metavar="N", help="stop after N frames")
     parser.add_argument("--fail-on-anomaly", action="store_true", help="exit with 1 when a frame is anomalous")
     parser.add_argument("--quiet", action="store_true", help="no line a frame, only the summary")
     return parser

@@ -13,7 +13,9 @@ from uflow_edge.runtime.errors import DISTRIBUTION, ExitCode, UflowEdgeError
 
 T = TypeVar("T")
 
-_EXIT_CODES = "exit codes: 0 good, 1 anomaly found (with --fail-on-anomaly), 2 usage, 3 bad input, 4 missing package or device"
+_EXIT_CODES = (
+    "exit codes: 0 good, 1 anomaly found (with --fail-on-anomaly), 2 usage, 3 bad input, 4 missing package or device"
+)
 
 
 def command_parser(command: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
@@ -27,6 +29,14 @@ def command_parser(command: str, description: str, examples: Sequence[str]) -> a
     )
     parser.add_argument("--version", action="version", version=f"{DISTRIBUTION} {version(DISTRIBUTION)}")
     return parser
+
+
+def positive_int(text: str) -> int:
+    """A whole number from 1 on, as an argument's type."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
+    return value
 
 
 def run_command(main: Callable[[], ExitCode]) -> NoReturn:

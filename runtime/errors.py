@@ -50,4 +50,6 @@ def require(module: str, extra: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         name = error.name or module
-        raise MissingDependency(f"{name} is not installed. Install it with: pip install '{DISTRIBUTION}[{extra}]'") from error
+        raise MissingDependency(
+            f"{name} is not installed. Install it with: pip install '{DISTRIBUTION}[{extra}]'"
+        ) from error

@@ -72,9 +72,7 @@ class Inspector:
         inspector.inspect(np.zeros((side, side, 3), np.uint8))  # compiles or loads the kernels
         return inspector
 
-    def inspect(
-        self, frame_bgr: Image, *, frame: int = 0, source: str = "", captured: float | None = None
-    ) -> Verdict:
+    def inspect(self, frame_bgr: Image, *, frame: int = 0, source: str = "", captured: float | None = None) -> Verdict:
         """Judge one frame.
 
         Args:

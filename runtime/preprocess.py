@@ -35,9 +35,10 @@ def resize(image: Image, side: int, fit: Fit = "squash") -> Image:
     Returns:
         (S, S, 3) uint8.
     """
-    box = inspected_box((image.shape[0], image.shape[1]), fit)
-    picture = PillowImage.fromarray(image)
-    return np.asarray(picture.resize((side, side), PillowImage.Resampling.BILINEAR, box=box))
+    # Cut first: Pillow's own box argument lets the filter reach beyond the box.
+    left, top, right, bottom = inspected_box((image.shape[0], image.shape[1]), fit)
+    picture = PillowImage.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
+    return np.asarray(picture.resize((side, side), PillowImage.Resampling.BILINEAR))
 
 
 def model_input(frame_bgr: Image, side: int, fit: Fit = "squash") -> Image:
@@ -51,4 +52,4 @@ def model_input(frame_bgr: Image, side: int, fit: Fit = "squash") -> Image:
         raise BadInput(f"a frame must be a uint8 array [H, W, 3] in BGR order; got {found}")
     if frame_bgr.ndim != 3 or frame_bgr.shape[2] != 3 or frame_bgr.size == 0:
         raise BadInput(f"a frame must be a uint8 array [H, W, 3] in BGR order; got shape {frame_bgr.shape}")
-    return np.ascontiguousarray(resize(np.ascontiguousarray(frame_bgr), side, fit)[:, :, ::-1])
+    return np.ascontiguousarray(resize(frame_bgr, side, fit)[:, :, ::-1])

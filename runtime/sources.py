@@ -93,7 +93,9 @@ def frames_of_camera(camera: str) -> Iterator[Frame]:
     capture = cv2.VideoCapture(int(camera)) if camera.isdecimal() else cv2.VideoCapture(camera)
     try:
         if not capture.isOpened():
-            raise MissingDependency(f"camera {camera} cannot be opened: is it connected, and free, and may you read it?")
+            raise MissingDependency(
+                f"camera {camera} cannot be opened: is it connected, and free, and may you read it?"
+            )
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # an old frame is worse than a dropped one
         delivered = yield from _frames(capture, f"camera {camera}")
         raise MissingDependency(f"camera {camera} stopped delivering after {delivered} frames")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.command_line import command_parser, run_command
+from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
 from uflow_edge.runtime.errors import ExitCode, require
 
 if TYPE_CHECKING:
@@ -33,16 +33,44 @@ def parser() -> argparse.ArgumentParser:
         default="efficientnet_lite0",
         help="frozen backbone (default: %(default)s)",
     )
-    parser.add_argument("--input-size", type=int, default=256, metavar="N", help="side of the input in pixels (default: %(default)s)")
-    parser.add_argument("--flow-steps", type=int, default=4, metavar="N", help="coupling blocks a scale (default: %(default)s)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="state dict of the backbone (default: its ImageNet weights)")
+    parser.add_argument(
+        "--input-size",
+        type=positive_int,
+        default=256,
+        metavar="N",
+        help="side of the input in pixels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--flow-steps", type=positive_int, default=4, metavar="N", help="coupling blocks a scale (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="state dict of the backbone (default: its ImageNet weights)"
+    )
 
     fit = parser.add_argument_group("fitting")
-    fit.add_argument("--epochs", type=int, default=30, metavar="N", help="passes over the images, at most (default: %(default)s)")
-    fit.add_argument("--patience", type=int, default=8, metavar="N", help="epochs without a better held-out likelihood before stopping (default: %(default)s)")
-    fit.add_argument("--batch-size", type=int, default=8, metavar="N", help="images a step (default: %(default)s)")
-    fit.add_argument("--learning-rate", type=float, default=2e-3, metavar="X", help="of Adam, at the start (default: %(default)s)")
-    fit.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same checkpoint (default: %(default)s)")
+    fit.add_argument(
+        "--epochs",
+        type=positive_int,
+        default=30,
+        metavar="N",
+        help="passes over the images, at most (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--patience",
+        type=positive_int,
+        default=8,
+        metavar="N",
+        help="epochs without a better held-out likelihood before stopping (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--batch-size", type=positive_int, default=8, metavar="N", help="images a step (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--learning-rate", type=float, default=2e-3, metavar="X", help="of Adam, at the start (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="same seed, same checkpoint (default: %(default)s)"
+    )
     fit.add_argument("--restart", action="store_true", help="forget an interrupted run")
 
     data = parser.add_argument_group("data")
@@ -52,9 +80,25 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="features, by pixel (parts that lie aligned) or by channel (textures); auto asks the held-out images",
     )
-    data.add_argument("--flip", choices=["none", "horizontal", "vertical", "both"], default="none", help="random flips (default: %(default)s); features are then computed anew each epoch")
-    data.add_argument("--crop", type=float, default=1.0, metavar="X", help="random crops, no smaller than this fraction of a side (default: none)")
-    data.add_argument("--cache", choices=["auto", "memory", "disk"], default="auto", help="where features are kept (default: memory if they fit)")
+    data.add_argument(
+        "--flip",
+        choices=["none", "horizontal", "vertical", "both"],
+        default="none",
+        help="random flips (default: %(default)s); features are then computed anew each epoch",
+    )
+    data.add_argument(
+        "--crop",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="random crops, no smaller than this fraction of a side (default: none)",
+    )
+    data.add_argument(
+        "--cache",
+        choices=["auto", "memory", "disk"],
+        default="auto",
+        help="where features are kept (default: memory if they fit)",
+    )
     return parser
 
 
@@ -91,7 +135,9 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     finally:
         bar.close()
     best = result.held_out[result.best_epoch - 1]
-    print(f"{arguments.out}: {result.steps} steps, best after epoch {result.best_epoch} (held-out {best:.4f} nats a latent)")
+    print(
+        f"{arguments.out}: {result.steps} steps, best after epoch {result.best_epoch} (held-out {best:.4f} nats a latent)"
+    )
     print(f"next: uflow-export --ckpt {arguments.out}")
     return ExitCode.OK
 

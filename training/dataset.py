@@ -1,8 +1,8 @@
 """Which images to learn from: a folder laid out like MVTec AD, or a plain folder of good images.
 
-    bottle/train/good/*.png                      good images to learn from
-    bottle/test/<kind>/*.png                     images to test with; the kind "good" is good
-    bottle/ground_truth/<kind>/<name>_mask.png   where a defect is
+bottle/train/good/*.png                      good images to learn from
+bottle/test/<kind>/*.png                     images to test with; the kind "good" is good
+bottle/ground_truth/<kind>/<name>_mask.png   where a defect is
 """
 
 import hashlib

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from uflow_edge.export.network import EnergyGraph
 from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import model_input
@@ -65,7 +66,9 @@ class CachedFeatures:
         self._maps = [self._allocate(i, shape) for i, shape in enumerate(shapes)]
         starts = range(0, len(paths), _BATCH)
         for start in progress(starts, "extracting features", unit="batch"):
-            pictures = [model_input(read_image(path), architecture.input_size) for path in paths[start : start + _BATCH]]
+            pictures = [
+                model_input(read_image(path), architecture.input_size) for path in paths[start : start + _BATCH]
+            ]
             for cached, feature in zip(self._maps, extract(graph, pictures), strict=True):
                 cached[start : start + len(pictures)] = feature.numpy()
 
@@ -104,6 +107,10 @@ class Augmentation:
     horizontal_flip: bool = False
     vertical_flip: bool = False
     crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop <= 1:
+            raise BadInput(f"crop {self.crop}: expected a fraction of the image's side, above 0 and up to 1")
 
     @property
     def is_none(self) -> bool:

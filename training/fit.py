@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from uflow_edge.export.network import UFlow
+from uflow_edge.export.tensors import load_tensors
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing
 from uflow_edge.training.features import Features
@@ -207,11 +208,13 @@ def _resume(path: Path, run: dict[str, Any]) -> _State | None:
     if not path.exists():
         return None
     try:
-        content = torch.load(path, weights_only=True)
+        content = load_tensors(path, "the state of an interrupted run")
         saved_run = content.pop("run")
         state = _State(**content)
-    except Exception as error:  # whatever torch.load makes of a damaged file
-        raise BadInput(f"{path}: cannot be read ({error}); start over with --restart") from error
+    except (BadInput, AttributeError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path}: cannot be read as the state of an interrupted run; start over with --restart"
+        ) from error
     different = [name for name in run if saved_run.get(name) != run[name]]
     if different:
         raise BadInput(

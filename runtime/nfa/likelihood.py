@@ -25,6 +25,7 @@ def likelihood_map(energies: Sequence[ArrayLike], channels: Sequence[int], size:
     """
     maps = checked_maps("energy", energies, channels, size)
     likelihoods = [
-        upsample_bilinear(np.exp(one * np.float32(-0.5 / count)), size) for one, count in zip(maps, channels, strict=True)
+        upsample_bilinear(np.exp(one * np.float32(-0.5 / count)), size)
+        for one, count in zip(maps, channels, strict=True)
     ]
     return np.asarray(1 - sum(likelihoods) / np.float32(len(likelihoods)), np.float32)

@@ -18,7 +18,9 @@ def checked_maps(name: str, maps: Sequence[ArrayLike], channels: Sequence[int], 
             float32), or a target size that is not positive; the message says which map.
     """
     if len(maps) == 0 or len(maps) != len(channels):
-        raise ValueError(f"expected as many {name} maps as channel counts, and at least one; got {len(maps)} and {len(channels)}")
+        raise ValueError(
+            f"expected as many {name} maps as channel counts, and at least one; got {len(maps)} and {len(channels)}"
+        )
     if min(size) < 1:
         raise ValueError(f"expected a target size (height, width) of at least 1x1, got {tuple(size)}")
     checked = []

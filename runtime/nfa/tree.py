@@ -64,7 +64,7 @@ def tree_score(
 def _scale_map(energy: FloatMap, channels: int, scales: int, rule: Rule) -> FloatMap:
     """One scale's log10 P (log10 NFA under ``per_size``) by pixel, with what "no region" means outside all of them."""
     height, width = energy.shape
-    levels = (energy / np.float32(channels)).ravel()
+    levels = np.abs(energy / np.float32(channels)).ravel()  # the sort by bit patterns needs -0.0 to be 0.0
     if rule == "per_size":
         log_tests = log10_tests_by_size(levels.size, scales)
         outside = float(log_tests[1])  # a single pixel that is certain to happen

@@ -1,0 +1,45 @@
+"""Files of tensors are untrusted: they are read as plain data or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from uflow_edge.runtime.errors import BadInput
+
+
+def load_tensors(path: Path, what: str) -> Any:
+    """What ``torch.save`` wrote, if it is nothing but tensors and plain types; code in it is never run.
+
+    Args:
+        path: the file.
+        what: it is meant to be, for the error: "a checkpoint".
+
+    Raises:
+        BadInput: no such file, truncated, no PyTorch file at all, or holding anything else.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; expected {what}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch.load raises half a dozen unrelated types, and its text recommends to run the file's code.
+        raise BadInput(
+            f"{path}: cannot be read as {what}: it is truncated, not a PyTorch file, or holds code, which is never run"
+        ) from error
+
+
+def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict in the safetensors format.
+
+    Raises:
+        BadInput: no such file, or not in this format.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; expected a state dict")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise BadInput(f"{path}: is not a safetensors file ({error})") from error

@@ -1,0 +1,140 @@
+"""Bundles out: what the graph promises, and that nothing half-made is ever left behind."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from uflow_edge.export import bundle as export_bundle_module
+from uflow_edge.export.bundle import ExportOptions, GoodImages, ParityLost, export_bundle
+from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.command import main
+from uflow_edge.export.network import EnergyGraph
+from uflow_edge.export.parity import noise_images
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.inspector import Inspector
+
+
+@pytest.fixture(scope="module")
+def session(exported: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(exported / "model.fp32.onnx"), providers=["CPUExecutionProvider"])
+
+
+def test_inputs_and_outputs(session: onnxruntime.InferenceSession, exported: Path) -> None:
+    (image,) = session.get_inputs()
+    assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [64, 64, 3])
+    assert isinstance(image.shape[0], str)  # a dynamic batch
+    manifest = Bundle.load(exported).manifest
+    outputs = {output.name: (output.type, output.shape[1:]) for output in session.get_outputs()}
+    sides = [[scale.height, scale.width] for scale in manifest.scales]
+    assert sides == [[8, 8], [4, 4], [2, 2]]
+    assert list(outputs) == [*manifest.energy_names, *manifest.exceedance_names]
+    assert list(outputs.values()) == [("tensor(float)", side) for side in sides] * 2
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_any_batch_gives_what_torch_gives(session, trained: Path, batch: int) -> None:
+    graph = EnergyGraph(load_checkpoint(trained).network(), 0.9).eval()
+    images = np.stack([*noise_images(64), *noise_images(64, seed=1)])[:batch]
+    with torch.no_grad():
+        expected = graph(torch.from_numpy(images))
+    found = session.run(None, {"image": images})
+    for i in range(3):
+        np.testing.assert_allclose(found[i], expected[i].numpy(), rtol=1e-3)
+        assert np.abs(found[i + 3] - expected[i + 3].numpy()).mean() < 0.05
+
+
+def test_opset_is_as_the_manifest_says_and_the_checker_agrees(exported: Path) -> None:
+    model = onnx.load(exported / "model.fp32.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    (variant,) = Bundle.load(exported).manifest.variants
+    assert {entry.version for entry in model.opset_import if entry.domain == ""} == {variant.opset}
+
+
+def test_the_graph_tells_nothing_of_where_it_was_made(exported: Path) -> None:
+    content = (exported / "model.fp32.onnx").read_bytes()
+    for trace in (b"site-packages", str(Path.home()).encode() + b"/", b"forward(self", b"stack_trace", b".py"):
+        assert trace not in content
+
+
+def test_parity_is_measured_and_kept(exported: Path) -> None:
+    parity = json.loads((exported / "parity.json").read_text())["model.fp32.onnx"]
+    assert parity["holds"]
+    assert len(parity["energy_error"]) == 3
+    assert 0 < max(parity["energy_error"]) < parity["bound"]
+    assert parity["mask_iou"] == 1
+
+
+def test_a_graph_that_misses_its_bound_is_not_written(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ParityLost, match="no bundle written"):
+        export_bundle(trained, tmp_path / "x.uflow", ExportOptions(parity_bound=1e-12))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_computes_something_else_is_not_written(trained: Path, tmp_path: Path, monkeypatch) -> None:
+    traced = export_bundle_module.export_onnx
+
+    def spoiled(graph, names, path, opset):
+        traced(graph, names, path, opset)
+        model = onnx.load(path)
+        weight = max(model.graph.initializer, key=lambda w: np.prod(w.dims))
+        values = onnx.numpy_helper.to_array(weight) * np.float32(1.01)
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+        onnx.save(model, path)
+
+    monkeypatch.setattr(export_bundle_module, "export_onnx", spoiled)
+    with pytest.raises(ParityLost, match="differs from the checkpoint"):
+        export_bundle(trained, tmp_path / "x.uflow")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threshold_from_good_images(trained: Path, texture_folder: Path, tmp_path: Path) -> None:
+    good = texture_folder / "train" / "good"
+    bundle, _ = export_bundle(trained, tmp_path / "x.uflow", good=GoodImages((good,), 0.1))
+    point = bundle.manifest.operating_point
+    assert (point.origin, point.false_alarm_rate, point.good_images) == ("conformal", 0.1, 16)
+    inspector = Inspector.load(tmp_path / "x.uflow")
+    scores = [inspector.inspect(read_image(path)).score for path in sorted(good.iterdir())]
+    assert point.threshold == pytest.approx(sorted(scores)[15], rel=1e-6)  # ceil(17 * 0.9) = 16th of 16
+    with pytest.raises(BadInput, match="19 are needed"):
+        export_bundle(trained, tmp_path / "y.uflow", good=GoodImages((good,), 0.05))
+    assert not (tmp_path / "y.uflow").exists()
+
+
+def test_an_existing_bundle_is_kept_unless_told(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "x.uflow"
+    export_bundle(trained, folder)
+    manifest = (folder / "manifest.json").stat().st_mtime_ns
+    with pytest.raises(BadInput, match="exists already; .* --overwrite"):
+        export_bundle(trained, folder)
+    assert (folder / "manifest.json").stat().st_mtime_ns == manifest
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").touch()
+    with pytest.raises(BadInput, match="is not a bundle"):
+        export_bundle(trained, tmp_path / "precious", overwrite=True)
+    assert (tmp_path / "precious" / "thesis.txt").exists()
+
+
+def test_command(trained: Path, texture_folder: Path, tmp_path: Path, monkeypatch, exit_code, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = texture_folder / "train" / "good"
+    assert exit_code(main, "--ckpt", trained, "--good", good, "--false-alarm-rate", "0.2") == 0
+    printed = capsys.readouterr().out
+    assert "at most 20.0% false alarms, from 16 good images" in printed
+    assert Bundle.load("gravel.uflow").manifest.source.name == "gravel.ckpt"
+    for code, arguments, message in (
+        (3, ["--ckpt", "absent.ckpt"], "no such file; expected a checkpoint"),
+        (3, ["--ckpt", trained], "exists already"),
+        (2, ["--ckpt", trained, "--false-alarm-rate", "0.1"], "needs --good"),
+        (3, ["--ckpt", trained, "--out", "n.uflow", "--opset", "99"], "opset 99"),
+        (2, [], "--ckpt"),
+    ):
+        assert exit_code(main, *arguments) == code, arguments
+        assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["gravel.uflow"]

@@ -1,0 +1,110 @@
+"""A bundle is what was exported, or it is refused with the name of the file that is not."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from uflow_edge.runtime.bundle import MANIFEST, Bundle, Manifest, find_bundle
+from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.files import replacing, replacing_folder
+from uflow_edge.runtime.operating_point import OperatingPoint
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "copy.uflow"))
+
+
+def edit_manifest(bundle: Path, **changes: object) -> None:
+    values = json.loads((bundle / MANIFEST).read_text())
+    (bundle / MANIFEST).write_text(json.dumps({**values, **changes}))
+
+
+def test_manifest_survives_json(exported: Path) -> None:
+    manifest = Bundle.load(exported).manifest
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    changed = replace(manifest, operating_point=OperatingPoint(1.5, "conformal", 0.05, 100))
+    assert Manifest.from_json(changed.to_json()) == changed
+
+
+@pytest.mark.parametrize("name", ["model.fp32.onnx", "parity.json"])
+def test_a_changed_byte_is_noticed(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(BadInput, match=f"{name}: differs from what was exported"):
+        Bundle.load(bundle)
+
+
+def test_a_missing_file_is_named(bundle: Path) -> None:
+    (bundle / "model.fp32.onnx").unlink()
+    with pytest.raises(BadInput, match=r"model\.fp32\.onnx: missing from the bundle"):
+        Bundle.load(bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"schema": 99}, "schema 99; this version reads schema 1"),
+        ({"kind": "cat"}, "kind 'uflow'"),
+        ({"input_size": "256"}, "wrong type"),
+        ({"scales": []}, "positive integers"),
+        ({"unknown": 1}, "unknown"),
+        ({"fit": "stretch"}, "fit 'stretch'"),
+        ({"variants": []}, "checksum"),
+        ({"files": {"../escape": "0", "model.fp32.onnx": "0"}}, "stay inside the bundle"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense(bundle: Path, changes: dict[str, object], complaint: str) -> None:
+    edit_manifest(bundle, **changes)
+    with pytest.raises(BadInput, match=rf"manifest\.json: .*{complaint}"):
+        Bundle.load(bundle)
+
+
+def test_not_a_bundle_at_all(tmp_path: Path, bundle: Path) -> None:
+    with pytest.raises(BadInput, match=r"no bundle here .* uflow-export"):
+        Bundle.load(tmp_path / "absent.uflow")
+    (bundle / MANIFEST).write_text("{")
+    with pytest.raises(BadInput, match="not JSON"):
+        Bundle.load(bundle)
+
+
+def test_operating_point_can_be_stored(bundle: Path) -> None:
+    point = OperatingPoint(12.5, "conformal", 0.01, 200)
+    Bundle.load(bundle).with_operating_point(point)
+    assert Bundle.load(bundle).manifest.operating_point == point
+
+
+def test_the_one_bundle_in_a_folder_is_found(bundle: Path, tmp_path: Path) -> None:
+    assert find_bundle(tmp_path) == bundle
+    shutil.copytree(bundle, tmp_path / "other.uflow")
+    with pytest.raises(UsageError, match=r"2 bundles in .*: copy\.uflow, other\.uflow; name one with --bundle"):
+        find_bundle(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"no \*\.uflow bundle .* --bundle"):
+        find_bundle(tmp_path / "empty")
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
+    file, folder = tmp_path / "file.txt", tmp_path / "folder"
+    file.write_text("old")
+    folder.mkdir()
+    (folder / "old").touch()
+    with pytest.raises(RuntimeError), replacing(file) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    with pytest.raises(RuntimeError), replacing_folder(folder) as temporary:
+        (temporary / "half").touch()
+        raise RuntimeError
+    assert file.read_text() == "old"
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == [
+        "file.txt",
+        "folder",
+        "folder/old",
+    ]
+    with replacing_folder(folder) as temporary:
+        (temporary / "new").touch()
+    assert [p.name for p in folder.iterdir()] == ["new"]

@@ -1,0 +1,99 @@
+"""`uflow-infer` as a person types it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from uflow_edge.runtime.command import main
+
+
+@pytest.fixture
+def desk(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with one bundle in it."""
+    shutil.copytree(exported, tmp_path / "gravel.uflow")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_in_overlays_and_lines_out(desk: Path, texture_folder: Path, exit_code, capsys) -> None:
+    code = exit_code(main, "--images", texture_folder / "test", "--save-dir", "seen", "--json", "seen.jsonl")
+    assert code == 0
+    lines = [json.loads(line) for line in (desk / "seen.jsonl").read_text().splitlines()]
+    assert [Path(line["source"]).parent.name for line in lines] == ["good", "hole"]
+    assert [line["frame"] for line in lines] == [0, 1]
+    assert cv2.imread(str(desk / "seen" / "hole" / "00.png")).shape[1] >= 360
+    assert "2 inspected, " in capsys.readouterr().out
+
+
+def test_json_on_stdout_is_nothing_but_json(desk: Path, texture_folder: Path, exit_code, capsys) -> None:
+    assert exit_code(main, "--images", texture_folder / "test", "--json", "-") == 0
+    captured = capsys.readouterr()
+    assert len([json.loads(line) for line in captured.out.splitlines()]) == 2
+    assert "2 inspected" in captured.err
+
+
+def test_unreadable_images_are_reported_and_the_rest_goes_on(
+    desk: Path, texture_folder: Path, exit_code, capsys
+) -> None:
+    folder = Path(shutil.copytree(texture_folder / "train" / "good", desk / "parts"))
+    (folder / "05.png").write_text("broken")
+    assert exit_code(main, "--images", folder, "--json", "out.jsonl") == 3
+    captured = capsys.readouterr()
+    assert "unreadable: " in captured.err
+    assert "05.png: cannot be read as an image" in captured.err
+    assert "15 inspected" in captured.out
+    frames = [json.loads(line)["frame"] for line in (desk / "out.jsonl").read_text().splitlines()]
+    assert frames == [i for i in range(16) if i != 5]
+
+
+def test_fail_on_anomaly(desk: Path, texture_folder: Path, exit_code) -> None:
+    manifest = json.loads((desk / "gravel.uflow" / "manifest.json").read_text())
+    for threshold, code in ((-1e9, 1), (1e9, 0)):
+        manifest["operating_point"]["threshold"] = threshold
+        (desk / "gravel.uflow" / "manifest.json").write_text(json.dumps(manifest))
+        assert exit_code(main, "--images", texture_folder / "test", "--fail-on-anomaly") == code
+        assert exit_code(main, "--images", texture_folder / "test") == 0
+
+
+def test_a_video(desk: Path, exit_code, capsys) -> None:
+    writer = cv2.VideoWriter("belt.avi", cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    for i in range(5):
+        writer.write(np.full((64, 96, 3), 20 * i, np.uint8))
+    writer.release()
+    assert exit_code(main, "--video", "belt.avi", "--json", "v.jsonl", "--save-dir", "v") == 0
+    assert [json.loads(line)["frame"] for line in Path("v.jsonl").read_text().splitlines()] == [0, 1, 2, 3, 4]
+    assert sorted(path.name for path in Path("v").iterdir()) == [f"frame-{i:06d}.png" for i in range(5)]
+    assert exit_code(main, "--video", "belt.avi", "--max-frames", "2", "--quiet") == 0
+    assert "2 inspected" in capsys.readouterr().out
+
+
+def test_files_of_one_name_keep_apart(desk: Path, texture_folder: Path, exit_code) -> None:
+    files = sorted((texture_folder / "test").glob("*/00.png"))
+    assert exit_code(main, "--images", *files, "--save-dir", "seen") == 0
+    assert sorted(path.name for path in Path("seen").iterdir()) == ["00-2.png", "00.png"]
+
+
+def test_bad_requests(desk: Path, texture_folder: Path, exit_code, capsys) -> None:
+    images = texture_folder / "test"
+    cases = [
+        (3, ["--images", "absent"], "absent: no such file or folder"),
+        (3, ["--images", images, "--bundle", "absent.uflow"], "no bundle here"),
+        (3, ["--video", "absent.avi"], "no such video file"),
+        (3, ["--video", "gravel.uflow/manifest.json"], "finds no video"),
+        (3, ["--images", images, "--json", "gravel.uflow"], "cannot be written"),
+        (4, ["--camera", "97"], "camera 97 cannot be opened"),
+        (2, ["--images", images, "--camera", "0"], "not allowed with"),
+        (2, [], "required"),
+        (2, ["--images", images, "--max-frames", "0"], "--max-frames"),
+        (2, ["--images", images, "--threads", "-1"], "--threads"),
+    ]
+    for code, arguments, message in cases:
+        assert exit_code(main, *arguments) == code, arguments
+        assert message in capsys.readouterr().err
+    shutil.copytree("gravel.uflow", "other.uflow")
+    assert exit_code(main, "--images", images) == 2
+    assert "gravel.uflow, other.uflow" in capsys.readouterr().err

@@ -1,0 +1,141 @@
+"""Frame in, verdict out."""
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from uflow_edge.runtime import Inspector
+from uflow_edge.runtime.engines import LatentStatistics
+from uflow_edge.runtime.errors import BadInput, MissingDependency
+from uflow_edge.runtime.operating_point import OperatingPoint
+from uflow_edge.runtime.overlay import draw_overlay
+from uflow_edge.runtime.verdict import Verdict, run_lengths
+
+
+class PlantedEngine:
+    """Latents as calm as the null model's mean, but for a square of the finest map."""
+
+    name = "planted"
+
+    def __init__(self, manifest) -> None:
+        self.manifest = manifest
+        self.seen: list[np.ndarray] = []
+
+    def run(self, images: np.ndarray) -> LatentStatistics:
+        self.seen.append(images)
+        energies = [np.full((1, s.height, s.width), s.channels, np.float32) for s in self.manifest.scales]
+        energies[0][0, 2:4, 4:8] = 40 * self.manifest.scales[0].channels
+        return LatentStatistics(tuple(energies), tuple(np.zeros_like(e) for e in energies))
+
+
+@pytest.fixture(scope="module")
+def inspector(exported: Path) -> Inspector:
+    return Inspector.load(exported, threads=1)
+
+
+@pytest.fixture
+def planted(inspector: Inspector) -> Inspector:
+    return Inspector(inspector.manifest, PlantedEngine(inspector.manifest))
+
+
+def test_the_defect_scores_higher_than_the_good_part(inspector: Inspector, texture_folder: Path) -> None:
+    good, hole = (cv2.imread(str(texture_folder / "test" / kind / "00.png")) for kind in ("good", "hole"))
+    assert inspector.inspect(hole).score > inspector.inspect(good).score
+
+
+def test_verdict_is_complete(planted: Inspector) -> None:
+    frame = np.zeros((128, 192, 3), np.uint8)
+    verdict = planted.inspect(frame, frame=7, source="belt", captured=123.0)
+    assert (verdict.frame, verdict.source, verdict.size) == (7, "belt", (128, 192))
+    assert verdict.anomalous
+    assert verdict.score > 0
+    assert verdict.operating_point.origin == "log_nfa_0"
+    assert verdict.timestamps.captured == 123.0
+    times = verdict.timestamps
+    assert times.started <= times.preprocessed <= times.inferred <= times.thresholded
+
+
+def test_mask_and_regions_are_where_the_defect_is_in_the_frame(planted: Inspector) -> None:
+    """The model sees 64x64 with a finest map of 8x8: rows 2-3 and columns 4-7 of it, in a frame of 128x192."""
+    verdict = planted.inspect(np.zeros((128, 192, 3), np.uint8))
+    (region,) = verdict.regions
+    assert verdict.mask[32:64, 96:192].mean() > 0.9
+    assert verdict.mask.sum() < 1.7 * 32 * 96
+    rows, columns = np.flatnonzero(verdict.mask.any(1)), np.flatnonzero(verdict.mask.any(0))
+    assert region.y <= rows[0] <= rows[-1] < region.y + region.height
+    assert region.x <= columns[0] <= columns[-1] < region.x + region.width
+    assert region.area == pytest.approx(verdict.mask.sum(), rel=0.02)
+    assert region.log_nfa == pytest.approx(-verdict.score)
+
+
+def test_with_crop_nothing_outside_the_square_is_judged(planted: Inspector) -> None:
+    cropping = Inspector(replace(planted.manifest, fit="crop"), planted.engine)
+    verdict = cropping.inspect(np.zeros((128, 192, 3), np.uint8))
+    assert verdict.mask[:, 32:160].any()
+    assert not verdict.mask[:, :32].any()
+    assert not verdict.mask[:, 160:].any()
+
+
+def test_threshold_decides_score_mask_and_regions_together(planted: Inspector) -> None:
+    frame = np.zeros((64, 64, 3), np.uint8)
+    score = planted.inspect(frame).score
+    for threshold, anomalous in ((score - 1e-2, True), (score, False)):
+        manifest = replace(planted.manifest, operating_point=OperatingPoint(threshold, "conformal", 0.05, 20))
+        verdict = Inspector(manifest, planted.engine).inspect(frame)
+        assert verdict.anomalous == anomalous == verdict.mask.any() == bool(verdict.regions)
+
+
+def test_the_engine_is_given_rgb(planted: Inspector) -> None:
+    frame = np.zeros((64, 64, 3), np.uint8)
+    frame[:, :, 0] = 200  # blue
+    planted.inspect(frame)
+    (picture,) = planted.engine.seen[-1]
+    assert (picture[:, :, 2] == 200).all()
+    assert (picture[:, :, :2] == 0).all()
+
+
+def test_json_holds_every_field(planted: Inspector) -> None:
+    verdict = planted.inspect(np.zeros((48, 80, 3), np.uint8))
+    written = json.loads(json.dumps(verdict.as_json()))
+    assert {field.name for field in fields(Verdict)} <= written.keys()
+    assert written["milliseconds"]["total"] == pytest.approx(verdict.timestamps.total_ms)
+    runs = written["mask"]["counts"]
+    values = np.concatenate([np.full(n, i % 2, bool) for i, n in enumerate(runs)])
+    np.testing.assert_array_equal(values.reshape(80, 48).T, verdict.mask)
+
+
+@pytest.mark.parametrize("mask", [np.zeros((3, 2), bool), np.ones((3, 2), bool), np.eye(4, dtype=bool)])
+def test_run_lengths_start_with_false(mask: np.ndarray) -> None:
+    runs = run_lengths(mask)
+    assert sum(runs) == mask.size
+    values = np.concatenate([np.full(n, i % 2, bool) for i, n in enumerate(runs)])
+    np.testing.assert_array_equal(values, mask.ravel(order="F"))
+
+
+def test_not_a_frame(inspector: Inspector) -> None:
+    with pytest.raises(BadInput, match="in BGR order"):
+        inspector.inspect(np.zeros((64, 64), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(40, 50), (64, 64), (300, 700)])
+def test_overlay_shows_frame_and_header(planted: Inspector, size: tuple[int, int]) -> None:
+    frame = np.full((*size, 3), 90, np.uint8)
+    picture = draw_overlay(frame, planted.examine(frame), planted.manifest.channels)
+    zoom = picture.shape[1] // size[1]
+    assert picture.shape[1] >= 360
+    assert picture.shape[0] > size[0] * zoom
+    body = picture[-size[0] * zoom :]
+    assert (body[-1, 0] == 90).all()  # far from the defect: the frame as it is
+    assert (body == 255).all(axis=2).any()  # the outline
+
+
+def test_two_onnxruntimes_are_refused(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
+    from uflow_edge.runtime.engines import onnx_runtime
+
+    monkeypatch.setattr(onnx_runtime, "version", lambda name: "1.20.0")  # as if every distribution were installed
+    with pytest.raises(MissingDependency, match="overwrite each other.*pip uninstall -y onnxruntime onnxruntime-gpu"):
+        Inspector.load(exported)

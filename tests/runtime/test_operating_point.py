@@ -1,0 +1,44 @@
+"""The conformal threshold: its promise, and when it cannot be made."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.operating_point import conformal_operating_point
+
+
+@given(
+    scores=st.lists(st.floats(-1e6, 1e6), min_size=19, max_size=200),
+    rate=st.sampled_from([0.05, 0.1, 0.2, 0.5]),
+)
+def test_leaves_as_few_above_as_exchangeability_needs(scores: list[float], rate: float) -> None:
+    point = conformal_operating_point(scores, rate)
+    n = len(scores)
+    assert point.threshold in scores
+    assert (sum(s > point.threshold for s in scores) + 1) / (n + 1) <= rate + 1e-9
+    assert (point.false_alarm_rate, point.good_images, point.origin) == (rate, n, "conformal")
+
+
+def test_false_alarms_on_new_images_keep_the_promise_on_average() -> None:
+    random = np.random.default_rng(0)
+    alarms = []
+    for _ in range(2000):
+        scores = random.normal(size=40)
+        point = conformal_operating_point(scores[:39].tolist(), 0.1)
+        alarms.append(scores[39] > point.threshold)
+    assert 0.08 < np.mean(alarms) <= 0.115
+
+
+@pytest.mark.parametrize(("rate", "needed"), [(0.05, 19), (0.1, 9), (0.01, 99)])
+def test_says_how_many_images_are_needed(rate: float, needed: int) -> None:
+    assert conformal_operating_point([float(i) for i in range(needed)], rate).threshold == needed - 1
+    with pytest.raises(BadInput, match=f"{needed} are needed, or ask for at least"):
+        conformal_operating_point([0.0] * (needed - 1), rate)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 2.0])
+def test_refuses_rates_out_of_range(rate: float) -> None:
+    with pytest.raises(BadInput, match="between 0 and 1"):
+        conformal_operating_point([0.0] * 50, rate)

@@ -1,0 +1,178 @@
+"""Which images are learnt from, and what is cached of them."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from uflow_edge.export.architecture import Architecture
+from uflow_edge.export.network import EnergyGraph
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.training.dataset import fingerprint, hold_out, test_images, training_images
+from uflow_edge.training.features import Augmentation, AugmentedFeatures, CachedFeatures
+from uflow_edge.training.pretrained import load_pretrained
+from uflow_edge.training.standardize import standardize
+from uflow_edge.training.train import seeded_network
+
+
+@pytest.fixture(scope="module")
+def graph() -> EnergyGraph:
+    network = seeded_network(Architecture.default("efficientnet_lite0", 64, 1), 0)
+    load_pretrained(network.feature_extractor, "efficientnet_lite0")
+    return EnergyGraph(network, 0.9).eval()
+
+
+def test_mvtec_layout_and_plain_folder(texture_folder: Path) -> None:
+    good = texture_folder / "train" / "good"
+    assert training_images(texture_folder) == training_images(good) == sorted(good.iterdir())
+    images = test_images(texture_folder)
+    assert [(image.kind, image.is_good, image.mask is not None) for image in images] == [
+        ("good", True, False),
+        ("hole", False, True),
+    ]
+
+
+def test_folders_that_hold_nothing_to_learn_from(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no such folder"):
+        training_images(tmp_path / "absent")
+    with pytest.raises(BadInput, match="no images"):
+        training_images(tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(BadInput, match="no train/good"):
+        training_images(tmp_path)
+    with pytest.raises(BadInput, match="at least 2"):
+        hold_out([tmp_path], 0.1, 0)
+
+
+@pytest.mark.parametrize(("n", "fraction", "held"), [(2, 0.1, 1), (10, 0.1, 1), (100, 0.1, 10), (3, 0.9, 2)])
+def test_hold_out_splits_repeatably(n: int, fraction: float, held: int) -> None:
+    paths = [Path(str(i)) for i in range(n)]
+    fit, watch = hold_out(paths, fraction, 7)
+    assert len(watch) == held
+    assert sorted(fit + watch) == sorted(paths)
+    assert hold_out(paths, fraction, 7) == (fit, watch)
+    if n == 100:
+        assert hold_out(paths, fraction, 8) != (fit, watch)
+
+
+def test_fingerprint_follows_the_files(texture_folder: Path, tmp_path: Path) -> None:
+    good = Path(shutil.copytree(texture_folder / "train" / "good", tmp_path / "good"))
+    paths = sorted(good.iterdir())
+    before = fingerprint(paths)
+    assert fingerprint(paths) == before
+    assert fingerprint(paths[1:]) != before
+    paths[3].write_bytes(paths[3].read_bytes() + b"\0")
+    assert fingerprint(paths) != before
+
+
+def test_pretrained_weights_know_what_they_see(graph: EnergyGraph) -> None:
+    """Mixed-up tensors would still load: shapes repeat. Only the right ones tell a cat from gravel."""
+    import timm
+    from skimage import data
+
+    from uflow_edge.runtime.preprocess import model_input
+    from uflow_edge.training.pretrained import _in_timm_names, _packaged_file, _read
+
+    classifier = timm.create_model("tf_efficientnet_lite0").eval()
+    file = _packaged_file("efficientnet_lite0")
+    assert file is not None
+    classifier.load_state_dict(_in_timm_names(_read(file), "tf_efficientnet_lite0"))
+    picture = model_input(np.ascontiguousarray(data.chelsea()[:, 75:375, ::-1]), 224)
+    with torch.no_grad():
+        guess = classifier(graph.normalized(torch.from_numpy(picture)[None])).argmax().item()
+    assert 281 <= guess <= 285  # ImageNet's domestic cats
+
+
+def test_weights_from_a_file(graph: EnergyGraph, tmp_path: Path) -> None:
+    extractor = graph.network.feature_extractor
+    torch.save(extractor.extractor.state_dict(), tmp_path / "w.pth")
+    load_pretrained(extractor, "efficientnet_lite0", tmp_path / "w.pth")
+    with pytest.raises(BadInput, match="not the weights of timm's resnet18"):
+        other = seeded_network(Architecture.default("resnet18", 64, 1), 0).feature_extractor
+        load_pretrained(other, "resnet18", tmp_path / "w.pth")
+    save_file(extractor.extractor.state_dict(), tmp_path / "w.safetensors")
+    load_pretrained(extractor, "efficientnet_lite0", tmp_path / "w.safetensors")
+    for name, complaint in (("w.pth", "cannot be read as a state dict"), ("w.safetensors", "not a safetensors file")):
+        (tmp_path / name).write_text("no")
+        with pytest.raises(BadInput, match=complaint):
+            load_pretrained(extractor, "efficientnet_lite0", tmp_path / name)
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_cached_features_are_the_extractors(graph: EnergyGraph, texture_folder: Path, tmp_path: Path, where) -> None:
+    paths = training_images(texture_folder)
+    indices = np.array([11, 2, 7])
+    with CachedFeatures(graph, paths, where=where, folder=tmp_path) as cached:
+        assert len(cached) == 16
+        assert any(tmp_path.iterdir()) == (where == "disk")
+        recomputed = AugmentedFeatures(graph, paths, Augmentation(), seed=0)
+        for a, b in zip(cached.batch(indices), recomputed.batch(indices, epoch=3), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert not any(tmp_path.iterdir())
+
+
+def test_memory_or_disk_is_decided_by_size(
+    graph: EnergyGraph, texture_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    import psutil
+
+    paths = training_images(texture_folder)
+    for available, where in ((10**12, "memory"), (10**4, "disk")):
+        memory = psutil.virtual_memory()._replace(available=available)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda memory=memory: memory)
+        with CachedFeatures(graph, paths, folder=tmp_path) as cached:
+            assert cached.where == where
+
+
+def test_augmentation_is_off_by_default_and_repeatable(graph: EnergyGraph, texture_folder: Path) -> None:
+    assert Augmentation().is_none
+    frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(Augmentation().apply(frame, np.random.default_rng(1)), frame)
+    flips = Augmentation(horizontal_flip=True, vertical_flip=True)
+    seen = {flips.apply(frame, np.random.default_rng(i)).tobytes() for i in range(40)}
+    assert seen == {f.tobytes() for f in (frame, frame[:, ::-1], frame[::-1], frame[::-1, ::-1])}
+    cropped = Augmentation(crop=0.5).apply(frame, np.random.default_rng(3))
+    assert 10 <= cropped.shape[0] < 20
+    paths = training_images(texture_folder)
+    features = AugmentedFeatures(graph, paths, flips, seed=5)
+    first, again = (features.batch(np.array([1]), epoch=2)[0] for _ in range(2))
+    assert torch.equal(first, again)
+    assert any(not torch.equal(first, features.batch(np.array([1]), epoch=e)[0]) for e in range(3, 9))
+
+
+@pytest.mark.parametrize("choice", ["position", "channel"])
+def test_standardised_features_have_mean_0_and_variance_1(graph: EnergyGraph, texture_folder: Path, choice) -> None:
+    paths = training_images(texture_folder)
+    extractor = seeded_network(graph.network.architecture, 0).feature_extractor
+    with CachedFeatures(graph, paths) as cached:
+        assert standardize(extractor, cached, cached, choice) == choice
+        for norm, plain in zip(extractor.feature_normalizations, cached.batch(np.arange(16)), strict=True):
+            scaled = plain * norm.weight + norm.bias
+            over = (0,) if choice == "position" else (0, 2, 3)
+            torch.testing.assert_close(scaled.mean(over), torch.zeros_like(scaled.mean(over)), atol=1e-3, rtol=0)
+            assert float(scaled.var(over, correction=0).mean()) == pytest.approx(1, abs=0.35)
+
+
+def test_auto_standardises_aligned_parts_by_position_and_shifting_ones_by_channel(graph: EnergyGraph) -> None:
+    class Given:
+        def __init__(self, maps: torch.Tensor) -> None:
+            self.maps = maps
+
+        def __len__(self) -> int:
+            return len(self.maps)
+
+        def batch(self, indices, epoch=0):
+            return (self.maps[indices],)
+
+    random = torch.Generator().manual_seed(0)
+    pattern = torch.randn(1, 40, 8, 8, generator=random)
+    noise = 0.3 * torch.randn(40, 40, 8, 8, generator=random)
+    shifted = torch.stack(
+        [torch.roll(pattern[0], (i // 8, i % 8), (1, 2)) for i in torch.randperm(40, generator=random)]
+    )
+    extractor = seeded_network(Architecture("efficientnet_lite0", 64, 1, (2,), 1), 0).feature_extractor
+    for maps, chosen in ((pattern + noise, "position"), (shifted + noise, "channel")):
+        assert standardize(extractor, Given(maps[:30]), Given(maps[30:])) == chosen

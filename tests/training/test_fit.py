@@ -1,0 +1,166 @@
+"""Fitting: it learns, repeats itself, survives interruption, and stops when it should."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from uflow_edge.export.architecture import Architecture
+from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.training.command import main
+from uflow_edge.training.fit import Progress, TrainingOptions, fit_flow
+from uflow_edge.training.train import seeded_network
+
+SMALL = Architecture("efficientnet_lite0", 64, 2, (3, 4), 1)
+OPTIONS = TrainingOptions(epochs=4, batch_size=4, patience=4, seed=3)
+
+
+class Correlated:
+    """Features with something to learn: off centre, too calm, and neighbouring channels repeat each other."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        random = torch.Generator().manual_seed(seed)
+        self.maps = []
+        for scale in SMALL.features:
+            base = torch.randn(count, scale.channels, scale.side, scale.side, generator=random)
+            self.maps.append(0.7 + 0.4 * base.roll(1, dims=1) + 0.3 * base)
+
+    def __len__(self) -> int:
+        return len(self.maps[0])
+
+    def batch(self, indices: np.ndarray, epoch: int) -> tuple[torch.Tensor, ...]:
+        return tuple(maps[indices] for maps in self.maps)
+
+
+def run(folder: Path, options: TrainingOptions = OPTIONS, on_step=lambda progress: None, identity: str = "a"):
+    network = seeded_network(SMALL, options.seed)
+    fit = fit_flow(
+        network,
+        Correlated(18, 0),
+        Correlated(6, 1),
+        options,
+        resume_file=folder / "x.resume",
+        identity=identity,
+        on_step=on_step,
+    )
+    return network.flow.state_dict(), fit
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory):
+    return run(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_held_out_likelihood_improves_and_the_best_is_kept(undisturbed) -> None:
+    _, fit = undisturbed
+    assert len(fit.held_out) == 4
+    assert fit.steps == 4 * 5
+    assert fit.held_out[fit.best_epoch - 1] == min(fit.held_out) < fit.held_out[0]
+
+
+def test_same_seed_same_weights_other_seed_others(undisturbed, tmp_path: Path) -> None:
+    weights, _ = undisturbed
+    assert same(run(tmp_path)[0], weights)
+    assert not same(run(tmp_path, TrainingOptions(epochs=4, batch_size=4, seed=4))[0], weights)
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 13])
+def test_an_interrupted_run_ends_with_the_same_weights(undisturbed, tmp_path: Path, stop_after: int) -> None:
+    weights, fit = undisturbed
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == stop_after:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, on_step=interrupt)
+    seen: list[int] = []
+    resumed, resumed_fit = run(tmp_path, on_step=lambda progress: seen.append(progress.step))
+    assert seen[0] == stop_after + 1
+    assert same(resumed, weights)
+    assert resumed_fit == fit
+    assert not (tmp_path / "x.resume").exists()
+
+
+def test_a_killed_run_loses_one_epoch_at_most(undisturbed, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 13:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, on_step=kill)
+    seen: list[int] = []
+    resumed, _ = run(tmp_path, on_step=lambda progress: seen.append(progress.step))
+    assert seen[0] == 11
+    assert same(resumed, undisturbed[0])
+
+
+def test_stops_early_without_progress(tmp_path: Path) -> None:
+    options = TrainingOptions(epochs=200, batch_size=4, patience=2, seed=3, learning_rate=0.01)
+    _, fit = run(tmp_path, options)
+    assert len(fit.held_out) == fit.best_epoch + 2 < 200
+
+
+def test_a_resume_file_of_another_run_is_refused(tmp_path: Path) -> None:
+    def interrupt(progress: Progress) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, on_step=interrupt)
+    with pytest.raises(BadInput, match=r"another identity; .* --restart"):
+        run(tmp_path, identity="b")
+    with pytest.raises(BadInput, match="another batch_size"):
+        run(tmp_path, TrainingOptions(epochs=4, batch_size=2, patience=4, seed=3))
+    (tmp_path / "x.resume").write_bytes(b"damaged")
+    with pytest.raises(BadInput, match=r"cannot be read as the state of .* --restart"):
+        run(tmp_path)
+
+
+def test_a_diverging_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no longer finite .* lower the learning rate"):
+        run(tmp_path, TrainingOptions(epochs=4, batch_size=4, learning_rate=1e20))
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}])
+def test_options_that_cannot_be_meant(wrong: dict[str, float]) -> None:
+    with pytest.raises(BadInput, match="expected a positive"):
+        TrainingOptions(**wrong)
+
+
+def test_seeding_leaves_the_callers_generators_alone() -> None:
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    expected = np.random.random(), torch.rand(1)  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002
+    torch.manual_seed(1)
+    seeded_network(SMALL, 5)
+    assert (np.random.random(), torch.rand(1)) == expected  # noqa: NPY002
+
+
+def test_command(texture_folder: Path, tmp_path: Path, exit_code, capsys) -> None:
+    out = tmp_path / "gravel.ckpt"
+    arguments = ["--data", texture_folder, "--out", out, "--input-size", 64, "--flow-steps", 1, "--epochs", 1]
+    assert exit_code(main, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "14 good images to fit, 2 held out" in printed
+    assert f"next: uflow-export --ckpt {out}" in printed
+    assert load_checkpoint(out).architecture == Architecture.default("efficientnet_lite0", 64, 1)
+    for code, extra, message in (
+        (3, ["--data", tmp_path / "absent"], "no such folder"),
+        (3, ["--input-size", "65"], "a multiple of 32"),
+        (2, ["--epochs", "0"], "1 or more"),
+        (3, ["--weights", tmp_path / "absent.pth"], "absent.pth: no such file"),
+        (3, ["--crop", "1.5"], "crop"),
+    ):
+        assert exit_code(main, *arguments, *extra) == code, extra
+        assert message in capsys.readouterr().err
