@@ -67,7 +67,7 @@ def _refuse_other_couplings(path: Path, weights: dict[str, Tensor]) -> None:
     for name, value in weights.items():
         if name.endswith(".w_perm") and (value.ndim != 4 or not value.is_floating_point()):
             raise BadInput(
-                f"{path}: {PREFIX}{name} has shape {tuple(value.shape)}, so it was trained with a FrEIA newer than 0.2, "
+                f"{path}: {PREFIX}{name} has shape {tuple(value.shape)}, so it comes from a FrEIA newer than 0.2, "
                 "whose couplings compute something else; retrain with FrEIA 0.2"
             )
 

@@ -81,9 +81,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     if point.false_alarm_rate is None:
         print("threshold: log-NFA 0, the a contrario one; --good takes it from good images of your line")
     else:
-        print(
-            f"threshold: {point.threshold:.2f}, at most {point.false_alarm_rate:.1%} false alarms, from {point.good_images} good images"
-        )
+        promise = f"at most {point.false_alarm_rate:.1%} false alarms, from {point.good_images} good images"
+        print(f"threshold: {point.threshold:.2f}, {promise}")
     print(f"wrote {folder}/; next: uflow-infer --bundle {folder} --images <folder>")
     return ExitCode.OK
 

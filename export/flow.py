@@ -1,5 +1,7 @@
 """The U-shaped normalizing flow as FrEIA builds it (paper, section 3.2): for training, and as the reference."""
 
+from collections.abc import Callable
+
 import FrEIA.framework as ff
 import FrEIA.modules as fm
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from uflow_edge.export.architecture import Architecture, upward_channels
 AFFINE_CLAMP = 2.0
 
 
-def _subnet(kernel_size: int):  # type: ignore[no-untyped-def]  # FrEIA's callback has no type
+def _subnet(kernel_size: int) -> Callable[[int, int], nn.Module]:
     def build(channels_in: int, channels_out: int) -> nn.Module:
         return nn.Sequential(
             nn.Conv2d(channels_in, channels_in, kernel_size, padding="same"),

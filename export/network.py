@@ -4,6 +4,7 @@ Module names follow the authors' checkpoints, so that theirs load here and ours 
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import timm
 import torch
@@ -46,8 +47,13 @@ class FeatureExtractor(nn.Module):
         return tuple(features)
 
     def normalize(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Layer normalisation of every scale."""
+        """Layer normalisation of every scale, gain and offset included."""
         return tuple(norm(f) for norm, f in zip(self.feature_normalizations, features, strict=True))
+
+    def affine(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Gain and offset of every scale's layer normalisation, (C_i, H_i, W_i) each."""
+        norms = [cast(nn.LayerNorm, norm) for norm in self.feature_normalizations]
+        return tuple((norm.weight, norm.bias) for norm in norms)
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
         """Stay in evaluation mode: the extractor is frozen, its batch statistics too."""
@@ -78,15 +84,17 @@ class EnergyGraph(nn.Module):
     Cast, layout and normalisation of the picture are inside, so they travel with the weights.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, network: UFlow, exceedance_probability: float) -> None:
         super().__init__()
         self.network = network
         self.threshold = exceedance_threshold(exceedance_probability)
         extractor = EXTRACTORS[network.architecture.extractor]
-        self.register_buffer("scale", 1 / (255 * torch.tensor(extractor.std).view(1, 3, 1, 1)))
-        self.register_buffer(
-            "shift", -torch.tensor(extractor.mean).view(1, 3, 1, 1) / torch.tensor(extractor.std).view(1, 3, 1, 1)
-        )
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (extractor.mean, extractor.std))
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
 
     def normalized(self, image: Tensor) -> Tensor:
         """(N, S, S, 3) uint8 RGB to (N, 3, S, S) float32 as the extractor expects it."""

@@ -32,9 +32,9 @@ def draw_overlay(frame_bgr: Image, inspection: Inspection, channels: tuple[int, 
     """
     zoom = max(1, math.ceil(_SMALLEST_WIDTH / frame_bgr.shape[1]))
     size = (frame_bgr.shape[1] * zoom, frame_bgr.shape[0] * zoom)
-    picture = cv2.resize(frame_bgr, size, interpolation=cv2.INTER_NEAREST)
     heat = cv2.resize(_heat_in_frame(frame_bgr, inspection, channels), size, interpolation=cv2.INTER_LINEAR)
-    picture = _blend(picture, heat)
+    enlarged = cv2.resize(frame_bgr, size, interpolation=cv2.INTER_NEAREST)
+    picture = _blend(np.asarray(enlarged, np.uint8), np.asarray(heat, np.float32))
     mask = inspection.verdict.mask.astype(np.uint8)
     outlines, _ = cv2.findContours(
         cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
@@ -63,8 +63,8 @@ def _header(inspection: Inspection, width: int) -> Image:
     verdict = inspection.verdict
     strip = np.empty((_HEADER, width, 3), np.uint8)
     strip[:] = _RED if verdict.anomalous else _GREEN
-    relation = ">" if verdict.anomalous else "<="
-    text = f"{'ANOMALY' if verdict.anomalous else 'GOOD'}  score {verdict.score:.1f} {relation} {verdict.operating_point.threshold:.1f}"
+    word, relation = ("ANOMALY", ">") if verdict.anomalous else ("GOOD", "<=")
+    text = f"{word}  score {verdict.score:.1f} {relation} {verdict.operating_point.threshold:.1f}"
     scale = min(0.8, 0.8 * (width - 24) / cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.8, 2)[0][0])
     cv2.putText(strip, text, (12, 30), cv2.FONT_HERSHEY_SIMPLEX, scale, _WHITE, 2, cv2.LINE_AA)
     return strip

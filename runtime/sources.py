@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.images import find_images, read_image
@@ -61,7 +62,7 @@ def frames_of_images(files: Sequence[ImageFile], on_unreadable: Callable[[BadInp
         except BadInput as error:
             on_unreadable(error)
             continue
-        yield Frame(image, index, str(file.path), file.name, time.time())
+        yield Frame(np.asarray(image, np.uint8), index, str(file.path), file.name, time.time())
 
 
 def frames_of_video(path: Path) -> Iterator[Frame]:
@@ -109,5 +110,5 @@ def _frames(capture: cv2.VideoCapture, source: str) -> Generator[Frame, None, in
         there, image = capture.read()
         if not there:
             return index
-        yield Frame(image, index, source, Path(f"frame-{index:06d}"), time.time())
+        yield Frame(np.asarray(image, np.uint8), index, source, Path(f"frame-{index:06d}"), time.time())
         index += 1

@@ -135,9 +135,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     finally:
         bar.close()
     best = result.held_out[result.best_epoch - 1]
-    print(
-        f"{arguments.out}: {result.steps} steps, best after epoch {result.best_epoch} (held-out {best:.4f} nats a latent)"
-    )
+    print(f"{arguments.out}: {result.steps} steps, best after epoch {result.best_epoch} (held-out {best:.4f})")
     print(f"next: uflow-export --ckpt {arguments.out}")
     return ExitCode.OK
 

@@ -156,7 +156,11 @@ def fit_flow(
                     state.best, state.best_epoch = state.held_out[-1], len(state.held_out)
                     state.best_flow = _copy(network.flow.state_dict())
                 _save(resume_file, run, state, network, optimizer)
-            on_step(Progress(state.step, steps, float(loss.detach()) / latents, (state.held_out or [None])[-1]))
+            on_step(
+                Progress(
+                    state.step, steps, float(loss.detach()) / latents, state.held_out[-1] if state.held_out else None
+                )
+            )
             if interruption.requested:
                 _save(resume_file, run, state, network, optimizer)
                 raise KeyboardInterrupt
@@ -166,8 +170,8 @@ def fit_flow(
 
 
 def _standardized(network: UFlow, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    norms = network.feature_extractor.feature_normalizations
-    return tuple(f * norm.weight + norm.bias for norm, f in zip(norms, features, strict=True))
+    affine = network.feature_extractor.affine()
+    return tuple(f * gain + offset for (gain, offset), f in zip(affine, features, strict=True))
 
 
 def _mean_likelihood(network: UFlow, features: Features, batch_size: int) -> float:

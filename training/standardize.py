@@ -63,18 +63,19 @@ def standardize(
         "position": by_position,
         "channel": [_by_channel(moments) for moments in by_position],
     }
-    chosen = choice
-    if chosen == "auto":
-        costs = dict.fromkeys(candidates, 0.0)
-        for batch in _batches(held_out):
-            for name, scales in candidates.items():
-                costs[name] += sum(m.negative_log_likelihood(f) for m, f in zip(scales, batch, strict=True))
-        chosen = min(candidates, key=costs.__getitem__)
-    for norm, moments in zip(extractor.feature_normalizations, candidates[chosen], strict=True):
-        gain = moments.variance.rsqrt().expand_as(norm.weight)
-        norm.weight.data.copy_(gain)
-        norm.bias.data.copy_(-moments.mean * gain)
+    chosen = _likeliest(candidates, held_out) if choice == "auto" else choice
+    for (gain, offset), moments in zip(extractor.affine(), candidates[chosen], strict=True):
+        gain.data.copy_(moments.variance.rsqrt().expand_as(gain))
+        offset.data.copy_(-moments.mean * gain)
     return chosen
+
+
+def _likeliest(candidates: dict[Standardization, list[Moments]], features: Features) -> Standardization:
+    costs = dict.fromkeys(candidates, 0.0)
+    for batch in _batches(features):
+        for name, scales in candidates.items():
+            costs[name] += sum(m.negative_log_likelihood(f) for m, f in zip(scales, batch, strict=True))
+    return min(costs, key=costs.__getitem__)
 
 
 def _batches(features: Features) -> Iterator[tuple[Tensor, ...]]:

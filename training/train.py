@@ -78,9 +78,8 @@ def train(
     report(f"{len(fit_paths)} good images to fit, {len(held_paths)} held out to stop by")
 
     network = seeded_network(architecture, options.seed)
-    report(
-        f"weights of {architecture.extractor}: {load_pretrained(network.feature_extractor, architecture.extractor, data.weights)}"
-    )
+    origin = load_pretrained(network.feature_extractor, architecture.extractor, data.weights)
+    report(f"weights of {architecture.extractor}: {origin}")
     graph = EnergyGraph(network, DEFAULT_PROBABILITY).eval()
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

@@ -77,4 +77,4 @@ def _log10_binomial_tail(n: int, p: float) -> NDArray[np.float64]:
     k = np.arange(n + 1)
     log_mass = factorial[n] - factorial[k] - factorial[n - k] + k * np.log(p) + (n - k) * np.log1p(-p)
     at_least = np.logaddexp.accumulate(log_mass[::-1])[::-1]
-    return np.append(at_least[1:], log_mass[n]) / np.log(10)
+    return np.asarray(np.append(at_least[1:], log_mass[n]) / np.log(10), np.float64)

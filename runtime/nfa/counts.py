@@ -26,7 +26,9 @@ def log10_regions_by_size(pixels: int) -> NDArray[np.float64]:
     """
     sizes = np.arange(pixels + 1, dtype=np.float64)
     sizes[0] = 1.0
-    log_regions = np.log10(pixels * POLYOMINO_ALPHA / sizes) + np.arange(pixels + 1) * np.log10(POLYOMINO_BETA)
+    log_regions: NDArray[np.float64] = np.log10(pixels * POLYOMINO_ALPHA / sizes) + np.arange(pixels + 1) * np.log10(
+        POLYOMINO_BETA
+    )
     log_regions[0] = 0.0
     log_regions.flags.writeable = False
     return log_regions
@@ -50,7 +52,7 @@ def log10_tests_by_size(pixels: int, scales: int) -> NDArray[np.float64]:
     Returns:
         (S + 1,) float64, read-only: ``log10 k + log10 S + log10(S·α·βⁿ/n)`` at n.
     """
-    by_size = log10_regions_by_size(pixels) + np.log10(scales) + np.log10(pixels)
+    by_size: NDArray[np.float64] = log10_regions_by_size(pixels) + np.log10(scales) + np.log10(pixels)
     by_size.flags.writeable = False
     return by_size
 

@@ -39,6 +39,9 @@ def regions_above(score: FloatMap, threshold: float) -> tuple[Region, ...]:
         return ()
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     peaks = np.full(count, -np.inf)
-    np.maximum.at(peaks, labels.ravel(), score.ravel())
-    regions = [Region(*(int(v) for v in boxes[i]), log_nfa=-float(peaks[i])) for i in range(1, count)]
+    np.maximum.at(peaks, np.asarray(labels, np.intp).ravel(), score.ravel())
+    regions = []
+    for i in range(1, count):
+        x, y, width, height, area = (int(value) for value in boxes[i])
+        regions.append(Region(x, y, width, height, area, log_nfa=-float(peaks[i])))
     return tuple(sorted(regions, key=lambda region: region.log_nfa))

@@ -85,7 +85,7 @@ def chernoff_log10_tail(levels: FloatMap, channels: int, *, one_sided: bool) -> 
     """
     smallest = np.finfo(np.float32).tiny  # an energy of exactly 0 would be infinitely improbable
     logarithm = np.log(np.maximum(levels, smallest))  # in float32, as upstream takes it
-    log_tail = (levels.astype(np.float64) - 1 - logarithm) * (-channels / 2 / np.log(10))
+    log_tail: NDArray[np.float64] = (levels.astype(np.float64) - 1 - logarithm) * (-channels / 2 / np.log(10))
     if one_sided:
         log_tail[levels <= 1] = 0.0
     return log_tail
