@@ -33,7 +33,7 @@ EXTRACTORS: dict[str, Extractor] = {
     "resnet18": Extractor("resnet18", IMAGENET_MEAN, IMAGENET_STD, (1, 2, 3), (64, 64, 128, 256, 512)),
     "wide_resnet50_2": Extractor("wide_resnet50_2", IMAGENET_MEAN, IMAGENET_STD, (1, 2, 3), (64, 256, 512, 1024, 2048)),
     "efficientnet_lite0": Extractor(
-        "tf_efficientnet_lite0", (0.5,) * 3, (0.5,) * 3, (2, 3, 4), (16, 24, 40, 112, 320), pooling=3
+        "tf_efficientnet_lite0", (0.5,) * 3, (0.5,) * 3, (2, 3), (16, 24, 40, 112, 320), pooling=3
     ),
 }
 
@@ -57,6 +57,7 @@ class Architecture:
         flow_steps: coupling blocks at each scale.
         taps: feature levels that feed the flow, finest first, each twice the stride of the one before.
         pooling: side of the average pooling over features, odd; 1 is none.
+        whitening: whether features are decorrelated by one matrix a pixel.
 
     Raises:
         BadInput: on construction, when these do not fit together.
@@ -67,6 +68,7 @@ class Architecture:
     flow_steps: int
     taps: tuple[int, ...]
     pooling: int
+    whitening: bool = False
 
     def __post_init__(self) -> None:
         if self.extractor not in EXTRACTORS:
@@ -106,6 +108,7 @@ class Architecture:
                 flow_steps=int(values["flow_steps"]),
                 taps=tuple(int(tap) for tap in values["taps"]),
                 pooling=int(values["pooling"]),
+                whitening=bool(values["whitening"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"hyper_parameters {values!r} do not describe a U-Flow: {error!r}") from error
@@ -118,6 +121,7 @@ class Architecture:
             "flow_steps": self.flow_steps,
             "taps": list(self.taps),
             "pooling": self.pooling,
+            "whitening": self.whitening,
         }
 
     @property

@@ -3,7 +3,8 @@
 Module names follow the authors' checkpoints, so that theirs load here and ours load there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import cast
 
 import timm
@@ -31,6 +32,9 @@ class FeatureExtractor(nn.Module):
         self.feature_normalizations = nn.ModuleList(
             nn.LayerNorm([scale.channels, scale.side, scale.side]) for scale in architecture.features
         ).requires_grad_(False)
+        self.feature_whitenings = nn.ModuleList(
+            Whitening(scale.side**2, scale.channels) for scale in architecture.features if architecture.whitening
+        ).requires_grad_(False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, S, S) normalised RGB to one (N, C_i, H_i, W_i) a scale, finest first."""
@@ -47,8 +51,17 @@ class FeatureExtractor(nn.Module):
         return tuple(features)
 
     def normalize(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Layer normalisation of every scale, gain and offset included."""
-        return tuple(norm(f) for norm, f in zip(self.feature_normalizations, features, strict=True))
+        """Layer normalisation of every scale, gain and offset included, and whitening if there is one."""
+        return self._whiten(norm(f) for norm, f in zip(self.feature_normalizations, features, strict=True))
+
+    def standardize(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The rest of `normalize` for features that are layer-normalised but lack gain and offset."""
+        return self._whiten(f * gain + offset for (gain, offset), f in zip(self.affine(), features, strict=True))
+
+    def _whiten(self, features: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        if not self.feature_whitenings:
+            return tuple(features)
+        return tuple(whitening(f) for whitening, f in zip(self.feature_whitenings, features, strict=True))
 
     def affine(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """Gain and offset of every scale's layer normalisation, (C_i, H_i, W_i) each."""
@@ -60,6 +73,24 @@ class FeatureExtractor(nn.Module):
         return super().train(False)
 
 
+class Whitening(nn.Module):
+    """One matrix a pixel that takes the correlations out of the channels there; our addition to U-Flow."""
+
+    def __init__(self, pixels: int, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(channels).expand(pixels, channels, channels).contiguous())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, H, W)."""
+        return whiten(features, self.weight)
+
+
+def whiten(features: Tensor, matrices: Tensor) -> Tensor:
+    """Multiply the channels at each pixel with that pixel's matrix: (N, C, H, W) and (H*W, C, C) to (N, C, H, W)."""
+    by_pixel = torch.bmm(matrices, features.flatten(2).permute(2, 1, 0))  # (H*W, C, N)
+    return by_pixel.permute(2, 1, 0).unflatten(2, features.shape[2:])
+
+
 class UFlow(nn.Module):
     """Images to latents that follow N(0, 1) where the image looks like the training images."""
 
@@ -68,6 +99,14 @@ class UFlow(nn.Module):
         self.architecture = architecture
         self.feature_extractor = FeatureExtractor(architecture)
         self.flow = build_flow(architecture)
+
+    def set_whitening(self, matrices: Sequence[Tensor]) -> None:
+        """Whiten the features from now on, (H_i*W_i, C_i, C_i) a scale, finest first."""
+        self.architecture = replace(self.architecture, whitening=True)
+        modules = [Whitening(m.shape[0], m.shape[1]) for m in matrices]
+        for module, matrix in zip(modules, matrices, strict=True):
+            module.weight.data.copy_(matrix)
+        self.feature_extractor.feature_whitenings = nn.ModuleList(modules).requires_grad_(False)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, S, S) normalised RGB to latents z_i (N, C_i, H_i, W_i), finest first."""

@@ -66,19 +66,26 @@ def parser() -> argparse.ArgumentParser:
         "--batch-size", type=positive_int, default=8, metavar="N", help="images a step (default: %(default)s)"
     )
     fit.add_argument(
-        "--learning-rate", type=float, default=2e-3, metavar="X", help="of Adam, at the start (default: %(default)s)"
+        "--learning-rate", type=float, default=1e-3, metavar="X", help="of Adam, at the start (default: %(default)s)"
     )
     fit.add_argument(
         "--seed", type=int, default=0, metavar="N", help="same seed, same checkpoint (default: %(default)s)"
+    )
+    fit.add_argument(
+        "--couplings",
+        choices=["additive", "affine"],
+        default="additive",
+        help="additive makes energies the exact likelihood; affine is the paper's (default: %(default)s)",
     )
     fit.add_argument("--restart", action="store_true", help="forget an interrupted run")
 
     data = parser.add_argument_group("data")
     data.add_argument(
         "--standardize",
-        choices=["auto", "position", "channel", "none"],
+        choices=["auto", "whiten", "position", "channel", "none"],
         default="auto",
-        help="features, by pixel (parts that lie aligned) or by channel (textures); auto asks the held-out images",
+        help="features: whitened or scaled by pixel (parts that lie aligned), or by channel (textures); "
+        "auto asks the held-out images (default: %(default)s)",
     )
     data.add_argument(
         "--flip",
@@ -120,7 +127,12 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         arguments.weights,
     )
     options = TrainingOptions(
-        arguments.learning_rate, arguments.batch_size, arguments.epochs, arguments.patience, arguments.seed
+        arguments.learning_rate,
+        arguments.batch_size,
+        arguments.epochs,
+        arguments.patience,
+        arguments.seed,
+        arguments.couplings,
     )
     architecture = Architecture.default(arguments.extractor, arguments.input_size, arguments.flow_steps)
     bar = _Bar()

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from FrEIA.modules import AllInOneBlock
 from torch import Tensor
 
 from uflow_edge.export.network import UFlow
@@ -21,6 +23,9 @@ FINAL_RATE = 0.4
 """Of the learning rate, reached linearly at the last step, as upstream does."""
 
 
+Couplings: TypeAlias = Literal["additive", "affine"]
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
     """How to fit.
@@ -31,13 +36,17 @@ class TrainingOptions:
         epochs: passes over the images, at most.
         patience: epochs without a better held-out likelihood after which to stop.
         seed: of initial weights, permutations and the order of images.
+        couplings: ``additive`` fits the shifts of the coupling blocks and leaves their scales at 1. The Jacobian is
+            then the same for every image, so the energies, which are all that detection sees, are the likelihood.
+            ``affine`` fits both, as the paper does, and an unusual image can hide its energy in the scales.
     """
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     batch_size: int = 8
     epochs: int = 30
     patience: int = 8
     seed: int = 0
+    couplings: Couplings = "additive"
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0 or min(self.batch_size, self.epochs, self.patience) < 1:
@@ -126,6 +135,8 @@ def fit_flow(
         BadInput: the resume file belongs to another run, or the likelihood is no longer finite.
         KeyboardInterrupt: after the state was saved.
     """
+    if options.couplings == "additive":
+        hold_scales_at_one(network)
     parameters = [p for p in network.flow.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, weight_decay=WEIGHT_DECAY)
     run = {"identity": identity, **asdict(options)}
@@ -143,7 +154,9 @@ def fit_flow(
             indices = order[position * options.batch_size : (position + 1) * options.batch_size]
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * (1 - (1 - FINAL_RATE) * state.step / steps)
-            loss = negative_log_likelihood(network, _standardized(network, fit.batch(indices, epoch))).mean()
+            loss = negative_log_likelihood(
+                network, network.feature_extractor.standardize(fit.batch(indices, epoch))
+            ).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -169,9 +182,19 @@ def fit_flow(
     return Fit(state.step, state.best_epoch, tuple(state.held_out))
 
 
-def _standardized(network: UFlow, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    affine = network.feature_extractor.affine()
-    return tuple(f * gain + offset for (gain, offset), f in zip(affine, features, strict=True))
+def hold_scales_at_one(network: UFlow) -> None:
+    """Zero what the subnets say of the scales, the first half of their outputs, and keep it from learning."""
+    for block in network.flow.module_list:
+        if isinstance(block, AllInOneBlock):
+            last = block.subnet[-1]
+            scales = last.out_channels // 2
+            for parameter in (last.weight, last.bias):
+                parameter.data[:scales] = 0
+                parameter.register_hook(partial(_without_first, count=scales))
+
+
+def _without_first(gradient: Tensor, count: int) -> Tensor:
+    return torch.cat([torch.zeros_like(gradient[:count]), gradient[count:]])
 
 
 def _mean_likelihood(network: UFlow, features: Features, batch_size: int) -> float:
@@ -179,7 +202,7 @@ def _mean_likelihood(network: UFlow, features: Features, batch_size: int) -> flo
     with torch.no_grad():
         for start in range(0, len(features), batch_size):
             indices = np.arange(start, min(start + batch_size, len(features)))
-            batch = _standardized(network, features.batch(indices, epoch=0))
+            batch = network.feature_extractor.standardize(features.batch(indices, epoch=0))
             total += float(negative_log_likelihood(network, batch).sum(dtype=torch.float64))
     return total / len(features)
 

@@ -88,7 +88,7 @@ def train(
             fit = stack.enter_context(CachedFeatures(graph, fit_paths, where=data.cache, folder=checkpoint.parent))
             report(f"features of {len(fit)} images cached in {fit.where}: {fit.bytes / 2**20:.0f} MiB")
         held = stack.enter_context(CachedFeatures(graph, held_paths, where=data.cache, folder=checkpoint.parent))
-        chosen = standardize(network.feature_extractor, fit, held, data.standardization)
+        chosen = standardize(network, fit, held, data.standardization)
         report(f"features standardised by {chosen}")
         identity = hashlib.sha256(repr((architecture, data, fingerprint(images))).encode()).hexdigest()
         result = fit_flow(network, fit, held, options, resume_file=resume_file, identity=identity, on_step=on_step)

@@ -1,0 +1,71 @@
+"""How well image scores tell good from defective, and how sure one may be of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Images to test with.
+
+    Attributes:
+        paths: of the images.
+        defective: (N,) bool.
+    """
+
+    paths: list[Path]
+    defective: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """One way to score an image; higher is more anomalous.
+
+    Attributes:
+        name: for people.
+        scores: of the test images, in their order.
+        natural_threshold: a threshold the method brings along, such as log-NFA 0.
+    """
+
+    name: str
+    scores: list[float]
+    natural_threshold: float | None = None
+
+    def auroc(self, test: Labelled) -> float:
+        """Area under the ROC curve: the chance that a defective image scores above a good one."""
+        return float(roc_auc_score(test.defective, self.scores))
+
+    def auroc_interval(self, test: Labelled, seed: int = 0) -> tuple[float, float]:
+        """95 % bootstrap interval of the AUROC over the test images."""
+        random = np.random.default_rng(seed)
+        scores = np.asarray(self.scores)
+        bad, good = np.flatnonzero(test.defective), np.flatnonzero(~test.defective)
+        values = []
+        for _ in range(_RESAMPLES):
+            chosen = np.concatenate([random.choice(bad, len(bad)), random.choice(good, len(good))])
+            values.append(roc_auc_score(test.defective[chosen], scores[chosen]))
+        low, high = np.quantile(values, [0.025, 0.975])
+        return float(low), float(high)
+
+    def found_at(self, test: Labelled, false_alarm_rate: float) -> float:
+        """Share of defective images above the threshold that so many of the good test images exceed."""
+        scores = np.asarray(self.scores)
+        threshold = np.quantile(scores[~test.defective], 1 - false_alarm_rate, method="higher")
+        return float((scores[test.defective] > threshold).mean())
+
+    def at_threshold(self, test: Labelled, threshold: float) -> tuple[float, float]:
+        """Shares of defective and of good images above a threshold: found, and false alarms."""
+        above = np.asarray(self.scores) > threshold
+        return float(above[test.defective].mean()), float(above[~test.defective].mean())
+
+    def summary(self, test: Labelled) -> str:
+        """One line for the terminal."""
+        low, high = self.auroc_interval(test)
+        found = f"{self.found_at(test, 0.05):.1%} found at 5 % false alarms"
+        return f"AUROC {self.auroc(test):.4f} ({low:.3f} to {high:.3f}), {found}"

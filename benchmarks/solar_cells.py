@@ -1,0 +1,201 @@
+"""The demo: solar cells from images to verdicts with the three commands, and a report of how well that went.
+
+``make demo``, or ``python -m uflow_edge.benchmarks.solar_cells --out demo``. The images are the monocrystalline
+cells of the ELPV data set (Deitsch et al., 2019; Buerhop-Lutz et al., 2018; CC BY-NC-SA 4.0), from its PyPI package.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import distribution
+from pathlib import Path
+
+import numpy as np
+
+from uflow_edge.benchmarks.baselines import (
+    gaussian_scores,
+    nearest_neighbour_scores,
+    stacked,
+    standardized_by_channel,
+)
+from uflow_edge.benchmarks.evaluation import Detector, Labelled
+from uflow_edge.benchmarks.report import Stage, write_report
+from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.network import EnergyGraph
+from uflow_edge.runtime.command_line import command_parser, progress, run_command
+from uflow_edge.runtime.errors import ExitCode
+from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.nfa import likelihood_map, tree_score
+from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
+from uflow_edge.runtime.nfa.tree import RULES
+from uflow_edge.training.dataset import test_images, training_images
+from uflow_edge.training.features import CachedFeatures
+
+TEST_GOOD, THRESHOLD_GOOD = 118, 80
+FALSE_ALARM_RATE = 0.05
+EPOCHS = 8
+_RULE_NAMES = {
+    "upstream": "U-Flow, tree NFA, upstream's rule",
+    "one_sided": "U-Flow, tree NFA, one-sided",
+    "per_size": "U-Flow, tree NFA, per size",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where the demo keeps what."""
+
+    out: Path
+
+    @property
+    def data(self) -> Path:
+        """The images, in an MVTec layout."""
+        return self.out / "data"
+
+    @property
+    def threshold(self) -> Path:
+        """Good images that only the threshold is taken from."""
+        return self.data / "threshold" / "good"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What training writes."""
+        return self.out / "solar.ckpt"
+
+    @property
+    def bundle(self) -> Path:
+        """What export writes."""
+        return self.out / "solar.uflow"
+
+    @property
+    def verdicts(self) -> Path:
+        """What inference writes, a line an image."""
+        return self.out / "verdicts.jsonl"
+
+    @property
+    def overlays(self) -> Path:
+        """What inference draws."""
+        return self.out / "overlays"
+
+    @property
+    def report(self) -> Path:
+        """The page to look at."""
+        return self.out / "report.html"
+
+
+def lay_out_images(folder: Path, seed: int) -> None:
+    """Copy the monocrystalline cells: good ones (defect probability 0) split at random, defective ones (1) to test."""
+    labels = next(file for file in distribution("elpv-dataset").files or [] if file.name == "labels.csv")
+    root = Path(str(labels.locate())).parent
+    with Path(str(labels.locate())).open(encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file, delimiter=" ", skipinitialspace=True) if row]
+    mono = [(root / row[0], float(row[1])) for row in rows if row[2].strip() == "mono"]
+    good = [path for path, probability in mono if probability == 0]
+    order = [good[i] for i in np.random.default_rng(seed).permutation(len(good))]
+    parts = {
+        "test/good": order[:TEST_GOOD],
+        "threshold/good": order[TEST_GOOD : TEST_GOOD + THRESHOLD_GOOD],
+        "train/good": order[TEST_GOOD + THRESHOLD_GOOD :],
+        "test/defective": [path for path, probability in mono if probability == 1],
+    }
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, paths in parts.items():
+        (folder / name).mkdir(parents=True)
+        for path in paths:
+            shutil.copy(path, folder / name)
+
+
+def run_tool(command: str, *arguments: object) -> Stage:
+    """Run one of the product's own commands, shown as one would type it, and time it."""
+    words = [command, *map(str, arguments)]
+    print(f"\n$ {' '.join(words)}", flush=True)
+    start = time.perf_counter()
+    subprocess.run([str(Path(sys.executable).parent / command), *words[1:]], check=True)
+    return Stage(" ".join(words), time.perf_counter() - start)
+
+
+def flow_detectors(bundle: Path, test: Labelled) -> list[Detector]:
+    """Image scores of the likelihood and of every tree rule, from the exported model's energies."""
+    inspector = Inspector.load(bundle)
+    channels, side = inspector.manifest.channels, inspector.manifest.input_size
+    likelihood: list[float] = []
+    by_rule: dict[str, list[float]] = {rule: [] for rule in RULES}
+    for path in progress(test.paths, "scoring with every rule"):
+        energies = inspector.examine(read_image(path)).energies
+        likelihood.append(float(likelihood_map(energies, channels, (side, side)).max()))
+        for rule in RULES:
+            by_rule[rule].append(float(tree_score(energies, channels, (side, side), rule=rule).max()))
+    flow = [Detector("U-Flow, likelihood", likelihood)]
+    return flow + [Detector(_RULE_NAMES[rule], by_rule[rule], natural_threshold=0.0) for rule in RULES]
+
+
+def baseline_detectors(checkpoint: Path, good: list[Path], test: Labelled, seed: int) -> list[Detector]:
+    """Image scores of the two baselines on the flow's own features, fitted to the same images."""
+    graph = EnergyGraph(load_checkpoint(checkpoint).network(), DEFAULT_PROBABILITY).eval()
+    with CachedFeatures(graph, good) as good_features, CachedFeatures(graph, test.paths) as test_features:
+        fitted, tested = standardized_by_channel(stacked(good_features), stacked(test_features))
+    print("fitting the baselines …", flush=True)
+    return [
+        Detector("Gaussian at each pixel (PaDiM-like)", gaussian_scores(fitted, tested)),
+        Detector("nearest neighbour (PatchCore-like)", nearest_neighbour_scores(fitted, tested, seed)),
+    ]
+
+
+def demo(out: Path, seed: int, epochs: int) -> ExitCode:
+    """Train, export, infer, compare, report."""
+    folders = Folders(out)
+    lay_out_images(folders.data, seed)
+    stages = [
+        run_tool(
+            "uflow-train", "--data", folders.data, "--extractor", "efficientnet_lite0", "--out", folders.checkpoint,
+            "--epochs", epochs, "--seed", seed, "--restart",
+        ),
+        run_tool(
+            "uflow-export", "--ckpt", folders.checkpoint, "--out", folders.bundle, "--overwrite",
+            "--good", folders.threshold, "--false-alarm-rate", FALSE_ALARM_RATE,
+        ),
+    ]  # fmt: skip
+    shutil.rmtree(folders.overlays, ignore_errors=True)
+    stages.append(
+        run_tool(
+            "uflow-infer", "--images", folders.data / "test", "--bundle", folders.bundle, "--quiet",
+            "--json", folders.verdicts, "--save-dir", folders.overlays,
+        )
+    )  # fmt: skip
+    print("\ncomparing", flush=True)
+    start = time.perf_counter()
+    images = test_images(folders.data)
+    test = Labelled([image.path for image in images], np.array([not image.is_good for image in images]))
+    detectors = flow_detectors(folders.bundle, test)
+    detectors += baseline_detectors(folders.checkpoint, training_images(folders.data), test, seed)
+    stages.append(Stage("comparison with the baselines", time.perf_counter() - start))
+    verdicts = [json.loads(line) for line in folders.verdicts.read_text(encoding="utf-8").splitlines()]
+    write_report(folders.report, test, detectors, verdicts, list(find_images([folders.overlays])), stages)
+    for detector in detectors:
+        print(f"{detector.name:38} {detector.summary(test)}")
+    print(f"\nwrote {folders.report}")
+    return ExitCode.OK
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of the demo."""
+    parser = command_parser(
+        "python -m uflow_edge.benchmarks.solar_cells",
+        "Train, export and infer on real solar cells, and report how well it went.",
+        ["python -m uflow_edge.benchmarks.solar_cells --out demo"],
+    )
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=2026, help="of the split and the training (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the training (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    arguments = parser().parse_args()
+    run_command(lambda: demo(arguments.out, arguments.seed, arguments.epochs))
