@@ -88,7 +88,7 @@ class Whitening(nn.Module):
 def whiten(features: Tensor, matrices: Tensor) -> Tensor:
     """Multiply the channels at each pixel with that pixel's matrix: (N, C, H, W) and (H*W, C, C) to (N, C, H, W)."""
     by_pixel = torch.bmm(matrices, features.flatten(2).permute(2, 1, 0))  # (H*W, C, N)
-    return by_pixel.permute(2, 1, 0).unflatten(2, features.shape[2:])
+    return by_pixel.permute(2, 1, 0).reshape(features.shape)
 
 
 class UFlow(nn.Module):

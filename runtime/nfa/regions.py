@@ -38,10 +38,10 @@ def regions_above(score: FloatMap, threshold: float) -> tuple[Region, ...]:
     if not mask.any():
         return ()
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    peaks = np.full(count, -np.inf)
-    np.maximum.at(peaks, np.asarray(labels, np.intp).ravel(), score.ravel())
     regions = []
     for i in range(1, count):
         x, y, width, height, area = (int(value) for value in boxes[i])
-        regions.append(Region(x, y, width, height, area, log_nfa=-float(peaks[i])))
+        inside = np.s_[y : y + height, x : x + width]
+        peak = float(score[inside][labels[inside] == i].max())
+        regions.append(Region(x, y, width, height, area, log_nfa=-peak))
     return tuple(sorted(regions, key=lambda region: region.log_nfa))
