@@ -27,6 +27,7 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m uflow_edge.benchmarks.tree_nfa
 	$(BIN)/python -m uflow_edge.benchmarks.feature_cache
+	$(BIN)/python -m uflow_edge.benchmarks.import_time
 
 $(VENV)/.installed: pyproject.toml $(ROOMS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -36,7 +36,9 @@ def main() -> None:
     print(f"{'maps':38}" + "".join(f"{rule:>12}" for rule in RULES))
     for name, scales in SHAPES.items():
         energies, channels = planted_energies(scales), [c for _, c in scales]
-        contenders: dict[str, Callable[[], object]] = {rule: partial(tree_score, energies, channels, TARGET, rule=rule) for rule in RULES}
+        contenders: dict[str, Callable[[], object]] = {
+            rule: partial(tree_score, energies, channels, TARGET, rule=rule) for rule in RULES
+        }
         medians = interleaved_medians(contenders, ROUNDS)
         print(f"{name:38}" + "".join(f"{medians[rule]:12.2f}" for rule in RULES))
 

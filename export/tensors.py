@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.files import replacing
 
 
 def load_tensors(path: Path, what: str) -> Any:
@@ -29,6 +30,13 @@ def load_tensors(path: Path, what: str) -> Any:
         raise BadInput(
             f"{path}: cannot be read as {what}: it is truncated, not a PyTorch file, or holds code, which is never run"
         ) from error
+
+
+def save_tensors(content: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain types in one rename."""
+    # Through a file object: given a path, torch.save refuses names that start with a dot and have no suffix.
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def load_safetensors(path: Path) -> dict[str, torch.Tensor]:

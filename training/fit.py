@@ -12,9 +12,8 @@ from FrEIA.modules import AllInOneBlock
 from torch import Tensor
 
 from uflow_edge.export.network import UFlow
-from uflow_edge.export.tensors import load_tensors
+from uflow_edge.export.tensors import load_tensors, save_tensors
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.files import replacing
 from uflow_edge.training.features import Features
 from uflow_edge.training.interrupt import deferred_interrupts
 
@@ -227,8 +226,7 @@ def _save(path: Path, run: dict[str, Any], state: _State, network: UFlow, optimi
         "best_epoch": state.best_epoch,
         "held_out": state.held_out,
     }
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    save_tensors(content, path)
 
 
 def _resume(path: Path, run: dict[str, Any]) -> _State | None:

@@ -13,7 +13,7 @@ import torch
 from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.checkpoint import PREFIX
 from uflow_edge.export.network import EnergyGraph, UFlow
-from uflow_edge.runtime.files import replacing
+from uflow_edge.export.tensors import save_tensors
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.training.dataset import fingerprint, hold_out, training_images
 from uflow_edge.training.features import Augmentation, AugmentedFeatures, CacheChoice, CachedFeatures, Features
@@ -119,5 +119,4 @@ def save_checkpoint(network: UFlow, result: Fit, path: Path) -> None:
         "state_dict": state,
         "hyper_parameters": network.architecture.hyper_parameters(),
     }
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    save_tensors(content, path)
