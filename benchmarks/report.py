@@ -70,8 +70,8 @@ def write_report(
         "<h2>How well it tells them apart</h2>",
         _ranking(test, detectors),
         "<p class=note>AUROC with a 95 % bootstrap interval. Found: share of defective cells at a threshold that 5 % "
-        "of the good test cells exceed. Both baselines use the features that the flow is given, and all good cells of the "
-        "training folder, of which the flow holds out a tenth.</p>",
+        "of the good test cells exceed. Both baselines use the features that the flow is given, and all good cells of "
+        "the training folder, of which the flow holds out a tenth.</p>",
         "<h2>Decisions</h2>",
         _decisions(test, detectors, verdicts),
         "<h2>Time of one image</h2>",
