@@ -14,8 +14,9 @@ from uflow_edge.benchmarks.timing import interleaved_medians
 from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.network import EnergyGraph
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
-from uflow_edge.training.features import Augmentation, AugmentedFeatures, CachedFeatures, Features
-from uflow_edge.training.fit import TrainingOptions, fit_flow
+from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
+from uflow_edge.training.fit import fit_flow
+from uflow_edge.training.options import Augmentation, TrainingOptions
 from uflow_edge.training.train import seeded_network
 
 IMAGES = 32

@@ -18,7 +18,7 @@ from uflow_edge.export.bundle import GoodImages, export_bundle
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.overlay import draw_overlay
-from uflow_edge.training.fit import TrainingOptions
+from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.train import Data, train
 
 SIDE = 200

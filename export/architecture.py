@@ -5,6 +5,10 @@ from typing import Any
 
 from uflow_edge.runtime.errors import BadInput
 
+INPUT_SIZE = 256
+FLOW_STEPS = 4
+"""What our trainer uses unless told otherwise."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -87,7 +91,7 @@ class Architecture:
             raise BadInput(f"pooling {self.pooling}: expected an odd side")
 
     @classmethod
-    def default(cls, extractor: str, input_size: int = 256, flow_steps: int = 4) -> "Architecture":
+    def default(cls, extractor: str, input_size: int = INPUT_SIZE, flow_steps: int = FLOW_STEPS) -> "Architecture":
         """The architecture our trainer uses for an extractor."""
         if extractor not in EXTRACTORS:
             raise BadInput(f"unknown extractor {extractor!r}; known: {', '.join(EXTRACTORS)}")

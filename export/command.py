@@ -67,7 +67,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     options = ExportOptions(opset=arguments.opset, fit=arguments.fit)
     good = None
     if arguments.good:
-        good = GoodImages(tuple(arguments.good), arguments.false_alarm_rate or DEFAULT_FALSE_ALARM_RATE)
+        rate = DEFAULT_FALSE_ALARM_RATE if arguments.false_alarm_rate is None else arguments.false_alarm_rate
+        good = GoodImages(tuple(arguments.good), rate)
     bundle, parity = export_bundle(
         arguments.ckpt,
         folder,

@@ -10,12 +10,12 @@ docs/bundle.md specifies the manifest.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.files import replacing, sha256
+from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, RULES, Rule
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
 
@@ -197,13 +197,6 @@ class Bundle:
     def path(self, variant: Variant) -> Path:
         """Where a variant's graph is."""
         return self.folder / variant.file
-
-    def with_operating_point(self, point: OperatingPoint) -> "Bundle":
-        """Store another operating point in the manifest."""
-        manifest = replace(self.manifest, operating_point=point)
-        with replacing(self.folder / MANIFEST) as temporary:
-            temporary.write_text(manifest.to_json(), encoding="utf-8")
-        return Bundle(self.folder, manifest)
 
 
 def find_bundle(folder: Path) -> Path:

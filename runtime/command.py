@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.command_line import command_parser, positive_int, progress, run_command
+from uflow_edge.runtime.command_line import command_parser, positive_int, print_beside_bar, progress, run_command
 from uflow_edge.runtime.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
@@ -54,10 +54,12 @@ class _Tally:
     milliseconds: list[float] = field(default_factory=list)
 
     def report_unreadable(self, error: BadInput) -> None:
+        """Say which image could not be read, and count it."""
         self.unreadable += 1
-        progress_safe_print(f"unreadable: {error}", sys.stderr)
+        print_beside_bar(f"unreadable: {error}", sys.stderr)
 
     def add(self, verdict: "Verdict") -> None:
+        """Count a verdict."""
         self.anomalous += verdict.anomalous
         self.milliseconds.append(verdict.timestamps.total_ms)
 
@@ -65,13 +67,6 @@ class _Tally:
         inspected = len(self.milliseconds)
         text = f"{inspected} inspected, {self.anomalous} anomalous, {self.unreadable} unreadable"
         return text + (f", median {statistics.median(self.milliseconds):.1f} ms a frame" if inspected else "")
-
-
-def progress_safe_print(line: str, file: object = None) -> None:
-    """Print a line without tearing a progress bar apart."""
-    from tqdm import tqdm
-
-    tqdm.write(line, file=file or sys.stdout)
 
 
 def infer(arguments: argparse.Namespace) -> ExitCode:
@@ -102,10 +97,11 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
                     overlays.save(frame, inspection)
                 if not arguments.quiet and arguments.json != STDOUT:
                     word = "ANOMALY" if verdict.anomalous else "good   "
-                    progress_safe_print(f"{word} {verdict.score:10.2f}  {frame.source} #{frame.index}", people)
+                    print_beside_bar(f"{word} {verdict.score:10.2f}  {frame.source} #{frame.index}", people)
         except KeyboardInterrupt:
             interrupted = True
-    print(tally, file=people)
+        finally:
+            print(tally, file=people)
     return _exit_code(arguments, tally, interrupted)
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -58,6 +58,11 @@ def run_command(main: Callable[[], ExitCode]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.BAD_INPUT
     sys.exit(code)
+
+
+def print_beside_bar(line: str, file: TextIO) -> None:
+    """Print a line without tearing a progress bar apart."""
+    tqdm.write(line, file=file)
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "image") -> "tqdm[T]":

@@ -40,8 +40,8 @@ class MissingDependency(UflowEdgeError):
     exit_code = ExitCode.MISSING
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import an optional module, or say in one line which extra brings it.
+def require(module: str, extra: str = "") -> ModuleType:
+    """Import a module that may be absent, or say in one line what to install: the extra that brings it, if one does.
 
     Raises:
         MissingDependency: the module, or something it needs itself, is not installed.
@@ -50,6 +50,5 @@ def require(module: str, extra: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         name = error.name or module
-        raise MissingDependency(
-            f"{name} is not installed. Install it with: pip install '{DISTRIBUTION}[{extra}]'"
-        ) from error
+        package = f"'{DISTRIBUTION}[{extra}]'" if extra else name
+        raise MissingDependency(f"{name} is not installed. Install it with: pip install {package}") from error

@@ -126,6 +126,7 @@ class _Clock:
         self._counter = time.perf_counter()
 
     def now(self) -> float:
+        """Seconds since the epoch."""
         return self.started + (time.perf_counter() - self._counter)
 
 

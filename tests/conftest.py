@@ -55,7 +55,7 @@ def texture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(texture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that `uflow-train`'s own function wrote: efficientnet_lite0 at 64 pixels, two epochs."""
     from uflow_edge.export.architecture import Architecture
-    from uflow_edge.training.fit import TrainingOptions
+    from uflow_edge.training.options import TrainingOptions
     from uflow_edge.training.train import Data, train
 
     path = tmp_path_factory.mktemp("trained") / "gravel.ckpt"

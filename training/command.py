@@ -6,11 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uflow_edge.export.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
 from uflow_edge.runtime.errors import ExitCode, require
+from uflow_edge.training.options import (
+    CACHE_CHOICES,
+    COUPLINGS,
+    STANDARDIZATION_CHOICES,
+    Augmentation,
+    TrainingOptions,
+)
 
 if TYPE_CHECKING:
     from uflow_edge.training.fit import Progress
+
+
+FLIPS = {"none": (False, False), "horizontal": (True, False), "vertical": (False, True), "both": (True, True)}
+_DEFAULT = "(default: %(default)s)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,105 +35,64 @@ def parser() -> argparse.ArgumentParser:
             "uflow-train --data good_photos/ --out part.ckpt --epochs 60",
         ],
     )
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="FOLDER", help="good images, or an MVTec layout with train/good"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
-    parser.add_argument(
-        "--extractor",
-        choices=["efficientnet_lite0", "resnet18", "wide_resnet50_2"],
-        default="efficientnet_lite0",
-        help="frozen backbone (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--input-size",
-        type=positive_int,
-        default=256,
-        metavar="N",
-        help="side of the input in pixels (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--flow-steps", type=positive_int, default=4, metavar="N", help="coupling blocks a scale (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="state dict of the backbone (default: its ImageNet weights)"
-    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, metavar="FOLDER", help="good images, or an MVTec layout with train/good")
+    add("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
+    add("--extractor", choices=EXTRACTORS, default="efficientnet_lite0", help=f"frozen backbone {_DEFAULT}")
+    add("--input-size", type=positive_int, default=INPUT_SIZE, metavar="N", help=f"side of the input {_DEFAULT}")
+    add("--flow-steps", type=positive_int, default=FLOW_STEPS, metavar="N", help=f"coupling blocks a scale {_DEFAULT}")
+    add("--weights", type=Path, metavar="FILE", help="state dict of the backbone (default: its ImageNet weights)")
+    _add_fitting(parser.add_argument_group("fitting"))
+    _add_data(parser.add_argument_group("data"))
+    return parser
 
-    fit = parser.add_argument_group("fitting")
-    fit.add_argument(
-        "--epochs",
-        type=positive_int,
-        default=30,
-        metavar="N",
-        help="passes over the images, at most (default: %(default)s)",
-    )
-    fit.add_argument(
+
+def _add_fitting(group: argparse._ArgumentGroup) -> None:
+    default = TrainingOptions()
+    add = group.add_argument
+    add("--epochs", type=positive_int, default=default.epochs, metavar="N", help=f"passes, at most {_DEFAULT}")
+    add(
         "--patience",
         type=positive_int,
-        default=8,
+        default=default.patience,
         metavar="N",
-        help="epochs without a better held-out likelihood before stopping (default: %(default)s)",
+        help=f"epochs without a better held-out likelihood before stopping {_DEFAULT}",
     )
-    fit.add_argument(
-        "--batch-size", type=positive_int, default=8, metavar="N", help="images a step (default: %(default)s)"
-    )
-    fit.add_argument(
-        "--learning-rate", type=float, default=1e-3, metavar="X", help="of Adam, at the start (default: %(default)s)"
-    )
-    fit.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="same seed, same checkpoint (default: %(default)s)"
-    )
-    fit.add_argument(
+    add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"images a step {_DEFAULT}")
+    add("--learning-rate", type=float, default=default.learning_rate, metavar="X", help=f"at the start {_DEFAULT}")
+    add("--seed", type=int, default=default.seed, metavar="N", help=f"same seed, same checkpoint {_DEFAULT}")
+    add(
         "--couplings",
-        choices=["additive", "affine"],
-        default="additive",
-        help="additive makes energies the exact likelihood; affine is the paper's (default: %(default)s)",
+        choices=COUPLINGS,
+        default=default.couplings,
+        help=f"additive makes energies the exact likelihood; affine is the paper's {_DEFAULT}",
     )
-    fit.add_argument("--restart", action="store_true", help="forget an interrupted run")
+    add("--restart", action="store_true", help="forget an interrupted run")
 
-    data = parser.add_argument_group("data")
-    data.add_argument(
+
+def _add_data(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
         "--standardize",
-        choices=["auto", "whiten", "position", "channel", "none"],
+        choices=STANDARDIZATION_CHOICES,
         default="auto",
         help="features: whitened or scaled by pixel (parts that lie aligned), or by channel (textures); "
-        "auto asks the held-out images (default: %(default)s)",
+        f"auto asks the held-out images {_DEFAULT}",
     )
-    data.add_argument(
-        "--flip",
-        choices=["none", "horizontal", "vertical", "both"],
-        default="none",
-        help="random flips (default: %(default)s); features are then computed anew each epoch",
-    )
-    data.add_argument(
-        "--crop",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="random crops, no smaller than this fraction of a side (default: none)",
-    )
-    data.add_argument(
-        "--cache",
-        choices=["auto", "memory", "disk"],
-        default="auto",
-        help="where features are kept (default: memory if they fit)",
-    )
-    return parser
+    add("--flip", choices=FLIPS, default="none", help=f"random flips; features are then never cached {_DEFAULT}")
+    add("--crop", type=float, default=1.0, metavar="X", help="random crops to this part of a side (default: none)")
+    add("--cache", choices=CACHE_CHOICES, default="auto", help="where features are kept (default: memory if they fit)")
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Train as the command line asks."""
     for module in ("torch", "timm", "FrEIA", "psutil"):
         require(module, "train")
-    from uflow_edge.export.architecture import Architecture
-    from uflow_edge.training.features import Augmentation
-    from uflow_edge.training.fit import TrainingOptions
     from uflow_edge.training.train import Data, train
 
-    flip = arguments.flip
     data = Data(
         arguments.data,
-        Augmentation(flip in ("horizontal", "both"), flip in ("vertical", "both"), arguments.crop),
+        Augmentation(*FLIPS[arguments.flip], arguments.crop),
         arguments.standardize,
         arguments.cache,
         arguments.weights,
@@ -161,6 +132,7 @@ class _Bar:
         self._bar = tqdm(desc="fitting the flow", unit=" step", disable=None, dynamic_ncols=True)
 
     def update(self, progress: "Progress") -> None:
+        """Show where the fit stands."""
         if self._bar.total is None:
             self._bar.reset(total=progress.steps)
             self._bar.initial = progress.step - 1
@@ -170,6 +142,7 @@ class _Bar:
         self._bar.update(0)
 
     def close(self) -> None:
+        """Leave the bar as it stands."""
         self._bar.close()
 
 

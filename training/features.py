@@ -6,9 +6,8 @@ their affine part left out.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import psutil
@@ -19,12 +18,11 @@ from torch import Tensor
 
 from uflow_edge.export.network import EnergyGraph
 from uflow_edge.runtime.command_line import progress
-from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import model_input
+from uflow_edge.training.options import Augmentation, CacheChoice
 
-CacheChoice = Literal["auto", "memory", "disk"]
 _BATCH = 8
 _MEMORY_SHARE = 0.3
 """Of the free memory; more goes to disk."""
@@ -93,40 +91,6 @@ class CachedFeatures:
         self._maps.clear()
         if self._folder is not None:
             self._folder.cleanup()
-
-
-@dataclass(frozen=True, slots=True)
-class Augmentation:
-    """Random changes of training images; none by default, for most of them are anomalies on some line.
-
-    Attributes:
-        horizontal_flip, vertical_flip: mirror every second image.
-        crop: smallest side of a random crop, as a fraction of the image; 1 does not crop.
-    """
-
-    horizontal_flip: bool = False
-    vertical_flip: bool = False
-    crop: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.crop <= 1:
-            raise BadInput(f"crop {self.crop}: expected a fraction of the image's side, above 0 and up to 1")
-
-    @property
-    def is_none(self) -> bool:
-        """Whether images stay as they are, so that their features can be cached."""
-        return self == Augmentation()
-
-    def apply(self, frame: Image, random: np.random.Generator) -> Image:
-        """Change one (H, W, 3) image."""
-        side = random.uniform(self.crop, 1.0)
-        height, width = (max(round(n * side), 1) for n in frame.shape[:2])
-        top = int(random.integers(frame.shape[0] - height + 1))
-        left = int(random.integers(frame.shape[1] - width + 1))
-        flips = random.random(2) < 0.5
-        frame = frame[top : top + height, left : left + width]
-        frame = frame[:, ::-1] if self.horizontal_flip and flips[0] else frame
-        return frame[::-1] if self.vertical_flip and flips[1] else frame
 
 
 class AugmentedFeatures:

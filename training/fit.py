@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,40 +16,11 @@ from uflow_edge.export.tensors import load_tensors, save_tensors
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.training.features import Features
 from uflow_edge.training.interrupt import deferred_interrupts
+from uflow_edge.training.options import TrainingOptions
 
 WEIGHT_DECAY = 1e-5
 FINAL_RATE = 0.4
 """Of the learning rate, reached linearly at the last step, as upstream does."""
-
-
-Couplings: TypeAlias = Literal["additive", "affine"]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingOptions:
-    """How to fit.
-
-    Attributes:
-        learning_rate: of Adam, at the first step.
-        batch_size: images a step.
-        epochs: passes over the images, at most.
-        patience: epochs without a better held-out likelihood after which to stop.
-        seed: of initial weights, permutations and the order of images.
-        couplings: ``additive`` fits the shifts of the coupling blocks and leaves their scales at 1. The Jacobian is
-            then the same for every image, so the energies, which are all that detection sees, are the likelihood.
-            ``affine`` fits both, as the paper does, and an unusual image can hide its energy in the scales.
-    """
-
-    learning_rate: float = 1e-3
-    batch_size: int = 8
-    epochs: int = 30
-    patience: int = 8
-    seed: int = 0
-    couplings: Couplings = "additive"
-
-    def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or min(self.batch_size, self.epochs, self.patience) < 1:
-            raise BadInput(f"expected a positive learning rate, batch size, number of epochs and patience: {self}")
 
 
 @dataclass(frozen=True, slots=True)

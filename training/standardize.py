@@ -11,7 +11,6 @@ lie aligned they cannot learn which channels go together *here*; the covariances
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -20,9 +19,8 @@ from torch import Tensor
 from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.network import UFlow, whiten
 from uflow_edge.training.features import Features
+from uflow_edge.training.options import Standardization, StandardizationChoice
 
-Standardization: TypeAlias = Literal["whiten", "position", "channel", "none"]
-STANDARDIZATIONS: tuple[Standardization, ...] = get_args(Standardization)
 LARGEST_WHITENING = 64 * 2**20
 """Bytes of matrices beyond which ``auto`` does not consider them: they travel with the model."""
 
@@ -59,7 +57,7 @@ class Normal:
 
 
 def standardize(
-    network: UFlow, fit: Features, held_out: Features, choice: Standardization | Literal["auto"] = "auto"
+    network: UFlow, fit: Features, held_out: Features, choice: StandardizationChoice = "auto"
 ) -> Standardization:
     """Set the network's layer normalisation, and its whitening if that is chosen, from training images.
 
@@ -94,7 +92,7 @@ def whitening_bytes(architecture: Architecture) -> int:
 
 
 def _candidates(
-    architecture: Architecture, fit: Features, choice: Standardization | Literal["auto"]
+    architecture: Architecture, fit: Features, choice: StandardizationChoice
 ) -> Iterator[tuple[Standardization, list[Normal]]]:
     by_position = _by_position(fit)
     if choice in ("auto", "position"):

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,10 +15,11 @@ from uflow_edge.export.network import EnergyGraph, UFlow
 from uflow_edge.export.tensors import save_tensors
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.training.dataset import fingerprint, hold_out, training_images
-from uflow_edge.training.features import Augmentation, AugmentedFeatures, CacheChoice, CachedFeatures, Features
-from uflow_edge.training.fit import Fit, Progress, TrainingOptions, fit_flow
+from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
+from uflow_edge.training.fit import Fit, Progress, fit_flow
+from uflow_edge.training.options import Augmentation, CacheChoice, StandardizationChoice, TrainingOptions
 from uflow_edge.training.pretrained import load_pretrained
-from uflow_edge.training.standardize import Standardization, standardize
+from uflow_edge.training.standardize import standardize
 
 HOLD_OUT = 0.1
 _LIGHTNING_LAYOUT = "2.0.0"
@@ -39,7 +39,7 @@ class Data:
 
     folder: Path
     augmentation: Augmentation = Augmentation()
-    standardization: Standardization | Literal["auto"] = "auto"
+    standardization: StandardizationChoice = "auto"
     cache: CacheChoice = "auto"
     weights: Path | None = None
 

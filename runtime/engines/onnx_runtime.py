@@ -21,7 +21,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, graph: Path, manifest: Manifest, precision: Precision, threads: int | None = None) -> None:
         refuse_clashing_packages()
-        onnxruntime = require("onnxruntime", "runtime")
+        onnxruntime = require("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         # Spinning workers starve the thresholding that runs beside them.

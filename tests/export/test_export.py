@@ -132,6 +132,7 @@ def test_command(trained: Path, texture_folder: Path, tmp_path: Path, monkeypatc
         (3, ["--ckpt", "absent.ckpt"], "no such file; expected a checkpoint"),
         (3, ["--ckpt", trained], "exists already"),
         (2, ["--ckpt", trained, "--false-alarm-rate", "0.1"], "needs --good"),
+        (3, ["--ckpt", trained, "--out", "n.uflow", "--good", good, "--false-alarm-rate", "0"], "between 0 and 1"),
         (3, ["--ckpt", trained, "--out", "n.uflow", "--opset", "99"], "opset 99"),
         (2, [], "--ckpt"),
     ):

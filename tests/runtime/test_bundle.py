@@ -72,12 +72,6 @@ def test_not_a_bundle_at_all(tmp_path: Path, bundle: Path) -> None:
         Bundle.load(bundle)
 
 
-def test_operating_point_can_be_stored(bundle: Path) -> None:
-    point = OperatingPoint(12.5, "conformal", 0.01, 200)
-    Bundle.load(bundle).with_operating_point(point)
-    assert Bundle.load(bundle).manifest.operating_point == point
-
-
 def test_the_one_bundle_in_a_folder_is_found(bundle: Path, tmp_path: Path) -> None:
     assert find_bundle(tmp_path) == bundle
     shutil.copytree(bundle, tmp_path / "other.uflow")
@@ -108,3 +102,20 @@ def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
     with replacing_folder(folder) as temporary:
         (temporary / "new").touch()
     assert [p.name for p in folder.iterdir()] == ["new"]
+
+
+def test_the_old_folder_survives_a_failing_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").touch()
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if target == folder and not self.name.endswith("-old"):
+            raise OSError("disk gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="disk gone"), replacing_folder(folder) as temporary:
+        (temporary / "new").touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["folder", "folder/old"]

@@ -71,6 +71,20 @@ def test_a_video(desk: Path, exit_code, capsys) -> None:
     assert "2 inspected" in capsys.readouterr().out
 
 
+def test_a_camera_that_is_lost_still_gets_its_summary(desk: Path, exit_code, capsys) -> None:
+    """A file stands in for a stream: OpenCV opens both by name, and both end."""
+    writer = cv2.VideoWriter("stream.avi", cv2.VideoWriter.fourcc(*"MJPG"), 10, (96, 64))
+    for _ in range(5):
+        writer.write(np.full((64, 96, 3), 90, np.uint8))
+    writer.release()
+    assert exit_code(main, "--camera", "stream.avi", "--max-frames", "3") == 0
+    assert "3 inspected" in capsys.readouterr().out
+    assert exit_code(main, "--camera", "stream.avi") == 4
+    captured = capsys.readouterr()
+    assert "5 inspected" in captured.out
+    assert "camera stream.avi stopped delivering after 5 frames" in captured.err
+
+
 def test_files_of_one_name_keep_apart(desk: Path, texture_folder: Path, exit_code) -> None:
     files = sorted((texture_folder / "test").glob("*/00.png"))
     assert exit_code(main, "--images", *files, "--save-dir", "seen") == 0

@@ -1,6 +1,7 @@
 """Frame in, verdict out."""
 
 import json
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -131,6 +132,12 @@ def test_overlay_shows_frame_and_header(planted: Inspector, size: tuple[int, int
     body = picture[-size[0] * zoom :]
     assert (body[-1, 0] == 90).all()  # far from the defect: the frame as it is
     assert (body == 255).all(axis=2).any()  # the outline
+
+
+def test_a_missing_onnxruntime_is_named(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependency, match=r"onnxruntime is not installed.*: pip install onnxruntime$"):
+        Inspector.load(exported)
 
 
 def test_two_onnxruntimes_are_refused(monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:

@@ -118,13 +118,13 @@ def test_per_size_finds_a_single_pixel_that_the_other_rules_drown() -> None:
     assert scores["one_sided"].max() < 0
 
 
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), rule=st.sampled_from(RULES))
-def test_false_alarms_on_the_null_model_stay_within_the_theory(seed: int, rule: str) -> None:
-    """On independent N(0, 1) latents log-NFA <= 0 is expected at most once an image; in fact it hardly happens."""
-    random = np.random.default_rng(seed)
-    energies = [random.chisquare(c, (s, s)).astype(np.float32) for c, s in ((84, 32), (80, 16))]
-    assert tree_score(energies, [84, 80], (32, 32), rule=rule).max() < 0
+@pytest.mark.parametrize("rule", RULES)
+def test_no_false_alarm_on_a_hundred_images_of_the_null_model(rule: str) -> None:
+    """On independent N(0, 1) latents one an image is the theory's bound; none in 1,500 images was found."""
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        energies = [random.chisquare(c, (s, s)).astype(np.float32) for c, s in ((84, 32), (80, 16))]
+        assert tree_score(energies, [84, 80], (32, 32), rule=rule).max() < 0
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -12,7 +12,8 @@ from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.network import EnergyGraph
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.training.dataset import fingerprint, hold_out, test_images, training_images
-from uflow_edge.training.features import Augmentation, AugmentedFeatures, CachedFeatures
+from uflow_edge.training.features import AugmentedFeatures, CachedFeatures
+from uflow_edge.training.options import Augmentation
 from uflow_edge.training.pretrained import load_pretrained
 from uflow_edge.training.standardize import standardize
 from uflow_edge.training.train import seeded_network
