@@ -3,7 +3,9 @@
     bottle.uflow/
       manifest.json      what the files are, and the SHA-256 of each
       model.fp32.onnx    image uint8 [N, S, S, 3] RGB -> energy_i, exceedance_i float32 [N, H_i, W_i], finest first
-      parity.json        the graph against the network it was traced from
+      model.fp16.onnx    the same with half-precision weights and arithmetic where that is safe
+      parity.json        every graph against the network it was traced from
+      engines/           TensorRT plans, named after what they run on, each with a log of its layers beside it
 
 docs/bundle.md specifies the manifest.
 """
@@ -11,7 +13,7 @@ docs/bundle.md specifies the manifest.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from uflow_edge.runtime.errors import BadInput, UsageError
@@ -19,14 +21,17 @@ from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, RULES, Rule
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
 
-SCHEMA = 1
+SCHEMA = 2
+_READABLE_SCHEMAS = (1, SCHEMA)  # 1 lacks only fields that have a default
 SUFFIX = ".uflow"
 MANIFEST = "manifest.json"
+ENGINES = "engines"
 INPUT_NAME = "image"
 DEFAULT_OPSET = 18
 
 Fit: TypeAlias = Literal["squash", "crop"]
-Precision: TypeAlias = Literal["fp32"]
+Precision: TypeAlias = Literal["fp32", "fp16"]
+PlanLibrary: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,86 @@ class Variant:
         file: its name in the bundle.
         precision: of weights and arithmetic; inputs and outputs are the same in all.
         opset: of the ONNX standard operators.
+        batch: images a run, where the graph is fixed to that; None takes any number.
+        energy_bound: relative error of energies against torch that the export had to keep (parity.json has the error).
+        data: a second file with the weights, for graphs too large for one.
     """
 
     file: str
     precision: Precision
     opset: int
+    batch: int | None = None
+    energy_bound: float = 1e-3
+    data: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRange:
+    """How many images a run an engine is built for: at least, most often, at most.
+
+    Raises:
+        UsageError: on construction, unless 1 <= minimum <= optimum <= maximum.
+    """
+
+    minimum: int = 1
+    optimum: int = 1
+    maximum: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.optimum <= self.maximum:
+            raise UsageError(f"batch {self}: expected 1 <= minimum <= optimum <= maximum")
+
+    @classmethod
+    def parse(cls, text: str) -> "BatchRange":
+        """Read ``4`` (that many, always) or ``1:4:8`` (minimum, optimum, maximum).
+
+        Raises:
+            UsageError: neither of the two.
+        """
+        try:
+            sizes = [int(part) for part in text.split(":")]
+        except ValueError as error:
+            raise UsageError(f"batch {text!r}: expected a number, or minimum:optimum:maximum") from error
+        if len(sizes) == 1:
+            return cls(*sizes * 3)
+        if len(sizes) == 3:
+            return cls(*sizes)
+        raise UsageError(f"batch {text!r}: expected a number, or minimum:optimum:maximum")
+
+    @property
+    def fixed(self) -> int | None:
+        """The batch when there is only one; None for a range."""
+        return self.maximum if self.minimum == self.maximum else None
+
+    def __str__(self) -> str:
+        return str(self.maximum) if self.fixed else f"{self.minimum}:{self.optimum}:{self.maximum}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A TensorRT engine in the bundle, and everything that decides whether it can be used as it is.
+
+    Attributes:
+        file: in the bundle, as a relative POSIX path.
+        graph: file of the variant it was built from.
+        graph_sha256: of that file, and of its weights where they lie apart, when it was built.
+        library: what runs it: TensorRT, or TensorRT-RTX.
+        version: of that library.
+        cuda: version of CUDA the library was built with.
+        compute_capabilities: of the GPUs it runs on, such as ``8.7``.
+        batch: images a run.
+        options: everything else that was asked of the builder, as one line of text.
+    """
+
+    file: str
+    graph: str
+    graph_sha256: str
+    library: PlanLibrary
+    version: str
+    cuda: str
+    compute_capabilities: tuple[str, ...]
+    batch: BatchRange
+    options: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +156,7 @@ class Manifest:
         rule: how the tree NFA weighs regions.
         operating_point: threshold on the image score.
         variants: graphs, the reference one first.
+        plans: engines built from them.
         files: SHA-256 of every file in the bundle but the manifest, by name.
         tools: version of every tool that made it, by name.
     """
@@ -91,6 +172,7 @@ class Manifest:
     tools: Mapping[str, str]
     rule: Rule = DEFAULT_RULE
     operating_point: OperatingPoint = LOG_NFA_0
+    plans: tuple[Plan, ...] = ()
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -125,8 +207,9 @@ class Manifest:
         if not isinstance(values, dict) or values.pop("kind", None) != "uflow":
             raise BadInput("expected a manifest of kind 'uflow'")
         schema = values.pop("schema", None)
-        if schema != SCHEMA:
-            raise BadInput(f"schema {schema!r}; this version reads schema {SCHEMA}: export the checkpoint again")
+        if schema not in _READABLE_SCHEMAS:
+            known = " and ".join(map(str, _READABLE_SCHEMAS))
+            raise BadInput(f"schema {schema!r}; this version reads schemas {known}: export the checkpoint again")
         try:
             manifest = _manifest(values)
         except (KeyError, TypeError, ValueError) as error:
@@ -143,6 +226,7 @@ def _manifest(values: dict[str, Any]) -> Manifest:
             "scales": tuple(LatentScale(**scale) for scale in values["scales"]),
             "variants": tuple(Variant(**variant) for variant in values["variants"]),
             "operating_point": OperatingPoint(**values["operating_point"]),
+            "plans": tuple(_plan(plan) for plan in values.get("plans", ())),
         }
     )
     sizes = [manifest.input_size, *(n for s in manifest.scales for n in (s.height, s.width, s.channels))]
@@ -152,11 +236,27 @@ def _manifest(values: dict[str, Any]) -> Manifest:
         raise ValueError(f"fit {manifest.fit!r} or rule {manifest.rule!r}")
     if not isinstance(manifest.operating_point.threshold, (int, float)):
         raise ValueError(f"threshold {manifest.operating_point.threshold!r}")
-    if not manifest.variants or any(variant.file not in manifest.files for variant in manifest.variants):
-        raise ValueError("every variant's file needs a checksum")
-    if any(Path(name).name != name for name in manifest.files):
+    named = [v.file for v in manifest.variants] + [v.data for v in manifest.variants if v.data]
+    if not manifest.variants or any(file not in manifest.files for file in [*named, *(p.file for p in manifest.plans)]):
+        raise ValueError("the file of every variant and plan needs a checksum")
+    if any(not _stays_inside(name) for name in manifest.files):
         raise ValueError("file names must stay inside the bundle")
     return manifest
+
+
+def _plan(values: dict[str, Any]) -> Plan:
+    return Plan(
+        **{
+            **values,
+            "batch": BatchRange(**values["batch"]),
+            "compute_capabilities": tuple(values["compute_capabilities"]),
+        }
+    )
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.parts in ((path.name,), (ENGINES, path.name)) and path.name not in ("", "..") and "\\" not in name
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def test_a_missing_file_is_named(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"schema": 99}, "schema 99; this version reads schema 1"),
+        ({"schema": 99}, "schema 99; this version reads schemas 1 and 2"),
         ({"kind": "cat"}, "kind 'uflow'"),
         ({"input_size": "256"}, "wrong type"),
         ({"scales": []}, "positive integers"),
