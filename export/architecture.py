@@ -1,7 +1,8 @@
 """What a U-Flow is made of, in a handful of numbers: enough to build the network and to size every map."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
+from typing import Any, Literal, TypeAlias, get_args
 
 from uflow_edge.runtime.errors import BadInput
 
@@ -9,8 +10,27 @@ INPUT_SIZE = 256
 FLOW_STEPS = 4
 """What our trainer uses unless told otherwise."""
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+CouplingFormula: TypeAlias = Literal["clamp_tanh", "clamp_tanh_ratio"]
+Permutation: TypeAlias = Literal["hard", "soft"]
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """Mean and standard deviation of RGB in [0, 1] that are subtracted and divided by before the extractor.
+
+    Raises:
+        BadInput: on construction, when one is not finite or a standard deviation not above 0.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not all(isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
+            raise BadInput(f"normalisation by mean {self.mean} and standard deviation {self.std} is not possible")
+
+
+IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,28 +38,69 @@ class Extractor:
     """A frozen backbone, as timm names it, and what its pretrained weights expect.
 
     Attributes:
-        timm_name: model name in timm.
-        mean, std: of RGB in [0, 1], per channel.
-        taps: which of timm's feature levels feed the flow by default; level i has stride 2^(i+1).
-        channels: of every feature level, finest first.
+        timm_name: model name in timm; of `mcait`, the finer of its two.
+        normalization: of its input.
+        taps: which feature levels feed the flow by default; level i has stride 2^(i+1).
+        channels: of every feature level there is, finest first.
+        finest_level: that the first of `channels` belongs to.
         pooling: side of the average pooling over features by default; 1 is none.
+        fixed_input_size: the only input size it takes, by its position embeddings, and then with all its levels and
+            no pooling; None takes any multiple of the coarsest stride.
     """
 
     timm_name: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    normalization: Normalization
     taps: tuple[int, ...]
     channels: tuple[int, ...]
+    finest_level: int = 0
     pooling: int = 1
+    fixed_input_size: int | None = None
+
+    @property
+    def levels(self) -> range:
+        """The feature levels there are."""
+        return range(self.finest_level, self.finest_level + len(self.channels))
 
 
 EXTRACTORS: dict[str, Extractor] = {
-    "resnet18": Extractor("resnet18", IMAGENET_MEAN, IMAGENET_STD, (1, 2, 3), (64, 64, 128, 256, 512)),
-    "wide_resnet50_2": Extractor("wide_resnet50_2", IMAGENET_MEAN, IMAGENET_STD, (1, 2, 3), (64, 256, 512, 1024, 2048)),
+    "resnet18": Extractor("resnet18", IMAGENET, (1, 2, 3), (64, 64, 128, 256, 512)),
+    "wide_resnet50_2": Extractor("wide_resnet50_2", IMAGENET, (1, 2, 3), (64, 256, 512, 1024, 2048)),
     "efficientnet_lite0": Extractor(
-        "tf_efficientnet_lite0", (0.5,) * 3, (0.5,) * 3, (2, 3), (16, 24, 40, 112, 320), pooling=3
+        "tf_efficientnet_lite0", Normalization((0.5,) * 3, (0.5,) * 3), (2, 3), (16, 24, 40, 112, 320), pooling=3
     ),
+    "mcait": Extractor("cait_m48_448", IMAGENET, (3, 4), (768, 384), finest_level=3, fixed_input_size=448),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Coupling:
+    """What the affine couplings of a flow compute.
+
+    Each multiplies half of its channels with exp(f(s)), s being a tenth of what its subnet says.
+
+    Attributes:
+        formula: ``clamp_tanh``, f(s) = clamp · tanh(s), of FrEIA 0.2, which the authors used, and of anomalib's copy;
+            ``clamp_tanh_ratio``, f(s) = clamp · tanh(s / clamp), of FrEIA since (its pull request 165, 2023).
+        clamp: bound of the exponent.
+        hidden_ratio: channels between a subnet's two convolutions over those it reads.
+        permutation: of the channels after each coupling: ``hard``, a permutation, or ``soft``, any rotation.
+
+    Raises:
+        BadInput: on construction, when these cannot be meant.
+    """
+
+    formula: CouplingFormula = "clamp_tanh"
+    clamp: float = 2.0
+    hidden_ratio: float = 1.0
+    permutation: Permutation = "hard"
+
+    def __post_init__(self) -> None:
+        if self.formula not in get_args(CouplingFormula) or self.permutation not in get_args(Permutation):
+            raise BadInput(f"coupling formula {self.formula!r} or permutation {self.permutation!r} is unknown")
+        if not (0 < self.clamp < inf and 0 < self.hidden_ratio < inf):
+            raise BadInput(
+                f"clamp {self.clamp} and hidden ratio {self.hidden_ratio} of the couplings: expected above 0"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +123,7 @@ class Architecture:
         taps: feature levels that feed the flow, finest first, each twice the stride of the one before.
         pooling: side of the average pooling over features, odd; 1 is none.
         whitening: whether features are decorrelated by one matrix a pixel.
+        coupling: what the flow's couplings compute.
 
     Raises:
         BadInput: on construction, when these do not fit together.
@@ -73,15 +135,24 @@ class Architecture:
     taps: tuple[int, ...]
     pooling: int
     whitening: bool = False
+    coupling: Coupling = Coupling()
 
     def __post_init__(self) -> None:
         if self.extractor not in EXTRACTORS:
             raise BadInput(f"unknown extractor {self.extractor!r}; known: {', '.join(EXTRACTORS)}")
-        levels = len(EXTRACTORS[self.extractor].channels)
-        if not self.taps or self.taps != tuple(range(self.taps[0], self.taps[0] + len(self.taps))) or self.taps[0] < 0:
+        known = EXTRACTORS[self.extractor]
+        if not self.taps or self.taps != tuple(range(self.taps[0], self.taps[0] + len(self.taps))):
             raise BadInput(f"taps {self.taps}: expected consecutive feature levels, finest first")
-        if self.taps[-1] >= levels:
-            raise BadInput(f"taps {self.taps}: {self.extractor} has feature levels 0 to {levels - 1}")
+        if not set(self.taps) <= set(known.levels):
+            raise BadInput(
+                f"taps {self.taps}: {self.extractor} has feature levels {known.levels[0]} to {known.levels[-1]}"
+            )
+        size = known.fixed_input_size
+        if size is not None and (self.input_size, self.taps, self.pooling) != (size, known.taps, known.pooling):
+            raise BadInput(
+                f"input size {self.input_size}, taps {self.taps}, pooling {self.pooling}: {self.extractor} takes input "
+                f"size {size}, for which its position embeddings are made, with taps {known.taps} and no pooling"
+            )
         coarsest = 2 ** (self.taps[-1] + 1)
         if self.input_size < coarsest or self.input_size % coarsest:
             raise BadInput(f"input size {self.input_size}: expected a multiple of {coarsest}, the coarsest stride")
@@ -113,6 +184,7 @@ class Architecture:
                 taps=tuple(int(tap) for tap in values["taps"]),
                 pooling=int(values["pooling"]),
                 whitening=bool(values["whitening"]),
+                coupling=Coupling(**values.get("coupling", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadInput(f"hyper_parameters {values!r} do not describe a U-Flow: {error!r}") from error
@@ -126,15 +198,16 @@ class Architecture:
             "taps": list(self.taps),
             "pooling": self.pooling,
             "whitening": self.whitening,
+            "coupling": asdict(self.coupling),
         }
 
     @property
     def features(self) -> tuple[Scale, ...]:
         """The feature maps that enter the flow, finest first."""
-        channels = EXTRACTORS[self.extractor].channels
+        known = EXTRACTORS[self.extractor]
         strides = [2 ** (tap + 1) for tap in self.taps]
         return tuple(
-            Scale(stride, channels[tap], self.input_size // stride)
+            Scale(stride, known.channels[tap - known.finest_level], self.input_size // stride)
             for tap, stride in zip(self.taps, strides, strict=True)
         )
 

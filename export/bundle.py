@@ -1,15 +1,33 @@
-"""Writes bundles: graph, parity, manifest, all or nothing."""
+"""Writes bundles: graphs, parity, manifest, all or nothing."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx_ir as ir
 
 from uflow_edge.export.checkpoint import Checkpoint, load_checkpoint
+from uflow_edge.export.lowered_network import lower
 from uflow_edge.export.network import EnergyGraph
-from uflow_edge.export.onnx_graph import export_onnx
-from uflow_edge.export.parity import FP32_BOUND, Parity, measure, noise_images, to_json
-from uflow_edge.runtime.bundle import DEFAULT_OPSET, MANIFEST, Bundle, Fit, LatentScale, Manifest, Source, Variant
+from uflow_edge.export.onnx_graph import trace, write_onnx
+from uflow_edge.export.parity import ENERGY_BOUNDS, Parity, TorchReference, engines_here, to_json
+from uflow_edge.export.parity_images import parity_images
+from uflow_edge.export.plans import carry_over
+from uflow_edge.export.precision import rounded, to_fp16
+from uflow_edge.runtime.bundle import (
+    DEFAULT_OPSET,
+    MANIFEST,
+    PRECISIONS,
+    Bundle,
+    Fit,
+    LatentScale,
+    Manifest,
+    Precision,
+    Source,
+    Variant,
+)
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UflowEdgeError
@@ -20,11 +38,11 @@ from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 
 PARITY = "parity.json"
-_TOOLS = (DISTRIBUTION, "torch", "timm", "FrEIA", "onnx", "onnxruntime")
+_TOOLS = (DISTRIBUTION, "torch", "timm", "FrEIA", "onnx", "onnxscript", "onnxruntime")
 
 
 class ParityLost(UflowEdgeError):
-    """The exported graph does not compute what the checkpoint does."""
+    """The exported graphs do not compute what the checkpoint does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +50,24 @@ class ExportOptions:
     """Choices of an export.
 
     Attributes:
+        precisions: of the graphs to write, the first being the one that the runtime takes by default.
         opset: of the ONNX standard operators.
-        fit: how frames that are not square become so.
-        parity_bound: relative error of energies above which nothing is written.
+        batch: images a run that graphs are fixed to; None takes any number.
+        fit: how frames that are not square become so; None: as the checkpoint says, else ``squash``.
+        extractor: that the checkpoint must have; None: any.
+        parity_images: files and folders to compare graphs and checkpoint on; see `parity_images`.
+        allow_parity_loss: also write graphs that miss their bound.
+        energy_bounds: relative error of energies above which a graph misses it, by precision.
     """
 
+    precisions: tuple[Precision, ...] = PRECISIONS
     opset: int = DEFAULT_OPSET
-    fit: Fit = "squash"
-    parity_bound: float = FP32_BOUND
+    batch: int | None = None
+    fit: Fit | None = None
+    extractor: str | None = None
+    parity_images: tuple[Path, ...] = ()
+    allow_parity_loss: bool = False
+    energy_bounds: Mapping[Precision, float] = field(default_factory=lambda: ENERGY_BOUNDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +83,31 @@ class GoodImages:
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenVariant:
+    """What became of one graph.
+
+    Attributes:
+        file: its name.
+        size_bytes: with its weights.
+        parities: one an engine.
+        written: whether it is in the bundle.
+    """
+
+    file: str
+    size_bytes: int
+    parities: tuple[Parity, ...]
+    written: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A bundle, and what became of every graph that was asked for."""
+
+    bundle: Bundle
+    variants: tuple[WrittenVariant, ...]
+
+
 def export_bundle(
     checkpoint_path: Path,
     folder: Path,
@@ -63,68 +116,134 @@ def export_bundle(
     *,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda stage: None,
-) -> tuple[Bundle, Parity]:
+) -> Exported:
     """Turn a checkpoint into a bundle that has proved itself against the checkpoint.
 
     Args:
-        checkpoint_path: a U-Flow checkpoint, the authors' or ours.
+        checkpoint_path: a U-Flow checkpoint: the authors', anomalib's or ours.
         folder: the bundle, written in one rename.
         options: see `ExportOptions`.
         good: to take the threshold from; default, it is log-NFA 0.
-        overwrite: replace a bundle that is there.
+        overwrite: replace a bundle that is there, but keep its engines where their graphs stay the same.
         report: told the name of each stage as it starts.
 
     Raises:
         BadInput: a checkpoint that cannot be used, or a bundle that is already there.
-        ParityLost: the graph misses the bound; nothing is written.
+        ParityLost: no graph keeps its bound; nothing is written.
     """
     if folder.exists() and not overwrite:
         raise BadInput(f"{folder}: exists already; choose another --out, or replace it with --overwrite")
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise BadInput(f"{folder}: is not a bundle, so it will not be replaced; choose another --out")
     report("reading the checkpoint")
-    checkpoint = load_checkpoint(checkpoint_path)
-    graph = EnergyGraph(checkpoint.network(), DEFAULT_PROBABILITY).eval()
-    variant = Variant(file="model.fp32.onnx", precision="fp32", opset=options.opset)
-    manifest = _manifest(checkpoint, variant, options)
+    checkpoint = load_checkpoint(checkpoint_path, options.extractor)
+    manifest = _manifest(checkpoint, options)
+    report("running it in torch")
+    images = parity_images(checkpoint_path, options.parity_images, manifest.input_size, manifest.fit)
+    reference = TorchReference.of(energy_graph(checkpoint), images, manifest.rule)
     with replacing_folder(folder) as temporary:
-        report("tracing the ONNX graph")
+        report("tracing the lowered network")
         names = (*manifest.energy_names, *manifest.exceedance_names)
-        export_onnx(graph, names, temporary / variant.file, options.opset)
-        report("comparing it with torch")
-        engine = OnnxRuntimeEngine(temporary / variant.file, manifest, variant.precision)
-        images = noise_images(manifest.input_size)
-        parity = measure(graph, engine, images, manifest.rule, options.parity_bound)
-        if not parity.holds:
+        graph = trace(energy_graph(checkpoint, lowered=True), manifest.input_size, names, options.opset, options.batch)
+        results = []
+        for precision in options.precisions:
+            report(f"comparing {precision} with torch")
+            variant, result = _write_variant(graph, precision, temporary, manifest, reference, options)
+            results.append(result)
+            if result.written:
+                manifest = replace(manifest, variants=(*manifest.variants, variant))
+        if not manifest.variants:
+            worst = "; ".join(str(parity) for result in results for parity in result.parities if not parity.holds)
             raise ParityLost(
-                f"{checkpoint_path}: the exported graph differs from the checkpoint; no bundle written. {parity}"
+                f"{checkpoint_path}: the exported graphs differ from the checkpoint; no bundle written. {worst}"
             )
-        (temporary / PARITY).write_text(to_json({variant.file: parity}), encoding="utf-8")
+        (temporary / PARITY).write_text(to_json({result.file: result.parities for result in results}), encoding="utf-8")
         if good is not None:
             report("taking the threshold from good images")
-            scores = _image_scores(Inspector(manifest, engine), good.paths)
+            scores = _image_scores(temporary, manifest, good.paths)
             manifest = replace(manifest, operating_point=conformal_operating_point(scores, good.false_alarm_rate))
-        files = {file.name: sha256(file) for file in sorted(temporary.iterdir())}
-        manifest = replace(manifest, files=files)
+        manifest = replace(manifest, files={file.name: sha256(file) for file in sorted(temporary.iterdir())})
+        manifest = _with_old_engines(folder, temporary, manifest)
         (temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    return Bundle.load(folder), parity
+    return Exported(Bundle.load(folder), tuple(results))
 
 
-def _manifest(checkpoint: Checkpoint, variant: Variant, options: ExportOptions) -> Manifest:
+def energy_graph(checkpoint: Checkpoint, lowered: bool = False) -> EnergyGraph:
+    """The network from resized picture to energies, in evaluation mode: as trained, or rewritten for inference.
+
+    Soft permutations mix channels, so a flow that has them stays as it is.
+    """
+    network = checkpoint.network()
+    hard = checkpoint.architecture.coupling.permutation == "hard"
+    return EnergyGraph(
+        lower(network) if lowered and hard else network, DEFAULT_PROBABILITY, checkpoint.normalization
+    ).eval()
+
+
+def _write_variant(
+    graph: ir.Model,
+    precision: Precision,
+    folder: Path,
+    manifest: Manifest,
+    reference: TorchReference,
+    options: ExportOptions,
+) -> tuple[Variant, WrittenVariant]:
+    path = folder / f"model.{precision}.onnx"
+    model = to_fp16(graph) if precision == "fp16" else graph
+    files = write_onnx(model, path)
+    size_bytes = sum(file.stat().st_size for file in files)
+    data = next((file.name for file in files if file != path), None)
+    bound = options.energy_bounds[precision]
+    variant = Variant(path.name, precision, options.opset, options.batch, bound, data)
+    parities = [reference.compare(make(), bound) for make in engines_here(path, manifest, variant)]
+    if precision == "fp16":
+        parities.append(_parity_as_on_a_gpu(model, folder, manifest, variant, reference))
+    written = options.allow_parity_loss or all(parity.holds for parity in parities)
+    if not written:
+        for file in files:
+            file.unlink()
+    return variant, WrittenVariant(path.name, size_bytes, tuple(parities), written)
+
+
+def _parity_as_on_a_gpu(
+    model: ir.Model, folder: Path, manifest: Manifest, variant: Variant, reference: TorchReference
+) -> Parity:
+    """CPUs compute much of an FP16 graph in FP32, which flatters it; here every FP16 result is rounded."""
+    with TemporaryDirectory(dir=folder) as temporary:
+        path = Path(temporary) / variant.file
+        write_onnx(rounded(model), path)
+        engine = OnnxRuntimeEngine(path, manifest, variant)
+        engine.name += ", rounded as on a GPU"
+        return reference.compare(engine, variant.energy_bound)
+
+
+def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> Manifest:
     architecture = checkpoint.architecture
     return Manifest(
-        source=Source(checkpoint.path.name, sha256(checkpoint.path)),
+        source=Source(checkpoint.path.name, sha256(checkpoint.path), checkpoint.origin),
         extractor=architecture.extractor,
         input_size=architecture.input_size,
-        fit=options.fit,
+        mean=checkpoint.normalization.mean,
+        std=checkpoint.normalization.std,
+        fit=options.fit or checkpoint.fit or "squash",
         scales=tuple(LatentScale(s.stride, s.side, s.side, s.channels) for s in architecture.latents),
         exceedance_probability=DEFAULT_PROBABILITY,
-        variants=(variant,),
+        variants=(),
         files={},
         tools={name: version(name) for name in _TOOLS},
     )
 
 
-def _image_scores(inspector: Inspector, paths: tuple[Path, ...]) -> list[float]:
+def _with_old_engines(folder: Path, new_folder: Path, manifest: Manifest) -> Manifest:
+    """Keep what took a long time to build, if the bundle that is replaced has it and it still fits."""
+    try:
+        return carry_over(Bundle.load(folder), new_folder, manifest)
+    except BadInput:  # no bundle there, or a damaged one: nothing to keep
+        return manifest
+
+
+def _image_scores(folder: Path, manifest: Manifest, paths: tuple[Path, ...]) -> list[float]:
+    variant = manifest.variants[0]
+    inspector = Inspector(manifest, OnnxRuntimeEngine(folder / variant.file, manifest, variant))
     files = list(find_images(paths))
     return [inspector.inspect(read_image(file)).score for file in progress(files, "scoring good images")]

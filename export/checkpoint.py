@@ -1,106 +1,157 @@
-"""Checkpoints in: the authors' and our own, told apart by what is inside, loaded without running any of it."""
+"""Checkpoints in: the authors', anomalib's and our own, told apart by what is inside; no code in them is run."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from uflow_edge.export.architecture import EXTRACTORS, Architecture
-from uflow_edge.export.network import FeatureExtractor, UFlow
+from uflow_edge.export.anomalib import ANOMALIB, authors_names, is_anomalib, read_anomalib
+from uflow_edge.export.architecture import EXTRACTORS, Architecture, Normalization
+from uflow_edge.export.blank import without_weights
+from uflow_edge.export.extractors import trained_size
+from uflow_edge.export.network import UFlow, build_extractor
+from uflow_edge.export.permutations import coupling_of, read_permutations
 from uflow_edge.export.tensors import load_tensors
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.bundle import Fit
+from uflow_edge.runtime.errors import DISTRIBUTION, BadInput
 
 PREFIX = "model."
+AUTHORS = "U-Flow authors'"
 _METRIC_STATE = re.compile(r"aupro|auroc|f1|mcc|iou|log_loss_weights")
-_NORMALIZATION = "feature_extractor.feature_normalizations.{}.weight"
+_EXTRACTOR = "feature_extractor."
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint whose every tensor is accounted for."""
+    """A checkpoint whose every tensor is accounted for.
+
+    Attributes:
+        path: the file.
+        architecture: of the network.
+        weights: of the network, by name; parts of it that nothing reads are left out.
+        normalization: of the pictures it was trained on.
+        fit: how pictures that are not square became so in training; None where it does not say.
+        origin: who wrote it, for people.
+    """
 
     path: Path
     architecture: Architecture
     weights: dict[str, Tensor]
+    normalization: Normalization
+    fit: Fit | None
+    origin: str
 
     def network(self) -> UFlow:
-        """The network in evaluation mode, with these weights."""
-        network = UFlow(self.architecture)
-        network.load_state_dict(self.weights)
+        """The network in evaluation mode, with a copy of these weights."""
+        with without_weights():  # initial values would be drawn, for hundreds of millions of weights, in vain
+            network = UFlow(self.architecture)
+        network.load_state_dict({name: value.clone() for name, value in self.weights.items()}, assign=True)
         return network.eval().requires_grad_(False)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a U-Flow checkpoint, the authors' or ours.
+def load_checkpoint(path: Path, extractor: str | None = None) -> Checkpoint:
+    """Read a U-Flow checkpoint: the authors', anomalib's or ours.
 
-    Theirs carries no hyper-parameters: extractor, flow steps and input size are read off names and shapes.
+    The authors' carries no hyper-parameters: extractor, flow steps and input size are read off names and shapes.
+
+    Args:
+        path: the file.
+        extractor: that it must have; default, any.
 
     Raises:
-        BadInput: not a checkpoint, truncated, holding anything but plain data, of another model, or with weights
-            that are missing, left over or of the wrong shape.
+        BadInput: not a checkpoint, truncated, holding code, of another model or extractor, or with weights that are
+            missing, left over, of the wrong shape or not finite.
     """
-    content = load_tensors(path, "a checkpoint of plain tensors")
+    content = load_tensors(path, "a checkpoint of plain tensors", inert=True)
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BadInput(f"{path}: holds no state_dict of tensors, so it is not a U-Flow checkpoint")
-    weights = {name.removeprefix(PREFIX): value for name, value in state.items() if not _is_metric(name)}
-    if not any(name.startswith("flow.") for name in weights):
+    if not any(name.removeprefix(PREFIX).startswith("flow.") for name in state):
         raise BadInput(f"{path}: holds no flow (no '{PREFIX}flow.…' weights), so it is not a U-Flow checkpoint")
-    _refuse_other_couplings(path, weights)
     try:
-        stated = content.get("hyper_parameters")
-        known = Architecture.from_hyper_parameters(stated) if stated else _infer_architecture(weights)
+        checkpoint = _read(path, content, state)
+        architecture = checkpoint.architecture
+        if extractor not in (None, architecture.extractor):
+            raise BadInput(
+                f"its extractor is {architecture.extractor}, not {extractor} as asked; leave the choice to it"
+            )
+        return replace(checkpoint, weights=_checked_weights(architecture, checkpoint.weights))
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
-    _check_weights(path, known, weights)
-    return Checkpoint(path, known, weights)
+
+
+def _read(path: Path, content: Mapping[str, Any], state: Mapping[str, Tensor]) -> Checkpoint:
+    """What the checkpoint says of itself, its weights not yet held against it."""
+    model = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
+    if is_anomalib(content, model):
+        architecture, preprocessing = read_anomalib(content, model)
+        weights, form = read_permutations(authors_names(model))
+        architecture = replace(architecture, coupling=coupling_of(form, architecture.coupling))
+        return Checkpoint(path, architecture, weights, preprocessing.normalization, preprocessing.fit, ANOMALIB)
+    others = {name: value for name, value in state.items() if not name.startswith(PREFIX) and not _is_metric(name)}
+    weights, form = read_permutations({**model, **others})
+    parameters = content.get("hyper_parameters")
+    if parameters:
+        architecture, origin = Architecture.from_hyper_parameters(parameters), DISTRIBUTION
+        coupling = coupling_of(form, architecture.coupling)
+    else:
+        architecture, origin = _infer_architecture(weights), AUTHORS
+        coupling = coupling_of(form, None)
+    normalization = EXTRACTORS[architecture.extractor].normalization
+    return Checkpoint(path, replace(architecture, coupling=coupling), weights, normalization, None, origin)
 
 
 def _is_metric(name: str) -> bool:
-    return not name.startswith(PREFIX) and _METRIC_STATE.search(name) is not None
+    return _METRIC_STATE.search(name) is not None
 
 
-def _refuse_other_couplings(path: Path, weights: dict[str, Tensor]) -> None:
-    """FrEIA after 0.2 clamps the coupling differently, and shows it by storing permutations as indices."""
-    for name, value in weights.items():
-        if name.endswith(".w_perm") and (value.ndim != 4 or not value.is_floating_point()):
-            raise BadInput(
-                f"{path}: {PREFIX}{name} has shape {tuple(value.shape)}, so it comes from a FrEIA newer than 0.2, "
-                "whose couplings compute something else; retrain with FrEIA 0.2"
-            )
-
-
-def _infer_architecture(weights: dict[str, Tensor]) -> Architecture:
+def _infer_architecture(weights: Mapping[str, Tensor]) -> Architecture:
     upsamplings = sorted(int(name.split(".")[2]) for name in weights if name.endswith(".downsample_kernel"))
     flow_steps = upsamplings[0] - 1 if upsamplings else 0  # a stage's blocks, its Split, then the upsampling
-    found = {name: tuple(value.shape) for name, value in weights.items() if name.startswith("feature_extractor.")}
-    finest = found.get(_NORMALIZATION.format(0), ())
-    # Pooling leaves no trace in shapes. The authors have none, so extractors that do are not theirs.
-    theirs = {name: known for name, known in EXTRACTORS.items() if known.pooling == 1 and len(finest) == 3}
-    for name, extractor in theirs.items():
+    found = {
+        name.removeprefix(_EXTRACTOR): value.shape for name, value in weights.items() if name.startswith(_EXTRACTOR)
+    }
+    for name, extractor in EXTRACTORS.items():
+        if extractor.pooling > 1:
+            continue  # it leaves no trace in shapes; the authors have none, so extractors that do are not theirs
+        height, _ = trained_size(name, weights) or (extractor.fixed_input_size or 0, 0)
         try:
-            candidate = Architecture(name, finest[1] * 2 ** (extractor.taps[0] + 1), flow_steps, extractor.taps, 1)
+            candidate = Architecture(name, height, flow_steps, extractor.taps, 1)
         except BadInput:
             continue
-        with torch.device("meta"):
-            expected = FeatureExtractor(candidate).state_dict(prefix="feature_extractor.")
-        if found == {key: tuple(value.shape) for key, value in expected.items()}:
+        with without_weights():
+            features = build_extractor(candidate)
+        needed = {key: value.shape for key, value in features.state_dict().items()}
+        if needed == {key: shape for key, shape in found.items() if not features.leaves_out(key)}:
             return candidate
     raise BadInput("it has no hyper_parameters, and its extractor is none of those the authors' checkpoints have")
 
 
-def _check_weights(path: Path, architecture: Architecture, weights: dict[str, Tensor]) -> None:
-    with torch.device("meta"):
-        expected = UFlow(architecture).state_dict()
+def _checked_weights(architecture: Architecture, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Exactly the weights the network has, in float32.
+
+    Raises:
+        BadInput: weights are missing, left over, of another shape, or not finite; the message names them.
+    """
+    with without_weights():
+        network = UFlow(architecture)
+    expected = network.state_dict()
+    kept = {
+        name: value
+        for name, value in weights.items()
+        if not name.startswith(_EXTRACTOR) or not network.feature_extractor.leaves_out(name.removeprefix(_EXTRACTOR))
+    }
     problems = [
-        ("missing", sorted(expected.keys() - weights.keys())),
-        ("unexpected", sorted(weights.keys() - expected.keys())),
-        ("of another shape", [n for n in expected if n in weights and weights[n].shape != expected[n].shape]),
-        ("not finite", [n for n, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]),
+        ("missing", sorted(expected.keys() - kept.keys())),
+        ("unexpected", sorted(kept.keys() - expected.keys())),
+        ("of another shape", [n for n in expected if n in kept and kept[n].shape != expected[n].shape]),
+        ("not finite", [n for n, value in kept.items() if value.is_floating_point() and not value.isfinite().all()]),
     ]
     for what, names in problems:
         if names:
             listed = ", ".join(PREFIX + name for name in names[:5]) + (", …" if len(names) > 5 else "")
-            raise BadInput(f"{path}: {len(names)} weights {what} for {architecture.extractor}: {listed}")
+            raise BadInput(f"{len(names)} weights {what} for {architecture.extractor}: {listed}")
+    return {name: kept[name].to(expected[name].dtype) for name in expected}

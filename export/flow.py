@@ -4,32 +4,48 @@ from collections.abc import Callable
 
 import FrEIA.framework as ff
 import FrEIA.modules as fm
+import torch
 from torch import Tensor, nn
 
-from uflow_edge.export.architecture import Architecture, upward_channels
-
-AFFINE_CLAMP = 2.0
+from uflow_edge.export.architecture import Architecture, CouplingFormula, upward_channels
 
 
-def _subnet(kernel_size: int) -> Callable[[int, int], nn.Module]:
+class RatioClampedBlock(fm.AllInOneBlock):
+    """FrEIA 0.2's block with the coupling of its successors, exp(clamp · tanh(s / clamp)); see `Coupling`."""
+
+    def _affine(self, x: Tensor, a: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
+        exponents, translations = a[:, : x.shape[1]], a[:, x.shape[1] :]
+        affine: tuple[Tensor, Tensor] = super()._affine(x, torch.cat([exponents / self.clamp, translations], 1), rev)
+        return affine
+
+
+_BLOCKS: dict[CouplingFormula, type[fm.AllInOneBlock]] = {
+    "clamp_tanh": fm.AllInOneBlock,
+    "clamp_tanh_ratio": RatioClampedBlock,
+}
+
+
+def _subnet(kernel_size: int, hidden_ratio: float) -> Callable[[int, int], nn.Module]:
     def build(channels_in: int, channels_out: int) -> nn.Module:
+        hidden = int(channels_in * hidden_ratio)
         return nn.Sequential(
-            nn.Conv2d(channels_in, channels_in, kernel_size, padding="same"),
+            nn.Conv2d(channels_in, hidden, kernel_size, padding="same"),
             nn.ReLU(),
-            nn.Conv2d(channels_in, channels_out, kernel_size, padding="same"),
+            nn.Conv2d(hidden, channels_out, kernel_size, padding="same"),
         )
 
     return build
 
 
-def _stage(node: ff.Node, flow_steps: int, nodes: list[ff.Node], name: str) -> ff.Node:
-    for step in range(flow_steps):
+def _stage(node: ff.Node, architecture: Architecture, nodes: list[ff.Node], name: str) -> ff.Node:
+    coupling = architecture.coupling
+    for step in range(architecture.flow_steps):
         arguments = {
-            "subnet_constructor": _subnet(3 if step % 2 == 0 else 1),
-            "affine_clamping": AFFINE_CLAMP,
+            "subnet_constructor": _subnet(3 if step % 2 == 0 else 1, coupling.hidden_ratio),
+            "affine_clamping": coupling.clamp,
             "global_affine_type": "SOFTPLUS",
         }
-        node = ff.Node(node, fm.AllInOneBlock, arguments, name=f"{name}_step{step}")
+        node = ff.Node(node, _BLOCKS[coupling.formula], arguments, name=f"{name}_step{step}")
         nodes.append(node)
     return node
 
@@ -39,6 +55,7 @@ def build_flow(architecture: Architecture) -> ff.GraphINN:
 
     Its ``module_list`` runs from the coarsest scale to the finest: the blocks of a stage, then Split, upsampling and
     Concat towards the next. Called with ``jac=True`` it also returns the log-determinant of the Jacobian, (N,).
+    Its permutations start hard; soft ones (`Coupling.permutation`) come with the weights.
     """
     features = architecture.features
     inputs = [
@@ -47,7 +64,7 @@ def build_flow(architecture: Architecture) -> ff.GraphINN:
     nodes, outputs = list(inputs), []
     node: ff.Node = inputs[-1]
     for level in range(len(features) - 1, -1, -1):
-        node = _stage(node, architecture.flow_steps, nodes, f"scale{level}")
+        node = _stage(node, architecture, nodes, f"scale{level}")
         if level == 0:
             break
         channels = node.output_dims[0][0]

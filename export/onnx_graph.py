@@ -1,35 +1,65 @@
-"""From the torch network to an ONNX graph that says nothing of the machine it was traced on."""
+"""From a torch network to ONNX files that say nothing of the machine they were made on."""
 
+import hashlib
+import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    IdentityEliminationPass,
+    NameFixPass,
+    RemoveUnusedNodesPass,
+    RemoveUnusedOpsetsPass,
+)
+from torch import nn
 
-from uflow_edge.export.network import EnergyGraph
 from uflow_edge.runtime.bundle import DEFAULT_OPSET, INPUT_NAME
 from uflow_edge.runtime.errors import BadInput, require
-from uflow_edge.runtime.files import replacing
+
+DATA_SUFFIX = ".data"
+LARGEST_FILE = 1 << 30
+"""Bytes of weights above which they get a file of their own; protobuf refuses files of 2 GiB."""
 
 _TRACED_BATCH = 2  # torch.export takes a traced 1 for a constant, not for a dynamic batch
+_SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_LARGEST_FOLDED = 1 << 24  # elements of a constant; what is computed of weights is as large as the weights
 
 
-def export_onnx(graph: EnergyGraph, output_names: tuple[str, ...], path: Path, opset: int = DEFAULT_OPSET) -> None:
-    """Trace, simplify, check and write a graph with a dynamic batch.
+def export_onnx(
+    graph: nn.Module,
+    side: int,
+    output_names: Sequence[str],
+    path: Path,
+    opset: int = DEFAULT_OPSET,
+    batch: int | None = None,
+) -> tuple[Path, ...]:
+    """Trace, simplify, check and write; see `trace` and `write_onnx`."""
+    return write_onnx(trace(graph, side, output_names, opset, batch), path)
+
+
+def trace(
+    graph: nn.Module, side: int, output_names: Sequence[str], opset: int = DEFAULT_OPSET, batch: int | None = None
+) -> ir.Model:
+    """A network as a simplified ONNX model that shares its weights.
 
     Args:
-        graph: in evaluation mode.
-        output_names: of energies, then exceedances, finest first.
-        path: written in one rename.
+        graph: takes (N, side, side, 3) uint8; in evaluation mode.
+        side: of the square pictures.
+        output_names: of what the network returns, in this order.
         opset: of the ONNX standard operators.
+        batch: pictures a run; None takes any number.
 
     Raises:
-        BadInput: the exporter does not know this opset, or the graph does not pass the ONNX checker.
+        BadInput: the exporter does not know this opset.
         MissingDependency: onnxscript is not installed.
     """
     require("onnxscript", "export")
-    side = graph.network.architecture.input_size
-    example = torch.zeros(_TRACED_BATCH, side, side, 3, dtype=torch.uint8)
+    example = torch.zeros(batch or _TRACED_BATCH, side, side, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations: nothing a user can act on
         program = torch.onnx.export(
@@ -37,30 +67,90 @@ def export_onnx(graph: EnergyGraph, output_names: tuple[str, ...], path: Path, o
             (example,),
             input_names=[INPUT_NAME],
             output_names=list(output_names),
-            dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}},
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if batch is None else None,
             opset_version=opset,
             dynamo=True,
+            optimize=False,  # `simplify` does, and folds more
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
-    found = {entry.domain: entry.version for entry in model.opset_import}.get("")
+    model = program.model
+    found = model.opset_imports.get("")
     if found != opset:
         raise BadInput(f"opset {opset}: the exporter wrote opset {found} instead; try {DEFAULT_OPSET}")
-    strip_origins(model)
-    onnx.checker.check_model(model, full_check=True)
-    with replacing(path) as temporary:
-        onnx.save_model(model, str(temporary))
+    simplify(model)
+    return model
 
 
-def strip_origins(model: onnx.ModelProto) -> None:
-    """Remove stack traces, local paths and tool notes: private, and different in every export."""
-    graph = model.graph
-    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        if hasattr(item, "metadata_props"):
-            del item.metadata_props[:]
-        item.doc_string = ""
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                raise BadInput(f"node {node.name} ({node.op_type}) holds a subgraph, which engines do not take")
+def simplify(model: ir.Model) -> None:
+    """Fold constants and batch norms, drop what nothing reads, store equal weights once, and clear all origins.
+
+    Stack traces, local paths and tool notes are private, and different in every export.
+
+    Raises:
+        BadInput: a node holds a subgraph, which engines do not take.
+    """
+    optimizer = require("onnxscript.optimizer", "export")
+    optimizer.optimize_ir(model, input_size_limit=_LARGEST_FOLDED, output_size_limit=_LARGEST_FOLDED)
+    passes = (
+        IdentityEliminationPass(),
+        RemoveUnusedNodesPass(),
+        RemoveUnusedOpsetsPass(),
+        ClearMetadataAndDocStringPass(),
+        NameFixPass(),
+    )
+    ir.passes.Sequential(*passes)(model)
+    _share_equal_weights(model.graph)
+    for node in model.graph:
+        if any(attribute.type in _SUBGRAPHS for attribute in node.attributes.values()):
+            raise BadInput(f"node {node.name} ({node.op_type}) holds a subgraph, which engines do not take")
+
+
+def _share_equal_weights(graph: ir.Graph) -> None:
+    # onnx-ir's own pass stops at weights that are not contiguous, such as a transposed matrix.
+    kept: dict[tuple[ir.DataType, tuple[int, ...], bytes], ir.Value] = {}
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        assert tensor is not None  # what the exporter wrote has values
+        key = (tensor.dtype, tuple(tensor.shape.numpy()), hashlib.sha256(tensor.tobytes()).digest())
+        first = kept.setdefault(key, value)
+        if first is not value:
+            value.replace_all_uses_with(first)
+            del graph.initializers[name]
+
+
+def write_onnx(model: ir.Model, path: Path, largest_file: int = LARGEST_FILE) -> tuple[Path, ...]:
+    """Check a model and write it, all or nothing.
+
+    Args:
+        model: what `trace` or `to_fp16` returned.
+        path: of the graph.
+        largest_file: bytes of weights above which they go into a second file beside it, named after it.
+
+    Returns:
+        The files written: the graph, and its weights where they lie apart.
+
+    Raises:
+        BadInput: the model does not pass the ONNX checker.
+        OSError: it cannot be written; what was there before is still there.
+    """
+    weights = sum(
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
+    )
+    data = path.with_name(path.name + DATA_SUFFIX)
+    apart = weights > largest_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In a folder of its own, for the graph names the file of its weights.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+        written = Path(folder) / path.name
+        ir.save(model, written, external_data=data.name if apart else None)
+        try:
+            onnx.checker.check_model(str(written), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise BadInput(f"{path}: the exported graph is not valid ONNX ({error})") from error
+        path.unlink(missing_ok=True)  # never an old graph beside new weights
+        data.unlink(missing_ok=True)
+        if apart:
+            written.with_name(data.name).replace(data)
+        written.replace(path)
+    return (path, data) if apart else (path,)

@@ -1,29 +1,36 @@
-"""The exported graph against the network it was traced from, in the numbers a user cares about."""
+"""What an engine computes against the torch network it came from, in the numbers a user cares about."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from uflow_edge.export.network import EnergyGraph
+from uflow_edge.runtime.bundle import Manifest, Precision, Variant
+from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.engines import Engine, LatentStatistics
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 from uflow_edge.runtime.nfa.tree import Rule, tree_score
-from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.numeric import FloatMap, Image
 
-FP32_BOUND = 1e-3
-_NOISE_IMAGES = 4
+ENERGY_BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2}
+"""Relative error of any pixel's energy that a variant may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far a variant is from the torch network, worst case over the images.
+    """How far an engine is from the torch network, worst case over the images.
 
     Attributes:
         engine: what ran the variant.
         images: how many images were compared.
         energy_error: per scale, finest first, largest |difference| / |value| of any pixel's energy.
+        mean_energy_error: likewise, the mean over pixels and images.
         exceedance_error: per scale, mean |difference| of the counts, as a fraction of the channels.
         score_change: largest change of an image's score, in decades of NFA.
         mask_iou: smallest intersection over union of the masks at log-NFA 0; 1 where both are empty.
@@ -33,6 +40,7 @@ class Parity:
     engine: str
     images: int
     energy_error: tuple[float, ...]
+    mean_energy_error: tuple[float, ...]
     exceedance_error: tuple[float, ...]
     score_change: float
     mask_iou: float
@@ -50,75 +58,92 @@ class Parity:
         )
 
 
-def noise_images(side: int, seed: int = 0) -> list[Image]:
-    """Seeded pictures with the spectrum of photographs, 1/f (Field, JOSA A 1987), (S, S, 3) uint8."""
-    random = np.random.default_rng(seed)
-    frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(side), np.fft.fftfreq(side)))
-    amplitude = 1 / np.maximum(frequency, 1 / side)
-    images = []
-    for _ in range(_NOISE_IMAGES):
-        spectrum = np.fft.rfft2(random.standard_normal((3, side, side))) * amplitude
-        noise = np.fft.irfft2(spectrum, s=(side, side)).transpose(1, 2, 0)
-        images.append(np.clip(128 + 48 * noise / noise.std(), 0, 255).astype(np.uint8))
-    return images
+@dataclass(frozen=True, slots=True)
+class TorchReference:
+    """What the torch network makes of some pictures, computed once for all engines.
 
-
-def measure(
-    graph: EnergyGraph, engine: Engine, images: Sequence[Image], rule: Rule, bound: float = FP32_BOUND
-) -> Parity:
-    """Run both on the same pictures and compare everything that leaves the engine, and what follows from it.
-
-    Args:
-        graph: the torch reference, in evaluation mode.
-        engine: runs the exported variant.
+    Attributes:
         images: (S, S, 3) uint8 RGB, at the model's input size.
+        statistics: of each.
+        scores: (S, S) float32 of each, −log10 NFA.
+        channels: C_i of every scale, finest first.
         rule: of the tree NFA.
-        bound: for `Parity.holds`.
     """
-    architecture = graph.network.architecture
-    scales = len(architecture.latents)
-    channels = [scale.channels for scale in architecture.latents]
-    energy_error, exceedance_error = np.zeros(scales), np.zeros(scales)
-    score_change, mask_iou = 0.0, 1.0
-    for image in images:
-        expected, found = _reference(graph, image, scales), engine.run(image[np.newaxis])
-        for i in range(scales):
-            energy_error[i] = max(energy_error[i], _relative(expected.energies[i], found.energies[i]))
-            difference = np.abs(expected.exceedances[i] - found.exceedances[i]).mean() / channels[i]
-            exceedance_error[i] = max(exceedance_error[i], float(difference))
-        size = (architecture.input_size,) * 2
-        scores = [tree_score([e[0] for e in s.energies], channels, size, rule=rule) for s in (expected, found)]
-        score_change = max(score_change, abs(float(scores[0].max() - scores[1].max())))
-        mask_iou = min(mask_iou, _iou(scores[0] > 0, scores[1] > 0))
-    return Parity(
-        engine.name,
-        len(images),
-        tuple(float(e) for e in energy_error),
-        tuple(float(e) for e in exceedance_error),
-        score_change,
-        mask_iou,
-        bound,
-    )
+
+    images: tuple[Image, ...]
+    statistics: tuple[LatentStatistics, ...]
+    scores: tuple[FloatMap, ...]
+    channels: tuple[int, ...]
+    rule: Rule
+
+    @classmethod
+    def of(cls, graph: EnergyGraph, images: Sequence[Image], rule: Rule) -> "TorchReference":
+        """Run the network, in evaluation mode, on pictures (S, S, 3) uint8 RGB."""
+        channels = tuple(scale.channels for scale in graph.network.architecture.latents)
+        statistics = tuple(_run_torch(graph, image) for image in progress(images, "torch"))
+        scores = tuple(_score(found, channels, image.shape[0], rule) for found, image in zip(statistics, images))
+        return cls(tuple(images), statistics, scores, channels, rule)
+
+    def compare(self, engine: Engine, bound: float) -> Parity:
+        """Run an engine on the same pictures; compare all that leaves it, and what follows from it."""
+        scales = range(len(self.channels))
+        energy_errors: list[list[FloatMap]] = [[] for _ in scales]
+        exceedance_error = np.zeros(len(self.channels))
+        score_change, mask_iou = 0.0, 1.0
+        expectations = zip(self.images, self.statistics, self.scores, strict=True)
+        for image, expected, expected_score in progress(expectations, engine.name, len(self.images)):
+            found = engine.run(image[np.newaxis])
+            for i in scales:
+                energy_errors[i].append(_relative(expected.energies[i], found.energies[i]))
+                difference = np.abs(expected.exceedances[i] - found.exceedances[i]).mean() / self.channels[i]
+                exceedance_error[i] = max(exceedance_error[i], float(difference))
+            score = _score(found, self.channels, image.shape[0], self.rule)
+            score_change = max(score_change, abs(float(expected_score.max() - score.max())))
+            mask_iou = min(mask_iou, _iou(expected_score > 0, score > 0))
+        return Parity(
+            engine.name,
+            len(self.images),
+            tuple(float(np.max(errors)) for errors in energy_errors),
+            tuple(float(np.mean(errors)) for errors in energy_errors),
+            tuple(float(error) for error in exceedance_error),
+            score_change,
+            mask_iou,
+            bound,
+        )
 
 
-def to_json(parities: dict[str, Parity]) -> str:
-    """``parity.json``: one entry a variant, by file name."""
-    return (
-        json.dumps({name: {**asdict(parity), "holds": parity.holds} for name, parity in parities.items()}, indent=2)
-        + "\n"
-    )
+def engines_here(graph: Path, manifest: Manifest, variant: Variant) -> list[Callable[[], Engine]]:
+    """Every way to run a graph on this machine, not yet loaded: onnxruntime, and OpenVINO where it is installed."""
+    makers: list[Callable[[], Engine]] = [lambda: OnnxRuntimeEngine(graph, manifest, variant)]
+    if find_spec("openvino") is not None:
+        makers.append(lambda: OpenVinoEngine(graph, manifest, variant))
+    return makers
 
 
-def _reference(graph: EnergyGraph, image: Image, scales: int) -> LatentStatistics:
+def to_json(parities: Mapping[str, Sequence[Parity]]) -> str:
+    """``parity.json``: by file name, one entry an engine."""
+    entries = {
+        name: [{**asdict(parity), "holds": parity.holds} for parity in found] for name, found in parities.items()
+    }
+    return json.dumps(entries, indent=2) + "\n"
+
+
+def _run_torch(graph: EnergyGraph, image: Image) -> LatentStatistics:
     with torch.no_grad():
         outputs = [output.numpy() for output in graph(torch.from_numpy(image[np.newaxis]))]
+    scales = len(outputs) // 2
     return LatentStatistics(tuple(outputs[:scales]), tuple(outputs[scales:]))
 
 
-def _relative(expected: np.ndarray, found: np.ndarray) -> float:
+def _score(statistics: LatentStatistics, channels: Sequence[int], side: int, rule: Rule) -> FloatMap:
+    return tree_score([energy[0] for energy in statistics.energies], channels, (side, side), rule=rule)
+
+
+def _relative(expected: FloatMap, found: FloatMap) -> FloatMap:
     if not np.isfinite(found).all():
-        return float("inf")
-    return float((np.abs(found - expected) / np.maximum(np.abs(expected), np.finfo(np.float32).tiny)).max())
+        return np.full_like(expected, np.inf)
+    error: FloatMap = np.abs(found - expected) / np.maximum(np.abs(expected), np.finfo(np.float32).tiny)
+    return error
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -7,28 +7,35 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from uflow_edge.export.inert import refused_names, stand_ins
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing
 
 
-def load_tensors(path: Path, what: str) -> Any:
+def load_tensors(path: Path, what: str, *, inert: bool = False) -> Any:
     """What ``torch.save`` wrote, if it is nothing but tensors and plain types; code in it is never run.
 
     Args:
         path: the file.
         what: it is meant to be, for the error: "a checkpoint".
+        inert: let objects of training frameworks pass, as lifeless stand-ins; see `uflow_edge.export.inert`.
 
     Raises:
         BadInput: no such file, truncated, no PyTorch file at all, or holding anything else.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file; expected {what}")
+    refused: list[str] = []
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        refused = refused_names(path)
+        with torch.serialization.safe_globals(stand_ins(path) if inert else []):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load raises half a dozen unrelated types, and its text recommends to run the file's code.
+        named = f" (it names {', '.join(refused[:5])})" if refused else ""
         raise BadInput(
-            f"{path}: cannot be read as {what}: it is truncated, not a PyTorch file, or holds code, which is never run"
+            f"{path}: cannot be read as {what}: it is truncated, not a PyTorch file, or holds code, which is never "
+            f"run{named}"
         ) from error
 
 

@@ -31,15 +31,17 @@ DEFAULT_OPSET = 18
 
 Fit: TypeAlias = Literal["squash", "crop"]
 Precision: TypeAlias = Literal["fp32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 PlanLibrary: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The checkpoint a bundle was made from."""
+    """The checkpoint a bundle was made from: its file name, its SHA-256, and who wrote it."""
 
     name: str
     sha256: str
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ class Plan:
         graph_sha256: of that file, and of its weights where they lie apart, when it was built.
         library: what runs it: TensorRT, or TensorRT-RTX.
         version: of that library.
-        cuda: version of CUDA the library was built with.
+        cuda: newest version of CUDA that the driver it was built with supports; for TensorRT-RTX, which asks no driver
+            to build, the one in the name of its package.
         compute_capabilities: of the GPUs it runs on, such as ``8.7``.
         batch: images a run.
         options: everything else that was asked of the builder, as one line of text.
@@ -150,6 +153,7 @@ class Manifest:
         source: the checkpoint.
         extractor: name of the frozen backbone.
         input_size: S, side of the square input in pixels.
+        mean, std: of RGB in [0, 1], as the extractor is given it; the graph does this itself.
         fit: how a frame that is not square becomes one: ``squash`` it, or ``crop`` its centre.
         scales: of the latents, finest first.
         exceedance_probability: p at which exceedances are counted.
@@ -173,6 +177,8 @@ class Manifest:
     rule: Rule = DEFAULT_RULE
     operating_point: OperatingPoint = LOG_NFA_0
     plans: tuple[Plan, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -227,6 +233,8 @@ def _manifest(values: dict[str, Any]) -> Manifest:
             "variants": tuple(Variant(**variant) for variant in values["variants"]),
             "operating_point": OperatingPoint(**values["operating_point"]),
             "plans": tuple(_plan(plan) for plan in values.get("plans", ())),
+            "mean": tuple(values.get("mean", ())),
+            "std": tuple(values.get("std", ())),
         }
     )
     sizes = [manifest.input_size, *(n for s in manifest.scales for n in (s.height, s.width, s.channels))]

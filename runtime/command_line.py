@@ -65,6 +65,17 @@ def print_beside_bar(line: str, file: TextIO) -> None:
     tqdm.write(line, file=file)
 
 
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as what is in them, the first to the left and the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    lines = ("  ".join(_padded(cells, widths)).rstrip() for cells in (header, *rows))
+    return "\n".join(lines)
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]
+
+
 def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "image") -> "tqdm[T]":
     """A progress bar on stderr; silent where nobody watches."""
     return tqdm(items, description, total=total, unit=f" {unit}", disable=not sys.stderr.isatty(), dynamic_ncols=True)

@@ -66,7 +66,7 @@ class Inspector:
 
         bundle = Bundle.load(path)
         variant = bundle.manifest.variants[0]
-        engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant.precision, threads)
+        engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant, threads)
         inspector = cls(bundle.manifest, engine)
         side = bundle.manifest.input_size
         inspector.inspect(np.zeros((side, side, 3), np.uint8))  # compiles or loads the kernels

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from uflow_edge.runtime.bundle import INPUT_NAME, Manifest, Precision
+from uflow_edge.runtime.bundle import INPUT_NAME, Manifest, Variant
 from uflow_edge.runtime.engines import LatentStatistics
+from uflow_edge.runtime.engines.batches import run_in_batches
 from uflow_edge.runtime.errors import BadInput, MissingDependency, require
-from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.numeric import FloatMap, Image
 
 
 class OnnxRuntimeEngine:
@@ -19,7 +20,7 @@ class OnnxRuntimeEngine:
         BadInput: the graph cannot be loaded.
     """
 
-    def __init__(self, graph: Path, manifest: Manifest, precision: Precision, threads: int | None = None) -> None:
+    def __init__(self, graph: Path, manifest: Manifest, variant: Variant, threads: int | None = None) -> None:
         refuse_clashing_packages()
         onnxruntime = require("onnxruntime")
         options = onnxruntime.SessionOptions()
@@ -31,16 +32,16 @@ class OnnxRuntimeEngine:
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise BadInput(f"{graph}: onnxruntime cannot load this graph ({error})") from error
-        self._manifest = manifest
-        self.name = f"onnxruntime {onnxruntime.__version__}, CPU, {precision}"
+        self._names = [*manifest.energy_names, *manifest.exceedance_names]
+        self._batch = variant.batch
+        self.name = f"onnxruntime {onnxruntime.__version__}, CPU, {variant.precision}"
 
     def run(self, images: Image) -> LatentStatistics:
         """(N, S, S, 3) uint8 RGB to latent statistics."""
-        manifest = self._manifest
-        names = [*manifest.energy_names, *manifest.exceedance_names]
-        outputs = [np.asarray(output) for output in self._session.run(names, {INPUT_NAME: images})]
-        scales = len(manifest.scales)
-        return LatentStatistics(tuple(outputs[:scales]), tuple(outputs[scales:]))
+        return run_in_batches(images, self._batch, self._run)
+
+    def _run(self, images: Image) -> list[FloatMap]:
+        return [np.asarray(output) for output in self._session.run(self._names, {INPUT_NAME: images})]
 
 
 def refuse_clashing_packages() -> None:

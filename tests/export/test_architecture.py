@@ -1,8 +1,11 @@
 """Shapes that follow from a handful of numbers."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from uflow_edge.export.architecture import Architecture
+from uflow_edge.export.architecture import Architecture, Coupling
 from uflow_edge.runtime.errors import BadInput
 
 
@@ -25,10 +28,23 @@ def test_the_flow_keeps_every_dimension(extractor: str) -> None:
     assert sizes[0] == sizes[1]
 
 
+def leaves(value: Any) -> list[Any]:
+    children = value.values() if type(value) is dict else value if type(value) is list else None
+    return [value] if children is None else [leaf for child in children for leaf in leaves(child)]
+
+
 def test_hyper_parameters_are_plain_and_come_back() -> None:
-    architecture = Architecture.default("efficientnet_lite0", 320, 6)
+    default = Architecture.default("efficientnet_lite0", 320, 6)
+    for architecture in (default, replace(default, coupling=Coupling("clamp_tanh_ratio", 1.5, 0.5, "soft"))):
+        values = architecture.hyper_parameters()
+        assert all(type(value) in (int, float, str, bool) for value in leaves(values))
+        assert Architecture.from_hyper_parameters(values) == architecture
+
+
+def test_hyper_parameters_from_before_couplings_varied() -> None:
+    architecture = Architecture.default("resnet18")
     values = architecture.hyper_parameters()
-    assert all(type(value) in (int, str, list, bool) for value in values.values())
+    del values["coupling"]
     assert Architecture.from_hyper_parameters(values) == architecture
 
 
@@ -42,7 +58,12 @@ def test_hyper_parameters_are_plain_and_come_back() -> None:
         ({"taps": [1, 3]}, "consecutive"),
         ({"taps": []}, "consecutive"),
         ({"taps": [4, 5]}, "feature levels 0 to 4"),
+        ({"taps": [-1, 0]}, "feature levels 0 to 4"),
         ({"pooling": 2}, "odd"),
+        ({"coupling": {"formula": "tanh"}}, "formula 'tanh'"),
+        ({"coupling": {"permutation": "none"}}, "permutation 'none'"),
+        ({"coupling": {"clamp": 0.0}}, "expected above 0"),
+        ({"coupling": {"clamps": 1.0}}, "do not describe a U-Flow"),
         ({"input_size": "wide"}, "do not describe a U-Flow"),
     ],
 )

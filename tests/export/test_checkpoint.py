@@ -1,5 +1,6 @@
 """Checkpoints in: what is read, and what is refused in one clear sentence."""
 
+import os
 import pickle
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from uflow_edge.export.architecture import Architecture
+from uflow_edge.export.architecture import Architecture, Coupling
 from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.runtime.errors import BadInput
 
@@ -116,7 +117,7 @@ def test_metric_states_are_ignored(changed) -> None:
         ),
         (
             lambda c: c["state_dict"].update({"model.flow.module_list.0.w_perm": torch.arange(112)}),
-            "FrEIA newer than 0.2",
+            "partly matrices and partly index vectors",
         ),
         (lambda c: c["hyper_parameters"].pop("flow_steps"), "do not describe a U-Flow"),
         (lambda c: c["hyper_parameters"].update(extractor="vgg"), "unknown extractor 'vgg'"),
@@ -150,6 +151,46 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"evil\.ckpt: cannot be read .* holds code, which is never run"):
             load_checkpoint(path)
     assert not trace.exists()
+
+
+class Command:
+    """Pickled code that names no framework's module."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.trace}",)
+
+
+def test_code_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "evil.ckpt"
+    torch.save({"state_dict": {"model.flow.x": torch.ones(1)}, "callbacks": Command(tmp_path / "trace")}, path)
+    with pytest.raises(BadInput, match=rf"evil\.ckpt: .* is never run \(it names {os.system.__module__}\.system\)"):
+        load_checkpoint(path)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_forced_extractor(trained: Path) -> None:
+    assert load_checkpoint(trained, "efficientnet_lite0").architecture.extractor == "efficientnet_lite0"
+    with pytest.raises(BadInput, match=r"gravel\.ckpt: its extractor is efficientnet_lite0, not resnet18 as asked"):
+        load_checkpoint(trained, "resnet18")
+
+
+def test_what_else_a_checkpoint_says(trained: Path, reference: Path) -> None:
+    ours, theirs = load_checkpoint(trained), load_checkpoint(reference / "resnet18_256_s4.ckpt")
+    assert (ours.origin, ours.fit, ours.normalization.mean) == ("uflow-edge", None, (0.5, 0.5, 0.5))
+    assert (theirs.origin, theirs.fit, theirs.normalization.std) == ("U-Flow authors'", None, (0.229, 0.224, 0.225))
+    assert ours.architecture.coupling == theirs.architecture.coupling == Coupling()
+
+
+def test_networks_do_not_share_weights(trained: Path) -> None:
+    checkpoint = load_checkpoint(trained)
+    one, other = checkpoint.network(), checkpoint.network()
+    next(one.flow.parameters()).data.zero_()
+    state = other.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in checkpoint.weights.items())
+    assert not any(value.is_meta for value in (*other.parameters(), *other.buffers()))
 
 
 def test_files_that_are_no_checkpoints(trained: Path, tmp_path: Path) -> None:

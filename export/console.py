@@ -1,0 +1,83 @@
+"""What ``uflow-export`` tells people; light to import, for a device without torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uflow_edge.export.plan_options import PlanOptions
+from uflow_edge.runtime.bundle import Manifest, Precision
+from uflow_edge.runtime.command_line import table
+from uflow_edge.runtime.operating_point import OperatingPoint
+
+if TYPE_CHECKING:
+    from uflow_edge.export.bundle import WrittenVariant
+    from uflow_edge.export.plans import PlanResult
+
+
+def print_variants(variants: "Sequence[WrittenVariant]") -> None:
+    """One line for each graph and each engine that ran it."""
+    rows = [
+        (
+            variant.file if first else "",
+            megabytes(variant.size_bytes) if first else "",
+            parity.engine,
+            f"{max(parity.energy_error):.1e}",
+            f"{parity.bound:.0e}",
+            f"{parity.score_change:.2g}",
+            f"{parity.mask_iou:.4f}",
+            _verdict(parity.holds, variant.written),
+        )
+        for variant in variants
+        for parity, first in zip(variant.parities, (True, *[False] * len(variant.parities)), strict=False)
+    ]
+    images = variants[0].parities[0].images
+    header = ("graph", "size", "engine", "energy error", "bound", "score change", "mask IoU", "")
+    print(f"\ncompared with torch on {images} images, the worst of all pixels:\n{table(header, rows)}\n")
+
+
+def print_plans(results: "Sequence[PlanResult]") -> None:
+    """One line an engine."""
+    rows = [
+        (
+            result.plan.file,
+            megabytes(result.size_bytes),
+            str(result.plan.batch),
+            "up to date" if result.reused else f"built in {result.seconds:.0f} s",
+            ", ".join(f"{count} {kind}" for kind, count in sorted(result.layers.items())),
+        )
+        for result in results
+    ]
+    print(f"\n{table(('engine', 'size', 'batch', '', 'layers of the graph'), rows)}\n")
+
+
+def print_planned_engines(manifest: Manifest, precisions: Sequence[Precision], options: PlanOptions) -> None:
+    """Which engines a bundle would get, and which it has."""
+    from uflow_edge.export.plans import plan_for
+    from uflow_edge.export.tensorrt_library import find_toolchain
+
+    toolchain = find_toolchain(options)
+    for variant in manifest.variants:
+        if variant.precision in precisions:
+            plan = plan_for(manifest, variant, options, toolchain)
+            state = "up to date" if plan in manifest.plans else "to build"
+            print(f"{plan.file}: {state}, from {variant.file}, batch {plan.batch}, {options}")
+
+
+def print_threshold(point: OperatingPoint) -> None:
+    """Where the threshold lies, and why."""
+    if point.false_alarm_rate is None:
+        print("threshold: log-NFA 0, the a contrario one; --good takes it from good images of your line")
+    else:
+        promise = f"at most {point.false_alarm_rate:.1%} false alarms, from {point.good_images} good images"
+        print(f"threshold: {point.threshold:.2f}, {promise}")
+
+
+def megabytes(size_bytes: int) -> str:
+    """For people."""
+    return f"{size_bytes / 1e6:.1f} MB"
+
+
+def _verdict(holds: bool, written: bool) -> str:
+    if holds:
+        return "holds"
+    return "misses its bound" if written else "misses its bound: not written"

@@ -1,0 +1,70 @@
+"""What an export would build, said before it is built."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from uflow_edge.export.bundle import ExportOptions, energy_graph
+from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.console import megabytes
+from uflow_edge.runtime.bundle import Precision
+from uflow_edge.runtime.command_line import table
+
+_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the network.
+
+    Attributes:
+        name: extractor or flow.
+        weights: how many numbers it holds.
+        macs: multiply-accumulate operations an image: of convolutions and matrix products, not of what is element-wise.
+    """
+
+    name: str
+    weights: int
+    macs: int
+
+    def size_bytes(self, precision: Precision) -> int:
+        """Of its weights in a graph of this precision, which is most of what the graph weighs."""
+        return self.weights * _BYTES[precision]
+
+
+def parts(network: nn.Module, input_size: int) -> tuple[Part, ...]:
+    """Extractor and flow of a network as it is exported, lowered or not."""
+    counter = FlopCounterMode(display=False, depth=2)
+    with torch.no_grad(), counter:
+        network(torch.zeros(1, 3, input_size, input_size))
+    counts = counter.get_flop_counts()
+    return tuple(
+        Part(
+            name,
+            sum(tensor.numel() for tensor in module.state_dict().values()),
+            sum(counts.get(f"{type(network).__name__}.{attribute}", {}).values()) // 2,
+        )
+        for name, attribute in (("extractor", "feature_extractor"), ("flow", "flow"))
+        for module in [network.get_submodule(attribute)]
+    )
+
+
+def print_forecast(checkpoint_path: Path, folder: Path, options: ExportOptions) -> None:
+    """Say what an export of this checkpoint would write."""
+    checkpoint = load_checkpoint(checkpoint_path, options.extractor)
+    architecture = checkpoint.architecture
+    found = parts(energy_graph(checkpoint, lowered=True).network, architecture.input_size)
+    scales = ", ".join(f"{scale.channels} x {scale.side} x {scale.side}" for scale in architecture.latents)
+    print(f"{checkpoint_path}: {checkpoint.origin}, {architecture.extractor}, {architecture.flow_steps} flow steps")
+    print(f"input {architecture.input_size} x {architecture.input_size}, latents {scales}\n")
+    rows = [(part.name, f"{part.macs / 1e9:.3f}", f"{part.weights / 1e6:.2f}") for part in found]
+    print(table(("part", "GMAC an image", "million weights"), rows) + "\n")
+    batch = "any batch" if options.batch is None else f"batch {options.batch}"
+    for precision in options.precisions:
+        size = megabytes(sum(part.size_bytes(precision) for part in found))
+        print(f"would write {folder}/model.{precision}.onnx, about {size}, {batch}, opset {options.opset}")
+    if folder.exists():
+        print(f"{folder} exists already: with --overwrite it is replaced")

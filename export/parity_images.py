@@ -1,0 +1,45 @@
+"""The pictures that engines are compared on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from uflow_edge.runtime.bundle import Fit
+from uflow_edge.runtime.images import IMAGE_SUFFIXES, find_images, read_image
+from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.preprocess import model_input
+
+_NOISE_IMAGES = 4
+_NEIGHBOURING_IMAGES = 8
+
+
+def parity_images(checkpoint: Path, given: Sequence[Path], side: int, fit: Fit) -> list[Image]:
+    """Pictures to compare engines on, (S, S, 3) uint8 RGB.
+
+    Args:
+        checkpoint: the checkpoint's file; images beside it are taken if none are given.
+        given: images and folders of them; if empty, seeded noise and the first few images beside the checkpoint.
+        side: S, the model's input size.
+        fit: how images that are not square become so.
+
+    Raises:
+        BadInput: an image that was given is missing or cannot be read.
+    """
+    beside = sorted(path for path in checkpoint.parent.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    files = list(find_images(given)) if given else beside[:_NEIGHBOURING_IMAGES]
+    pictures = [model_input(read_image(file), side, fit) for file in files]
+    return pictures if given else [*noise_images(side), *pictures]
+
+
+def noise_images(side: int, seed: int = 0) -> list[Image]:
+    """Seeded pictures with the spectrum of photographs, 1/f (Field, JOSA A 1987), (S, S, 3) uint8."""
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(side), np.fft.fftfreq(side)))
+    amplitude = 1 / np.maximum(frequency, 1 / side)
+    images = []
+    for _ in range(_NOISE_IMAGES):
+        spectrum = np.fft.rfft2(random.standard_normal((3, side, side))) * amplitude
+        noise = np.fft.irfft2(spectrum, s=(side, side)).transpose(1, 2, 0)
+        images.append(np.clip(128 + 48 * noise / noise.std(), 0, 255).astype(np.uint8))
+    return images

@@ -1,0 +1,69 @@
+"""What TensorRT calls while it works: a logger, and a progress monitor that can stop it."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from threading import Event, current_thread, main_thread
+from typing import Any
+
+from tqdm import tqdm
+
+from uflow_edge.runtime.command_line import progress
+
+
+@cache
+def logger_of(trt: Any) -> Any:
+    """The one logger of a library: TensorRT keeps the first it is given for as long as the process lives."""
+
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(msg)
+            elif severity == trt.ILogger.WARNING:
+                self.warnings.append(msg)
+
+    return Logger()
+
+
+def progress_monitor(trt: Any) -> Any:
+    """Progress bars of the builder's phases, one below the other as they nest; and the way to stop it."""
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.interrupted = Event()
+            self.bars: dict[str, tqdm[Any]] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.bars[phase_name] = progress((), phase_name, total=num_steps, unit="step")
+            self.bars[phase_name].leave = False
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self.bars[phase_name].update()
+            return not self.interrupted.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.bars.pop(phase_name).close()
+
+    return Monitor()
+
+
+@contextmanager
+def stopped_by_ctrl_c(monitor: Any) -> Iterator[None]:
+    """Let Ctrl-C ask the builder to stop; KeyboardInterrupt is raised once it has, never halfway."""
+    if current_thread() is not main_thread():  # only that one hears signals
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, lambda *_: monitor.interrupted.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if monitor.interrupted.is_set():
+        raise KeyboardInterrupt

@@ -1,0 +1,88 @@
+"""Which TensorRT is installed, and what it builds for."""
+
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from uflow_edge.export.cuda_device import CudaDevice
+from uflow_edge.export.plan_options import ON_THE_JETSON, PlanOptions
+from uflow_edge.runtime.bundle import PlanLibrary
+from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
+
+_MODULES: dict[PlanLibrary, tuple[str, ...]] = {
+    "tensorrt": ("tensorrt",),
+    # The wheels on the package index install the second name; NVIDIA's own archive installs the first.
+    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+_TITLES: dict[PlanLibrary, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+_WHAT_TO_INSTALL = (
+    f"With an NVIDIA GPU: pip install '{DISTRIBUTION}[trt]', then --trt-target local. Without one, for desktop GPUs: "
+    f"pip install '{DISTRIBUTION}[rtx]', then --trt-target rtx. {ON_THE_JETSON}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """A library and its target: what must be the same for an engine to be used again.
+
+    Attributes:
+        module: the imported library.
+        library: its name.
+        version: its version.
+        cuda: the driver's version of CUDA, or the one in the name of the library's package when no driver is asked.
+        compute_capabilities: of the GPUs it builds for.
+    """
+
+    module: ModuleType
+    library: PlanLibrary
+    version: str
+    cuda: str
+    compute_capabilities: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{_TITLES[self.library]} {self.version}"
+
+
+def find_toolchain(options: PlanOptions) -> Toolchain:
+    """The library for a target, and for ``local`` the GPU.
+
+    Raises:
+        MissingDependency: one of the two is absent; the message says what to install, and how else to get engines.
+    """
+    if options.target == "rtx":
+        trt = load_library("tensorrt_rtx")
+        gpus = tuple(sorted(set(options.compute_capabilities), key=float))
+        return Toolchain(trt, "tensorrt_rtx", trt.__version__, _cuda_of_package(trt), gpus)
+    trt = load_library("tensorrt")
+    try:
+        device = CudaDevice.first()
+    except MissingDependency as error:
+        raise MissingDependency(f"TensorRT builds on the GPU it builds for, but {error}. {_WHAT_TO_INSTALL}") from error
+    return Toolchain(trt, "tensorrt", trt.__version__, device.cuda, (device.compute_capability,))
+
+
+def load_library(library: PlanLibrary) -> ModuleType:
+    """Import TensorRT or TensorRT-RTX, whichever name it was installed under.
+
+    Raises:
+        MissingDependency: it is not installed, or cannot be loaded.
+    """
+    reasons = []
+    for name in _MODULES[library]:
+        try:
+            return import_module(name)
+        except (ImportError, OSError) as error:  # OSError: a shared library behind it is missing
+            if not (isinstance(error, ImportError) and error.name == name):
+                reasons.append(str(error))
+    why = f"cannot be loaded ({'; '.join(reasons)})" if reasons else "is not installed"
+    raise MissingDependency(f"{_TITLES[library]} {why}. {_WHAT_TO_INSTALL}")
+
+
+def _cuda_of_package(trt: ModuleType) -> str:
+    """``13`` where ``tensorrt_rtx_cu13_bindings`` is installed: the library itself does not tell."""
+    beside = Path(str(trt.__file__)).parent.parent
+    names = sorted(path.name for path in beside.glob("tensorrt_rtx_cu*.dist-info"))
+    found = re.search(r"_cu(\d+)", " ".join(names))
+    return found.group(1) if found else "unknown"
