@@ -81,11 +81,11 @@ def main() -> None:
         for make, extractor, size in progress(cases, "measuring", unit="network"):
             rows += _measured(make(extractor, size, Path(folder)))
     print(f"batch 1, {THREADS} threads, median of {ROUNDS} interleaved rounds in ms; peak: a product of matrices\n")
-    print(table(("", "engine", "traced", "lowered", "ratio", "of peak"), rows))
+    print(table(("", "engine", "traced", "lowered", "ratio", "of peak"), rows, left=(0, 1)))
 
 
 def _measured(pair: Pair) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for engine, load in (("onnxruntime", _in_onnxruntime), ("OpenVINO", _in_openvino)):
         contenders = {
             "traced": load(pair.traced, pair.inputs),
@@ -106,8 +106,8 @@ def _flow_pair(extractor: str, size: int, folder: Path) -> Pair:
     lowered = lower_flow(flow, architecture)
     features = tuple(torch.randn(1, s.channels, s.side, s.side) for s in architecture.features)
     names = [f"feature_{i}" for i in range(len(features))]
-    paths = [folder / f"{extractor}-flow-{kind}.onnx" for kind in ("traced", "lowered")]
-    for module, path in zip((flow, lowered), paths, strict=True):
+    traced_file, lowered_file = (folder / f"{extractor}-flow-{kind}.onnx" for kind in ("traced", "lowered"))
+    for module, path in ((flow, traced_file), (lowered, lowered_file)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
@@ -124,7 +124,7 @@ def _flow_pair(extractor: str, size: int, folder: Path) -> Pair:
     with FlopCounterMode(display=False) as counter:
         lowered(*features)
     inputs = {name: feature.numpy() for name, feature in zip(names, features, strict=True)}
-    return Pair(f"flow of {extractor}", *paths, inputs, counter.get_total_flops() // 2)
+    return Pair(f"flow of {extractor}", traced_file, lowered_file, inputs, counter.get_total_flops() // 2)
 
 
 def _model_pair(extractor: str, size: int, folder: Path) -> Pair:
@@ -134,12 +134,15 @@ def _model_pair(extractor: str, size: int, folder: Path) -> Pair:
         network.set_whitening([torch.eye(s.channels).repeat(s.side**2, 1, 1) for s in architecture.features])
     lowered = lower(network)
     names = [f"{kind}_{i}" for kind in ("energy", "exceedance") for i in range(len(architecture.latents))]
-    paths = [folder / f"{extractor}-{kind}.onnx" for kind in ("traced", "lowered")]
-    for module, path in zip((network, lowered), paths, strict=True):
-        write_onnx(trace(EnergyGraph(module, DEFAULT_PROBABILITY).eval(), size, names), path)
+    traced_file, lowered_file = (folder / f"{extractor}-{kind}.onnx" for kind in ("traced", "lowered"))
+    for graph, path in (
+        (EnergyGraph(network, DEFAULT_PROBABILITY), traced_file),
+        (EnergyGraph(lowered, DEFAULT_PROBABILITY), lowered_file),
+    ):
+        write_onnx(trace(graph.eval(), size, names), path)
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
     macs = sum(part.macs for part in parts(lowered, size))
-    return Pair(f"all of {extractor}", *paths, {INPUT_NAME: image}, macs)
+    return Pair(f"all of {extractor}", traced_file, lowered_file, {INPUT_NAME: image}, macs)
 
 
 def _in_onnxruntime(path: Path, inputs: Mapping[str, NDArray[Any]]) -> Callable[[], object]:

@@ -193,7 +193,7 @@ def _export(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCod
     if arguments.plan:
         print_forecast(arguments.ckpt, folder, options)
         if arguments.trt:
-            console.print_engine_names(_engine_precisions(arguments), plan_options)
+            console.print_new_engines(_engine_precisions(arguments), plan_options)
         return ExitCode.OK
     exported = export_bundle(
         arguments.ckpt,

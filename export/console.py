@@ -1,11 +1,10 @@
 """What ``uflow-export`` tells people; light to import, for a device without torch."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.runtime.bundle import Manifest, Precision
+from uflow_edge.runtime.bundle import BatchRange, Manifest, Precision
 from uflow_edge.runtime.command_line import table
 from uflow_edge.runtime.operating_point import OperatingPoint
 
@@ -32,7 +31,7 @@ def print_variants(variants: "Sequence[WrittenVariant]") -> None:
     ]
     images = variants[0].parities[0].images
     header = ("graph", "size", "engine", "energy error", "bound", "score change", "mask IoU", "")
-    print(f"\ncompared with torch on {images} images, the worst of all pixels:\n{table(header, rows)}\n")
+    print(f"\ncompared with torch on {images} images, the worst of all pixels:\n{table(header, rows, left=(0, 2, 7))}\n")
 
 
 def print_plans(results: "Sequence[PlanResult]") -> None:
@@ -47,7 +46,7 @@ def print_plans(results: "Sequence[PlanResult]") -> None:
         )
         for result in results
     ]
-    print(f"\n{table(('engine', 'size', 'batch', '', 'layers of the graph'), rows)}\n")
+    print(f"\n{table(('engine', 'size', 'batch', '', 'layers of the graph'), rows, left=(0, 4))}\n")
 
 
 def print_planned_engines(manifest: Manifest, precisions: Sequence[Precision], options: PlanOptions) -> None:
@@ -61,6 +60,16 @@ def print_planned_engines(manifest: Manifest, precisions: Sequence[Precision], o
             plan = plan_for(manifest, variant, options, toolchain)
             state = "up to date" if plan in manifest.plans else "to build"
             print(f"{plan.file}: {state}, from {variant.file}, batch {plan.batch}, {options}")
+
+
+def print_new_engines(precisions: Sequence[Precision], options: PlanOptions) -> None:
+    """Which engines a bundle would get that is not there yet."""
+    from uflow_edge.export.plans import plan_file
+    from uflow_edge.export.tensorrt_library import find_toolchain
+
+    toolchain = find_toolchain(options)
+    for precision in precisions:
+        print(f"would build {plan_file(precision, toolchain)}, batch {options.batch or BatchRange()}, {options}")
 
 
 def print_threshold(point: OperatingPoint) -> None:

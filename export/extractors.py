@@ -1,5 +1,6 @@
 """Frozen backbones that turn an image into feature maps for the flow (paper, section 3.1)."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from uflow_edge.export.architecture import EXTRACTORS, Architecture
 
+_BLOCK = re.compile(r"extractor\.blocks\.(\d+)\.")
 _FINEST_NORMALIZATION = "feature_extractor.feature_normalizations.0.weight"
 
 
@@ -35,6 +37,9 @@ class FeatureExtractor(nn.Module):
             features_only=True,
             out_indices=architecture.taps,
         ).requires_grad_(False)
+        last = self.extractor.feature_info.module_name()[-1]
+        if last.startswith("blocks."):  # timm keeps, and runs, blocks that no tap reads
+            del self.extractor.blocks[int(last.removeprefix("blocks.")) + 1 :]
         self.feature_normalizations = nn.ModuleList(
             nn.LayerNorm([scale.channels, scale.side, scale.side]) for scale in architecture.features
         ).requires_grad_(False)
@@ -76,8 +81,9 @@ class FeatureExtractor(nn.Module):
         return cast(nn.LayerNorm, self.feature_normalizations[level])
 
     def leaves_out(self, name: str) -> bool:
-        """Whether a weight in the authors' checkpoints belongs to a part of the backbone that nothing reads."""
-        return False
+        """Whether a weight in a checkpoint belongs to a part of the backbone that nothing reads."""
+        block, blocks = _BLOCK.match(name), getattr(self.extractor, "blocks", None)
+        return block is not None and blocks is not None and int(block[1]) >= len(blocks)
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
         """Stay in evaluation mode: the extractor is frozen, its batch statistics too."""

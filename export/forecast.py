@@ -36,20 +36,30 @@ class Part:
 
 
 def parts(network: nn.Module, input_size: int) -> tuple[Part, ...]:
-    """Extractor and flow of a network as it is exported, lowered or not."""
+    """Extractor and flow of a network as it is exported, lowered or not; what it holds but never runs is left out."""
+    called: set[nn.Module] = set()
+    hooks = [module.register_forward_pre_hook(lambda m, _: called.add(m)) for module in network.modules()]
     counter = FlopCounterMode(display=False, depth=2)
     with torch.no_grad(), counter:
         network(torch.zeros(1, 3, input_size, input_size))
+    for hook in hooks:
+        hook.remove()
     counts = counter.get_flop_counts()
     return tuple(
         Part(
             name,
-            sum(tensor.numel() for tensor in module.state_dict().values()),
+            _weights(network.get_submodule(attribute), called),
             sum(counts.get(f"{type(network).__name__}.{attribute}", {}).values()) // 2,
         )
         for name, attribute in (("extractor", "feature_extractor"), ("flow", "flow"))
-        for module in [network.get_submodule(attribute)]
     )
+
+
+def _weights(part: nn.Module, called: set[nn.Module]) -> int:
+    """Numbers in modules that were called, or have a module in them that was."""
+    run = [module for module in part.modules() if any(inner in called for inner in module.modules())]
+    tensors = (tensor for m in run for tensor in (*m.parameters(recurse=False), *m.buffers(recurse=False)))
+    return sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
 
 
 def print_forecast(checkpoint_path: Path, folder: Path, options: ExportOptions) -> None:
@@ -61,7 +71,7 @@ def print_forecast(checkpoint_path: Path, folder: Path, options: ExportOptions) 
     print(f"{checkpoint_path}: {checkpoint.origin}, {architecture.extractor}, {architecture.flow_steps} flow steps")
     print(f"input {architecture.input_size} x {architecture.input_size}, latents {scales}\n")
     rows = [(part.name, f"{part.macs / 1e9:.3f}", f"{part.weights / 1e6:.2f}") for part in found]
-    print(table(("part", "GMAC an image", "million weights"), rows) + "\n")
+    print(table(("part", "GMAC an image", "million weights"), rows, left=(0,)) + "\n")
     batch = "any batch" if options.batch is None else f"batch {options.batch}"
     for precision in options.precisions:
         size = megabytes(sum(part.size_bytes(precision) for part in found))

@@ -10,7 +10,6 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import (
-    ClearMetadataAndDocStringPass,
     IdentityEliminationPass,
     NameFixPass,
     RemoveUnusedNodesPass,
@@ -96,11 +95,11 @@ def simplify(model: ir.Model) -> None:
         IdentityEliminationPass(),
         RemoveUnusedNodesPass(),
         RemoveUnusedOpsetsPass(),
-        ClearMetadataAndDocStringPass(),
         NameFixPass(),
     )
     ir.passes.Sequential(*passes)(model)
     _share_equal_weights(model.graph)
+    _forget_origins(model)
     for node in model.graph:
         if any(attribute.type in _SUBGRAPHS for attribute in node.attributes.values()):
             raise BadInput(f"node {node.name} ({node.op_type}) holds a subgraph, which engines do not take")
@@ -117,6 +116,14 @@ def _share_equal_weights(graph: ir.Graph) -> None:
         if first is not value:
             value.replace_all_uses_with(first)
             del graph.initializers[name]
+
+
+def _forget_origins(model: ir.Model) -> None:
+    graph = model.graph
+    results = [output for node in graph for output in node.outputs]
+    for item in (model, graph, *graph, *graph.inputs, *graph.initializers.values(), *results):
+        item.metadata_props.clear()
+        item.doc_string = None
 
 
 def write_onnx(model: ir.Model, path: Path, largest_file: int = LARGEST_FILE) -> tuple[Path, ...]:

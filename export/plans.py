@@ -102,10 +102,8 @@ def carry_over(old: Bundle, new_folder: Path, new_manifest: Manifest) -> Manifes
 
 def plan_for(manifest: Manifest, variant: Variant, options: PlanOptions, toolchain: Toolchain) -> Plan:
     """The plan that a build would give: equal to one in the manifest if that can be kept."""
-    release = ".".join(toolchain.version.split(".")[:2])
-    gpus = "+".join(capability.replace(".", "") for capability in toolchain.compute_capabilities)
     return Plan(
-        file=f"{ENGINES}/sm{gpus}-{_SHORT[toolchain.library]}{release}-{variant.precision}.plan",
+        file=plan_file(variant.precision, toolchain),
         graph=variant.file,
         graph_sha256=graph_sha256(manifest, variant),
         library=toolchain.library,
@@ -115,6 +113,13 @@ def plan_for(manifest: Manifest, variant: Variant, options: PlanOptions, toolcha
         batch=options.batch_for(variant),
         options=str(options),
     )
+
+
+def plan_file(precision: Precision, toolchain: Toolchain) -> str:
+    """Where in a bundle the plan for this precision goes."""
+    release = ".".join(toolchain.version.split(".")[:2])
+    gpus = "+".join(capability.replace(".", "") for capability in toolchain.compute_capabilities)
+    return f"{ENGINES}/sm{gpus}-{_SHORT[toolchain.library]}{release}-{precision}.plan"
 
 
 def graph_sha256(manifest: Manifest, variant: Variant) -> str:

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.metadata import version
 from typing import NoReturn, TextIO, TypeVar
 
@@ -65,15 +65,17 @@ def print_beside_bar(line: str, file: TextIO) -> None:
     tqdm.write(line, file=file)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as what is in them, the first to the left and the others to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
+    """Columns as wide as what is in them, those in ``left`` to the left and the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
-    lines = ("  ".join(_padded(cells, widths)).rstrip() for cells in (header, *rows))
-    return "\n".join(lines)
-
-
-def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
-    return [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]
+    lines = (
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        for cells in (header, *rows)
+    )
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "image") -> "tqdm[T]":

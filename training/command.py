@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="FOLDER", help="good images, or an MVTec layout with train/good")
     add("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
-    add("--extractor", choices=EXTRACTORS, default="efficientnet_lite0", help=f"frozen backbone {_DEFAULT}")
+    # Of a fixed input size is mcait alone, whose features our trainer has no normalisation for.
+    trainable = [name for name, extractor in EXTRACTORS.items() if extractor.fixed_input_size is None]
+    add("--extractor", choices=trainable, default="efficientnet_lite0", help=f"frozen backbone {_DEFAULT}")
     add("--input-size", type=positive_int, default=INPUT_SIZE, metavar="N", help=f"side of the input {_DEFAULT}")
     add("--flow-steps", type=positive_int, default=FLOW_STEPS, metavar="N", help=f"coupling blocks a scale {_DEFAULT}")
     add("--weights", type=Path, metavar="FILE", help="state dict of the backbone (default: its ImageNet weights)")

@@ -73,7 +73,7 @@ def test_parity_is_measured_and_kept(exported: Path) -> None:
 
 def test_a_graph_that_misses_its_bound_is_not_written(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ParityLost, match="no bundle written"):
-        export_bundle(trained, tmp_path / "x.uflow", ExportOptions(parity_bound=1e-12))
+        export_bundle(trained, tmp_path / "x.uflow", ExportOptions(energy_bounds={"fp32": 1e-12, "fp16": 1e-12}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -96,14 +96,14 @@ def test_a_graph_that_computes_something_else_is_not_written(trained: Path, tmp_
 
 def test_threshold_from_good_images(trained: Path, texture_folder: Path, tmp_path: Path) -> None:
     good = texture_folder / "train" / "good"
-    bundle, _ = export_bundle(trained, tmp_path / "x.uflow", good=GoodImages((good,), 0.1))
-    point = bundle.manifest.operating_point
+    exported = export_bundle(trained, tmp_path / "x.uflow", FP32, GoodImages((good,), 0.1))
+    point = exported.bundle.manifest.operating_point
     assert (point.origin, point.false_alarm_rate, point.good_images) == ("conformal", 0.1, 16)
     inspector = Inspector.load(tmp_path / "x.uflow")
     scores = [inspector.inspect(read_image(path)).score for path in sorted(good.iterdir())]
     assert point.threshold == pytest.approx(sorted(scores)[15], rel=1e-6)  # ceil(17 * 0.9) = 16th of 16
     with pytest.raises(BadInput, match="19 are needed"):
-        export_bundle(trained, tmp_path / "y.uflow", good=GoodImages((good,), 0.05))
+        export_bundle(trained, tmp_path / "y.uflow", FP32, GoodImages((good,), 0.05))
     assert not (tmp_path / "y.uflow").exists()
 
 

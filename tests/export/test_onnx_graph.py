@@ -1,5 +1,6 @@
 """ONNX files: simplified, reproducible, anonymous, in one file or two, and whole or not there at all."""
 
+import json
 import os
 import subprocess
 import sys
@@ -114,7 +115,10 @@ def test_subgraphs_are_refused() -> None:
     model = ir.from_onnx_text(
         """<ir_version: 8, opset_import: ["" : 18]>
         g (float[1] x, bool c) => (float[1] y) {
-            y = If <then_branch = a () => (float[1] p) { p = Neg(x) }, else_branch = b () => (float[1] q) { q = Abs(x) }> (c)
+            y = If <
+                then_branch = a () => (float[1] p) { p = Neg(x) },
+                else_branch = b () => (float[1] q) { q = Abs(x) }
+            > (c)
         }"""
     )
     with pytest.raises(BadInput, match=r"\(If\) holds a subgraph"):
@@ -136,7 +140,7 @@ def test_large_weights_go_into_a_file_of_their_own(model, pictures, tmp_path) ->
     files = write_onnx(model, tmp_path / "two" / "a.onnx", largest_file=1000)
     assert files == (tmp_path / "two" / "a.onnx", tmp_path / "two" / "a.onnx.data")
     assert sorted((tmp_path / "two").iterdir()) == sorted(files)
-    assert files[0].stat().st_size < 20_000 < 64_000 < files[1].stat().st_size
+    assert files[0].stat().st_size < 20_000 < 60_000 < files[1].stat().st_size
     moved = (tmp_path / "two").rename(tmp_path / "moved")  # the graph names its weights relative to itself
     np.testing.assert_array_equal(run(moved / "a.onnx", pictures), run(tmp_path / "one" / "a.onnx", pictures))
 
@@ -216,3 +220,31 @@ def test_exports_in_two_processes_are_identical(trained: Path, tmp_path) -> None
         arguments = [sys.executable, "-c", _EXPORT, str(trained), str(tmp_path / f"{seed}.onnx")]
         subprocess.run(arguments, check=True, capture_output=True, env=environment)
     assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
+
+
+_EXPORT_MCAIT = """
+import json, resource, sys
+from pathlib import Path
+from uflow_edge.export.architecture import Architecture
+from uflow_edge.export.network import EnergyGraph, UFlow
+from uflow_edge.export.onnx_graph import trace, write_onnx
+from uflow_edge.export.precision import to_fp16
+graph = EnergyGraph(UFlow(Architecture.default("mcait", 448)), 0.9).eval().requires_grad_(False)
+model = trace(graph, 448, ["energy_0", "energy_1", "exceedance_0", "exceedance_1"])
+folder = Path(sys.argv[1])
+files = [*write_onnx(model, folder / "a.onnx"), *write_onnx(to_fp16(model), folder / "b.onnx")]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"files": [file.name for file in files], "peak": peak}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory as Linux counts it")
+def test_mcait_exports_with_little_memory(tmp_path) -> None:
+    done = subprocess.run([sys.executable, "-c", _EXPORT_MCAIT, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["files"] == ["a.onnx", "a.onnx.data", "b.onnx"]
+    assert result["peak"] < 16e9
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+    assert [output.shape[1:] for output in session.get_outputs()] == [[28, 28], [14, 14]] * 2
