@@ -31,7 +31,8 @@ def print_variants(variants: "Sequence[WrittenVariant]") -> None:
     ]
     images = variants[0].parities[0].images
     header = ("graph", "size", "engine", "energy error", "bound", "score change", "mask IoU", "")
-    print(f"\ncompared with torch on {images} images, the worst of all pixels:\n{table(header, rows, left=(0, 2, 7))}\n")
+    compared = table(header, rows, left=(0, 2, 7))
+    print(f"\ncompared with torch on {images} images, the worst of all pixels:\n{compared}\n")
 
 
 def print_plans(results: "Sequence[PlanResult]") -> None:

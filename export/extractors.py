@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import timm
 import torch
@@ -31,15 +31,16 @@ class FeatureExtractor(nn.Module):
 
     def add_backbone(self, architecture: Architecture) -> None:
         """Create the modules that `raw_features` and `normalize` run; called once, on construction."""
-        self.extractor = timm.create_model(
+        backbone: Any = timm.create_model(
             EXTRACTORS[architecture.extractor].timm_name,
             pretrained=False,
             features_only=True,
             out_indices=architecture.taps,
-        ).requires_grad_(False)
-        last = self.extractor.feature_info.module_name()[-1]
+        )
+        last = backbone.feature_info.module_name()[-1]
         if last.startswith("blocks."):  # timm keeps, and runs, blocks that no tap reads
-            del self.extractor.blocks[int(last.removeprefix("blocks.")) + 1 :]
+            del backbone.blocks[int(last.removeprefix("blocks.")) + 1 :]
+        self.extractor = backbone.requires_grad_(False)
         self.feature_normalizations = nn.ModuleList(
             nn.LayerNorm([scale.channels, scale.side, scale.side]) for scale in architecture.features
         ).requires_grad_(False)

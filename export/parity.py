@@ -81,7 +81,8 @@ class TorchReference:
         """Run the network, in evaluation mode, on pictures (S, S, 3) uint8 RGB."""
         channels = tuple(scale.channels for scale in graph.network.architecture.latents)
         statistics = tuple(_run_torch(graph, image) for image in progress(images, "torch"))
-        scores = tuple(_score(found, channels, image.shape[0], rule) for found, image in zip(statistics, images))
+        side = graph.network.architecture.input_size
+        scores = tuple(_score(found, channels, side, rule) for found in statistics)
         return cls(tuple(images), statistics, scores, channels, rule)
 
     def compare(self, engine: Engine, bound: float) -> Parity:

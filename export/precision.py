@@ -49,9 +49,9 @@ def to_fp16(model: ir.Model) -> ir.Model:
     model = model.clone()
     graph = model.graph
     nodes = list(graph)
-    for value in (output for node in nodes for output in node.outputs):
-        if value.dtype is None:
-            raise BadInput(f"value {value.name} of the graph has no type; export it again")
+    for result in (output for node in nodes for output in node.outputs):
+        if result.dtype is None:
+            raise BadInput(f"value {result.name} of the graph has no type; export it again")
     full = _full_precision(nodes)
     casts = _Casts(graph)
     for node in nodes:
@@ -63,8 +63,8 @@ def to_fp16(model: ir.Model) -> ir.Model:
             for output in node.outputs:
                 if output.dtype == ir.DataType.FLOAT:
                     output.type = ir.TensorType(ir.DataType.FLOAT16)  # a new one: clones share theirs
-    for value in [value for value in graph.initializers.values() if not value.uses()]:
-        del graph.initializers[str(value.name)]
+    for name in [name for name, weight in graph.initializers.items() if not weight.uses()]:
+        del graph.initializers[name]
     NameFixPass()(model)
     return model
 

@@ -14,7 +14,7 @@ from uflow_edge.export.bundle import ExportOptions, GoodImages, ParityLost, expo
 from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.export.command import main
 from uflow_edge.export.network import EnergyGraph
-from uflow_edge.export.parity import noise_images
+from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import read_image
