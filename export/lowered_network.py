@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from uflow_edge.export.extractors import FeatureExtractor, Whitening, whiten
+from uflow_edge.export.extractors import FeatureExtractor, Whitening
 from uflow_edge.export.lowering import Affine, lower_flow
 from uflow_edge.export.network import UFlow
 
@@ -56,23 +56,30 @@ def _absorb(extractor: FeatureExtractor, level: int, required: Affine) -> None:
     constant = (matrices @ norm_offset.unsqueeze(2)).squeeze(2) - required.offset / required.gain
     side = isqrt(pixels)
     extractor.feature_whitenings[level] = _OffsetWhitening(
-        (matrices * norm_gain.unsqueeze(1)).float(), constant.t().reshape(channels, side, side).float()
+        (matrices * norm_gain.unsqueeze(1)).transpose(1, 2).float(),
+        constant.t().reshape(channels, side, side).float(),
     )
     nn.init.ones_(norm.weight)
     nn.init.zeros_(norm.bias)
 
 
 class _OffsetWhitening(nn.Module):
-    """A `Whitening` that also takes over the gain and offset of the normalisation before it."""
+    """A `Whitening` that also takes over the gain and offset of the normalisation before it.
+
+    Channels come last on the way, as engines that compute channels-last have them anyway: no transposition is left.
+    """
 
     weight: Tensor
     offset: Tensor
 
     def __init__(self, weight: Tensor, offset: Tensor) -> None:
         super().__init__()
-        self.register_buffer("weight", weight)
-        self.register_buffer("offset", offset)
+        self.register_buffer("weight", weight)  # (H*W, C, C), from the right
+        self.register_buffer("offset", offset)  # (C, H, W)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, H, W)."""
-        return whiten(features, self.weight) + self.offset
+        batch, channels, height, width = features.shape
+        by_pixel = features.permute(2, 3, 0, 1).reshape(height * width, batch, channels)
+        whitened = torch.bmm(by_pixel, self.weight).reshape(height, width, batch, channels)
+        return whitened.permute(2, 3, 0, 1) + self.offset

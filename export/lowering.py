@@ -74,10 +74,7 @@ class Selection(nn.Module):
 
 
 class LoweredCoupling(nn.Module):
-    """One affine coupling (Dinh et al., Real NVP, eq. 7) on channels that stay where they are stored.
-
-    The subnet's last convolution is two, one for each thing it computes: engines then fuse what follows into them.
-    """
+    """One affine coupling (Dinh et al., Real NVP, eq. 7) on channels that stay where they are stored."""
 
     bias_map: Tensor | None
 
@@ -87,13 +84,13 @@ class LoweredCoupling(nn.Module):
         active: Selection,
         hidden: nn.Conv2d,
         bias_map: Tensor | None,
-        log_scale: nn.Conv2d,
-        translation: nn.Conv2d,
+        log_scale_and_translation: nn.Conv2d,
         clamp: float,
     ) -> None:
         super().__init__()
         self.passive, self.active = passive, active
-        self.hidden, self.log_scale, self.translation = hidden, log_scale, translation
+        # In one convolution, for two of half the width take onnxruntime 3 % longer.
+        self.hidden, self.log_scale_and_translation = hidden, log_scale_and_translation
         self.register_buffer("bias_map", bias_map)
         self.clamp = clamp
 
@@ -103,9 +100,8 @@ class LoweredCoupling(nn.Module):
         hidden = self.hidden(passive)
         if self.bias_map is not None:
             hidden = hidden + self.bias_map
-        hidden = F.relu(hidden)
-        scale = torch.exp(self.clamp * torch.tanh(self.log_scale(hidden)))
-        return torch.cat([passive, active * scale + self.translation(hidden)], dim=1)
+        log_scale, translation = self.log_scale_and_translation(F.relu(hidden)).chunk(2, dim=1)
+        return torch.cat([passive, active * torch.exp(self.clamp * torch.tanh(log_scale)) + translation], dim=1)
 
 
 class LoweredStage(nn.Module):
@@ -226,19 +222,19 @@ def _lower_block(
     offsets = entering.offset[: block.splits[0]].view(1, -1, 1, 1).expand(-1, -1, extent, extent)
     bias = F.conv2d(offsets, reads.weight.double(), reads.bias.double(), padding="same")
 
-    numbers = torch.tensor(routing.active) - block.splits[0]
-    weights, biases = ((_SUBNET_SCALE * values.double()).chunk(2) for values in (writes.weight, writes.bias))
-    log_scale, translation = ((weight[numbers], bias[numbers]) for weight, bias in zip(weights, biases, strict=True))
+    # What the subnet's two outputs are stored as: log-scales over the clamp that the newer formula divides them by.
     divisor = coupling.clamp if coupling.formula == "clamp_tanh_ratio" else 1.0
+    log_scale = Affine(torch.full_like(produced.gain, divisor), torch.zeros_like(produced.offset))
+    stored = Affine.join(log_scale, produced)
+    numbers = torch.tensor(routing.active) - block.splits[0]
+    rows = torch.cat([numbers, numbers + block.splits[1]])
+    weight, shift = (_SUBNET_SCALE * values.double()[rows] for values in (writes.weight, writes.bias))
     lowered = LoweredCoupling(
         Selection(routing.passive_places),
         Selection(routing.active_places),
         _convolution(hidden, bias.flatten() if pointwise else None),
         None if pointwise else bias.float(),
-        _convolution(log_scale[0] / divisor, log_scale[1] / divisor),
-        _convolution(
-            translation[0] / produced.gain.view(-1, 1, 1, 1), (translation[1] - produced.offset) / produced.gain
-        ),
+        _convolution(weight / stored.gain.view(-1, 1, 1, 1), (shift - stored.offset) / stored.gain),
         coupling.clamp,
     )
     return lowered, entering

@@ -88,7 +88,7 @@ class EnergyGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(N, S, S, 3) uint8 RGB to energies, then exceedance counts, each (N, H_i, W_i) float32, finest first."""
-        squares = [z.square() for z in self.network(self.normalized(image))]
+        squares = [z * z for z in self.network(self.normalized(image))]
         energies = [square.sum(dim=1) for square in squares]
         exceedances = [(square >= self.threshold).float().sum(dim=1) for square in squares]
         return (*energies, *exceedances)

@@ -55,7 +55,8 @@ def test_a_missing_file_is_named(bundle: Path) -> None:
         ({"unknown": 1}, "unknown"),
         ({"fit": "stretch"}, "fit 'stretch'"),
         ({"variants": []}, "checksum"),
-        ({"files": {"../escape": "0", "model.fp32.onnx": "0"}}, "stay inside the bundle"),
+        ({"files": {"model.fp32.onnx": "0"}}, "checksum"),
+        ({"files": {"../escape": "0", "model.fp32.onnx": "0", "model.fp16.onnx": "0"}}, "stay inside the bundle"),
     ],
 )
 def test_a_manifest_that_makes_no_sense(bundle: Path, changes: dict[str, object], complaint: str) -> None:
