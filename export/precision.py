@@ -2,8 +2,9 @@
 
 Three kinds of nodes, told apart by what rounding does to them (Micikevicius et al., Mixed Precision Training, 2018):
 
-* convolutions and matrix products gain by FP16, and their sums average its rounding out. Those next to the picture
-  that sum up few products a result (a stem, a depthwise convolution, a resize) do neither and stay in FP32;
+* convolutions and matrix products gain by FP16, and their sums average its rounding out. Those next to the picture do
+  neither and stay in FP32: the first one, for pixels next to each other are alike and so are their rounding errors,
+  and those after it that sum up few products a result (a depthwise convolution, a resize);
 * element-wise arithmetic and whatever only moves values take the precision of their surroundings: FP32 if nothing but
   FP32 reads the result or FP32 is all that they read, otherwise FP16. So in FP32 are the prologue of the picture, the
   residual stream of a transformer, the exponents of the couplings, and the last coupling with the energies behind it;
@@ -136,11 +137,12 @@ def _full_precision(nodes: list[ir.Node]) -> set[ir.Node]:
     for node in reversed(nodes):
         if node in full or (node.op_type not in HALF and wanted.issuperset(node.successors())):
             wanted.add(node)
-    prologue: set[ir.Node] = set()  # FP32, and reads nothing but the picture
+    picture: set[ir.Node] = set()  # no convolution or matrix product comes before, nor is it one
+    prologue: set[ir.Node] = set()  # FP32, and so is all that comes before
     for node in nodes:
         reads = {value.producer() for value in node.inputs if value is not None and not _is_weight(value)} - {None}
         if node.op_type in HALF:
-            stays = prologue.issuperset(reads) and _has_few_products(node)
+            stays = picture.issuperset(reads) or (prologue.issuperset(reads) and _has_few_products(node))
         elif node.op_type in MOVING:
             stays = full.issuperset(reads) or (node in wanted and not full.isdisjoint(reads))
         else:
@@ -149,6 +151,8 @@ def _full_precision(nodes: list[ir.Node]) -> set[ir.Node]:
             full.add(node)
         if node in full and prologue.issuperset(reads):
             prologue.add(node)
+        if node.op_type not in HALF and picture.issuperset(reads):
+            picture.add(node)
     for node in reversed(nodes):  # casts before moves rather than behind: that moves half the bytes
         if node.op_type in MOVING and node not in wanted and full.isdisjoint(node.successors()):
             full.discard(node)

@@ -14,6 +14,7 @@ from uflow_edge.export.precision import rounded, to_fp16
 from uflow_edge.export.tensorrt_callbacks import logger_of
 from uflow_edge.export.tensorrt_library import load_library
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.nfa import tree_score
 
 FULL, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 NEVER_HALF = {"Exp", "Erf", "Softmax", "LayerNormalization", "Pow", "Sqrt", "ReduceSum", "ReduceMean", "GreaterOrEqual"}
@@ -140,10 +141,16 @@ def test_weights_that_fp16_cannot_hold_stay_with_their_nodes(build, weights, fac
     )
 
 
-def test_a_wide_stem_is_fp16(build) -> None:
+def test_a_stem_is_fp32_however_wide(build) -> None:
     stem = np.random.default_rng(0).standard_normal((8, 3, 7, 7)).astype(np.float32)  # 147 products
-    model = to_fp16(build(stem_weight=stem))
-    assert (types(model)["scaled"], types(model)["stem"]) == (FULL, HALF)
+    found = types(to_fp16(build(stem_weight=stem)))
+    assert (found["stem"], found["wide"]) == (FULL, HALF)
+
+
+def test_few_products_behind_it_are_fp32_too(build) -> None:
+    narrow = np.random.default_rng(0).standard_normal((8, 8, 3, 3)).astype(np.float32)
+    narrow[:, 2:] = 0  # 18 products
+    assert types(to_fp16(build(wide_weight=narrow)))["wide"] == FULL
 
 
 def test_unread_fp32_weights_are_gone(build) -> None:
@@ -171,7 +178,8 @@ def test_rounded_rounds_after_every_node(build, tmp_path) -> None:
     """Against arithmetic done by hand: a convolution of FP16 numbers in FP32, rounded to FP16."""
     text = """<ir_version: 8, opset_import: ["" : 18]>
     g (float[N,40] x) => (float[N] y) {
-        a = MatMul(x, w)
+        stem = MatMul(x, w)
+        a = MatMul(stem, w)
         b = Mul(a, three)
         c = Add(b, a)
         d = MatMul(c, w)
@@ -188,13 +196,13 @@ def test_rounded_rounds_after_every_node(build, tmp_path) -> None:
     def half(value: np.ndarray) -> np.ndarray:
         return value.astype(np.float16).astype(np.float32)
 
-    a = half(half(x) @ half(w))
+    a = half(half(x @ w) @ half(w))
     c = half(half(a * half(np.float32(3.3))) + a)
     expected = half(c @ half(w)).sum(1)
     write_onnx(rounded(model), tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": x})
-    exact = ((x @ w) * np.float32(3.3) + x @ w) @ w
+    exact = (x @ w @ w * np.float32(3.3) + x @ w @ w) @ w
     assert np.abs(found - expected).max() < 0.1 * np.abs(exact.sum(1) - expected).max()
 
 
@@ -209,7 +217,6 @@ def reference_model(reference: Path) -> ir.Model:
     return trace(graph, 256, names)
 
 
-@pytest.mark.slow
 def test_reference_energies_are_within_one_percent(reference_model, end_to_end, tmp_path) -> None:
     """Also with every result rounded, as on a GPU; on average they are ten times closer."""
     pictures = np.stack([end_to_end[f"{name}/resized_uint8"] for name in ("good", "defective", "painted")])
@@ -222,12 +229,23 @@ def test_reference_energies_are_within_one_percent(reference_model, end_to_end, 
             assert error.mean() < 1.2e-3
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # and not in every run: on the painted cell, changes of 0.03 % overturn one merge decision in twenty
+def test_reference_masks_stay(reference_model, end_to_end, tmp_path) -> None:
+    for name in ("good", "defective", "painted"):
+        picture = end_to_end[f"{name}/resized_uint8"][np.newaxis]
+        masks = []
+        for model in (reference_model, to_fp16(reference_model)):
+            maps = [energy[0] for energy in energies(model, tmp_path / "a.onnx", picture, 3)]
+            masks.append(tree_score(maps, (84, 80, 128), (256, 256)) > 0)
+        assert masks[0].any() == (name == "painted")
+        assert (masks[0] & masks[1]).sum() >= 0.98 * (masks[0] | masks[1]).sum()
+
+
 def test_reference_graph_is_mostly_fp16(reference_model, tmp_path) -> None:
     model = to_fp16(reference_model)
     assert_well_typed(model)
-    convolutions = [node.outputs[0].dtype for node in model.graph if node.op_type == "Conv"]
-    assert set(convolutions) == {HALF}
+    stem, *convolutions = [node.outputs[0].dtype for node in model.graph if node.op_type == "Conv"]
+    assert (stem, set(convolutions)) == (FULL, {HALF})
     (full,), (half,) = write_onnx(reference_model, tmp_path / "full.onnx"), write_onnx(model, tmp_path / "half.onnx")
     assert half.stat().st_size < 0.6 * full.stat().st_size  # all but the gains and offsets of normalisations
     assert to_bytes(to_fp16(reference_model)) == to_bytes(model)
@@ -237,7 +255,6 @@ def to_bytes(model: ir.Model) -> bytes:
     return ir.to_proto(model).SerializeToString(deterministic=True)
 
 
-@pytest.mark.slow
 def test_tensorrt_rtx_sees_fp16_layers(reference_model, tmp_path) -> None:
     trt = load_library("tensorrt_rtx")
     logger = logger_of(trt)
@@ -250,7 +267,7 @@ def test_tensorrt_rtx_sees_fp16_layers(reference_model, tmp_path) -> None:
     kinds = [layer.get_output(0).dtype for layer in layers if layer.type != trt.LayerType.CONSTANT]
     half, full = kinds.count(trt.float16), kinds.count(trt.float32)
     assert half > 1.2 * full
-    convolutions = {layer.get_output(0).dtype for layer in layers if layer.type == trt.LayerType.CONVOLUTION}
-    assert convolutions == {trt.float16}
+    convolutions = [layer.get_output(0).dtype for layer in layers if layer.type == trt.LayerType.CONVOLUTION]
+    assert (convolutions.count(trt.float32), convolutions.count(trt.float16)) == (1, len(convolutions) - 1)
     normalizations = {layer.get_output(0).dtype for layer in layers if layer.type == trt.LayerType.NORMALIZATION}
     assert normalizations == {trt.float32}
