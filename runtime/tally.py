@@ -1,0 +1,27 @@
+"""What became of every frame: captured is inspected plus dropped plus unreadable, once the pipeline has drained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts since the start.
+
+    Attributes:
+        captured: frames that the trigger took from a source.
+        inspected: frames with a verdict.
+        dropped: frames that a newer one overtook (policy ``latest``).
+        anomalous: verdicts above the threshold.
+        unreadable: frames that could not be decoded.
+        reconnects: times a source was opened again.
+        undelivered: by sink, results lost because it was down for too long.
+    """
+
+    captured: int = 0
+    inspected: int = 0
+    dropped: int = 0
+    anomalous: int = 0
+    unreadable: int = 0
+    reconnects: int = 0
+    undelivered: Mapping[str, int] = field(default_factory=dict)
