@@ -1,6 +1,6 @@
 """What ``uflow-export`` tells people; light to import, for a device without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from uflow_edge.export.plan_options import PlanOptions
@@ -43,7 +43,7 @@ def print_plans(results: "Sequence[PlanResult]") -> None:
             megabytes(result.size_bytes),
             str(result.plan.batch),
             "up to date" if result.reused else f"built in {result.seconds:.0f} s",
-            ", ".join(f"{count} {kind}" for kind, count in sorted(result.layers.items())),
+            _layers(result.layers),
         )
         for result in results
     ]
@@ -85,6 +85,13 @@ def print_threshold(point: OperatingPoint) -> None:
 def megabytes(size_bytes: int) -> str:
     """For people."""
     return f"{size_bytes / 1e6:.1f} MB"
+
+
+def _layers(by_type: Mapping[str, int]) -> str:
+    """Floating point by type; all others compute shapes and indices."""
+    counts = {kind: count for kind, count in by_type.items() if kind[:2] in ("fp", "bf")}
+    others = sum(by_type.values()) - sum(counts.values())
+    return ", ".join(f"{count} {kind}" for kind, count in [*sorted(counts.items()), ("other", others)])
 
 
 def _verdict(holds: bool, written: bool) -> str:
