@@ -28,6 +28,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m uflow_edge.benchmarks.tree_nfa
 	$(BIN)/python -m uflow_edge.benchmarks.feature_cache
 	$(BIN)/python -m uflow_edge.benchmarks.import_time
+	$(BIN)/python -m uflow_edge.benchmarks.lowering
 
 $(VENV)/.installed: pyproject.toml $(ROOMS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

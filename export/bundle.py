@@ -1,8 +1,9 @@
 """Writes bundles: graphs, parity, manifest, all or nothing."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,7 +39,8 @@ from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 
 PARITY = "parity.json"
-_TOOLS = (DISTRIBUTION, "torch", "timm", "FrEIA", "onnx", "onnxscript", "onnxruntime")
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino")  # those that are installed
+_TOOLS = (DISTRIBUTION, "torch", "timm", "FrEIA", "onnx", "onnx-ir", "onnxscript", *_RUNTIMES)
 
 
 class ParityLost(UflowEdgeError):
@@ -230,8 +232,16 @@ def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> Manifest:
         exceedance_probability=DEFAULT_PROBABILITY,
         variants=(),
         files={},
-        tools={name: version(name) for name in _TOOLS},
+        tools=_installed(_TOOLS),
     )
+
+
+def _installed(distributions: tuple[str, ...]) -> dict[str, str]:
+    versions = {}
+    for name in distributions:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _with_old_engines(folder: Path, new_folder: Path, manifest: Manifest) -> Manifest:
