@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
 # A new or removed module changes its folder's time, which the strict editable install must follow.
-ROOMS := runtime runtime/engines runtime/nfa export training benchmarks
+ROOMS := runtime runtime/engines runtime/nfa runtime/page runtime/page/static runtime/sinks runtime/sources \
+    export training benchmarks
 
 .PHONY: demo test test-all lint bench clean
 

@@ -12,12 +12,12 @@ docs/bundle.md specifies the manifest.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.files import sha256
+from uflow_edge.runtime.files import replacing, sha256
 from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, RULES, Rule
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
 
@@ -283,15 +283,7 @@ class Bundle:
                 what was exported; the message names the file.
         """
         folder = Path(folder)
-        path = folder / MANIFEST
-        try:
-            manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise BadInput(f"{folder}: no bundle here (no {MANIFEST}); make one with: uflow-export --ckpt …") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path}: cannot be read ({error})") from error
-        except BadInput as error:
-            raise BadInput(f"{path}: {error}") from error
+        manifest = _read_manifest(folder / MANIFEST)
         for name, expected in manifest.files.items():
             file = folder / name
             if not file.is_file():
@@ -305,6 +297,32 @@ class Bundle:
     def path(self, variant: Variant) -> Path:
         """Where a variant's graph is."""
         return self.folder / variant.file
+
+    def save_operating_point(self, point: OperatingPoint) -> "Bundle":
+        """Write another threshold into the manifest on disk, whatever else has changed there meanwhile.
+
+        Raises:
+            BadInput: the manifest cannot be read any more.
+            OSError: it cannot be written; the old one is still there.
+        """
+        path = self.folder / MANIFEST
+        manifest = replace(_read_manifest(path), operating_point=point)
+        with replacing(path) as temporary:
+            temporary.write_text(manifest.to_json(), encoding="utf-8")
+        return Bundle(self.folder, manifest)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"{path.parent}: no bundle here (no {MANIFEST}); make one with: uflow-export --ckpt …"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: cannot be read ({error})") from error
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
 
 
 def find_bundle(folder: Path) -> Path:

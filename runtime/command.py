@@ -1,137 +1,144 @@
-"""``uflow-infer``: inspect images, videos or a camera with a bundle."""
+"""``uflow-infer``: inspect cameras, images or a video with a bundle."""
 
 import argparse
-import statistics
+import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.command_line import command_parser, positive_int, print_beside_bar, progress, run_command
+from uflow_edge.runtime import arguments as meaning
+from uflow_edge.runtime.command_line import print_beside_bar, run_command
 from uflow_edge.runtime.errors import BadInput, ExitCode
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.sources import Frame
-    from uflow_edge.runtime.verdict import Verdict
+    from uflow_edge.runtime.bundle import Bundle
+    from uflow_edge.runtime.inspector import Inspector
+    from uflow_edge.runtime.pipeline import Feed, PipelineOptions
+    from uflow_edge.runtime.sources import Source
 
-
-def parser() -> argparse.ArgumentParser:
-    """The command line of ``uflow-infer``."""
-    parser = command_parser(
-        "uflow-infer",
-        "Inspect images, a video or a camera, and say which frames are anomalous and where.",
-        [
-            "uflow-infer --images parts/                                # the one *.uflow bundle in this folder",
-            "uflow-infer --images parts/ --save-dir seen --json seen.jsonl",
-            "uflow-infer --bundle bottle.uflow --camera 0 --json -",
-        ],
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--images", nargs="+", type=Path, metavar="PATH", help="image files, and folders of them")
-    source.add_argument("--video", type=Path, metavar="FILE", help="a video file, every frame of it")
-    source.add_argument("--camera", metavar="INDEX|URL", help="a camera: 0, 1, … or rtsp://…; Ctrl-C ends it")
-    parser.add_argument(
-        "--bundle", type=Path, metavar="FOLDER", help="the model; default: the one *.uflow bundle in the current folder"
-    )
-    parser.add_argument(
-        "--save-dir", type=Path, metavar="FOLDER", help="save a picture of every frame: heat map, outline, score"
-    )
-    parser.add_argument("--json", metavar="FILE", help="write one JSON object a frame; - is standard output")
-    parser.add_argument("--threads", type=positive_int, metavar="N", help="threads of the engine; default: one a core")
-    parser.add_argument("--max-frames", type=positive_int, metavar="N", help="stop after N frames")
-    parser.add_argument("--fail-on-anomaly", action="store_true", help="exit with 1 when a frame is anomalous")
-    parser.add_argument("--quiet", action="store_true", help="no line a frame, only the summary")
-    return parser
-
-
-@dataclass
-class _Tally:
-    """What the summary line sums up."""
-
-    unreadable: int = 0
-    anomalous: int = 0
-    milliseconds: list[float] = field(default_factory=list)
-
-    def report_unreadable(self, error: BadInput) -> None:
-        """Say which image could not be read, and count it."""
-        self.unreadable += 1
-        print_beside_bar(f"unreadable: {error}", sys.stderr)
-
-    def add(self, verdict: "Verdict") -> None:
-        """Count a verdict."""
-        self.anomalous += verdict.anomalous
-        self.milliseconds.append(verdict.timestamps.total_ms)
-
-    def __str__(self) -> str:
-        inspected = len(self.milliseconds)
-        text = f"{inspected} inspected, {self.anomalous} anomalous, {self.unreadable} unreadable"
-        return text + (f", median {statistics.median(self.milliseconds):.1f} ms a frame" if inspected else "")
+_STDOUT = "-"
 
 
 def infer(arguments: argparse.Namespace) -> ExitCode:
     """Run the inspection that the command line asks for."""
-    from uflow_edge.runtime.bundle import find_bundle
-    from uflow_edge.runtime.inspector import Inspector
-    from uflow_edge.runtime.sinks import STDOUT, OverlayFolder, open_lines, write_line
+    from uflow_edge.runtime.bundle import Bundle, find_bundle
+    from uflow_edge.runtime.console import Console
+    from uflow_edge.runtime.pipeline import Pipeline
+    from uflow_edge.runtime.receivers import connect_receivers
 
-    tally = _Tally()
-    frames, total = _frames(arguments, tally)
-    inspector = Inspector.load(arguments.bundle or find_bundle(Path.cwd()), threads=arguments.threads)
-    people = sys.stderr if arguments.json == STDOUT else sys.stdout
-    point = inspector.manifest.operating_point
-    print(f"{inspector.engine.name}; threshold {point.threshold:.2f} ({point.origin})", file=people)
-    overlays = OverlayFolder(arguments.save_dir, inspector.manifest.channels) if arguments.save_dir else None
-    interrupted = False
-    with open_lines(arguments.json) as lines:
+    def on_unreadable(error: BadInput) -> None:
+        _report(f"unreadable: {error}")
+        pipeline.count_unreadable()
+
+    meaning.refuse_what_does_not_belong(arguments)
+    people = sys.stderr if arguments.json == _STDOUT else sys.stdout
+    with ExitStack() as stack:
+        sources = meaning.sources(arguments, on_unreadable, _report)
+        feeds = _feeds(arguments, sources, stack)
+        bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()))
+        inspector = _inspector(arguments, bundle, stack, lambda line: print(line, file=people, flush=True))
+        pipeline = Pipeline(inspector, feeds, options=_options(arguments), report=_report)
+        connect_receivers(arguments, bundle, pipeline, feeds, stack, _report)
+        console = Console(
+            people,
+            line_a_frame=not arguments.quiet and arguments.json != _STDOUT,
+            total=_expected(arguments, sources),
+        )
+        pipeline.connect(console)
         try:
-            for frame in progress(frames, "inspecting", total, "frame"):
-                inspection = inspector.examine(
-                    frame.image_bgr, frame=frame.index, source=frame.source, captured=frame.captured
-                )
-                verdict = inspection.verdict
-                tally.add(verdict)
-                if lines:
-                    write_line(verdict, lines)
-                if overlays:
-                    overlays.save(frame, inspection)
-                if not arguments.quiet and arguments.json != STDOUT:
-                    word = "ANOMALY" if verdict.anomalous else "good   "
-                    print_beside_bar(f"{word} {verdict.score:10.2f}  {frame.source} #{frame.index}", people)
-        except KeyboardInterrupt:
-            interrupted = True
+            with _stopped_by_signals(pipeline.stop) as interrupted:
+                pipeline.run()
         finally:
-            print(tally, file=people)
-    return _exit_code(arguments, tally, interrupted)
-
-
-def _frames(arguments: argparse.Namespace, tally: _Tally) -> "tuple[Iterator[Frame], int | None]":
-    from itertools import islice
-
-    from uflow_edge.runtime.sources import frames_of_camera, frames_of_images, frames_of_video, image_files
-
-    if arguments.images:
-        files = image_files(arguments.images)
-        frames, total = frames_of_images(files, tally.report_unreadable), len(files)
-    else:
-        frames = frames_of_video(arguments.video) if arguments.video else frames_of_camera(arguments.camera)
-        total = None
-    if arguments.max_frames is not None:
-        total = arguments.max_frames if total is None else min(total, arguments.max_frames)
-    return islice(frames, arguments.max_frames), total
-
-
-def _exit_code(arguments: argparse.Namespace, tally: _Tally, interrupted: bool) -> ExitCode:
-    if interrupted and not arguments.camera:  # Ctrl-C is how a camera run ends
+            stack.close()  # sinks deliver what they have
+            console.close()
+            tally = pipeline.tally()
+            print(console.summary(tally), file=people)
+    if interrupted() and not (arguments.camera or arguments.watch):  # those end by a signal
         return ExitCode.INTERRUPTED
     if tally.unreadable:
         return ExitCode.BAD_INPUT
-    if arguments.fail_on_anomaly and tally.anomalous:
-        return ExitCode.ANOMALY
-    return ExitCode.OK
+    return ExitCode.ANOMALY if arguments.fail_on_anomaly and tally.anomalous else ExitCode.OK
+
+
+def _feeds(arguments: argparse.Namespace, sources: "Sequence[Source]", stack: ExitStack) -> "list[Feed]":
+    from uflow_edge.runtime.pipeline import Feed
+    from uflow_edge.runtime.triggers import parse_trigger
+
+    feeds = []
+    for source in sources:
+        trigger = parse_trigger(arguments.trigger)
+        stack.callback(trigger.close)
+        feeds.append(Feed(source, trigger, arguments.policy))
+    return feeds
+
+
+def _inspector(
+    arguments: argparse.Namespace, bundle: "Bundle", stack: ExitStack, say: Callable[[str], None]
+) -> "Inspector":
+    from uflow_edge.runtime.engines.selection import open_engine
+    from uflow_edge.runtime.inspector import Inspector
+    from uflow_edge.runtime.operating_point import OperatingPoint
+
+    views = meaning.views(arguments)
+    engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, say)
+    stack.callback(engine.close)
+    inspector = Inspector(bundle.manifest, engine, views)
+    inspector.warm_up()
+    if arguments.threshold is not None:
+        inspector.operating_point = OperatingPoint(arguments.threshold, "manual")
+    point = inspector.operating_point
+    say(f"threshold: {point.threshold:.2f} ({point.origin})")
+    return inspector
+
+
+def _options(arguments: argparse.Namespace) -> "PipelineOptions":
+    from uflow_edge.runtime.capture import Patience
+    from uflow_edge.runtime.pipeline import PipelineOptions
+
+    # The source itself notices silence first; what it does not notice is that it hangs.
+    silence = 1.5 * meaning.camera_options(arguments).silence_s
+    usual = Patience()
+    patience = Patience(silence=silence, give_up=usual.give_up if arguments.give_up is None else arguments.give_up)
+    return PipelineOptions(max_frames=arguments.max_frames, patience=patience)
+
+
+def _expected(arguments: argparse.Namespace, sources: "Sequence[Source]") -> int | None:
+    """Frames that will come, if somebody knows."""
+    known = [len(source) for source in sources if isinstance(source, Sized)]
+    limits = [*known, *([arguments.max_frames] if arguments.max_frames else [])]
+    return min(limits) if limits else None
+
+
+def _report(line: str) -> None:
+    print_beside_bar(line, sys.stderr)
+
+
+@contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C and SIGTERM end the run in good order, and a second one at once; yields whether one came."""
+    came: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+        stop()
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    previous = [signal.signal(number, handle) for number in numbers]
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-infer``."""
-    arguments = parser().parse_args(argv)
+    arguments = meaning.parser().parse_args(argv)
+    arguments.token = arguments.token or os.environ.get(meaning.TOKEN_VARIABLE)
     run_command(lambda: infer(arguments))

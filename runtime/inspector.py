@@ -1,5 +1,6 @@
 """The product in one file: a frame goes in, is resized, run through the flow and thresholded; a verdict comes out."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.bundle import Bundle, Manifest
-from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.engines import Engine, LatentStatistics
 from uflow_edge.runtime.nfa import Region, regions_above, tree_score
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.preprocess import Box, inspected_box, model_input
+from uflow_edge.runtime.preprocess import Box, checked_frame, model_input
 from uflow_edge.runtime.verdict import Timestamps, Verdict
+from uflow_edge.runtime.views import ViewOptions, stitch
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,8 @@ class Inspection:
         verdict: the decision.
         energies: per scale, finest first, (H_i, W_i) float32.
         exceedances: likewise.
-        score: (S, S) float32, −log10 NFA in the model's input.
-        box: the part of the frame that was inspected.
+        score: (S, S) float32, −log10 NFA in the model's input; larger where several parts of the frame were inspected.
+        box: the part of the frame that the maps cover.
     """
 
     verdict: Verdict
@@ -37,8 +39,43 @@ class Inspection:
     box: Box
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A frame as the engine takes it.
+
+    Attributes:
+        pictures: (N, S, S, 3) uint8 RGB, one for each part of the frame.
+        boxes: the parts.
+        size: (height, width) of the frame.
+        clock: started with the work on the frame.
+        preprocessed: when this was done, seconds since the epoch.
+    """
+
+    pictures: Image
+    boxes: tuple[Box, ...]
+    size: Size
+    clock: "Clock"
+    preprocessed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """A frame as it leaves the engine: its latent statistics, and when the engine began and ended."""
+
+    prepared: Prepared
+    statistics: LatentStatistics
+    engine_started: float
+    inferred: float
+
+
 class Inspector:
-    """Inspects frames with one bundle. Not for use by two threads at once.
+    """Inspects frames with one bundle.
+
+    `inspect` does all the work; `prepare`, `infer` and `judge` are its three parts, for threads that work on three
+    frames at a time. Each part may be in use by one thread at once.
+
+    Attributes:
+        operating_point: may be exchanged at any time, and holds from the next frame on.
 
     Example:
         inspector = Inspector.load("bottle.uflow")
@@ -46,17 +83,20 @@ class Inspector:
         print(verdict.anomalous, verdict.score)
     """
 
-    def __init__(self, manifest: Manifest, engine: Engine) -> None:
+    def __init__(self, manifest: Manifest, engine: Engine, views: ViewOptions = ViewOptions()) -> None:
         self.manifest: Final = manifest
         self.engine: Final = engine
+        self.views: Final = views
+        self.operating_point: OperatingPoint = manifest.operating_point
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int | None = None) -> "Inspector":
-        """Verify a bundle and make it ready: after this, the first frame costs what every frame costs.
+    def load(cls, path: str | Path, *, threads: int | None = None, views: ViewOptions = ViewOptions()) -> "Inspector":
+        """Verify a bundle and make it ready on the CPU: after this, the first frame costs what every frame costs.
 
         Args:
             path: the bundle's folder.
             threads: of the engine; default, one a core.
+            views: which parts of a frame are inspected.
 
         Raises:
             BadInput: the bundle is missing, damaged or cannot be run.
@@ -67,10 +107,15 @@ class Inspector:
         bundle = Bundle.load(path)
         variant = bundle.manifest.variants[0]
         engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant, threads)
-        inspector = cls(bundle.manifest, engine)
-        side = bundle.manifest.input_size
-        inspector.inspect(np.zeros((side, side, 3), np.uint8))  # compiles or loads the kernels
+        inspector = cls(bundle.manifest, engine, views)
+        inspector.warm_up()
         return inspector
+
+    def warm_up(self) -> None:
+        """Compile or load all kernels."""
+        side = self.manifest.input_size
+        whole = Inspector(self.manifest, self.engine)
+        whole.inspect(np.zeros((side + 1, side + 1, 3), np.uint8))
 
     def inspect(self, frame_bgr: Image, *, frame: int = 0, source: str = "", captured: float | None = None) -> Verdict:
         """Judge one frame.
@@ -82,7 +127,7 @@ class Inspector:
             captured: when it was captured, seconds since the epoch; default, now.
 
         Raises:
-            BadInput: not such an array.
+            BadInput: not such an array, or a region of interest reaches beyond it.
         """
         return self.examine(frame_bgr, frame=frame, source=source, captured=captured).verdict
 
@@ -90,35 +135,71 @@ class Inspector:
         self, frame_bgr: Image, *, frame: int = 0, source: str = "", captured: float | None = None
     ) -> Inspection:
         """Judge one frame like `inspect`, and keep the maps."""
-        clock = _Clock()
-        picture = model_input(frame_bgr, self.manifest.input_size, self.manifest.fit)
-        preprocessed = clock.now()
-        statistics = self.engine.run(picture[np.newaxis])
-        inferred = clock.now()
+        return self.judge(self.infer(self.prepare(frame_bgr)), frame=frame, source=source, captured=captured)
 
-        side = self.manifest.input_size
-        energies = _first(statistics.energies)
-        score = tree_score(energies, self.manifest.channels, (side, side), rule=self.manifest.rule)
+    def prepare(self, frame_bgr: Image) -> Prepared:
+        """The first part of `inspect`: cut out what is looked at, and resize it."""
+        clock = Clock()
+        frame_bgr = checked_frame(frame_bgr)
         size = (frame_bgr.shape[0], frame_bgr.shape[1])
-        box = inspected_box(size, self.manifest.fit)
-        point = self.manifest.operating_point
+        boxes = self.views.boxes(size, self.manifest.fit)
+        pictures = [
+            model_input(frame_bgr[top:bottom, left:right], self.manifest.input_size)
+            for left, top, right, bottom in boxes
+        ]
+        stacked = pictures[0][np.newaxis] if len(pictures) == 1 else np.stack(pictures)
+        return Prepared(stacked, boxes, size, clock, clock.now())
+
+    def infer(self, prepared: Prepared) -> Inferred:
+        """The second part: run the engine."""
+        started = prepared.clock.now()
+        statistics = self.engine.run(prepared.pictures)
+        return Inferred(prepared, statistics, started, prepared.clock.now())
+
+    def judge(
+        self, inferred: Inferred, *, frame: int = 0, source: str = "", captured: float | None = None
+    ) -> Inspection:
+        """The third part: the number of false alarms, and the decision.
+
+        Tests are counted over all parts of the frame, so what is promised is promised for the frame.
+        """
+        prepared, statistics = inferred.prepared, inferred.statistics
+        boxes, clock = prepared.boxes, prepared.clock
+        side = self.manifest.input_size
+        scores = [
+            tree_score(energies, self.manifest.channels, (side, side), rule=self.manifest.rule)
+            for energies in zip(*statistics.energies, strict=True)
+        ]
+        score, box = stitch(scores, boxes, outside=-math.inf)
+        if len(boxes) > 1:
+            score -= np.float32(math.log10(len(boxes)))
+        point, peak = self.operating_point, float(score.max())
         verdict = Verdict(
             frame=frame,
             source=source,
-            size=size,
-            anomalous=bool(score.max() > point.threshold),
-            score=float(score.max()),
+            size=prepared.size,
+            anomalous=peak > point.threshold,
+            score=peak,
             operating_point=point,
-            regions=tuple(_to_frame(region, side, box) for region in regions_above(score, point.threshold)),
-            mask=_mask_in_frame(score, point, size, box),
+            regions=tuple(_to_frame(found, score.shape, box) for found in regions_above(score, point.threshold)),
+            mask=_mask_in_frame(score, point, prepared.size, box),
             timestamps=Timestamps(
-                clock.started if captured is None else captured, clock.started, preprocessed, inferred, clock.now()
+                captured=clock.started if captured is None else captured,
+                started=clock.started,
+                preprocessed=prepared.preprocessed,
+                inferred=inferred.inferred,
+                thresholded=clock.now(),
+                engine_started=inferred.engine_started,
             ),
         )
-        return Inspection(verdict, energies, _first(statistics.exceedances), score, box)
+        energies, exceedances = (
+            tuple(stitch(list(scale), boxes, outside=0)[0] for scale in scales)
+            for scales in (statistics.energies, statistics.exceedances)
+        )
+        return Inspection(verdict, energies, exceedances, score, box)
 
 
-class _Clock:
+class Clock:
     """Wall-clock time that cannot jump between two stages of one frame."""
 
     def __init__(self) -> None:
@@ -130,14 +211,10 @@ class _Clock:
         return self.started + (time.perf_counter() - self._counter)
 
 
-def _first(maps: tuple[FloatMap, ...]) -> tuple[FloatMap, ...]:
-    return tuple(one[0] for one in maps)
-
-
-def _to_frame(region: Region, side: int, box: Box) -> Region:
-    """From the model's input to the frame, rounded outwards so that the box still covers the region."""
+def _to_frame(region: Region, map_size: Size, box: Box) -> Region:
+    """From a map to the frame, rounded outwards so that the box still covers the region."""
     left, top, right, bottom = box
-    across, down = (right - left) / side, (bottom - top) / side
+    across, down = (right - left) / map_size[1], (bottom - top) / map_size[0]
     x, y = int(region.x * across), int(region.y * down)
     return Region(
         x=left + x,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from uflow_edge.runtime.errors import BadInput
 
-Origin = Literal["log_nfa_0", "conformal"]
+Origin = Literal["log_nfa_0", "conformal", "manual"]
 DEFAULT_FALSE_ALARM_RATE = 0.05
 
 
@@ -18,7 +18,8 @@ class OperatingPoint:
     Attributes:
         threshold: an image is anomalous when its score, −log10 NFA, is above.
         origin: ``log_nfa_0``, the a contrario threshold: fewer than one false detection an image expected if latents
-            follow the null model; or ``conformal``, taken from good images of the line itself.
+            follow the null model; ``conformal``, taken from good images of the line itself; or ``manual``, set by a
+            person, which promises nothing.
         false_alarm_rate: with ``conformal``, the bound on the probability that a new good image is called anomalous.
         good_images: with ``conformal``, how many images it rests on.
     """

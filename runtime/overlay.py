@@ -7,11 +7,11 @@ import numpy as np
 
 from uflow_edge.runtime.inspector import Inspection
 from uflow_edge.runtime.nfa import likelihood_map
-from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.numeric import FloatMap, Image, Size
 
 _SMALLEST_WIDTH = 360
 _HEADER = 44
-_RED, _GREEN, _WHITE = (60, 60, 235), (90, 170, 60), (255, 255, 255)
+_RED, _GREEN, _WHITE, _BLACK = (60, 60, 235), (90, 170, 60), (255, 255, 255), (0, 0, 0)
 _EXPECTED = 1 - math.exp(-0.5)
 """Anomaly map where latents follow the null model: E = C."""
 
@@ -31,16 +31,33 @@ def draw_overlay(frame_bgr: Image, inspection: Inspection, channels: tuple[int, 
         (H', W', 3) uint8 BGR; small frames are enlarged so that the text can be read.
     """
     zoom = max(1, math.ceil(_SMALLEST_WIDTH / frame_bgr.shape[1]))
-    size = (frame_bgr.shape[1] * zoom, frame_bgr.shape[0] * zoom)
-    heat = cv2.resize(_heat_in_frame(frame_bgr, inspection, channels), size, interpolation=cv2.INTER_LINEAR)
-    enlarged = cv2.resize(frame_bgr, size, interpolation=cv2.INTER_NEAREST)
-    picture = _blend(np.asarray(enlarged, np.uint8), np.asarray(heat, np.float32))
-    mask = inspection.verdict.mask.astype(np.uint8)
-    outlines, _ = cv2.findContours(
-        cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
-    cv2.drawContours(picture, outlines, -1, _WHITE, thickness=max(2, size[0] // 250), lineType=cv2.LINE_AA)
-    return np.concatenate([_header(inspection, size[0]), picture])
+    size = (frame_bgr.shape[0] * zoom, frame_bgr.shape[1] * zoom)
+    return np.concatenate([_header(inspection, size[1]), draw_maps(frame_bgr, inspection, channels, size)])
+
+
+def draw_maps(frame_bgr: Image, inspection: Inspection, channels: tuple[int, ...], size: Size) -> Image:
+    """The frame with heat map and outlines alone, like `draw_overlay`, as large as one likes.
+
+    Args:
+        frame_bgr: (H, W, 3) uint8, the frame that was inspected.
+        inspection: what came of it.
+        channels: of the latents, per scale.
+        size: (height, width) of the result, of the frame's proportions.
+
+    Returns:
+        (height, width, 3) uint8 BGR, a copy.
+    """
+    height, width = size
+    smaller = width < frame_bgr.shape[1]
+    heat = cv2.resize(_heat_in_frame(frame_bgr, inspection, channels), (width, height), interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(frame_bgr, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST)
+    picture = _blend(np.asarray(resized, np.uint8), np.asarray(heat, np.float32))
+    mask = cv2.resize(inspection.verdict.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    thickness = max(2, width // 250)
+    cv2.drawContours(picture, outlines, -1, _BLACK, thickness + 2, cv2.LINE_AA)  # seen on white parts, too
+    cv2.drawContours(picture, outlines, -1, _WHITE, thickness, cv2.LINE_AA)
+    return picture
 
 
 def _heat_in_frame(frame_bgr: Image, inspection: Inspection, channels: tuple[int, ...]) -> FloatMap:

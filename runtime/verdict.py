@@ -19,6 +19,7 @@ class Timestamps:
         captured: the frame was there.
         started: work on it began.
         preprocessed, inferred, thresholded: that stage ended.
+        engine_started: the engine took it up, if that was not at once.
     """
 
     captured: float
@@ -26,6 +27,7 @@ class Timestamps:
     preprocessed: float
     inferred: float
     thresholded: float
+    engine_started: float | None = None
 
     @property
     def preprocess_ms(self) -> float:
@@ -35,7 +37,8 @@ class Timestamps:
     @property
     def engine_ms(self) -> float:
         """The network, in milliseconds."""
-        return (self.inferred - self.preprocessed) * 1e3
+        started = self.preprocessed if self.engine_started is None else self.engine_started
+        return (self.inferred - started) * 1e3
 
     @property
     def nfa_ms(self) -> float:

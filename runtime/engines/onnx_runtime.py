@@ -2,12 +2,13 @@
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from uflow_edge.runtime.bundle import INPUT_NAME, Manifest, Variant
 from uflow_edge.runtime.engines import LatentStatistics
-from uflow_edge.runtime.engines.batches import run_in_batches
+from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
 from uflow_edge.runtime.errors import BadInput, MissingDependency, require
 from uflow_edge.runtime.numeric import FloatMap, Image
 
@@ -23,25 +24,36 @@ class OnnxRuntimeEngine:
     def __init__(self, graph: Path, manifest: Manifest, variant: Variant, threads: int | None = None) -> None:
         refuse_clashing_packages()
         onnxruntime = require("onnxruntime")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        # Spinning workers starve the thresholding that runs beside them.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            self._session: Any = onnxruntime.InferenceSession(
+                str(graph), session_options(threads), providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise BadInput(f"{graph}: onnxruntime cannot load this graph ({error})") from error
         self._names = [*manifest.energy_names, *manifest.exceedance_names]
-        self._batch = variant.batch
+        self._batch = batch_of(variant)
         self.name = f"onnxruntime {onnxruntime.__version__}, CPU, {variant.precision}"
 
     def run(self, images: Image) -> LatentStatistics:
         """(N, S, S, 3) uint8 RGB to latent statistics."""
         return run_in_batches(images, self._batch, self._run)
 
+    def close(self) -> None:
+        """Let go of the session and its memory."""
+        self._session = None
+
     def _run(self, images: Image) -> list[FloatMap]:
         return [np.asarray(output) for output in self._session.run(self._names, {INPUT_NAME: images})]
+
+
+def session_options(threads: int | None) -> Any:
+    """Options of any session: threads of the CPU (default, one a core), only errors told."""
+    options = require("onnxruntime").SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    # Spinning workers starve the thresholding that runs beside them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
 
 
 def refuse_clashing_packages() -> None:

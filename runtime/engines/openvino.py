@@ -1,12 +1,13 @@
 """The ONNX graph in OpenVINO, on the CPU."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from uflow_edge.runtime.bundle import INPUT_NAME, Manifest, Variant
 from uflow_edge.runtime.engines import LatentStatistics
-from uflow_edge.runtime.engines.batches import run_in_batches
+from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.numeric import FloatMap, Image
 
@@ -28,16 +29,21 @@ class OpenVinoEngine:
             **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
         }
         try:
-            self._request = openvino.compile_model(str(graph), "CPU", properties).create_infer_request()
+            compiled = openvino.compile_model(str(graph), "CPU", properties)
+            self._request: Any = compiled.create_infer_request()
         except Exception as error:  # OpenVINO raises plain RuntimeError and its own types alike
             raise BadInput(f"{graph}: OpenVINO cannot load this graph ({error})") from error
         self._names = [*manifest.energy_names, *manifest.exceedance_names]
-        self._batch = variant.batch
+        self._batch = batch_of(variant)
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU, {variant.precision}"
 
     def run(self, images: Image) -> LatentStatistics:
         """(N, S, S, 3) uint8 RGB to latent statistics."""
         return run_in_batches(images, self._batch, self._run)
+
+    def close(self) -> None:
+        """Let go of the model and its buffers."""
+        self._request = None
 
     def _run(self, images: Image) -> list[FloatMap]:
         self._request.infer({INPUT_NAME: images})

@@ -19,6 +19,8 @@ MODULES = [
     "uflow_edge.export.tensorrt",
     "uflow_edge.export.tensorrt_callbacks",
     "uflow_edge.export.tensorrt_library",
+    "uflow_edge.runtime.engines.tensorrt",
+    "uflow_edge.runtime.engines.tensorrt_library",
 ]
 
 # Names that TensorRT has and TensorRT-RTX has not. None so far: EXPLICIT_BATCH, the precision flags and the calibrator,
@@ -38,6 +40,7 @@ ROLES = {
     "plan": "IHostMemory",
     "profile": "IOptimizationProfile",
     "runtime": "Runtime",
+    "runtime_config": "IRuntimeConfig",
     "tensor": "ITensor",
 }
 PROBES = {"getattr": 0, "hasattr": 0, "_needed": 1}  # called with an object at this position, and a name after it

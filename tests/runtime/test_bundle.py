@@ -65,6 +65,16 @@ def test_a_manifest_that_makes_no_sense(bundle: Path, changes: dict[str, object]
         Bundle.load(bundle)
 
 
+def test_a_threshold_set_by_hand_is_saved(bundle: Path) -> None:
+    loaded = Bundle.load(bundle)
+    edit_manifest(bundle, tools={"meanwhile": "somebody built an engine"})
+    point = OperatingPoint(3.5, "manual")
+    saved = loaded.save_operating_point(point)
+    assert Bundle.load(bundle) == saved
+    assert saved.manifest == replace(loaded.manifest, operating_point=point, tools=saved.manifest.tools)
+    assert saved.manifest.tools == {"meanwhile": "somebody built an engine"}
+
+
 def test_not_a_bundle_at_all(tmp_path: Path, bundle: Path) -> None:
     with pytest.raises(BadInput, match=r"no bundle here .* uflow-export"):
         Bundle.load(tmp_path / "absent.uflow")

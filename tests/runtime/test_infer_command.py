@@ -79,7 +79,7 @@ def test_a_camera_that_is_lost_still_gets_its_summary(desk: Path, exit_code, cap
     writer.release()
     assert exit_code(main, "--camera", "stream.avi", "--max-frames", "3") == 0
     assert "3 inspected" in capsys.readouterr().out
-    assert exit_code(main, "--camera", "stream.avi") == 4
+    assert exit_code(main, "--camera", "stream.avi", "--policy", "every", "--give-up", "0") == 4
     captured = capsys.readouterr()
     assert "5 inspected" in captured.out
     assert "camera stream.avi stopped delivering after 5 frames" in captured.err

@@ -1,0 +1,213 @@
+"""The command line of ``uflow-infer``, and what its arguments mean."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uflow_edge.runtime.command_line import command_parser, positive_int
+from uflow_edge.runtime.errors import BadInput, UsageError
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.sources import CameraOptions, Source
+    from uflow_edge.runtime.views import ViewOptions
+
+TOKEN_VARIABLE = "UFLOW_EDGE_TOKEN"
+PAGE, METRICS = "127.0.0.1:8000", "127.0.0.1:9108"
+_BACKENDS = ("auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``uflow-infer``."""
+    parser = command_parser(
+        "uflow-infer",
+        "Inspect a camera, images or a video, and say which frames are anomalous and where.",
+        [
+            "uflow-infer --images parts/                                # the one *.uflow bundle in this folder",
+            "uflow-infer --images parts/ --save-dir seen --json seen.jsonl",
+            "uflow-infer --camera 0 --serve                             # and open http://127.0.0.1:8000/",
+            "uflow-infer --camera rtsp://line-1/ --save-dir seen --save anomalies --save-quota 10000 --mqtt mqtt://broker",
+            "uflow-infer --camera synthetic:640x480@30 --serve          # no camera at hand",
+        ],
+    )
+    _add_sources(parser)
+    _add_model(parser)
+    _add_outputs(parser)
+    run = parser.add_argument_group("run")
+    run.add_argument("--max-frames", type=positive_int, metavar="N", help="stop after N frames")
+    run.add_argument("--fail-on-anomaly", action="store_true", help="exit with 1 when a frame is anomalous")
+    run.add_argument("--quiet", action="store_true", help="no line a frame, only the summary")
+    return parser
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is inspected")
+    source = group.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--camera",
+        action="append",
+        metavar="CAMERA",
+        help="0, /dev/video0, csi://0, rtsp://…, http://…, gst:PIPELINE, genicam:SERIAL, synthetic:640x480@30; "
+        "again for another camera; Ctrl-C ends it",
+    )
+    source.add_argument("--images", nargs="+", type=Path, metavar="PATH", help="image files, and folders of them")
+    source.add_argument("--watch", type=Path, metavar="FOLDER", help="images that appear in a folder, until Ctrl-C")
+    source.add_argument("--video", type=Path, metavar="FILE", help="a video file, every frame of it")
+    group.add_argument(
+        "--roi", action="append", metavar="X,Y,W,H", help="region of interest in pixels; again for another one"
+    )
+    group.add_argument("--tile", type=positive_int, metavar="N", help="cut regions into squares of N pixels")
+    group.add_argument("--overlap", type=float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)")
+    camera = parser.add_argument_group("cameras")
+    camera.add_argument("--camera-size", type=_size, metavar="WxH", help="picture size to ask for")
+    camera.add_argument("--camera-fps", type=float, metavar="X", help="frames a second to ask for")
+    camera.add_argument("--pixel-format", metavar="NAME", help="to ask for: MJPG, YUYV, BayerRG8, …")
+    camera.add_argument("--exposure", type=float, metavar="US", help="exposure time in microseconds")
+    camera.add_argument("--gain", type=float, metavar="X", help="in the camera's own unit")
+    camera.add_argument("--camera-buffers", type=positive_int, metavar="N", help="frames V4L2 may hold (default: 1)")
+    camera.add_argument(
+        "--silence", type=float, metavar="S", help="seconds without a frame until a camera is lost (default: 10)"
+    )
+    camera.add_argument(
+        "--give-up", type=float, metavar="S", help="seconds to wait for a camera that was lost (default: for ever)"
+    )
+    camera.add_argument(
+        "--trigger",
+        default="free",
+        metavar="TRIGGER",
+        help="which frames: free (all), every:MILLISECONDS, software (POST /api/trigger of the live page), "
+        "gpio:CHIP/LINE (default: free)",
+    )
+    camera.add_argument(
+        "--policy",
+        choices=["latest", "every"],
+        help="when frames come faster than they can be inspected: latest drops, and counts; every holds the source up "
+        "(default: latest for cameras, every for files)",
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)"
+    )
+    group.add_argument(
+        "--backend", choices=_BACKENDS, default="auto", help="what runs it (default: the best that does)"
+    )
+    group.add_argument("--precision", choices=["fp32", "fp16"], help="(default: fp16 on a GPU, fp32 on a CPU)")
+    group.add_argument("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
+    group.add_argument(
+        "--threshold", type=float, metavar="X", help="on the score, -log10 NFA (default: as the bundle says)"
+    )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where results go")
+    group.add_argument("--json", metavar="FILE", help="one JSON object a frame, a line each; - is standard output")
+    group.add_argument(
+        "--json-size", type=positive_int, default=100, metavar="MB", help="begin a new file then (default: 100)"
+    )
+    group.add_argument("--json-files", type=positive_int, default=10, metavar="N", help="to keep (default: 10)")
+    group.add_argument("--save-dir", type=Path, metavar="FOLDER", help="pictures with heat map, outline and score")
+    group.add_argument("--save", choices=["all", "anomalies"], default="all", help="which (default: all)")
+    group.add_argument("--save-format", choices=["png", "jpeg"], default="png", help="(default: png)")
+    group.add_argument(
+        "--save-quota", type=positive_int, metavar="MB", help="then the oldest pictures are deleted (default: never)"
+    )
+    group.add_argument("--mqtt", metavar="URL", help="broker: mqtt://host, mqtts://user:password@host:8883")
+    group.add_argument("--mqtt-topic", default="uflow", metavar="PREFIX", help="(default: uflow)")
+    group.add_argument("--mqtt-pictures", action="store_true", help="publish a small picture of every anomaly too")
+    group.add_argument(
+        "--serve", nargs="?", const=PAGE, metavar="[HOST:]PORT", help=f"the live page (without a value: {PAGE})"
+    )
+    group.add_argument(
+        "--token", metavar="TEXT", help=f"that the live page asks for beyond this machine (or {TOKEN_VARIABLE})"
+    )
+    group.add_argument(
+        "--metrics",
+        nargs="?",
+        const=METRICS,
+        metavar="[HOST:]PORT",
+        help=f"for Prometheus, without the page, which has them at /metrics (without a value: {METRICS})",
+    )
+
+
+def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
+    """Options that would silently do nothing.
+
+    Raises:
+        UsageError: the message names the option that is missing.
+    """
+    for given, needed in (("mqtt_pictures", "mqtt"), ("token", "serve"), ("save_quota", "save_dir")):
+        if getattr(arguments, given) and not getattr(arguments, needed):
+            raise UsageError(f"--{given.replace('_', '-')} needs --{needed.replace('_', '-')}")
+
+
+def address(text: str) -> tuple[str, int]:
+    """Read ``8000`` (of this machine alone), ``0.0.0.0:8000`` or ``[::1]:8000``.
+
+    Raises:
+        UsageError: none of these.
+    """
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"address {text!r}: expected PORT or HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def views(arguments: argparse.Namespace) -> "ViewOptions":
+    """Regions of interest and tiles."""
+    from uflow_edge.runtime.views import DEFAULT_OVERLAP, ViewOptions, parse_region
+
+    if arguments.overlap is not None and arguments.tile is None:
+        raise UsageError("--overlap needs --tile")
+    overlap = DEFAULT_OVERLAP if arguments.overlap is None else arguments.overlap
+    return ViewOptions(tuple(parse_region(text) for text in arguments.roi or ()), arguments.tile, overlap)
+
+
+def camera_options(arguments: argparse.Namespace) -> "CameraOptions":
+    """What to ask cameras for."""
+    from uflow_edge.runtime.sources import CameraOptions
+
+    usual = CameraOptions()
+    width, height = arguments.camera_size or (None, None)
+    return CameraOptions(
+        width=width,
+        height=height,
+        fps=arguments.camera_fps,
+        pixel_format=arguments.pixel_format,
+        exposure_us=arguments.exposure,
+        gain=arguments.gain,
+        buffers=arguments.camera_buffers or usual.buffers,
+        silence_s=usual.silence_s if arguments.silence is None else arguments.silence,
+    )
+
+
+def sources(
+    arguments: argparse.Namespace, on_unreadable: Callable[[BadInput], None], report: Callable[[str], None]
+) -> "list[Source]":
+    """What is inspected; nothing is opened yet.
+
+    Raises:
+        UsageError, BadInput, MissingDependency: a source that cannot be meant, or is not there.
+    """
+    from uflow_edge.runtime.sources import parse_camera
+    from uflow_edge.runtime.sources.folders import ImageFiles, WatchedFolder, image_files
+    from uflow_edge.runtime.sources.video import VideoFile
+
+    if arguments.camera:
+        if len(set(arguments.camera)) < len(arguments.camera):
+            raise UsageError("a camera is given twice")
+        options = camera_options(arguments)
+        return [parse_camera(text, options, report) for text in arguments.camera]
+    if arguments.images:
+        return [ImageFiles(image_files(arguments.images), on_unreadable)]
+    return [WatchedFolder(arguments.watch, on_unreadable) if arguments.watch else VideoFile(arguments.video)]
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (positive_int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text!r}") from error
+    return width, height

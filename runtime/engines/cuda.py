@@ -1,0 +1,171 @@
+"""The GPU as pycuda shows it: its context, buffers with a twin on the host, and work recorded once and launched often.
+
+CUDA keeps a stack of current contexts for each thread, and pycuda ends the process when a thread ends while its stack
+is not empty. So the context is current only inside a ``with`` block, in whichever thread that runs.
+
+Sources: CUDA Driver API, sections on primary contexts and on graphs; pycuda 2026.1, which has no graphs of its own.
+"""
+
+import atexit
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from uflow_edge.runtime.engines import EngineFailed
+from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
+
+_DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+_CAPTURE_MODE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_…: what other threads do meanwhile is no error
+
+
+class CudaContext:
+    """The primary context of the first GPU, which CUDA's runtime, and so TensorRT, uses too.
+
+    Attributes:
+        driver: the module ``pycuda.driver``.
+        gpu: name of the GPU, for people.
+        compute_capability: such as ``8.7``.
+
+    Raises:
+        MissingDependency: no pycuda, no driver or no GPU.
+    """
+
+    def __init__(self) -> None:
+        try:
+            driver: Any = import_module("pycuda.driver")
+        except (ImportError, OSError) as error:  # OSError: a library behind it is missing
+            raise MissingDependency(
+                f"pycuda cannot be loaded ({error}). Install it with: pip install '{DISTRIBUTION}[trt]' "
+                "(docs/engines.md says what it needs)"
+            ) from error
+        self.driver = driver
+        try:
+            driver.init()
+            device = driver.Device(0)
+            self._context = device.retain_primary_context()
+        except driver.Error as error:
+            raise MissingDependency(f"no NVIDIA GPU that CUDA can use ({error}); see nvidia-smi") from error
+        self.gpu: str = device.name()
+        major, minor = device.compute_capability()
+        self.compute_capability = f"{major}.{minor}"
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the context current in this thread for the length of the block; blocks may be nested."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self.driver.Context.pop()
+
+    def let_go(self) -> None:
+        """Give back the context; nothing made in it may be used any more."""
+        self._context.detach()
+
+
+@cache
+def primary_context() -> CudaContext:
+    """The one `CudaContext` of this process, kept until it ends.
+
+    TensorRT holds on to the primary context just as long, so that letting it go earlier would free nothing.
+
+    Raises:
+        MissingDependency: no pycuda, no driver or no GPU.
+    """
+    context = CudaContext()
+    atexit.register(context.let_go)  # left to its destructor, pycuda calls a function that fails, and says so
+    return context
+
+
+class TwinBuffer:
+    """An array on the GPU and its page-locked twin on the host. Make, use and free it while the context is current.
+
+    Attributes:
+        host: (N, …) array to read or write; what is in it changes with every run.
+        pointer: address on the GPU, valid until `free`.
+    """
+
+    def __init__(self, driver: Any, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+        self._driver = driver
+        self.host: NDArray[Any] = driver.pagelocked_empty(shape, dtype)
+        self._device = driver.mem_alloc(self.host.nbytes)
+        self.pointer = int(self._device)
+
+    def upload(self, count: int, stream: Any) -> None:
+        """Start to copy the first ``count`` rows to the GPU."""
+        self._driver.memcpy_htod_async(self._device, self.host[:count], stream)
+
+    def download(self, count: int, stream: Any) -> None:
+        """Start to copy the first ``count`` rows from the GPU."""
+        self._driver.memcpy_dtoh_async(self.host[:count], self._device, stream)
+
+    def free(self) -> None:
+        """Give back both; nothing on a stream may still be using them."""
+        self._device.free()
+        self.host = np.empty(0, self.host.dtype)  # the last reference to the page-locked memory frees it
+
+
+class CudaGraph:
+    """Work on a stream, recorded once; launching it costs one call instead of one a kernel.
+
+    Args:
+        stream: handle of the stream to record on; nothing runs while recording.
+        enqueue: puts the work on that stream.
+
+    Raises:
+        EngineFailed: this driver cannot record, or this work cannot be recorded.
+    """
+
+    def __init__(self, stream: int, enqueue: Callable[[], None]) -> None:
+        self._executable = ctypes.c_void_p()
+        graph = ctypes.c_void_p()
+        handle = ctypes.c_void_p(stream)
+        _call("cuStreamBeginCapture_v2", handle, ctypes.c_int(_CAPTURE_MODE_THREAD_LOCAL))
+        try:
+            enqueue()
+        except BaseException:
+            # The stream must leave its recording state, whatever that says.
+            _call("cuStreamEndCapture", handle, ctypes.byref(graph), check=False)
+            _destroy_graph(graph)
+            raise
+        try:
+            _call("cuStreamEndCapture", handle, ctypes.byref(graph))
+            _call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
+        finally:
+            _destroy_graph(graph)
+
+    def launch(self, stream: int) -> None:
+        """Start the recorded work on a stream."""
+        _call("cuGraphLaunch", self._executable, ctypes.c_void_p(stream))
+
+    def close(self) -> None:
+        """Forget the recording; it may not be running."""
+        if self._executable:
+            _call("cuGraphExecDestroy", self._executable, check=False)
+            self._executable = ctypes.c_void_p()
+
+
+def _destroy_graph(graph: ctypes.c_void_p) -> None:
+    if graph:
+        _call("cuGraphDestroy", graph, check=False)
+
+
+def _call(name: str, *arguments: Any, check: bool = True) -> None:
+    try:
+        result = getattr(_driver_library(), name)(*arguments)
+    except (OSError, AttributeError) as error:
+        raise EngineFailed(f"this CUDA driver has no {name} ({error})") from error
+    if check and result != 0:
+        raise EngineFailed(f"{name} answered CUDA error {result}")
+
+
+@cache
+def _driver_library() -> ctypes.CDLL:
+    return ctypes.CDLL(_DRIVER)

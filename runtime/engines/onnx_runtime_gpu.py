@@ -1,0 +1,160 @@
+"""The ONNX graph in onnxruntime on an NVIDIA GPU, by its CUDA or its TensorRT execution provider.
+
+Input and outputs stay bound to buffers on the device, made once for a batch size and used again. onnxruntime falls back
+to the CPU without a word when a provider cannot be loaded, so what a session really runs on is asked for afterwards.
+
+Source: onnxruntime's pages on I/O binding, on the CUDA and on the TensorRT execution provider.
+"""
+
+import os
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from uflow_edge.runtime.bundle import INPUT_NAME, BatchRange, Manifest, Variant
+from uflow_edge.runtime.engines import EngineFailed, LatentStatistics
+from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
+from uflow_edge.runtime.engines.onnx_runtime import refuse_clashing_packages, session_options
+from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency, UsageError, require
+from uflow_edge.runtime.numeric import FloatMap, Image
+
+Provider: TypeAlias = Literal["CUDAExecutionProvider", "TensorrtExecutionProvider"]
+_TITLES: dict[Provider, str] = {"CUDAExecutionProvider": "CUDA", "TensorrtExecutionProvider": "TensorRT"}
+_HOW_TO_INSTALL = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu (on a Jetson: see docs/engines.md)"
+
+
+class OnnxRuntimeGpuEngine:
+    """An onnxruntime session on the first NVIDIA GPU.
+
+    Args:
+        graph: the ONNX file.
+        manifest: of its bundle.
+        variant: which graph it is.
+        provider: what runs it; TensorRT takes minutes to build an engine the first time, and keeps it for the user.
+        threads: of the CPU, for what the GPU cannot do.
+
+    Raises:
+        MissingDependency: no such provider in this onnxruntime, or it cannot be loaded here.
+        UsageError: TensorRT was asked to run an fp16 graph.
+    """
+
+    def __init__(
+        self, graph: Path, manifest: Manifest, variant: Variant, provider: Provider, threads: int | None = None
+    ) -> None:
+        refuse_clashing_packages()
+        onnxruntime = require("onnxruntime")
+        if provider not in onnxruntime.get_available_providers():
+            raise MissingDependency(f"this onnxruntime has no {provider}. Install one that has: {_HOW_TO_INSTALL}")
+        tensorrt = provider == "TensorrtExecutionProvider"
+        self._batch = batch_of(variant) or (BatchRange() if tensorrt else None)
+        options = _tensorrt_options(manifest, variant, self._batch) if tensorrt else {"use_tf32": "0"}
+        # What TensorRT leaves over goes to CUDA, and what that does to the CPU.
+        providers: list[Any] = [(provider, options), *(["CUDAExecutionProvider"] if tensorrt else [])]
+        self._session: Any = _session(onnxruntime, graph, [*providers, "CPUExecutionProvider"], threads)
+        if self._session.get_providers()[0] != provider:
+            raise MissingDependency(
+                f"onnxruntime lists {provider} but runs on {self._session.get_providers()[0]}: a library it needs is "
+                f"missing or of another version (onnxruntime's own message above names it)"
+            )
+        self._outputs = _output_shapes(manifest)
+        self._binding: DeviceBinding | None = None
+        self.name = f"onnxruntime {onnxruntime.__version__}, {_TITLES[provider]}, {variant.precision}"
+
+    def run(self, images: Image) -> LatentStatistics:
+        """(N, S, S, 3) uint8 RGB to latent statistics."""
+        return run_in_batches(images, self._batch, self._run)
+
+    def close(self) -> None:
+        """Let go of device buffers and session."""
+        self._binding = self._session = None
+
+    def _run(self, images: Image) -> list[FloatMap]:
+        try:
+            if self._binding is None or self._binding.shape != images.shape:
+                self._binding = DeviceBinding(self._session, images.shape, self._outputs, "cuda")
+            return self._binding.run(images)
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise EngineFailed(f"{self.name}: the run failed ({' '.join(str(error).split())})") from error
+
+
+class DeviceBinding:
+    """Buffers on a device for one batch size, bound to a session's input and outputs.
+
+    Args:
+        session: that runs.
+        shape: (N, S, S, 3) of the input.
+        outputs: (H_i, W_i) of each output, by name, in the order that `run` returns them.
+        device: ``cuda``, or ``cpu`` in a test.
+    """
+
+    def __init__(
+        self, session: Any, shape: tuple[int, ...], outputs: dict[str, tuple[int, int]], device: Literal["cuda", "cpu"]
+    ) -> None:
+        empty = require("onnxruntime").OrtValue.ortvalue_from_shape_and_type
+        self.shape = shape
+        self._session = session
+        self._input = empty(list(shape), np.uint8, device, 0)
+        self._outputs = [empty([shape[0], *size], np.float32, device, 0) for size in outputs.values()]
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input(INPUT_NAME, self._input)
+        for name, value in zip(outputs, self._outputs, strict=True):
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, images: Image) -> list[FloatMap]:
+        """(N, S, S, 3) uint8 to the outputs, (N, H_i, W_i) float32 each, on the host."""
+        self._input.update_inplace(np.ascontiguousarray(images))
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+        return [np.array(value.numpy()) for value in self._outputs]  # copied: the next run writes the same buffer
+
+
+def _session(onnxruntime: ModuleType, graph: Path, providers: list[Any], threads: int | None) -> Any:
+    # onnxruntime prints its troubles to stdout, which may be carrying verdicts.
+    with redirect_stdout(sys.stderr):
+        if hasattr(onnxruntime, "preload_dlls"):  # finds CUDA and cuDNN where pip has put them
+            onnxruntime.preload_dlls()
+        try:
+            # Without fallback: a failed run is to be heard of, not repeated on the CPU.
+            return onnxruntime.InferenceSession(
+                str(graph), session_options(threads), providers=providers, enable_fallback=0
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise MissingDependency(f"onnxruntime cannot load {graph.name} ({' '.join(str(error).split())})") from error
+
+
+def _tensorrt_options(manifest: Manifest, variant: Variant, batch: BatchRange | None) -> dict[str, str]:
+    if variant.precision != "fp32":
+        raise UsageError(
+            "onnxruntime's TensorRT provider decides itself where to compute in half precision, even where the graph "
+            "says that it overflows; run the fp32 graph with it, or build an engine: uflow-export --bundle … --trt"
+        )
+    cache = str(_engine_cache(manifest.files[variant.file]))
+    options = {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": cache,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": cache,
+    }
+    if batch is not None and batch.fixed is None:
+        side = manifest.input_size
+        for key, size in (("min", batch.minimum), ("opt", batch.optimum), ("max", batch.maximum)):
+            options[f"trt_profile_{key}_shapes"] = f"{INPUT_NAME}:{size}x{side}x{side}x3"
+    return options
+
+
+def _engine_cache(graph_sha256: str) -> Path:
+    """A folder of the user's own, never in the bundle, which may be read-only and is what its manifest says."""
+    base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
+    version = require("onnxruntime").__version__
+    folder = Path(base or Path.home() / ".cache") / DISTRIBUTION / f"onnxruntime-{version}-{graph_sha256[:16]}"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _output_shapes(manifest: Manifest) -> dict[str, tuple[int, int]]:
+    sizes = [(scale.height, scale.width) for scale in manifest.scales] * 2
+    return dict(zip((*manifest.energy_names, *manifest.exceedance_names), sizes, strict=True))

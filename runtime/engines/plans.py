@@ -1,0 +1,79 @@
+"""Which TensorRT plan of a bundle can run on the machine it is on; never a guess, always with a reason."""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+
+from uflow_edge.runtime.bundle import Bundle, Manifest, Plan, Precision
+from uflow_edge.runtime.engines.tensorrt_library import TITLES, load_library
+from uflow_edge.runtime.errors import MissingDependency
+
+
+def find_plan(bundle: Bundle, precisions: Sequence[Precision], compute_capability: str) -> Plan:
+    """The plan for this machine, in the first of these precisions that has one.
+
+    Args:
+        bundle: as loaded.
+        precisions: that will do, the best first.
+        compute_capability: of the GPU, such as ``8.7``.
+
+    Raises:
+        MissingDependency: none fits; the message gives the reason for each, and says how to build one that does.
+    """
+    reasons = []
+    for plan in plans_in(bundle, precisions):
+        reason = _misfit(bundle.manifest, plan, compute_capability)
+        if reason is None:
+            return plan
+        reasons.append(f"{plan.file}: {reason}")
+    raise MissingDependency(f"{'; '.join(reasons) or 'there is none'}. {how_to_build(bundle)}")
+
+
+def plans_in(bundle: Bundle, precisions: Sequence[Precision]) -> Iterator[Plan]:
+    """Plans in these precisions, whether they fit or not, in the order of the precisions."""
+    for precision in precisions:
+        for plan in bundle.manifest.plans:
+            if precision_of(bundle, plan) == precision:
+                yield plan
+
+
+def precision_of(bundle: Bundle, plan: Plan) -> Precision | None:
+    """Of the graph that a plan was built from; None where the bundle has no such graph any more."""
+    return next((variant.precision for variant in bundle.manifest.variants if variant.file == plan.graph), None)
+
+
+def how_to_build(bundle: Bundle) -> str:
+    """What to type for a plan that fits."""
+    return f"Build an engine for this machine with: uflow-export --bundle {bundle.folder} --trt"
+
+
+def _misfit(manifest: Manifest, plan: Plan, compute_capability: str) -> str | None:
+    if plan.graph_sha256 != _graph_sha256(manifest, plan.graph):
+        return f"built from another {plan.graph}"
+    if compute_capability not in plan.compute_capabilities:
+        built_for = ", ".join(plan.compute_capabilities)
+        return f"built for GPUs of compute capability {built_for}, this one has {compute_capability}"
+    try:
+        version = load_library(plan.library).__version__
+    except MissingDependency as error:
+        return str(error).removesuffix(".")
+    if plan.version == version:
+        return None
+    if "version-compatible" in plan.options and _runs_later(plan.version, version):
+        return None
+    return f"built by {TITLES[plan.library]} {plan.version}, here is {version}"
+
+
+def _runs_later(built: str, here: str) -> bool:
+    """Version-compatible plans run in later releases of the same major version."""
+    built_numbers, numbers = ([int(part) for part in text.split(".") if part.isdigit()] for text in (built, here))
+    return built_numbers[:1] == numbers[:1] and built_numbers <= numbers
+
+
+def _graph_sha256(manifest: Manifest, graph: str) -> str:
+    """Of a graph or, where its weights lie in a second file, of the two digests in a row."""
+    data = next(variant.data for variant in manifest.variants if variant.file == graph)
+    return (
+        manifest.files[graph]
+        if data is None
+        else sha256((manifest.files[graph] + manifest.files[data]).encode()).hexdigest()
+    )

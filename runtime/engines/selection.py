@@ -1,0 +1,154 @@
+"""``--backend``: the engine that was asked for, or the best that truly runs.
+
+What a library says of itself is not believed: each engine must run one picture, and give finite numbers in the right
+shapes, before it is chosen. Whoever asks for a backend by name gets it or an error; only ``auto`` looks further.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from uflow_edge.runtime.bundle import Bundle, Manifest, Precision, Variant
+from uflow_edge.runtime.engines import Engine, EngineFailed, LatentStatistics
+from uflow_edge.runtime.errors import UflowEdgeError, UsageError, require
+from uflow_edge.runtime.numeric import Image
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.engines.onnx_runtime_gpu import Provider
+
+NamedBackend: TypeAlias = Literal["tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino"]
+Backend: TypeAlias = Literal["auto"] | NamedBackend
+BACKENDS: tuple[NamedBackend, ...] = get_args(NamedBackend)
+"""The best first: the order in which ``auto`` tries them."""
+
+_PRECISIONS: dict[NamedBackend, tuple[Precision, ...]] = {
+    "tensorrt": ("fp16", "fp32"),
+    "onnxruntime-tensorrt": ("fp32",),
+    "onnxruntime-cuda": ("fp16", "fp32"),
+    "onnxruntime": ("fp32", "fp16"),  # a CPU is slower in half precision
+    "openvino": ("fp32", "fp16"),
+}
+_PROVIDERS: dict[NamedBackend, "Provider"] = {
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+}
+
+
+def open_engine(
+    bundle: Bundle,
+    backend: Backend = "auto",
+    precision: Precision | None = None,
+    threads: int | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Engine:
+    """An engine that has run one picture already. Whoever gets it closes it.
+
+    Args:
+        bundle: as loaded.
+        backend: what runs the model. ``auto`` takes the first of `BACKENDS` that works, and says so.
+        precision: of the graph or plan; None takes what is faster: fp16 on a GPU, fp32 on a CPU.
+        threads: of the CPU; default, one a core.
+        report: told, in one line each, what is skipped although it seemed to be there, and what is chosen.
+
+    Raises:
+        UsageError: the bundle has no graph in this precision, or the backend does not take it.
+        MissingDependency: the backend cannot run here; the message says what to install or to build.
+        EngineFailed: it was loaded, but fails its first picture.
+        BadInput: a graph or plan that cannot be loaded.
+    """
+    if precision is not None:
+        _variant(bundle.manifest, [precision])
+    if backend != "auto":
+        engine = _open_and_try(bundle, backend, precision, threads)
+        report(f"engine: {engine.name}")
+        return engine
+    absent: list[str] = []
+    failures: dict[NamedBackend, Exception] = {}
+    for candidate in BACKENDS:
+        reason = _why_absent(candidate, bundle)
+        if reason is not None:
+            absent.append(f"{candidate}: {reason}")
+            continue
+        try:
+            engine = _open_and_try(bundle, candidate, precision, threads)
+        except Exception as error:  # whatever a third party's library raises, the line goes on with the next
+            failures[candidate] = error
+            report(f"warning: {candidate} is skipped: {_in_one_line(error)}")
+        else:
+            report(f"engine: {engine.name}" + (f" ({'; '.join(absent)})" if absent else ""))
+            return engine
+    raise failures["onnxruntime"]  # never absent, so its is the error to mend first
+
+
+def _why_absent(backend: NamedBackend, bundle: Bundle) -> str | None:
+    """Why nobody can expect a backend to work here, at no cost; None where it is worth trying."""
+    if backend == "tensorrt":
+        return None if bundle.manifest.plans else "no engine in the bundle, uflow-export --trt builds one"
+    if backend == "openvino":
+        return None if find_spec("openvino") else "not installed"
+    if backend in _PROVIDERS and _PROVIDERS[backend] not in require("onnxruntime").get_available_providers():
+        return "not in this onnxruntime"
+    return None
+
+
+def _open_and_try(bundle: Bundle, backend: NamedBackend, precision: Precision | None, threads: int | None) -> Engine:
+    engine = _open(bundle, backend, precision, threads)
+    try:
+        _check(engine.name, bundle.manifest, engine.run(_blank(bundle.manifest)))
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def _open(bundle: Bundle, backend: NamedBackend, precision: Precision | None, threads: int | None) -> Engine:
+    precisions = _PRECISIONS[backend] if precision is None else (precision,)
+    # Imported here: a machine needs one of them only.
+    if backend == "tensorrt":
+        from uflow_edge.runtime.engines.cuda import primary_context
+        from uflow_edge.runtime.engines.plans import find_plan
+        from uflow_edge.runtime.engines.tensorrt import TensorRtEngine
+
+        return TensorRtEngine(bundle, find_plan(bundle, precisions, primary_context().compute_capability))
+    variant = _variant(bundle.manifest, precisions)
+    graph = bundle.path(variant)
+    if backend == "onnxruntime":
+        from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(graph, bundle.manifest, variant, threads)
+    if backend == "openvino":
+        from uflow_edge.runtime.engines.openvino import OpenVinoEngine
+
+        return OpenVinoEngine(graph, bundle.manifest, variant, threads)
+    from uflow_edge.runtime.engines.onnx_runtime_gpu import OnnxRuntimeGpuEngine
+
+    return OnnxRuntimeGpuEngine(graph, bundle.manifest, variant, _PROVIDERS[backend], threads)
+
+
+def _variant(manifest: Manifest, precisions: Sequence[Precision]) -> Variant:
+    for precision in precisions:
+        for variant in manifest.variants:
+            if variant.precision == precision:
+                return variant
+    known = ", ".join(variant.precision for variant in manifest.variants)
+    raise UsageError(f"the bundle has no {' or '.join(precisions)} graph, only: {known}")
+
+
+def _blank(manifest: Manifest) -> Image:
+    return np.zeros((1, manifest.input_size, manifest.input_size, 3), np.uint8)
+
+
+def _check(name: str, manifest: Manifest, found: LatentStatistics) -> None:
+    shapes = [(1, scale.height, scale.width) for scale in manifest.scales] * 2
+    maps = [*found.energies, *found.exceedances]
+    if [output.shape for output in maps] != shapes:
+        raise EngineFailed(f"{name} gives maps of {[output.shape for output in maps]} instead of {shapes}")
+    if not all(np.isfinite(output).all() and (output >= 0).all() for output in maps):
+        raise EngineFailed(f"{name} gives sums of squares that are negative or not finite")
+
+
+def _in_one_line(error: Exception) -> str:
+    told = " ".join(str(error).split())
+    return told if isinstance(error, UflowEdgeError) else f"{type(error).__name__}: {told}"

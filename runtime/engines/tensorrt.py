@@ -1,0 +1,258 @@
+"""A TensorRT plan of the bundle, run natively: no copy, allocation or kernel launch that is not needed.
+
+Buffers for the largest batch are made once, on the GPU and page-locked on the host, and their addresses given to
+TensorRT once. All work goes to one stream of the engine's own. From the second run of a batch size on, inference and
+the copies back are one CUDA graph; where that cannot be recorded, they are launched one by one.
+
+The engine may be made in one thread and run in another: every method makes the CUDA context current for as long as it
+works (see cuda.py). Like all engines it is for one thread at a time.
+
+Objects of the library are held in variables named after their class (``runtime``, ``engine``, ``context``), so that a
+test can look up every attribute used here in the real bindings.
+
+Sources: NVIDIA's documentation of the TensorRT Python API (10.3, 10.16, 11) and of TensorRT-RTX 1.7.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from traceback import clear_frames
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from uflow_edge.runtime.bundle import INPUT_NAME, Bundle, Manifest, Plan
+from uflow_edge.runtime.engines import EngineFailed, LatentStatistics
+from uflow_edge.runtime.engines.batches import run_in_batches, split
+from uflow_edge.runtime.engines.cuda import CudaGraph, TwinBuffer, primary_context
+from uflow_edge.runtime.engines.plans import how_to_build, precision_of
+from uflow_edge.runtime.engines.tensorrt_library import TITLES, last_words, load_library, logger_of
+from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.numeric import FloatMap, Image
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInput:
+    """Where a preprocessor on the GPU puts the model's input.
+
+    Attributes:
+        pointer: address on the GPU of uint8 RGB, ``shape`` long, row after row without gaps.
+        shape: (N, S, S, 3) of what is to be written.
+        stream: ``pycuda.driver.Stream`` to write it on (its ``handle`` is the CUstream); no need to wait for it.
+    """
+
+    pointer: int
+    shape: tuple[int, int, int, int]
+    stream: Any
+
+
+class TensorRtEngine:
+    """A plan in TensorRT or TensorRT-RTX, on the GPU that CUDA counts first.
+
+    Args:
+        bundle: as loaded.
+        chosen: the plan, see `plans.find_plan`.
+
+    Attributes:
+        cuda: the context, for what else is to be done on this GPU: ``with engine.cuda.current():``.
+
+    Raises:
+        MissingDependency: no pycuda, GPU or library.
+        BadInput: the plan's file is not what the manifest says, or not an engine of this bundle.
+        EngineFailed: the library does not take the plan, or the GPU has no memory for it; the message says why.
+    """
+
+    def __init__(self, bundle: Bundle, chosen: Plan) -> None:
+        trt = load_library(chosen.library)
+        self.cuda = primary_context()
+        self._manifest = bundle.manifest
+        self._batch = chosen.batch
+        self._closed = False
+        self._logger = logger_of(trt)
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._stream: Any = None
+        self._buffers: dict[str, TwinBuffer] = {}
+        self._graph: CudaGraph | None = None
+        self._records = not _records_graphs_itself(trt)
+        self._count = 0
+        self.name = f"{TITLES[chosen.library]} {trt.__version__}, {self.cuda.gpu}, {precision_of(bundle, chosen)}"
+        try:
+            with self._at_work(f"{chosen.file}: the GPU cannot hold it"):
+                self._load(trt, bundle, chosen)
+                self._allocate()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, images: Image) -> LatentStatistics:
+        """(N, S, S, 3) uint8 RGB to latent statistics."""
+        return run_in_batches(images, self._batch, self._run)
+
+    def run_on_device(self, write: Callable[[DeviceInput], None], count: int = 1) -> LatentStatistics:
+        """Run pictures that are made on the GPU: nothing but the statistics crosses to the host.
+
+        Args:
+            write: puts kernels on the stream it is given that write the input, in this thread, with the CUDA context
+                current.
+            count: N, how many pictures.
+
+        Raises:
+            UsageError: more pictures than the plan takes at once.
+        """
+        if not 1 <= count <= self._batch.maximum:
+            raise UsageError(f"{count} pictures at once: {self.name} takes 1 to {self._batch.maximum}")
+        side = self._manifest.input_size
+        target = DeviceInput(self._buffers[INPUT_NAME].pointer, (count, side, side, 3), self._stream)
+        outputs = self._execute(max(count, self._batch.minimum), lambda: write(target))
+        return split([output[:count] for output in outputs])
+
+    def close(self) -> None:
+        """Wait for the stream, then give back everything on the GPU."""
+        if not self._closed:
+            self._closed = True
+            with self.cuda.current():
+                self._release()
+
+    def _run(self, images: Image) -> list[FloatMap]:
+        def upload() -> None:
+            buffer = self._buffers[INPUT_NAME]
+            buffer.host[: len(images)] = images
+            buffer.upload(len(images), self._stream)
+
+        return self._execute(len(images), upload)
+
+    def _execute(self, count: int, write_input: Callable[[], None]) -> list[FloatMap]:
+        with self._at_work(f"{self.name}: the run failed"):
+            write_input()
+            self._launch(count)
+            self._stream.synchronize()
+            # Copied: the next run writes the same buffers.
+            return [np.array(buffer.host[:count]) for name, buffer in self._buffers.items() if name != INPUT_NAME]
+
+    @contextmanager
+    def _at_work(self, what_if_not: str) -> Iterator[None]:
+        """Keep the CUDA context current, and put errors of CUDA into words."""
+        with self.cuda.current():
+            try:
+                yield
+            except BaseException as error:
+                # What its frames hold of the library would otherwise live on the GPU for as long as the error is kept.
+                clear_frames(error.__traceback__)
+                if isinstance(error, self.cuda.driver.Error):
+                    raise EngineFailed(f"{what_if_not} ({error})") from error
+                raise
+
+    def _launch(self, count: int) -> None:
+        """Inference and the copies back, onto the stream."""
+        if count != self._count:
+            self._set_count(count)  # the first run after this also does what TensorRT has put off: not for recording
+        elif self._graph is None and self._records:
+            with suppress(EngineFailed, self.cuda.driver.Error):
+                self._graph = CudaGraph(self._stream.handle, lambda: self._enqueue(count))
+            self._records = self._graph is not None  # what failed once is not tried again
+        if self._graph is not None:
+            self._graph.launch(self._stream.handle)
+        else:
+            self._enqueue(count)
+
+    def _set_count(self, count: int) -> None:
+        # A graph is good for one input size, and not to be kept once the context it was recorded from has changed.
+        self._forget_graph()
+        self._count = 0
+        context, side = self._context, self._manifest.input_size
+        if not context.set_input_shape(INPUT_NAME, (count, side, side, 3)):
+            raise EngineFailed(f"{self.name} refuses {count} images a run; its plan is for {self._batch}")
+        self._count = count
+
+    def _enqueue(self, count: int) -> None:
+        context = self._context
+        if not context.execute_async_v3(self._stream.handle):
+            raise EngineFailed(f"{self.name}: the run failed ({last_words(self._logger)})")
+        for name, buffer in self._buffers.items():
+            if name != INPUT_NAME:
+                buffer.download(count, self._stream)
+
+    def _load(self, trt: ModuleType, bundle: Bundle, chosen: Plan) -> None:
+        content = (bundle.folder / chosen.file).read_bytes()
+        if hashlib.sha256(content).hexdigest() != self._manifest.files[chosen.file]:  # these bytes, not the file's name
+            raise BadInput(f"{chosen.file}: differs from what was built (SHA-256). {how_to_build(bundle)}")
+        self._logger.errors.clear()
+        self._runtime = runtime = trt.Runtime(self._logger)
+        if "version-compatible" in chosen.options:
+            runtime.engine_host_code_allowed = True  # such a plan brings the code of its own TensorRT
+        self._engine = engine = runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            raise EngineFailed(
+                f"{chosen.file}: {self.name} refuses it ({last_words(self._logger)}). {how_to_build(bundle)}"
+            )
+        _check_tensors(trt, engine, self._manifest, chosen.file)
+        self._context = _execution_context(trt, engine)
+        if self._context is None:
+            raise EngineFailed(f"{chosen.file}: {self.name} cannot run it ({last_words(self._logger)})")
+
+    def _allocate(self) -> None:
+        driver, context, largest = self.cuda.driver, self._context, self._batch.maximum
+        self._stream = driver.Stream()
+        for name, (shape, dtype) in _tensors(self._manifest).items():
+            self._buffers[name] = TwinBuffer(driver, (largest, *shape), dtype)
+            if not context.set_tensor_address(name, self._buffers[name].pointer):
+                raise EngineFailed(f"{self.name} does not take a buffer for {name!r}")
+
+    def _forget_graph(self) -> None:
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
+
+    def _release(self) -> None:
+        """In the order of who uses whom. Call it while the context is current."""
+        if self._stream is not None:
+            with suppress(self.cuda.driver.Error):  # a run that failed has told so already
+                self._stream.synchronize()
+        self._forget_graph()
+        self._context = None
+        self._engine = None
+        self._runtime = None
+        for buffer in self._buffers.values():
+            with suppress(self.cuda.driver.Error):
+                buffer.free()
+        self._buffers = {}
+        self._stream = None
+
+
+def _records_graphs_itself(trt: ModuleType) -> bool:
+    """TensorRT-RTX does, as it compiles kernels on the way."""
+    return hasattr(trt, "CudaGraphStrategy")
+
+
+def _execution_context(trt: ModuleType, engine: Any) -> Any:
+    if not _records_graphs_itself(trt):
+        return engine.create_execution_context()
+    runtime_config = engine.create_runtime_config()
+    runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    return engine.create_execution_context(runtime_config)
+
+
+def _tensors(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape without the batch, and type, of the input and then of the outputs in their order."""
+    side = manifest.input_size
+    sizes = [(scale.height, scale.width) for scale in manifest.scales] * 2
+    names = (*manifest.energy_names, *manifest.exceedance_names)
+    outputs = {name: (size, np.dtype(np.float32)) for name, size in zip(names, sizes, strict=True)}
+    return {INPUT_NAME: ((side, side, 3), np.dtype(np.uint8)), **outputs}
+
+
+def _check_tensors(trt: ModuleType, engine: Any, manifest: Manifest, file: str) -> None:
+    types = {trt.DataType.UINT8: np.dtype(np.uint8), trt.DataType.FLOAT: np.dtype(np.float32)}
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    found = {
+        name: (tuple(engine.get_tensor_shape(name))[1:], types.get(engine.get_tensor_dtype(name))) for name in names
+    }
+    if found != _tensors(manifest):
+        raise BadInput(
+            f"{file}: its inputs and outputs are {', '.join(sorted(found))} in other shapes or types than "
+            "the manifest says; build it again"
+        )

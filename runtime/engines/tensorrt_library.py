@@ -1,0 +1,59 @@
+"""TensorRT or TensorRT-RTX, whichever name it was installed under, and the logger that both want."""
+
+from collections import deque
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from uflow_edge.runtime.bundle import PlanLibrary
+from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
+
+TITLES: dict[PlanLibrary, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+_MODULES: dict[PlanLibrary, tuple[str, ...]] = {
+    "tensorrt": ("tensorrt",),
+    # The wheels on the package index install the second name; NVIDIA's own archive installs the first.
+    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+_EXTRAS: dict[PlanLibrary, str] = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}
+_KEPT_ERRORS = 3
+
+
+@cache
+def load_library(library: PlanLibrary) -> ModuleType:
+    """Import it.
+
+    Raises:
+        MissingDependency: it is not installed, or cannot be loaded.
+    """
+    reasons = []
+    for name in _MODULES[library]:
+        try:
+            return import_module(name)
+        except (ImportError, OSError) as error:  # OSError: a shared library behind it is missing
+            reasons.append(str(error))
+    raise MissingDependency(
+        f"{TITLES[library]} cannot be loaded ({'; '.join(reasons)}). On a Jetson it comes with JetPack (the virtual "
+        f"environment needs --system-site-packages); elsewhere: pip install '{DISTRIBUTION}[{_EXTRAS[library]}]'"
+    )
+
+
+@cache
+def logger_of(trt: Any) -> Any:
+    """The one logger of a library, with its last ``errors``: TensorRT keeps the first until the process ends."""
+
+    class Logger(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(" ".join(msg.split()))
+
+    return Logger()
+
+
+def last_words(logger: Any) -> str:
+    """What a library said last of what went wrong."""
+    return " | ".join(dict.fromkeys(logger.errors)) or "it does not say why"

@@ -1,0 +1,75 @@
+"""Where frames wait for the engine: a lane for each source, taken in turn, so that no camera starves another."""
+
+import threading
+from collections import deque
+from typing import Generic, Literal, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Policy: TypeAlias = Literal["latest", "every"]
+"""``latest``: a new item takes the place of the one that waits. ``every``: whoever brings one waits for room."""
+
+
+class Inbox(Generic[T]):
+    """A bounded buffer between several producers and one consumer."""
+
+    def __init__(self, policies: tuple[Policy, ...], capacity: int) -> None:
+        """Open one lane a policy.
+
+        Args:
+            policies: of the lanes.
+            capacity: items that may wait in a lane of policy ``every``; in the others it is one.
+        """
+        self._policies = policies
+        self._capacity = capacity
+        self._lanes: tuple[deque[T], ...] = tuple(deque() for _ in policies)
+        self._turn = 0
+        self._open = True
+        self._changed = threading.Condition()
+
+    def put(self, lane: int, item: T) -> list[T]:
+        """Leave an item; what does not reach the consumer is given back.
+
+        Returns:
+            The items that this one overtook; the item itself when the inbox is closed; otherwise nothing.
+        """
+        waiting = self._lanes[lane]
+        with self._changed:
+            if self._policies[lane] == "every":
+                self._changed.wait_for(lambda: len(waiting) < self._capacity or not self._open)
+            if not self._open:
+                return [item]
+            overtaken = list(waiting) if self._policies[lane] == "latest" else []
+            if overtaken:
+                waiting.clear()
+            waiting.append(item)
+            self._changed.notify_all()
+            return overtaken
+
+    def get(self) -> T | None:
+        """Wait for the next item, lane after lane; None once the inbox is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(self._lanes) or not self._open)
+            for i in range(len(self._lanes)):
+                lane = (self._turn + i) % len(self._lanes)
+                if self._lanes[lane]:
+                    self._turn = lane + 1
+                    item = self._lanes[lane].popleft()
+                    self._changed.notify_all()
+                    return item
+            return None
+
+    def close(self) -> None:
+        """Take nothing more; what waits can still be taken."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+
+    def clear(self) -> list[T]:
+        """Give back all that waits."""
+        with self._changed:
+            left = [item for lane in self._lanes for item in lane]
+            for lane in self._lanes:
+                lane.clear()
+            self._changed.notify_all()
+            return left

@@ -1,0 +1,137 @@
+"""Serves the live page from a thread of the process that inspects."""
+
+import asyncio
+import socket
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from uflow_edge.runtime.errors import UsageError, require
+from uflow_edge.runtime.page.access import Access, Guard, checked_access
+from uflow_edge.runtime.page.editions import Editions
+from uflow_edge.runtime.page.routes import create_app
+from uflow_edge.runtime.page.state import LivePage
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_BACKLOG = 256
+_CLOSE_WITHIN_S = 2
+_LARGEST_ASK = 4096
+
+
+def guarded_app(page: LivePage, access: Access) -> Guard:
+    """The whole page as one ASGI application, for servers of one's own and for tests.
+
+    Raises:
+        MissingDependency: FastAPI is not installed.
+    """
+    return Guard(create_app(page, Editions(page)), access)
+
+
+def serve(
+    page: LivePage, *, host: str = "127.0.0.1", port: int = 8000, token: str | None = None, names: tuple[str, ...] = ()
+) -> "PageServer":
+    """Start serving; connections are accepted when this returns.
+
+    Args:
+        page: what to show. Closing it closes the server.
+        host: address to listen on.
+        port: 0 for any that is free.
+        token: that everyone has to give, necessary where other machines reach the host.
+        names: that browsers may call this machine by, besides its addresses and its own name.
+
+    Raises:
+        UsageError: a host beyond loopback without a token, a token that can be guessed, an address that is taken.
+        MissingDependency: FastAPI, uvicorn or websockets is not installed.
+    """
+    access = checked_access(host, token, names)
+    for module in ("fastapi", "uvicorn", "websockets"):
+        require(module, "serve")
+    listener = _listen(host, port)
+    server = PageServer(page, access, listener, host)
+    page.on_close(server.close)
+    return server
+
+
+class PageServer:
+    """A running server; a context manager that closes it.
+
+    Attributes:
+        url: where it is, without the token.
+        link: likewise, with the token, for the person who starts it: whoever opens it once stays signed in.
+    """
+
+    def __init__(self, page: LivePage, access: Access, listener: socket.socket, host: str) -> None:
+        self.url = f"http://{_shown(host)}:{listener.getsockname()[1]}/"
+        self.link = f"{self.url}?token={quote(access.token)}" if access.token else self.url
+        editions = Editions(page)
+        self._server = _server(Guard(create_app(page, editions), access), editions)
+        self._thread = threading.Thread(target=self._run, args=(listener,), name="live page", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End all streams and the thread; harmless when it is closed already."""
+        self._server.should_exit = True
+        self._thread.join(2 * _CLOSE_WITHIN_S)
+
+    def __enter__(self) -> "PageServer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, listener: socket.socket) -> None:
+        with listener:
+            asyncio.run(self._server.serve(sockets=[listener]))
+
+
+def _server(app: Guard, editions: Editions) -> "uvicorn.Server":
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Sends watchers home before it waits for them."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await editions.stop()
+            await super().shutdown(sockets)
+
+    return Server(
+        uvicorn.Config(
+            app,
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+            ws_max_size=_LARGEST_ASK,
+            ws_per_message_deflate=False,  # pictures are compressed already
+            timeout_graceful_shutdown=_CLOSE_WITHIN_S,
+        )
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket: whoever connects before the server's loop runs is served then."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise UsageError(
+            f"the live page cannot listen on {host}:{port} ({error}): is it free, and an address of this machine?"
+        ) from error
+    return listener
+
+
+def _shown(host: str) -> str:
+    """A host that can be opened: this machine's name where it listens on all addresses."""
+    if host in ("", "0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host

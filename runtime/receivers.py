@@ -1,0 +1,141 @@
+"""The receivers that a command line names, connected to a pipeline: files, brokers, metrics, the live page."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from uflow_edge.runtime.arguments import address
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.threshold import LiveThreshold
+from uflow_edge.runtime.triggers import SoftwareTrigger
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.pipeline import Feed, Pipeline
+    from uflow_edge.runtime.sinks import Sink
+    from uflow_edge.runtime.sinks.metrics import Metrics
+
+_MEGABYTE = 1_000_000
+
+
+def connect_receivers(
+    arguments: argparse.Namespace,
+    bundle: Bundle,
+    pipeline: "Pipeline",
+    feeds: "Sequence[Feed]",
+    stack: ExitStack,
+    report: Callable[[str], None],
+) -> None:
+    """Make every sink that is asked for, connect it, and have it closed by ``stack``.
+
+    Behind a camera a receiver that is down must not hold up the inspection, so results wait for it, up to a bound.
+    Behind files nothing may be lost, so a disk that is full ends the run.
+
+    Raises:
+        UsageError, BadInput, MissingDependency: a receiver that cannot be had.
+    """
+    from uflow_edge.runtime.sinks.buffered import BufferedSink
+
+    live = any(feed.source.live for feed in feeds) or bool(arguments.watch)
+
+    def connect(sink: "Sink", buffered: bool) -> None:
+        if buffered:
+            sink = BufferedSink(sink, pipeline.fail, report=report)
+        pipeline.connect(sink)
+        stack.callback(sink.close)
+
+    for sink in _files(arguments, bundle):
+        connect(sink, buffered=live)
+    if arguments.mqtt:
+        connect(_mqtt(arguments, bundle), buffered=True)
+    metrics = _metrics(arguments, pipeline)
+    if metrics is not None:
+        connect(metrics, buffered=False)
+        if arguments.metrics:
+            port = stack.enter_context(metrics.served(*address(arguments.metrics)))
+            report(f"metrics: http://{address(arguments.metrics)[0]}:{port}/metrics")
+    if arguments.serve:
+        _serve(arguments, bundle, pipeline, feeds, metrics, stack, report)
+
+
+def _files(arguments: argparse.Namespace, bundle: Bundle) -> "list[Sink]":
+    from uflow_edge.runtime.sinks.json_lines import open_json_lines
+    from uflow_edge.runtime.sinks.overlays import OverlayFolder
+
+    found: list[Sink] = []
+    if arguments.json:
+        size = arguments.json_size * _MEGABYTE
+        found.append(open_json_lines(arguments.json, max_bytes=size, files=arguments.json_files))
+    if arguments.save_dir:
+        folder = OverlayFolder(
+            arguments.save_dir,
+            bundle.manifest.channels,
+            anomalies_only=arguments.save == "anomalies",
+            picture_format=arguments.save_format,
+            quota=None if arguments.save_quota is None else arguments.save_quota * _MEGABYTE,
+        )
+        found.append(folder)
+    return found
+
+
+def _mqtt(arguments: argparse.Namespace, bundle: Bundle) -> "Sink":
+    from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
+
+    channels = bundle.manifest.channels if arguments.mqtt_pictures else None
+    return MqttSink(Broker.from_url(arguments.mqtt), prefix=arguments.mqtt_topic, picture_channels=channels)
+
+
+def _metrics(arguments: argparse.Namespace, pipeline: "Pipeline") -> "Metrics | None":
+    if not (arguments.metrics or arguments.serve):
+        return None
+    from uflow_edge.runtime.sinks.metrics import Metrics
+
+    try:
+        return Metrics(pipeline.tally)
+    except MissingDependency:
+        if arguments.metrics:
+            raise
+        return None  # the page can do without
+
+
+def _serve(
+    arguments: argparse.Namespace,
+    bundle: Bundle,
+    pipeline: "Pipeline",
+    feeds: "Sequence[Feed]",
+    metrics: "Metrics | None",
+    stack: ExitStack,
+    report: Callable[[str], None],
+) -> None:
+    from uflow_edge.runtime.page import Controls, LivePage, serve
+
+    threshold = LiveThreshold(pipeline.inspector, bundle)
+    triggers = [feed.trigger for feed in feeds if isinstance(feed.trigger, SoftwareTrigger)]
+
+    def fire() -> None:
+        for trigger in triggers:
+            trigger.fire()
+
+    controls = Controls(
+        tally=pipeline.tally,
+        threshold=threshold.value,
+        saved_threshold=threshold.saved,
+        set_threshold=threshold.set,
+        save_threshold=threshold.save,
+        fire_trigger=fire if triggers else None,
+        state=pipeline.states,
+        exposition=None if metrics is None else lambda: metrics.exposition()[0],
+    )
+    rests = arguments.trigger != "free" or not all(feed.source.live for feed in feeds)
+    page = LivePage(
+        bundle.manifest.channels,
+        controls,
+        cameras=[feed.source.name for feed in feeds],
+        silence_limit_s=None if rests else 10.0,
+    )
+    host, port = address(arguments.serve)
+    server = serve(page, host=host, port=port, token=arguments.token)
+    pipeline.connect(page)
+    stack.callback(page.close)
+    report(f"live page: {server.url}")

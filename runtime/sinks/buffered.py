@@ -1,0 +1,222 @@
+"""A thread, a bounded buffer and patience for any sink, so that a receiver that is down never stalls the inspection."""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from uflow_edge.runtime.errors import UflowEdgeError
+from uflow_edge.runtime.sinks import SelectiveSink, Sink
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.inspector import Inspection
+    from uflow_edge.runtime.sources import Frame
+
+_SECONDS_TO_CLOSE_THE_SINK = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How much a sink may owe, and how often it is reminded.
+
+    Attributes:
+        results: waiting at most; beyond, the oldest are dropped.
+        bytes: of arrays in waiting results at most, except that one result may always wait, however large.
+        first_delay: seconds between the first failure and the second attempt.
+        longest_delay: seconds; each delay is twice the one before, up to this.
+    """
+
+    results: int = 10_000
+    bytes: int = 128 << 20
+    first_delay: float = 0.1
+    longest_delay: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    frame: "Frame"
+    inspection: "Inspection"
+
+    @property
+    def nbytes(self) -> int:
+        inspection = self.inspection
+        maps = (inspection.verdict.mask, inspection.score, *inspection.energies, *inspection.exceedances)
+        return self.frame.image_bgr.nbytes + sum(one.nbytes for one in maps)
+
+
+class BufferedSink:
+    """Delivers to another sink, in order and from a thread of its own; a result that fails is tried again.
+
+    Everything put is in the end delivered or counted in `undelivered`; nothing else can happen to it. A receiver may
+    get a result twice where it failed after it had taken it.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        on_failure: Callable[[Exception], None],
+        *,
+        patience: Patience = Patience(),
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            sink: used, and closed, by this thread only.
+            on_failure: told, from this thread and once, of an error that trying again cannot mend: a UflowEdgeError, or
+                an exception that is a mistake in the program. It must not call `close`. Later results are counted as
+                undelivered.
+            patience: bounds and delays.
+            report: told in a sentence, from this thread, when the receiver goes down and when it is back.
+        """
+        self.name: Final = sink.name
+        self._sink = sink
+        self._needed = sink.needed if isinstance(sink, SelectiveSink) else _everything
+        self._on_failure = on_failure
+        self._report = report
+        self._patience = patience
+        self._changed = threading.Condition()  # guards the five below
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._in_hand = 0
+        self._undelivered = 0
+        self._failure: Exception | None = None
+        self._closing = threading.Event()
+        self._abandoned = threading.Event()
+        self._down = False
+        self._thread = threading.Thread(target=self._run, name=f"sink {self.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def undelivered(self) -> int:
+        """Results lost so far."""
+        with self._changed:
+            return self._undelivered
+
+    @property
+    def waiting(self) -> int:
+        """Results not yet delivered."""
+        with self._changed:
+            return len(self._waiting) + self._in_hand
+
+    @property
+    def failure(self) -> Exception | None:
+        """The error that ended delivery for good, if one did."""
+        with self._changed:
+            return self._failure
+
+    def put(self, frame: "Frame", inspection: "Inspection") -> None:
+        """Take a result for delivery. Never blocks and never raises; a full buffer drops its oldest result."""
+        needed = self._needed(frame, inspection)
+        if needed is None:
+            return
+        result = _Waiting(*needed)
+        with self._changed:
+            if self._closing.is_set() or self._failure is not None:
+                self._undelivered += 1
+                return
+            self._waiting.append(result)
+            self._waiting_bytes += result.nbytes
+            while self._over_the_bound():
+                self._take_oldest()
+                self._undelivered += 1
+            self._changed.notify()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Deliver what waits, for as long as `timeout` seconds, then close the sink; what is left is undelivered.
+
+        A sink that hangs is left behind: its thread does not keep the process alive.
+        """
+        with self._changed:
+            self._closing.set()
+            self._changed.notify()
+        self._thread.join(timeout)
+        self._abandoned.set()
+        self._thread.join(_SECONDS_TO_CLOSE_THE_SINK)
+        self._discard()
+
+    def _run(self) -> None:
+        try:
+            while (result := self._next()) is not None and self._deliver(result):
+                with self._changed:
+                    self._in_hand = 0
+        except Exception as error:  # whatever it is, it must not end this thread silently
+            self._fail(error)
+        finally:
+            self._discard()
+            self._close_sink()
+
+    def _next(self) -> _Waiting | None:
+        """Wait for the next result; None when there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
+            if not self._waiting or self._abandoned.is_set():
+                return None
+            self._in_hand = 1
+            return self._take_oldest()
+
+    def _deliver(self, result: _Waiting) -> bool:
+        """Try until it works; False when told to give up."""
+        delay = self._patience.first_delay
+        while True:
+            try:
+                self._sink.put(result.frame, result.inspection)
+            except UflowEdgeError:
+                raise
+            except OSError as error:
+                self._note_down(error)
+            else:
+                self._note_up()
+                return True
+            if self._closing.is_set():
+                if self._abandoned.wait(delay):
+                    return False
+            elif self._closing.wait(delay):
+                delay = self._patience.first_delay  # little time is left: do not spend it waiting
+                continue
+            delay = min(2 * delay, self._patience.longest_delay)
+
+    def _over_the_bound(self) -> bool:
+        too_many = len(self._waiting) > self._patience.results
+        return too_many or (self._waiting_bytes > self._patience.bytes and len(self._waiting) > 1)
+
+    def _take_oldest(self) -> _Waiting:
+        oldest = self._waiting.popleft()
+        self._waiting_bytes -= oldest.nbytes
+        return oldest
+
+    def _discard(self) -> None:
+        """Count what will not be delivered any more. Does nothing the second time."""
+        with self._changed:
+            self._undelivered += len(self._waiting) + self._in_hand
+            self._waiting.clear()
+            self._waiting_bytes = self._in_hand = 0
+
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            self._failure = error
+        self._discard()
+        self._on_failure(error)
+
+    def _close_sink(self) -> None:
+        try:
+            self._sink.close()
+        except OSError as error:
+            self._report(f"{self.name} could not be closed properly ({error})")
+
+    def _note_down(self, error: OSError) -> None:
+        if not self._down:
+            self._report(
+                f"{self.name} is down ({error}); results wait, and the oldest are dropped when there are too many"
+            )
+        self._down = True
+
+    def _note_up(self) -> None:
+        if self._down:
+            self._report(f"{self.name} is back")
+        self._down = False
+
+
+def _everything(frame: "Frame", inspection: "Inspection") -> "tuple[Frame, Inspection]":
+    return frame, inspection

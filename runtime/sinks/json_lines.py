@@ -1,0 +1,188 @@
+"""Verdicts as lines of JSON (jsonlines.org): a log that only ever grows by whole lines and never fills the disk."""
+
+import errno
+import json
+import mmap
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, UsageError
+from uflow_edge.runtime.sinks import Sink, verdict_only
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.inspector import Inspection
+    from uflow_edge.runtime.sources import Frame
+    from uflow_edge.runtime.verdict import Verdict
+
+STANDARD_OUTPUT = "-"
+
+
+class ReaderLeft(UflowEdgeError, BrokenPipeError):
+    """Whoever read our standard output has left, as ``head`` does: no fault of ours, and no reason to go on."""
+
+    exit_code = ExitCode.OK
+
+
+def json_line(verdict: "Verdict") -> bytes:
+    """The verdict as one line of UTF-8, newline included."""
+    return json.dumps(verdict.as_json()).encode() + b"\n"
+
+
+def open_json_lines(target: str, *, max_bytes: int = 100 << 20, files: int = 10) -> Sink:
+    """The sink that ``--json`` names: ``-`` is standard output, anything else a `JsonLines` file.
+
+    Raises:
+        BadInput, UsageError: see `JsonLines`.
+    """
+    if target == STANDARD_OUTPUT:
+        return JsonLinesToStandardOutput()
+    return JsonLines(Path(target), max_bytes=max_bytes, files=files)
+
+
+class _VerdictSink:
+    """What both have in common."""
+
+    def needed(self, frame: "Frame", inspection: "Inspection") -> "tuple[Frame, Inspection]":
+        """The verdict and its mask."""
+        return verdict_only(frame, inspection, mask=True)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class JsonLines(_VerdictSink):
+    """Appends a line a verdict to a file; a full file becomes ``<name>.1``, that one ``<name>.2``, and so on.
+
+    A line goes to the file in one write, and one that the disk has no room for is taken back: readers beside us and
+    whoever comes after a SIGKILL find whole lines. (The kernel itself can cut a line longer than a page short when the
+    process is killed inside the write; opening the file again mends that, like the traces of a power cut.)
+
+    The file is opened for each line, a matter of 20 µs: it may be renamed or deleted by others at any time.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = 100 << 20, files: int = 10) -> None:
+        """Make the folder, and mend what a crash left.
+
+        Args:
+            path: the file to append to; made when absent.
+            max_bytes: size of a file; only a single line that is longer by itself makes a larger one.
+            files: kept at most, the one being written included; the oldest is deleted for a new one.
+
+        Raises:
+            BadInput: the file cannot be written, or is not a log of verdicts.
+            UsageError: a bound below 1.
+        """
+        if max_bytes < 1 or files < 1:
+            raise UsageError(f"{path}: a log needs at least 1 byte and 1 file, not {max_bytes} and {files}")
+        self.name: Final = str(path)
+        self._path = path
+        self._max_bytes = max_bytes
+        self._files = files
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab"):
+                pass
+            mend(path)
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be written ({error})") from error
+        self._whole = True
+
+    def put(self, frame: "Frame", inspection: "Inspection") -> None:
+        """Append one line.
+
+        Raises:
+            OSError: it cannot be written now; nothing of it is in the file.
+        """
+        line = json_line(inspection.verdict)
+        if not self._whole:
+            mend(self._path)
+        self._whole = False
+        size = _size(self._path)
+        if size and size + len(line) > self._max_bytes:
+            self._rotate()
+        _append(self._path, line)
+        self._whole = True
+
+    def _rotate(self) -> None:
+        """Free the file's name. A run that is killed in here leaves a gap in the numbers, which the next one fills."""
+        last = self._files - 1
+        if last == 0:
+            self._path.unlink()
+            return
+        free = next((number for number in range(1, last) if not self._old(number).exists()), last)
+        for number in range(free, 1, -1):
+            self._old(number - 1).replace(self._old(number))
+        self._path.replace(self._old(1))
+        surplus = self._files
+        while self._old(surplus).exists():  # from a time when more files were kept
+            self._old(surplus).unlink()
+            surplus += 1
+
+    def _old(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+
+class JsonLinesToStandardOutput(_VerdictSink):
+    """Writes a line a verdict to standard output."""
+
+    name: Final = "standard output"
+
+    def put(self, frame: "Frame", inspection: "Inspection") -> None:
+        """Write one line, at once.
+
+        Raises:
+            ReaderLeft: nobody reads any more.
+        """
+        try:
+            sys.stdout.buffer.write(json_line(inspection.verdict))
+            sys.stdout.buffer.flush()
+        except BrokenPipeError as error:
+            raise ReaderLeft("nobody reads standard output any more") from error
+
+
+def mend(path: Path) -> None:
+    """Complete or cut off a half line that a crash left at the end of a log; does nothing to a whole one.
+
+    Raises:
+        BadInput: the half line is not one of ours, so the file is something else and stays as it is.
+        OSError: the file cannot be read or written.
+    """
+    if _size(path) == 0:
+        return
+    with path.open("r+b") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            end = content.rfind(b"\n") + 1
+            half = content[end:]
+        if not half:
+            return
+        if half[:1] not in (b"{", b"\0"):  # a power cut can leave zeros
+            raise BadInput(f"{path}: not a log of verdicts, for it ends in {half[:20]!r}; name another file")
+        if _is_json(half):
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")
+        else:
+            file.truncate(end)
+
+
+def _append(path: Path, line: bytes) -> None:
+    with path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        written = file.write(line)
+        if written < len(line):
+            file.truncate(before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _size(path: Path) -> int:
+    """Bytes in a file; 0 for one that is absent or is a device or a pipe."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,6 @@
+"""Where frames come from: cameras, video files, image files and folders. Importing this loads nothing heavy."""
+
+from uflow_edge.runtime.sources.addresses import CameraOptions, parse_camera
+from uflow_edge.runtime.sources.source import Frame, Source, SourceLost
+
+__all__ = ["CameraOptions", "Frame", "Source", "SourceLost", "parse_camera"]

@@ -1,0 +1,182 @@
+"""Image files and folders of them: once, or watched for new ones."""
+
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.images import IMAGE_SUFFIXES, find_images, read_image
+from uflow_edge.runtime.sources.source import Frame, SourceLost
+
+_PATIENCE: Final = 5  # polls that an unreadable file may still take to become readable
+
+_Stamp: TypeAlias = tuple[int, int]
+"""Time of modification in nanoseconds, size in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image file and the name, relative to the folder it was found in, for what is made from it."""
+
+    path: Path
+    name: Path
+
+
+def image_files(paths: Sequence[Path]) -> list[ImageFile]:
+    """List image files, those in folders recursively.
+
+    Raises:
+        BadInput: a path that does not exist, or a folder without images.
+    """
+    files = []
+    for given in paths:
+        for path in find_images([given]):
+            name = path.relative_to(given) if given.is_dir() else Path(path.name)
+            files.append(ImageFile(path, name.with_suffix("")))
+    return files
+
+
+class ImageFiles:
+    """Image files one by one; what cannot be read is reported and skipped, and keeps its number."""
+
+    live: Final = False
+
+    def __init__(self, files: Sequence[ImageFile], on_unreadable: Callable[[BadInput], None]) -> None:
+        self._files = files
+        self._on_unreadable = on_unreadable
+
+    @property
+    def name(self) -> str:
+        """The file, or how many there are."""
+        return str(self._files[0].path) if len(self._files) == 1 else f"{len(self._files)} images"
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
+        """All images, in order, stamped when they were read."""
+        for index, file in enumerate(self._files, first):
+            if stop.is_set():
+                return
+            try:
+                image = read_image(file.path)
+            except BadInput as error:
+                self._on_unreadable(error)
+                continue
+            yield Frame(image, index, str(file.path), file.name, time.time())
+
+
+class WatchedFolder:
+    """A folder into which another program writes images; each is delivered once, when it is complete.
+
+    An image counts as complete when it did not change from one look at the folder to the next, and can be decoded. It
+    is stamped with its time of modification. An image that is written again is delivered again. Files whose name
+    begins with a full stop are left alone: programs write to such names before they rename.
+    """
+
+    live: Final = False  # it never ends by itself, but no image may be dropped
+
+    def __init__(
+        self,
+        folder: Path,
+        on_unreadable: Callable[[BadInput], None],
+        *,
+        interval_s: float = 0.5,
+        skip_existing: bool = False,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            folder: searched to the bottom.
+            on_unreadable: told of files that stay as they are and still cannot be decoded.
+            interval_s: seconds between two looks at the folder.
+            skip_existing: leave out what is there at the first look.
+        """
+        self._folder = folder
+        self._on_unreadable = on_unreadable
+        self._interval_s = interval_s
+        self._skip_existing = skip_existing
+        self._began = False
+        self._done: dict[Path, _Stamp] = {}
+        self._waiting: dict[Path, tuple[_Stamp, int]] = {}
+
+    @property
+    def name(self) -> str:
+        """The folder as it was given."""
+        return str(self._folder)
+
+    def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
+        """Images until ``stop``, the oldest first.
+
+        Raises:
+            BadInput: no such folder.
+            SourceLost: the folder has vanished; when it returns, what was delivered is not delivered again.
+        """
+        if not self._began and not self._folder.is_dir():
+            raise BadInput(f"{self._folder}: no such folder")
+        if self._skip_existing and not self._began:
+            self._done = self._look()
+        self._began, index = True, first
+        while True:
+            for path, stamp in self._settled(self._look()):
+                if stop.is_set():
+                    return
+                try:
+                    image = read_image(path)
+                except BadInput as error:
+                    index += self._give_up(path, error)
+                    continue
+                self._finish(path)
+                name = path.relative_to(self._folder).with_suffix("")
+                yield Frame(image, index, str(path), name, stamp[0] / 1e9)
+                index += 1
+            if stop.wait(self._interval_s):
+                return
+
+    def _look(self) -> dict[Path, _Stamp]:
+        if not self._folder.is_dir():
+            raise SourceLost(f"{self._folder}: this folder has vanished")
+        found = {}
+        for path in self._folder.rglob("*"):
+            if path.suffix.lower() in IMAGE_SUFFIXES and not self._is_hidden(path):
+                try:
+                    status = path.stat()
+                except FileNotFoundError:  # renamed or deleted since it was listed
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    found[path] = (status.st_mtime_ns, status.st_size)
+        return found
+
+    def _is_hidden(self, path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(self._folder).parts)
+
+    def _settled(self, found: dict[Path, _Stamp]) -> list[tuple[Path, _Stamp]]:
+        """Files that did not change since the last look, the oldest first; those that have vanished are forgotten."""
+        self._done = {path: stamp for path, stamp in self._done.items() if path in found}
+        before, self._waiting = self._waiting, {}
+        settled = []
+        for path, stamp in found.items():
+            if self._done.get(path) == stamp:
+                continue
+            last_stamp, looks = before.get(path, (stamp, -1))
+            looks = looks + 1 if last_stamp == stamp else 0
+            self._waiting[path] = (stamp, looks)
+            if looks:
+                settled.append((path, stamp))
+        return sorted(settled, key=lambda file: (file[1][0], file[0]))
+
+    def _finish(self, path: Path) -> None:
+        self._done[path], _ = self._waiting.pop(path)
+
+    def _give_up(self, path: Path, error: BadInput) -> int:
+        """Report a file that had its time, and say how many numbers it takes: none while it may still be written."""
+        _, looks = self._waiting[path]
+        if looks <= _PATIENCE:
+            return 0
+        self._finish(path)
+        self._on_unreadable(error)
+        return 1

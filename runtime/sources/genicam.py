@@ -1,0 +1,224 @@
+"""Industrial cameras (GigE Vision, USB3 Vision, CoaXPress) through GenICam and harvesters: extra ``genicam``.
+
+The camera's maker delivers the driver, a GenTL producer (``*.cti``), and the standard's variable
+GENICAM_GENTL64_PATH names the folders of all producers. Features are named as in the Standard Features Naming
+Convention (SFNC), pixel formats as in the Pixel Format Naming Convention (PFNC).
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from uflow_edge.runtime.errors import MissingDependency, UsageError, require
+from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.sources.addresses import CameraOptions
+from uflow_edge.runtime.sources.camera import Device
+from uflow_edge.runtime.sources.clocks import DeviceClock
+
+_EXTRA: Final = "genicam"
+_PRODUCERS: Final = "GENICAM_GENTL64_PATH"
+_WAIT_S: Final = 0.25
+
+_CHANNELS_AND_CONVERSION: Final[dict[str, tuple[int, int | None]]] = {
+    "Mono8": (1, cv2.COLOR_GRAY2BGR),
+    "BGR8": (3, None),
+    "RGB8": (3, cv2.COLOR_RGB2BGR),
+    "BGRa8": (4, cv2.COLOR_BGRA2BGR),
+    "RGBa8": (4, cv2.COLOR_RGBA2BGR),
+    "BayerRG8": (1, cv2.COLOR_BayerRGGB2BGR),
+    "BayerGR8": (1, cv2.COLOR_BayerGRBG2BGR),
+    "BayerGB8": (1, cv2.COLOR_BayerGBRG2BGR),
+    "BayerBG8": (1, cv2.COLOR_BayerBGGR2BGR),
+    "YUV422_8": (2, cv2.COLOR_YUV2BGR_YUYV),
+    "YCbCr422_8": (2, cv2.COLOR_YUV2BGR_YUYV),
+    "YUV422_8_UYVY": (2, cv2.COLOR_YUV2BGR_UYVY),
+}
+
+
+def require_harvesters() -> ModuleType:
+    """The module ``harvesters.core``.
+
+    Raises:
+        MissingDependency: the extra is not installed.
+    """
+    return require("harvesters.core", _EXTRA)
+
+
+def producer_files() -> list[Path]:
+    """All GenTL producers on this machine.
+
+    Raises:
+        MissingDependency: there is none.
+    """
+    folders = [Path(folder) for folder in os.environ.get(_PRODUCERS, "").split(os.pathsep) if folder]
+    files = [file for folder in folders for file in sorted(folder.glob("*.cti"))]
+    if not files:
+        raise MissingDependency(
+            f"no GenTL producer found: install the camera maker's software; {_PRODUCERS} must name its folder of *.cti "
+            f"files, and is {os.environ.get(_PRODUCERS) or 'not set'}"
+        )
+    return files
+
+
+def open_genicam(name: str, serial: str, options: CameraOptions, report: Callable[[str], None]) -> Device:
+    """Open a camera by serial number, or the first one found, and set what the options ask for.
+
+    Raises:
+        MissingDependency: no such camera, it is in use, or no producer is installed.
+    """
+    harvester = require_harvesters().Harvester()
+    try:
+        for file in producer_files():
+            harvester.add_file(str(file))
+        harvester.update()
+        acquirer = _acquirer(harvester, name, serial)
+        _configure(acquirer, name, options, report)
+        return GenicamDevice(harvester, acquirer, name)
+    except BaseException:
+        harvester.reset()
+        raise
+
+
+class GenicamDevice:
+    """A camera that is acquiring."""
+
+    def __init__(self, harvester: Any, acquirer: Any, name: str) -> None:
+        self._harvester, self._acquirer, self._name = harvester, acquirer, name
+        self._lost, self._clock = _errors(), DeviceClock()
+        self._unstamped: tuple[type[Exception], ...] = (*self._lost, AttributeError, TypeError)
+        acquirer.start()
+
+    def read(self) -> tuple[Image, float] | None:
+        """The next complete frame; None when the device is gone.
+
+        Raises:
+            TimeoutError: no complete frame for a while.
+            UsageError: a pixel format that is not known here.
+        """
+        try:
+            buffer = self._acquirer.try_fetch(timeout=_WAIT_S)
+            if buffer is None:
+                raise TimeoutError
+            with buffer:
+                return self._image(buffer), self._clock.captured(self._stamp_s(buffer), time.time())
+        except self._lost:
+            return None
+
+    def release(self) -> None:
+        """Stop the camera and give it back."""
+        for give_back in (self._acquirer.destroy, self._harvester.reset):
+            with suppress(*self._lost):  # a camera that was pulled out cannot be told to stop
+                give_back()
+
+    def _image(self, buffer: Any) -> Image:
+        component = buffer.payload.components[0]
+        try:
+            return to_bgr(component.data, (component.height, component.width), component.data_format)
+        except UsageError as error:
+            raise UsageError(f"{self._name}: {error}") from error
+
+    def _stamp_s(self, buffer: Any) -> float:
+        try:
+            return float(buffer.timestamp_ns) / 1e9
+        except self._unstamped:  # a producer before GenTL 1.5
+            return float("nan")
+
+
+def to_bgr(data: np.ndarray, size: tuple[int, int], pixel_format: str) -> Image:
+    """A picture of its own from a buffer that the driver will fill again.
+
+    Args:
+        data: uint8, all bytes of the picture, rows perhaps padded.
+        size: (height, width).
+        pixel_format: by PFNC.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+
+    Raises:
+        UsageError: a format that is not known here.
+    """
+    if pixel_format not in _CHANNELS_AND_CONVERSION:
+        known = ", ".join(_CHANNELS_AND_CONVERSION)
+        raise UsageError(f"pixel format {pixel_format} is not supported; set the camera to one of {known}")
+    channels, conversion = _CHANNELS_AND_CONVERSION[pixel_format]
+    height, width = size
+    rows = data[: data.size // height * height].reshape(height, -1)
+    picture = np.ascontiguousarray(rows[:, : width * channels].reshape(height, width, channels))
+    return picture.copy() if conversion is None else np.asarray(cv2.cvtColor(picture, conversion), np.uint8)
+
+
+def _acquirer(harvester: Any, name: str, serial: str) -> Any:
+    serials = [str(info.property_dict.get("serial_number")) for info in harvester.device_info_list]
+    if not serials or (serial and serial not in serials):
+        raise MissingDependency(
+            f"{name} cannot be opened: is it connected, and free, and may you read it? "
+            f"Found: {', '.join(serials) or 'none'}"
+        )
+    try:
+        with _signals_kept():
+            return harvester.create(serials.index(serial) if serial else 0)
+    except _errors() as error:
+        raise MissingDependency(f"{name} cannot be opened ({error}): is it free, and may you read it?") from error
+
+
+def _configure(acquirer: Any, name: str, options: CameraOptions, report: Callable[[str], None]) -> None:
+    features = acquirer.remote_device.node_map
+    asked = {
+        "PixelFormat": options.pixel_format,
+        "Width": options.width,
+        "Height": options.height,
+        "ExposureTime": options.exposure_us,
+        "Gain": options.gain,
+        "AcquisitionFrameRate": options.fps,
+    }
+    needed: dict[str, tuple[str, object]] = {
+        "ExposureTime": ("ExposureAuto", "Off"),
+        "Gain": ("GainAuto", "Off"),
+        "AcquisitionFrameRate": ("AcquisitionFrameRateEnable", True),
+    }
+    refused: tuple[type[Exception], ...] = (*_errors(), AttributeError, TypeError, ValueError)
+    for feature, value in asked.items():
+        if value is None:
+            continue
+        if feature in needed:
+            switch, position = needed[feature]
+            with suppress(*refused):  # cameras without the switch need none
+                getattr(features, switch).value = position
+        try:
+            getattr(features, feature).value = value
+        except refused as error:
+            why = "it has no such feature" if isinstance(error, AttributeError) else str(error).strip()
+            report(f"{name} did not take {feature} {value}: {why}")
+    with suppress(*refused):  # the camera's thread empties the queue anyway
+        acquirer.data_streams[0].node_map.StreamBufferHandlingMode.value = "NewestOnly"
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """The bases of what the two halves of GenICam raise; harvesters cannot be imported without them."""
+    return (
+        require("genicam.gentl", _EXTRA).GenericException,
+        require("genicam.genapi", _EXTRA).GenericException,
+    )
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """harvesters takes SIGINT for itself when it runs in the main thread; Ctrl-C must stay ours."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

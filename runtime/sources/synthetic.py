@@ -1,0 +1,93 @@
+"""A camera without hardware, for tests, benchmarks and trying out: a moving texture, now and then with a scratch."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import cv2
+import numpy as np
+
+from uflow_edge.runtime.errors import UsageError
+from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.sources.source import Frame, numbered
+
+_LARGEST: Final = 1 << 14
+_SPEED: Final = 7  # pixels a frame
+
+
+class SyntheticCamera:
+    """A belt of grained material that moves past; frame ``i`` depends on the size, the seed and ``i`` alone."""
+
+    live: Final = True
+
+    def __init__(
+        self,
+        width: int = 640,
+        height: int = 480,
+        fps: float = 30.0,
+        *,
+        seed: int = 0,
+        defect_rate: float = 0.02,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Draw the belt.
+
+        Args:
+            width, height: in pixels.
+            fps: frames a second; 0 delivers them as fast as they are taken.
+            seed: of the texture and of the defects.
+            defect_rate: the share of frames that show a scratch.
+            clock: seconds since the epoch.
+
+        Raises:
+            UsageError: no picture can have this size.
+        """
+        if not (1 <= width <= _LARGEST and 1 <= height <= _LARGEST):
+            raise UsageError(f"synthetic camera: expected 1 to {_LARGEST} pixels a side, got {width}x{height}")
+        self.name: Final = f"synthetic {width}x{height}@{fps:g}"
+        self._period = 1 / fps if fps else 0.0
+        self._seed, self._defect_rate, self._clock = seed, defect_rate, clock
+        self._belt = _belt(width, height, np.random.default_rng(seed))
+
+    def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
+        """Frames until ``stop``, each at its time; whoever takes them late delays those that follow."""
+        index, due = first, self._clock()
+        while not stop.wait(max(due - self._clock(), 0.0)):
+            yield Frame(self.picture(index), index, self.name, numbered(index), self._clock())
+            index += 1
+            due = max(due, self._clock() - self._period) + self._period
+
+    def defective(self, index: int) -> bool:
+        """Whether a frame shows a scratch."""
+        return bool(self._random(index).random() < self._defect_rate)
+
+    def picture(self, index: int) -> Image:
+        """What frame ``index`` shows, (H, W, 3) uint8, BGR."""
+        height = self._belt.shape[0] // 2
+        top = index * _SPEED % height
+        picture = self._belt[top : top + height].copy()
+        if self.defective(index):
+            _scratch(picture, self._random(index))
+        return picture
+
+    def _random(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, index])
+
+
+def _belt(width: int, height: int, random: np.random.Generator) -> Image:
+    """(2H, W, 3) uint8: grain twice below itself, so that any H rows of it are a picture and the belt is endless."""
+    noise = random.standard_normal((height, width)).astype(np.float32)
+    coarse = cv2.GaussianBlur(noise, (0, 0), 3.0, borderType=cv2.BORDER_REFLECT_101 if min(height, width) > 1 else 0)
+    grain = 128 + 20 * noise + 200 * np.asarray(coarse)
+    picture = np.clip(grain, 0, 255).astype(np.uint8)
+    return np.repeat(np.concatenate([picture, picture])[:, :, np.newaxis], 3, axis=2)
+
+
+def _scratch(picture: Image, random: np.random.Generator) -> None:
+    height, width, _ = picture.shape
+    random.random()  # the one that decided on a scratch
+    x, y = int(random.integers(width)), int(random.integers(height))
+    length, angle = max(height, width) / 8, random.uniform(0, np.pi)
+    end = (round(x + length * np.cos(angle)), round(y + length * np.sin(angle)))
+    cv2.line(picture, (x, y), end, (15, 15, 15), max(min(height, width) // 100, 1), cv2.LINE_AA)

@@ -1,0 +1,50 @@
+"""A video file, every frame of it, in order."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.sources.opencv_capture import as_bgr
+from uflow_edge.runtime.sources.source import Frame, numbered
+
+
+class VideoFile:
+    """Frames stamped as if the video were played from the moment of opening: that moment plus the place in the file."""
+
+    live: Final = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        """The path as it was given."""
+        return str(self._path)
+
+    def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
+        """Frames from the file's beginning, numbered from ``first``.
+
+        Raises:
+            BadInput: missing, or not a video that OpenCV can decode.
+        """
+        if not self._path.is_file():
+            raise BadInput(f"{self._path}: no such video file")
+        capture, started, index = cv2.VideoCapture(self.name), time.time(), first
+        try:
+            while not stop.is_set():
+                there, image = capture.read()
+                if not there:
+                    break
+                captured = started + capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+                yield Frame(as_bgr(np.asarray(image)), index, self.name, numbered(index), captured)
+                index += 1
+            if index == first and not stop.is_set():
+                raise BadInput(f"{self._path}: OpenCV finds no video in this file")
+        finally:
+            capture.release()

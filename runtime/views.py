@@ -1,0 +1,128 @@
+"""Which parts of a frame the model sees: all of it, regions of interest, or tiles where it is larger than the input.
+
+Each part is resized to the model's input and scored on its own. The maps are then laid next to each other again, the
+larger value where parts overlap, so that whoever reads an inspection sees one map, however many parts there were.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from uflow_edge.runtime.bundle import Fit
+from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.numeric import FloatMap, Size
+from uflow_edge.runtime.preprocess import Box, inspected_box
+
+DEFAULT_OVERLAP = 0.25
+MOST_PARTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    """Choices of what is inspected.
+
+    Attributes:
+        regions: of interest, in pixels of the frame; none: all of it.
+        tile: side in pixels of the frame of the squares that a region is cut into; None: not cut.
+        overlap: of neighbouring tiles, at least, as a fraction of their side: a defect is whole in one of them.
+
+    Raises:
+        UsageError: on construction, for an empty region or an overlap outside [0, 1).
+    """
+
+    regions: tuple[Box, ...] = ()
+    tile: int | None = None
+    overlap: float = DEFAULT_OVERLAP
+
+    def __post_init__(self) -> None:
+        for left, top, right, bottom in self.regions:
+            if not (0 <= left < right and 0 <= top < bottom):
+                raise UsageError(f"region of interest {left},{top},{right - left},{bottom - top}: it is empty")
+        if not 0 <= self.overlap < 1:
+            raise UsageError(f"overlap {self.overlap}: expected a fraction, 0 or more and below 1")
+        if self.tile is not None and self.tile < 1:
+            raise UsageError(f"tile {self.tile}: expected a number of pixels")
+
+    def boxes(self, size: Size, fit: Fit) -> tuple[Box, ...]:
+        """The parts of a frame of this size.
+
+        Raises:
+            BadInput: a region reaches beyond the frame, or there are more than `MOST_PARTS` parts.
+        """
+        height, width = size
+        found: list[Box] = []
+        for region in self.regions or ((0, 0, width, height),):
+            left, top, right, bottom = region
+            if right > width or bottom > height:
+                raise BadInput(
+                    f"region of interest {left},{top},{right - left},{bottom - top} reaches beyond the frame of "
+                    f"{width} x {height} pixels"
+                )
+            if self.tile is None:
+                x, y, x_end, y_end = inspected_box((bottom - top, right - left), fit)
+                found.append((left + x, top + y, left + x_end, top + y_end))
+            else:
+                across, down = (_spans(extent, self.tile, self.overlap) for extent in (right - left, bottom - top))
+                found += [(left + x, top + y, left + x_end, top + y_end) for y, y_end in down for x, x_end in across]
+        if len(found) > MOST_PARTS:
+            raise BadInput(f"tile {self.tile} cuts the frame into {len(found)} parts, more than {MOST_PARTS}")
+        return tuple(found)
+
+
+def parse_region(text: str) -> Box:
+    """Read ``X,Y,WIDTH,HEIGHT``.
+
+    Raises:
+        UsageError: anything else.
+    """
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"region of interest {text!r}: expected X,Y,WIDTH,HEIGHT in pixels") from error
+    return x, y, x + width, y + height
+
+
+def _spans(extent: int, tile: int, overlap: float) -> list[tuple[int, int]]:
+    """Evenly spread spans of at most ``tile`` that cover ``extent``."""
+    if extent <= tile:
+        return [(0, extent)]
+    count = math.ceil((extent - tile) / max(tile * (1 - overlap), 1)) + 1
+    starts = [round(i * (extent - tile) / (count - 1)) for i in range(count)]
+    return [(start, start + tile) for start in starts]
+
+
+def stitch(maps: Sequence[FloatMap], boxes: Sequence[Box], outside: float) -> tuple[FloatMap, Box]:
+    """Lay maps of parts of a frame next to each other, the larger value where they overlap.
+
+    Args:
+        maps: (h, w) float32, one a box, all of one shape.
+        boxes: the parts.
+        outside: value where no part is.
+
+    Returns:
+        One map, as fine as the finest of them, and the box it covers. A single map is returned as it is.
+    """
+    if len(maps) == 1:
+        return maps[0], boxes[0]
+    whole = hull(boxes)
+    height, width = maps[0].shape
+    down = min(bottom - top for _, top, _, bottom in boxes) / height
+    across = min(right - left for left, _, right, _ in boxes) / width
+    canvas_size = (max(round((whole[3] - whole[1]) / down), 1), max(round((whole[2] - whole[0]) / across), 1))
+    canvas = np.full(canvas_size, outside, np.float32)
+    for one, (left, top, right, bottom) in zip(maps, boxes, strict=True):
+        y, y_end = (min(round((edge - whole[1]) / down), canvas_size[0]) for edge in (top, bottom))
+        x, x_end = (min(round((edge - whole[0]) / across), canvas_size[1]) for edge in (left, right))
+        target = canvas[y:y_end, x:x_end]
+        if target.size:
+            np.maximum(target, cv2.resize(one, target.shape[::-1], interpolation=cv2.INTER_LINEAR), out=target)
+    return canvas, whole
+
+
+def hull(boxes: Sequence[Box]) -> Box:
+    """The smallest box around all of them."""
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return min(lefts), min(tops), max(rights), max(bottoms)

@@ -1,0 +1,332 @@
+"""Engines on this machine's CPU for real, providers of a GPU as far as they go without one, and the choice of one."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uflow_edge.runtime.bundle import BatchRange, Bundle
+from uflow_edge.runtime.engines import Engine, EngineFailed, LatentStatistics
+from uflow_edge.runtime.engines.batches import run_in_batches
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine, session_options
+from uflow_edge.runtime.engines.onnx_runtime_gpu import DeviceBinding, OnnxRuntimeGpuEngine
+from uflow_edge.runtime.engines.openvino import OpenVinoEngine
+from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
+from uflow_edge.runtime.errors import BadInput, ExitCode, MissingDependency, UsageError
+from uflow_edge.runtime.numeric import Image
+
+RealSession = onnxruntime.InferenceSession
+
+
+@pytest.fixture(scope="module")
+def bundle(exported: Path) -> Bundle:
+    return Bundle.load(exported)
+
+
+@pytest.fixture
+def images(bundle: Bundle) -> Image:
+    side = bundle.manifest.input_size
+    return np.random.default_rng(5).integers(0, 256, (3, side, side, 3), np.uint8)
+
+
+def assert_same(found: LatentStatistics, expected: LatentStatistics, tolerance: float = 1e-3) -> None:
+    for a, b in zip(found.energies, expected.energies, strict=True):
+        assert (a.shape, a.dtype) == (b.shape, np.float32)
+        np.testing.assert_allclose(a, b, rtol=tolerance)
+    for a, b in zip(found.exceedances, expected.exceedances, strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a - b).mean() <= 10 * tolerance  # a count flips where a latent lies on the quantile
+
+
+def on_cpu(bundle: Bundle) -> OnnxRuntimeEngine:
+    variant = bundle.manifest.variants[0]
+    return OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("fp16", 2e-2)])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_engines_of_the_cpu_agree(bundle, images, backend, precision, tolerance) -> None:
+    with closing(on_cpu(bundle)) as reference, closing(open_engine(bundle, backend, precision)) as engine:
+        assert engine.name.endswith(f", CPU, {precision}")
+        assert_same(engine.run(images), reference.run(images), tolerance)
+
+
+def test_what_a_run_gave_is_not_changed_by_the_next(bundle, images) -> None:
+    for make in (on_cpu, lambda bundle: open_engine(bundle, "openvino")):
+        with closing(make(bundle)) as engine:
+            first = engine.run(images[:1])
+            kept = [energy.copy() for energy in first.energies]
+            engine.run(images[1:2])
+            assert all((a == b).all() for a, b in zip(first.energies, kept, strict=True))
+
+
+def test_a_closed_engine_can_be_closed_again(bundle) -> None:
+    for make in (on_cpu, lambda bundle: open_engine(bundle, "openvino")):
+        engine: Engine = make(bundle)
+        engine.close()
+        engine.close()
+
+
+@given(st.integers(1, 20), st.integers(1, 6), st.integers(0, 5))
+def test_any_number_of_images_goes_through_any_batch(count, minimum, more) -> None:
+    batch = BatchRange(minimum, minimum, minimum + more)
+    images = np.arange(count * 12).reshape(count, 2, 2, 3).astype(np.uint8)
+    sizes = []
+
+    def run(part: Image) -> list[np.ndarray]:
+        sizes.append(len(part))
+        summed = part.sum(axis=3).astype(np.float32)
+        return [summed, -summed]
+
+    found = run_in_batches(images, batch, run)
+    assert all(batch.minimum <= size <= batch.maximum for size in sizes)
+    assert len(sizes) == -(-count // batch.maximum)
+    expected = images.sum(axis=3).astype(np.float32)
+    np.testing.assert_array_equal(found.energies[0], expected)
+    np.testing.assert_array_equal(found.exceedances[0], -expected)
+    np.testing.assert_array_equal(run_in_batches(images, None, run).energies[0], expected)
+
+
+def test_a_graph_of_a_fixed_batch_takes_any_number(trained, tmp_path, images) -> None:
+    from uflow_edge.export.bundle import ExportOptions, export_bundle
+
+    export_bundle(trained, tmp_path / "two.uflow", ExportOptions(batch=2))
+    fixed = Bundle.load(tmp_path / "two.uflow")
+    assert fixed.manifest.variants[0].batch == 2
+    with closing(open_engine(fixed)) as engine, closing(on_cpu(fixed)) as reference:
+        assert_same(engine.run(images), reference.run(images))
+        assert engine.run(images).energies[0].shape[0] == 3
+
+
+# What is bound to a device is bound the same way on the CPU.
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_bound_buffers_are_used_again_and_give_the_same(bundle, images, count) -> None:
+    variant, manifest = bundle.manifest.variants[0], bundle.manifest
+    session = RealSession(str(bundle.path(variant)), session_options(1), providers=["CPUExecutionProvider"])
+    names = (*manifest.energy_names, *manifest.exceedance_names)
+    outputs = dict(zip(names, [(scale.height, scale.width) for scale in manifest.scales] * 2, strict=True))
+    binding = DeviceBinding(session, images[:count].shape, outputs, "cpu")
+    first = binding.run(images[:count])
+    second = binding.run(images[::-1][:count])
+    with closing(on_cpu(bundle)) as reference:
+        for found, expected in ((first, images[:count]), (second, images[::-1][:count])):
+            scales = len(manifest.scales)
+            statistics = LatentStatistics(tuple(found[:scales]), tuple(found[scales:]))
+            assert_same(statistics, reference.run(expected), 1e-5)
+
+
+# A provider of a GPU, as onnxruntime behaves when something is wrong with it.
+
+
+@pytest.fixture
+def pretend(monkeypatch, tmp_path) -> Callable[..., list[SimpleNamespace]]:
+    """onnxruntime-gpu that lists its providers; sessions claim to run on what they are told."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def set_up(runs_on: Callable[[str], str], run: Callable[[], None]) -> list[SimpleNamespace]:
+        asked = []
+
+        class Session:
+            def __init__(self, path: str, options: object, providers: list, **rest: object) -> None:
+                self.first = providers[0][0] if isinstance(providers[0], tuple) else providers[0]
+                asked.append(SimpleNamespace(providers=providers, **rest))
+                print("EP Error: onnxruntime says this on stdout")
+                self.real = RealSession(path, options, providers=["CPUExecutionProvider"])
+
+            def get_providers(self) -> list[str]:
+                return [runs_on(self.first)]
+
+            def run_with_iobinding(self, binding: object) -> None:
+                run()
+                self.real.run_with_iobinding(binding)
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(self.real, name)
+
+        listed = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: print("Failed to load libcudnn.so.9"), raising=False)
+        # There is no device to bind to, so the same buffers are made on the CPU.
+        real = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+        on_host = staticmethod(lambda shape, kind, device, number: real(shape, kind, "cpu", number))
+        monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", on_host)
+        return asked
+
+    return set_up
+
+
+def test_a_provider_that_falls_back_to_the_cpu_is_skipped(bundle, images, pretend, capfd) -> None:
+    pretend(runs_on=lambda asked: "CPUExecutionProvider", run=lambda: None)
+    told: list[str] = []
+    with closing(open_engine(bundle, report=told.append)) as engine:
+        assert engine.name == f"onnxruntime {onnxruntime.__version__}, CPU, fp32"
+        engine.run(images)
+    assert [line.split(" but ")[0] for line in told] == [
+        "warning: onnxruntime-tensorrt is skipped: onnxruntime lists TensorrtExecutionProvider",
+        "warning: onnxruntime-cuda is skipped: onnxruntime lists CUDAExecutionProvider",
+        f"engine: onnxruntime {onnxruntime.__version__}, CPU, fp32 "
+        "(tensorrt: no engine in the bundle, uflow-export --trt builds one)",
+    ]
+    captured = capfd.readouterr()
+    assert "EP Error" in captured.err and "libcudnn" in captured.err
+    assert "libcudnn" not in captured.out
+
+
+def test_a_provider_that_fails_its_first_run_is_skipped(bundle, images, pretend) -> None:
+    def fail() -> None:
+        raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED\n in conv")
+
+    pretend(runs_on=lambda asked: asked, run=fail)
+    told: list[str] = []
+    with closing(open_engine(bundle, report=told.append)) as engine:
+        assert ", CPU, " in engine.name
+        assert len(engine.run(images).energies) == len(bundle.manifest.scales)
+    assert [": the run failed (CUDNN_STATUS_NOT_INITIALIZED in conv)" in line for line in told] == [True, True, False]
+    with pytest.raises(EngineFailed, match="onnxruntime .*, CUDA, fp16: the run failed"):  # asked for by name: no other
+        open_engine(bundle, "onnxruntime-cuda")
+
+
+def test_providers_that_work_are_taken_tensorrt_first(bundle, images, pretend) -> None:
+    asked = pretend(runs_on=lambda asked: asked, run=lambda: None)
+    version = onnxruntime.__version__
+    for backend, name in (
+        ("auto", f"onnxruntime {version}, TensorRT, fp32"),
+        ("onnxruntime-tensorrt", f"onnxruntime {version}, TensorRT, fp32"),
+        ("onnxruntime-cuda", f"onnxruntime {version}, CUDA, fp16"),
+    ):
+        with closing(open_engine(bundle, backend)) as engine, closing(on_cpu(bundle)) as reference:
+            assert engine.name == name
+            assert_same(engine.run(images), reference.run(images), 2e-2)
+            assert_same(engine.run(images[:1]), reference.run(images[:1]), 2e-2)
+    engines = [session for session in asked if session.providers != ["CPUExecutionProvider"]]
+    assert all(session.enable_fallback == 0 for session in engines)
+    assert [session.providers[-1] for session in engines] == ["CPUExecutionProvider"] * 3
+    assert engines[2].providers[0] == ("CUDAExecutionProvider", {"use_tf32": "0"})
+
+
+def test_engines_of_the_tensorrt_provider_are_kept_for_the_user_outside_the_bundle(
+    bundle, exported, pretend, tmp_path
+) -> None:
+    asked = pretend(runs_on=lambda asked: asked, run=lambda: None)
+    read_only = Path(shutil.copytree(exported, tmp_path / "read_only.uflow"))
+    before = sorted(read_only.rglob("*"))
+    open_engine(Bundle.load(read_only), "onnxruntime-tensorrt").close()
+    assert sorted(read_only.rglob("*")) == before
+    (_, options), *_ = asked[0].providers
+    folder = Path(options["trt_engine_cache_path"])
+    assert folder.parent == tmp_path / "cache" / "uflow-edge"
+    assert folder.name.endswith(bundle.manifest.files["model.fp32.onnx"][:16])
+    assert folder.stat().st_mode & 0o777 == 0o700
+    side = bundle.manifest.input_size
+    assert options["trt_profile_max_shapes"] == f"image:4x{side}x{side}x3"
+    assert options["trt_engine_cache_enable"] == "1"
+
+
+def test_the_tensorrt_provider_may_not_choose_half_precision(bundle, pretend) -> None:
+    pretend(runs_on=lambda asked: asked, run=lambda: None)
+    with pytest.raises(UsageError, match="decides itself where to compute in half precision"):
+        open_engine(bundle, "onnxruntime-tensorrt", "fp16")
+
+
+# The choice.
+
+
+def test_auto_takes_onnxruntime_in_fp32_here_and_says_why_nothing_faster(bundle) -> None:
+    told: list[str] = []
+    with closing(open_engine(bundle, report=told.append)) as engine:
+        assert isinstance(engine, OnnxRuntimeEngine)
+    assert told == [
+        f"engine: onnxruntime {onnxruntime.__version__}, CPU, fp32 (tensorrt: no engine in the bundle, uflow-export "
+        "--trt builds one; onnxruntime-tensorrt: not in this onnxruntime; onnxruntime-cuda: not in this onnxruntime)"
+    ]
+
+
+def test_auto_heeds_the_precision(bundle) -> None:
+    with closing(open_engine(bundle, precision="fp16")) as engine:
+        assert engine.name.endswith("CPU, fp16")
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime-tensorrt", "onnxruntime-cuda"])
+def test_a_backend_that_is_not_here_is_an_error_that_says_what_to_install(bundle, backend) -> None:
+    with pytest.raises(MissingDependency, match="this onnxruntime has no .*pip install onnxruntime-gpu") as info:
+        open_engine(bundle, backend)
+    assert info.value.exit_code == ExitCode.MISSING
+
+
+def test_a_precision_that_the_bundle_lacks_is_an_error(bundle) -> None:
+    manifest = replace(bundle.manifest, variants=bundle.manifest.variants[:1])
+    with pytest.raises(UsageError, match="no fp16 graph, only: fp32"):
+        open_engine(Bundle(bundle.folder, manifest), precision="fp16")
+
+
+def test_when_onnxruntime_fails_the_next_one_runs(bundle, monkeypatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise BadInput("this build has no Conv")
+
+    monkeypatch.setattr("uflow_edge.runtime.engines.onnx_runtime.OnnxRuntimeEngine", broken)
+    told: list[str] = []
+    with closing(open_engine(bundle, report=told.append)) as engine:
+        assert isinstance(engine, OpenVinoEngine)
+    assert told[0] == "warning: onnxruntime is skipped: this build has no Conv"
+
+    def surprised(*arguments: object) -> None:
+        raise ValueError("two\nlines")
+
+    monkeypatch.setattr("uflow_edge.runtime.engines.openvino.OpenVinoEngine", surprised)
+    with pytest.raises(BadInput, match="this build has no Conv"):
+        open_engine(bundle, report=told.append)
+    assert told[-1] == "warning: openvino is skipped: ValueError: two lines"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda energy: energy * np.nan, "negative or not finite"),
+        (lambda energy: -energy - 1, "negative or not finite"),
+        (lambda energy: energy[:, 1:], "instead of"),
+    ],
+)
+def test_an_engine_that_computes_nonsense_is_closed_and_not_chosen(bundle, monkeypatch, spoil, message) -> None:
+    closed = []
+    honest = OnnxRuntimeEngine.run
+
+    def run(self: OnnxRuntimeEngine, images: Image) -> LatentStatistics:
+        found = honest(self, images)
+        return replace(found, energies=tuple(spoil(energy) for energy in found.energies))
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "run", run)
+    monkeypatch.setattr(OnnxRuntimeEngine, "close", lambda self: closed.append(self))
+    with pytest.raises(EngineFailed, match=message):
+        open_engine(bundle, "onnxruntime")
+    assert len(closed) == 1
+
+
+def test_the_best_come_first() -> None:
+    assert BACKENDS == ("tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("provider", ["CUDAExecutionProvider", "TensorrtExecutionProvider"])
+def test_a_real_provider_gives_what_the_cpu_gives(bundle, images, provider, monkeypatch, tmp_path) -> None:
+    if provider not in onnxruntime.get_available_providers():
+        if os.environ.get("UFLOW_EDGE_REQUIRE_SERVICES"):
+            pytest.fail(f"{provider} is required, but this onnxruntime lacks it")
+        pytest.skip(f"this onnxruntime has no {provider}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    variant = bundle.manifest.variants[0]
+    engine = OnnxRuntimeGpuEngine(bundle.path(variant), bundle.manifest, variant, provider)
+    with closing(engine), closing(on_cpu(bundle)) as reference:
+        for count in (3, 1, 1):
+            assert_same(engine.run(images[:count]), reference.run(images[:count]), 1e-2)

@@ -1,0 +1,425 @@
+"""Verdicts through a real mosquitto, on good days and on bad ones."""
+
+import getpass
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
+from uflow_edge.runtime.inspector import Inspection
+from uflow_edge.runtime.operating_point import OperatingPoint
+from uflow_edge.runtime.sinks.buffered import BufferedSink, Patience
+from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
+from uflow_edge.runtime.sources import Frame
+from uflow_edge.runtime.verdict import Timestamps, Verdict
+
+CHANNELS = (4,)
+DEADLINE = 60.0
+MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+FAST = Patience(first_delay=0.01, longest_delay=0.1)
+
+
+def result(index: int, *, anomalous: bool = False) -> tuple[Frame, Inspection]:
+    now = time.time()
+    verdict = Verdict(
+        frame=index,
+        source="belt",
+        size=(400, 800),
+        anomalous=anomalous,
+        score=7.5 if anomalous else -3.25,
+        operating_point=OperatingPoint(0.0, "log_nfa_0"),
+        regions=(),
+        mask=np.zeros((400, 800), np.bool_),
+        timestamps=Timestamps(now, now, now, now, now),
+    )
+    energies = (np.full((5, 5), 12.0, np.float32),)
+    inspection = Inspection(verdict, energies, energies, np.zeros((8, 8), np.float32), (0, 0, 800, 400))
+    return Frame(np.full((400, 800, 3), 90, np.uint8), index, "belt", Path(f"{index}"), now), inspection
+
+
+class Mosquitto:
+    """A broker that can be killed and started again; it keeps sessions and retained messages on disk."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self._configuration = folder / "mosquitto.conf"
+        lines = [
+            f"listener {self.port} 127.0.0.1",
+            f"user {getpass.getuser()}",
+            "persistence true",
+            f"persistence_location {folder}/",
+            "autosave_on_changes true",
+            "autosave_interval 1",
+            "max_inflight_messages 0",
+            *(options or ["allow_anonymous true"]),
+        ]
+        self._configuration.write_text("\n".join(lines) + "\n")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return when it accepts connections."""
+        command = [str(MOSQUITTO), "-c", str(self._configuration)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + DEADLINE
+        while True:
+            assert self._process.poll() is None, "mosquitto does not start"
+            assert time.monotonic() < end, "mosquitto does not answer"
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.01)
+            else:
+                return
+
+    def kill(self) -> None:
+        """As the machine room's power cut does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    @property
+    def address(self) -> Broker:
+        return Broker("127.0.0.1", self.port)
+
+
+@pytest.fixture
+def brokers(tmp_path) -> Iterator[Callable[..., Mosquitto]]:
+    """Makes brokers, not yet started, and stops them in the end."""
+    if MOSQUITTO is None:
+        if os.environ.get("UFLOW_EDGE_REQUIRE_SERVICES"):
+            pytest.fail("mosquitto is required, but not installed")
+        pytest.skip("mosquitto is not installed")
+    made = []
+
+    def make(*options: str) -> Mosquitto:
+        made.append(Mosquitto(tmp_path, *options))
+        return made[-1]
+
+    yield make
+    for broker in made:
+        broker.kill()
+
+
+@pytest.fixture
+def broker(brokers) -> Mosquitto:
+    broker = brokers()
+    broker.start()
+    return broker
+
+
+class Subscriber:
+    """Another program that listens to all topics, and whose session the broker keeps while they are apart."""
+
+    def __init__(self, port: int, name: str) -> None:
+        self.received: list[tuple[str, bytes, bool]] = []
+        self._changed = threading.Condition()
+        self._subscribed = False
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
+        self._client.reconnect_delay_set(1, 1)
+        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self._client.on_subscribe = lambda *_: self._note(subscribed=True)
+        self._client.on_message = lambda client, data, message: self._note(message)
+        session = Properties(PacketTypes.CONNECT)
+        session.SessionExpiryInterval = 3600
+        self._client.connect("127.0.0.1", port, clean_start=False, properties=session)
+        self._client.loop_start()
+        self._wait(lambda: self._subscribed)
+
+    def _note(self, message: paho.MQTTMessage | None = None, *, subscribed: bool = False) -> None:
+        with self._changed:
+            self._subscribed |= subscribed
+            if message is not None:
+                self.received.append((message.topic, bytes(message.payload), message.retain))
+            self._changed.notify_all()
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, DEADLINE), self.received[-5:]
+
+    def wait_for(self, *expected: tuple[str, bytes]) -> None:
+        """Until these have arrived on the status topic last, in this order."""
+        self._wait(lambda: tuple(one[:2] for one in self.received if "status" in one[0])[-len(expected) :] == expected)
+
+    def frames(self, topic: str = "uflow/verdict") -> list[int]:
+        """Numbers of the verdicts, each at its first arrival: QoS 1 allows for more than one."""
+        return list(dict.fromkeys(json.loads(payload)["frame"] for name, payload, _ in self.received if name == topic))
+
+    def wait_for_frames(self, count: int) -> None:
+        self._wait(lambda: len(self.frames()) >= count)
+
+    def wait_for_topic(self, topic: str) -> bytes:
+        self._wait(lambda: any(name == topic for name, _, _ in self.received))
+        return next(payload for name, payload, _ in self.received if name == topic)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@contextmanager
+def subscriber(broker: Mosquitto, name: str = "listener") -> Iterator[Subscriber]:
+    with closing(Subscriber(broker.port, name)) as listener:
+        yield listener
+
+
+def unexpected(error: Exception) -> None:
+    pytest.fail(f"unexpected failure: {error}")
+
+
+def test_verdicts_arrive_in_order_without_mask_and_status_is_retained(broker) -> None:
+    with subscriber(broker) as listener:
+        sink = MqttSink(broker.address)
+        for index in range(5):
+            sink.put(*result(index))
+        listener.wait_for_frames(5)
+        assert listener.frames() == [0, 1, 2, 3, 4]
+        message = json.loads(listener.wait_for_topic("uflow/verdict"))
+        expected = result(0)[1].verdict.as_json()
+        assert set(expected) - set(message) == {"mask"}
+        assert (message["score"], message["anomalous"], message["size"]) == (-3.25, False, [400, 800])
+        with subscriber(broker, "latecomer") as latecomer:
+            latecomer.wait_for(("uflow/status", b"online"))
+            assert latecomer.received == [("uflow/status", b"online", True)]  # retained, and nothing else is
+        sink.close()
+        listener.wait_for(("uflow/status", b"online"), ("uflow/status", b"offline"))
+    with subscriber(broker, "next day") as late:
+        late.wait_for(("uflow/status", b"offline"))
+
+
+def test_a_broker_killed_and_restarted_loses_nothing(broker) -> None:
+    lines: list[str] = []
+    with subscriber(broker) as listener:
+        sink = BufferedSink(MqttSink(broker.address), unexpected, patience=FAST, report=lines.append)
+        for index in range(100):
+            sink.put(*result(index))
+        listener.wait_for_frames(30)
+        broker.kill()  # in the middle of it
+        for index in range(100, 250):
+            sink.put(*result(index))
+        end = time.monotonic() + DEADLINE
+        while not lines:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert sink.waiting >= 150
+        broker.start()
+        for index in range(250, 300):
+            sink.put(*result(index))
+        listener.wait_for_frames(300)
+        assert listener.frames() == list(range(300))
+        with subscriber(broker, "latecomer") as latecomer:
+            latecomer.wait_for(("uflow/status", b"online"))
+        sink.close(DEADLINE)
+        listener.wait_for(("uflow/status", b"offline"))
+    assert (sink.undelivered, sink.waiting) == (0, 0)
+    assert f"mqtt://127.0.0.1:{broker.port} is down" in lines[0]
+    assert lines[1].endswith("is back")
+
+
+def test_a_broker_away_for_too_long_gets_the_newest(brokers) -> None:
+    broker = brokers()
+    broker.start()
+    with subscriber(broker) as listener:
+        broker.kill()
+        patience = Patience(results=20, first_delay=0.01, longest_delay=0.1)
+        sink = BufferedSink(MqttSink(broker.address), unexpected, patience=patience)
+        for index in range(100):
+            sink.put(*result(index))
+        broker.start()
+        listener.wait_for_frames(20)
+        sink.close(DEADLINE)
+        assert listener.frames()[-20:] == list(range(80, 100))
+        assert sink.undelivered + len(listener.frames()) == 100
+
+
+def test_a_verdict_under_way_is_not_sent_twice(broker, monkeypatch) -> None:
+    """The confirmation comes too late for the first attempt and is there for the second."""
+    with subscriber(broker) as listener, closing(MqttSink(broker.address)) as sink:
+        one = result(0)
+        sink.put(*result(1))
+        monkeypatch.setattr("uflow_edge.runtime.sinks.mqtt._SECONDS_TO_CONFIRM", 0.0)
+        with pytest.raises(OSError, match="not confirmed"):
+            sink.put(*one)
+        monkeypatch.undo()
+        sink.put(*one)
+        sink.put(*result(2))
+        listener.wait_for_frames(3)
+        verdicts = [json.loads(payload)["frame"] for topic, payload, _ in listener.received if topic == "uflow/verdict"]
+    assert verdicts == [1, 0, 2]
+
+
+_PUBLISH = """
+import sys; sys.path.insert(0, sys.argv[1])
+from test_mqtt import *
+sink = MqttSink(Broker("127.0.0.1", int(sys.argv[2])), prefix="hall/{line}", client_id="line")
+sink.put(*result(0))
+print("published", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def publisher(broker: Mosquitto) -> Iterator["subprocess.Popen[str]"]:
+    """A process that has published one verdict and then stays connected."""
+    command = [sys.executable, "-c", _PUBLISH, str(Path(__file__).parent), str(broker.port)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "published\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_last_will_says_offline_when_the_process_is_killed(broker) -> None:
+    with subscriber(broker) as listener, publisher(broker) as process:
+        listener.wait_for(("hall/{line}/status", b"online"))
+        process.send_signal(signal.SIGKILL)
+        listener.wait_for(("hall/{line}/status", b"online"), ("hall/{line}/status", b"offline"))
+        with subscriber(broker, "latecomer") as latecomer:
+            latecomer.wait_for(("hall/{line}/status", b"offline"))
+            assert latecomer.received[0][2]
+
+
+def test_the_will_of_a_process_that_hung_does_not_outlive_its_successor(broker) -> None:
+    with subscriber(broker) as listener, publisher(broker) as process:
+        process.send_signal(signal.SIGSTOP)
+        successor = MqttSink(broker.address, prefix="hall/{line}", client_id="line")
+        successor.put(*result(1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        successor.put(*result(2))
+        listener.wait_for_topic("hall/{line}/verdict")
+        with subscriber(broker, "latecomer") as latecomer:
+            latecomer.wait_for(("hall/{line}/status", b"online"))
+        successor.close()
+        listener.wait_for(("hall/{line}/status", b"online"), ("hall/{line}/status", b"offline"))
+
+
+def test_started_before_the_broker(brokers) -> None:
+    broker = brokers()
+    sink = BufferedSink(MqttSink(broker.address), unexpected, patience=FAST)
+    sink.put(*result(0))
+    broker.start()
+    with subscriber(broker) as listener:
+        listener.wait_for(("uflow/status", b"online"))
+        sink.put(*result(1))
+        sink.close(DEADLINE)
+        listener.wait_for(("uflow/status", b"offline"))
+        assert 1 in listener.frames()
+    assert sink.undelivered == 0
+
+
+def test_no_broker_at_all_is_an_os_error_that_says_why(monkeypatch) -> None:
+    monkeypatch.setattr("uflow_edge.runtime.sinks.mqtt._SECONDS_TO_CONNECT", 0.2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        broker = Broker("127.0.0.1", silent.getsockname()[1])
+        with closing(MqttSink(broker)) as sink, pytest.raises(ConnectionError, match="refused"):
+            sink.put(*result(0))
+
+
+def test_small_pictures_of_anomalies(broker) -> None:
+    with subscriber(broker) as listener, closing(MqttSink(broker.address, picture_channels=CHANNELS)) as sink:
+        for index, anomalous in enumerate([False, True, False]):
+            frame, inspection = sink.needed(*result(index, anomalous=anomalous))
+            assert (frame.image_bgr.size > 0) == anomalous  # what the picture is drawn from may wait, no more
+            sink.put(frame, inspection)
+        picture = cv2.imdecode(np.frombuffer(listener.wait_for_topic("uflow/anomaly"), np.uint8), cv2.IMREAD_COLOR)
+        listener.wait_for_frames(3)
+        assert picture.shape == (266, 480, 3)  # 800 × (400 + 44), made smaller
+        assert [topic for topic, _, _ in listener.received].count("uflow/anomaly") == 1
+
+
+def test_user_and_password(brokers, tmp_path) -> None:
+    passwords = tmp_path / "passwords"
+    if shutil.which("mosquitto_passwd") is None:
+        pytest.skip("mosquitto_passwd is not installed")
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "line", "secret"], check=True, capture_output=True)
+    broker = brokers("allow_anonymous false", f"password_file {passwords}")
+    broker.start()
+    right = Broker.from_url(f"mqtt://line:secret@127.0.0.1:{broker.port}")
+    with closing(MqttSink(right)) as sink:
+        sink.put(*result(0))
+    failures: list[Exception] = []
+    failed = threading.Event()
+    wrong = Broker("127.0.0.1", broker.port, user="line", password="guess")
+    sink = BufferedSink(MqttSink(wrong), lambda error: (failures.append(error), failed.set()))
+    sink.put(*result(0))
+    assert failed.wait(DEADLINE)
+    sink.close()
+    assert isinstance(failures[0], BadInput)
+    assert "refuses this client: Not authorized" in str(failures[0])
+    assert "secret" not in repr(right)
+
+
+def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-keyout", str(key), "-out", str(certificate), "-days", "30", "-subj", f"/CN={name}"]
+    subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")  # paho leaves it to the garbage collector
+def test_tls(brokers, tmp_path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = make_certificate(tmp_path, "broker")
+    stranger, _ = make_certificate(tmp_path, "stranger")
+    broker = brokers("allow_anonymous true", f"certfile {certificate}", f"keyfile {key}")
+    broker.start()
+    with closing(MqttSink(Broker("127.0.0.1", broker.port, tls=True, authorities=certificate))) as sink:
+        sink.put(*result(0))
+    untrusted = Broker("127.0.0.1", broker.port, tls=True, authorities=stranger)
+    with closing(MqttSink(untrusted)) as sink, pytest.raises(ConnectionError, match="certificate verify failed"):
+        sink.put(*result(0))
+    with pytest.raises(BadInput, match="certificates or key cannot be used"):
+        MqttSink(Broker("127.0.0.1", broker.port, tls=True, authorities=tmp_path / "absent.pem"))
+
+
+def test_addresses() -> None:
+    assert Broker.from_url("mqtt://broker") == Broker("broker", 1883)
+    assert Broker.from_url("mqtts://line%40a:p%3Aq@10.0.0.7/") == Broker("10.0.0.7", 8883, "line@a", "p:q", tls=True)
+    assert str(Broker.from_url("mqtts://me:secret@broker:1")) == "mqtts://broker:1"
+    for url in (
+        "broker",
+        "http://broker",
+        "mqtt://",
+        "mqtt://broker:port",
+        "mqtt://broker/topic",
+        "mqtt://broker:99999",
+    ):
+        with pytest.raises(UsageError, match="expected mqtt://host"):
+            Broker.from_url(url)
+
+
+@pytest.mark.parametrize("prefix", ["", "/", "a/#", "+", "/a", "a/", "$SYS"])
+def test_prefixes_that_are_no_topics(prefix: str) -> None:
+    with pytest.raises(UsageError, match="topic prefix"):
+        MqttSink(Broker("broker"), prefix=prefix)
+
+
+def test_without_the_package_one_line_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'uflow-edge\[mqtt\]'"):
+        MqttSink(Broker("broker"))
