@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from uflow_edge.export.checkpoint import Checkpoint, load_checkpoint
 from uflow_edge.export.lowered_network import lower
-from uflow_edge.export.network import EnergyGraph
+from uflow_edge.export.network import EnergyGraph, torch_runner
 from uflow_edge.export.onnx_graph import trace, write_onnx
-from uflow_edge.export.parity import ENERGY_BOUNDS, Parity, TorchReference, engines_here, to_json
+from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, to_json
 from uflow_edge.export.parity_images import parity_images
 from uflow_edge.export.plans import carry_over
 from uflow_edge.export.precision import rounded, to_fp16
@@ -38,7 +38,6 @@ from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 
-PARITY = "parity.json"
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino")  # those that are installed
 _TOOLS = (DISTRIBUTION, "torch", "timm", "FrEIA", "onnx", "onnx-ir", "onnxscript", *_RUNTIMES)
 
@@ -142,7 +141,7 @@ def export_bundle(
     manifest = _manifest(checkpoint, options)
     report("running it in torch")
     images = parity_images(checkpoint_path, options.parity_images, manifest.input_size, manifest.fit)
-    reference = TorchReference.of(energy_graph(checkpoint), images, manifest.rule)
+    reference = Reference.of("torch", torch_runner(energy_graph(checkpoint)), images, manifest.channels, manifest.rule)
     with replacing_folder(folder) as temporary:
         report("tracing the lowered network")
         names = (*manifest.energy_names, *manifest.exceedance_names)
@@ -187,7 +186,7 @@ def _write_variant(
     precision: Precision,
     folder: Path,
     manifest: Manifest,
-    reference: TorchReference,
+    reference: Reference,
     options: ExportOptions,
 ) -> tuple[Variant, WrittenVariant]:
     path = folder / f"model.{precision}.onnx"
@@ -208,7 +207,7 @@ def _write_variant(
 
 
 def _parity_as_on_a_gpu(
-    model: ir.Model, folder: Path, manifest: Manifest, variant: Variant, reference: TorchReference
+    model: ir.Model, folder: Path, manifest: Manifest, variant: Variant, reference: Reference
 ) -> Parity:
     """CPUs compute much of an FP16 graph in FP32, which flatters it; here every FP16 result is rounded."""
     with TemporaryDirectory(dir=folder) as temporary:

@@ -9,14 +9,16 @@ from uflow_edge.export import console
 from uflow_edge.export.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
 from uflow_edge.runtime.bundle import DEFAULT_OPSET, PRECISIONS, SUFFIX, BatchRange, Bundle, Precision
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
-from uflow_edge.runtime.errors import ExitCode, UsageError, require
+from uflow_edge.runtime.engines import EngineFailed
+from uflow_edge.runtime.errors import ExitCode, MissingDependency, UsageError, require
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
     from uflow_edge.export.bundle import ExportOptions, GoodImages
+    from uflow_edge.export.plans import PlanResult
 
 _OF_CHECKPOINTS = (
-    "out", "overwrite", "extractor", "good", "false_alarm_rate", "fit", "opset", "parity_images", "allow_parity_loss",
+    "out", "overwrite", "extractor", "good", "false_alarm_rate", "fit", "opset", "allow_parity_loss",
 )  # fmt: skip
 _OF_ENGINES = ("trt_target", "workspace", "version_compatible", "refittable", "dla_core", "compute_capability")
 
@@ -143,7 +145,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     if arguments.plan:
         console.print_planned_engines(bundle.manifest, precisions, options)
     else:
-        _build_engines(bundle, precisions, options)
+        _build_engines(bundle, precisions, options, arguments.parity_images or ())
     return ExitCode.OK
 
 
@@ -205,7 +207,7 @@ def _export(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCod
     )
     console.print_variants(exported.variants)
     if arguments.trt:
-        _build_engines(exported.bundle, _engine_precisions(arguments), plan_options)
+        _build_engines(exported.bundle, _engine_precisions(arguments), plan_options, arguments.parity_images or ())
     console.print_threshold(exported.bundle.manifest.operating_point)
     print(f"wrote {folder}/; next: uflow-infer --bundle {folder} --images <folder>")
     return ExitCode.OK
@@ -234,11 +236,26 @@ def _good_images(arguments: argparse.Namespace) -> "GoodImages | None":
     return GoodImages(tuple(arguments.good), rate)
 
 
-def _build_engines(bundle: Bundle, precisions: Sequence[Precision], options: PlanOptions) -> None:
+def _build_engines(
+    bundle: Bundle, precisions: Sequence[Precision], options: PlanOptions, images: Sequence[Path] = ()
+) -> None:
     from uflow_edge.export.plans import build_plans
 
-    _, results = build_plans(bundle, precisions, options, _print_stage)
+    bundle, results = build_plans(bundle, precisions, options, _print_stage)
     console.print_plans(results)
+    if options.target == "local":
+        _check_engines(bundle, results, images)
+
+
+def _check_engines(bundle: Bundle, results: "Sequence[PlanResult]", images: Sequence[Path]) -> None:
+    from uflow_edge.export.plan_parity import check_plans
+
+    try:
+        _, parities = check_plans(bundle, [result.plan for result in results], images)
+    except (MissingDependency, EngineFailed) as error:  # the engines are there all the same
+        print(f"not compared with the graph: {error}")
+    else:
+        console.print_plan_parities(results, parities)
 
 
 def _print_stage(stage: str) -> None:

@@ -10,6 +10,7 @@ from uflow_edge.runtime.operating_point import OperatingPoint
 
 if TYPE_CHECKING:
     from uflow_edge.export.bundle import WrittenVariant
+    from uflow_edge.export.parity import Parity
     from uflow_edge.export.plans import PlanResult
 
 
@@ -48,6 +49,24 @@ def print_plans(results: "Sequence[PlanResult]") -> None:
         for result in results
     ]
     print(f"\n{table(('engine', 'size', 'batch', '', 'layers of the graph'), rows, left=(0, 4))}\n")
+
+
+def print_plan_parities(results: "Sequence[PlanResult]", parities: "Sequence[Parity]") -> None:
+    """One line an engine that was run."""
+    rows = [
+        (
+            result.plan.file,
+            f"{max(parity.energy_error):.1e}",
+            f"{parity.bound:.0e}",
+            f"{parity.score_change:.2g}",
+            f"{parity.mask_iou:.4f}",
+            "holds" if parity.holds else "misses its bound",
+        )
+        for result, parity in zip(results, parities, strict=True)
+    ]
+    header = ("engine", "energy error", "bound", "score change", "mask IoU", "")
+    compared = table(header, rows, left=(0, 5))
+    print(f"compared with {parities[0].reference} on {parities[0].images} images:\n{compared}\n")
 
 
 def print_planned_engines(manifest: Manifest, precisions: Sequence[Precision], options: PlanOptions) -> None:

@@ -3,7 +3,7 @@
 Module names follow the authors' checkpoints, so that theirs load here and ours load there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,15 @@ from uflow_edge.export.architecture import EXTRACTORS, Architecture, Normalizati
 from uflow_edge.export.extractors import FeatureExtractor, Whitening, whiten
 from uflow_edge.export.flow import build_flow, ordered_latents
 from uflow_edge.export.mcait import McaitExtractor
+from uflow_edge.runtime.engines import LatentStatistics
+from uflow_edge.runtime.engines.batches import split
 from uflow_edge.runtime.nfa.block import exceedance_threshold
+from uflow_edge.runtime.numeric import Image
 
 if TYPE_CHECKING:
     from uflow_edge.export.lowered_network import LoweredUFlow
 
-__all__ = ["EnergyGraph", "FeatureExtractor", "UFlow", "build_extractor", "whiten"]
+__all__ = ["EnergyGraph", "FeatureExtractor", "UFlow", "build_extractor", "torch_runner", "whiten"]
 
 
 def build_extractor(architecture: Architecture) -> FeatureExtractor:
@@ -92,3 +95,13 @@ class EnergyGraph(nn.Module):
         energies = [square.sum(dim=1) for square in squares]
         exceedances = [(square >= self.threshold).float().sum(dim=1) for square in squares]
         return (*energies, *exceedances)
+
+
+def torch_runner(graph: EnergyGraph) -> Callable[[Image], LatentStatistics]:
+    """Runs a graph in torch, as an engine runs one: (N, S, S, 3) uint8 RGB to statistics."""
+
+    def run(images: Image) -> LatentStatistics:
+        with torch.no_grad():
+            return split([output.numpy() for output in graph(torch.from_numpy(images))])
+
+    return run

@@ -1,4 +1,4 @@
-"""What an engine computes against the torch network it came from, in the numbers a user cares about."""
+"""What an engine computes against what it should, in the numbers a user cares about. Needs no torch."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,9 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from uflow_edge.export.network import EnergyGraph
 from uflow_edge.runtime.bundle import Manifest, Precision, Variant
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.engines import Engine, LatentStatistics
@@ -18,16 +16,18 @@ from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 from uflow_edge.runtime.nfa.tree import Rule, tree_score
 from uflow_edge.runtime.numeric import FloatMap, Image
 
+PARITY = "parity.json"
 ENERGY_BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2}
 """Relative error of any pixel's energy that a variant may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far an engine is from the torch network, worst case over the images.
+    """How far an engine is from its reference, worst case over the images.
 
     Attributes:
         engine: what ran the variant.
+        reference: what it was held against.
         images: how many images were compared.
         energy_error: per scale, finest first, largest |difference| / |value| of any pixel's energy.
         mean_energy_error: likewise, the mean over pixels and images.
@@ -38,6 +38,7 @@ class Parity:
     """
 
     engine: str
+    reference: str
     images: int
     energy_error: tuple[float, ...]
     mean_energy_error: tuple[float, ...]
@@ -53,16 +54,18 @@ class Parity:
 
     def __str__(self) -> str:
         return (
-            f"{self.engine}: energies within {max(self.energy_error):.1e} of torch (bound {self.bound:.0e}), "
-            f"score within {self.score_change:.2g}, mask IoU {self.mask_iou:.4f} on {self.images} images"
+            f"{self.engine}: energies within {max(self.energy_error):.1e} of {self.reference} "
+            f"(bound {self.bound:.0e}), score within {self.score_change:.2g}, mask IoU {self.mask_iou:.4f} "
+            f"on {self.images} images"
         )
 
 
 @dataclass(frozen=True, slots=True)
-class TorchReference:
-    """What the torch network makes of some pictures, computed once for all engines.
+class Reference:
+    """What a network makes of some pictures where nothing is lost, computed once for all engines.
 
     Attributes:
+        name: what computed it.
         images: (S, S, 3) uint8 RGB, at the model's input size.
         statistics: of each.
         scores: (S, S) float32 of each, −log10 NFA.
@@ -70,6 +73,7 @@ class TorchReference:
         rule: of the tree NFA.
     """
 
+    name: str
     images: tuple[Image, ...]
     statistics: tuple[LatentStatistics, ...]
     scores: tuple[FloatMap, ...]
@@ -77,13 +81,20 @@ class TorchReference:
     rule: Rule
 
     @classmethod
-    def of(cls, graph: EnergyGraph, images: Sequence[Image], rule: Rule) -> "TorchReference":
-        """Run the network, in evaluation mode, on pictures (S, S, 3) uint8 RGB."""
-        channels = tuple(scale.channels for scale in graph.network.architecture.latents)
-        statistics = tuple(_run_torch(graph, image) for image in progress(images, "torch"))
-        side = graph.network.architecture.input_size
-        scores = tuple(_score(found, channels, side, rule) for found in statistics)
-        return cls(tuple(images), statistics, scores, channels, rule)
+    def of(
+        cls,
+        name: str,
+        run: Callable[[Image], LatentStatistics],
+        images: Sequence[Image],
+        channels: Sequence[int],
+        rule: Rule,
+    ) -> "Reference":
+        """Run what computes it, (N, S, S, 3) uint8 RGB to statistics, on pictures (S, S, 3) uint8 RGB."""
+        statistics = tuple(run(image[np.newaxis]) for image in progress(images, name))
+        scores = tuple(
+            _score(found, channels, image.shape[0], rule) for found, image in zip(statistics, images, strict=True)
+        )
+        return cls(name, tuple(images), statistics, scores, tuple(channels), rule)
 
     def compare(self, engine: Engine, bound: float) -> Parity:
         """Run an engine on the same pictures; compare all that leaves it, and what follows from it."""
@@ -103,6 +114,7 @@ class TorchReference:
             mask_iou = min(mask_iou, _iou(expected_score > 0, score > 0))
         return Parity(
             engine.name,
+            self.name,
             len(self.images),
             tuple(float(np.max(errors)) for errors in energy_errors),
             tuple(float(np.mean(errors)) for errors in energy_errors),
@@ -127,13 +139,6 @@ def to_json(parities: Mapping[str, Sequence[Parity]]) -> str:
         name: [{**asdict(parity), "holds": parity.holds} for parity in found] for name, found in parities.items()
     }
     return json.dumps(entries, indent=2) + "\n"
-
-
-def _run_torch(graph: EnergyGraph, image: Image) -> LatentStatistics:
-    with torch.no_grad():
-        outputs = [output.numpy() for output in graph(torch.from_numpy(image[np.newaxis]))]
-    scales = len(outputs) // 2
-    return LatentStatistics(tuple(outputs[:scales]), tuple(outputs[scales:]))
 
 
 def _score(statistics: LatentStatistics, channels: Sequence[int], side: int, rule: Rule) -> FloatMap:

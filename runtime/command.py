@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from uflow_edge.runtime import arguments as meaning
 from uflow_edge.runtime.command_line import print_beside_bar, run_command
-from uflow_edge.runtime.errors import BadInput, ExitCode
+from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.bundle import Bundle
@@ -68,6 +68,8 @@ def _feeds(arguments: argparse.Namespace, sources: "Sequence[Source]", stack: Ex
     from uflow_edge.runtime.pipeline import Feed
     from uflow_edge.runtime.triggers import parse_trigger
 
+    if arguments.trigger.startswith(("software", "gpio")) and not all(source.live for source in sources):
+        raise UsageError(f"--trigger {arguments.trigger} is for cameras: files do not know when it came")
     feeds = []
     for source in sources:
         trigger = parse_trigger(arguments.trigger)

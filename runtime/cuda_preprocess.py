@@ -257,22 +257,23 @@ class CudaPreprocessor:
         side = self._side
         for number, box in enumerate(boxes):
             left, top, right, bottom = box
-            across, down = self._filter(right - left, stream), self._filter(bottom - top, stream)
+            across, down = self._filter(right - left), self._filter(bottom - top)
             between = self._between.at_least(scratch_bytes(box, side))
             picture = output_pointer + number * side * side * 3
             for launch in launches(frame, box, side, across, down, between, picture):
                 self._kernel.prepared_async_call(launch.grid, BLOCK, stream, *launch.arguments)
 
-    def _filter(self, length: int, stream: Any) -> int:
+    def _filter(self, length: int) -> int:
         """Address of a packed filter on the device; frames of ever new sizes must not fill its memory."""
         driver = self._cuda.driver
         if length not in self._filters:
-            if len(self._filters) == _MOST_FILTERS:
-                driver.Context.synchronize()
+            driver.Context.synchronize()
+            while len(self._filters) >= _MOST_FILTERS:
                 self._filters.popitem(last=False)[1].free()
             packed = packed_filter(length, self._side)
             allocation = driver.mem_alloc(packed.nbytes)
-            driver.memcpy_htod_async(allocation, packed, stream)
+            driver.memcpy_htod(allocation, packed)
+            driver.Context.synchronize()  # a copy from memory that can be paged out may return before it has arrived
             self._filters[length] = allocation
         self._filters.move_to_end(length)
         return int(self._filters[length])

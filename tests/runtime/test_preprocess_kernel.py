@@ -248,15 +248,18 @@ class Stream:
 
 
 class Event:
+    """Waiting for one does what the stream was given before it, and no more."""
+
     def __init__(self, flags: int) -> None:
-        self.stream: Stream | None = None
+        self.reached = True
 
     def record(self, stream: Stream) -> None:
-        self.stream = stream
+        self.reached, self.stream = False, stream
+        stream.work.append(lambda: setattr(self, "reached", True))
 
     def synchronize(self) -> None:
-        if self.stream:
-            self.stream.synchronize()
+        while not self.reached:
+            self.stream.work.popleft()()
 
 
 class Device:
@@ -272,7 +275,8 @@ class Device:
             Event=Event,
             event_flags=SimpleNamespace(DISABLE_TIMING=2),
             mem_alloc=lambda size: Memory(self, size),
-            memcpy_htod_async=self.copy,
+            memcpy_htod=self.copy,
+            memcpy_htod_async=self.copy_later,
             module_from_file=lambda path: SimpleNamespace(get_function=self.function),
             pagelocked_empty=self.page_locked,
         )
@@ -286,10 +290,13 @@ class Device:
         self.locked.append(array.ctypes.data)
         return array
 
-    def copy(self, target, source: np.ndarray, stream: Stream) -> None:
+    def copy(self, target, source: np.ndarray) -> None:
+        ctypes.memmove(int(target), source.ctypes.data, source.nbytes)
+
+    def copy_later(self, target, source: np.ndarray, stream: Stream) -> None:
         assert stream is self.stream
-        late = source if source.ctypes.data in self.locked else source.copy()  # the driver reads other memory at once
-        stream.work.append(lambda: ctypes.memmove(int(target), late.ctypes.data, late.nbytes) and None)
+        assert source.ctypes.data in self.locked, "only page-locked memory can be copied later"
+        stream.work.append(lambda: self.copy(target, source))
 
     def function(self, name: str) -> SimpleNamespace:
         assert name == KERNEL
@@ -321,7 +328,8 @@ def preprocessor(device, side=64, pixel_format="bgr", fit="squash") -> CudaPrepr
 def test_frames_of_several_sizes_one_after_the_other(device, pixel_format) -> None:
     """Nothing waits for the GPU in between: what it still reads must not be overwritten or freed."""
     ours = preprocessor(device, 64, pixel_format)
-    crops = [data.cat()[:height, :width] for height, width in [(60, 80), (300, 200), (100, 64), (300, 200), (64, 64)]]
+    cat = data.cat()
+    crops = [cat[:60, :80], cat[:300, :200], cat[:300, 200:400], cat[:300, 100:300], cat[:100, :64], cat[:64, :64]]
     targets = [device.driver.mem_alloc(64 * 64 * 3) for _ in crops]
     for crop, target in zip(crops, targets, strict=True):
         frame = in_format(crop, pixel_format)[0]
@@ -345,6 +353,17 @@ def test_regions_become_pictures_in_their_order(device) -> None:
     device.stream.synchronize()
     expected = np.stack([by_pillow(rgb, 64, box) for box in boxes])
     np.testing.assert_array_equal(target.array.reshape(3, 64, 64, 3), expected)
+
+
+def test_a_larger_frame_while_the_last_one_is_being_worked_on(device) -> None:
+    ours = preprocessor(device)
+    box = (20, 30, 70, 80)
+    targets = [device.driver.mem_alloc(64 * 64 * 3) for _ in range(3)]
+    for length, target in zip((90, 100, 300), targets, strict=True):
+        ours.run(data.cat()[:length, :length, ::-1], int(target), device.stream, [box])
+    device.stream.synchronize()
+    for target in targets:
+        np.testing.assert_array_equal(target.array.reshape(64, 64, 3), by_pillow(data.cat(), 64, box))
 
 
 def test_crop_takes_the_central_square(device) -> None:

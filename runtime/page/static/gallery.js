@@ -75,8 +75,8 @@ function view(id) {
     anomaly.regions === 1 ? "1 region" : `${count(anomaly.regions)} regions`,
   ];
   write(element("viewer-caption"), parts.filter(Boolean).join("  ·  "));
-  if (!viewer.open) viewer.showModal();
   enableSteps();
+  if (!viewer.open) viewer.showModal();
 }
 
 const position = () => anomalies.findIndex((anomaly) => anomaly.id === open);
@@ -88,6 +88,8 @@ const step = (by) => {
 function enableSteps() {
   element("newer").disabled = position() <= 0;
   element("older").disabled = position() < 0 || position() === anomalies.length - 1;
+  // A button that is disabled under the focus swallows the arrow keys.
+  if (document.activeElement.disabled) element("viewer-close").focus();
 }
 
 element("newer").addEventListener("click", () => step(-1));
