@@ -30,6 +30,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m uflow_edge.benchmarks.feature_cache
 	$(BIN)/python -m uflow_edge.benchmarks.import_time
 	$(BIN)/python -m uflow_edge.benchmarks.lowering
+	$(BIN)/python -m uflow_edge.benchmarks.preprocess
 
 $(VENV)/.installed: pyproject.toml $(ROOMS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

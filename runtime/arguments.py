@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.views import ViewOptions
 
 TOKEN_VARIABLE = "UFLOW_EDGE_TOKEN"
+MQTT_PASSWORD_VARIABLE = "UFLOW_EDGE_MQTT_PASSWORD"
 PAGE, METRICS = "127.0.0.1:8000", "127.0.0.1:9108"
 _BACKENDS = ("auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino")
 
@@ -114,7 +115,11 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--save-quota", type=positive_int, metavar="MB", help="then the oldest pictures are deleted (default: never)"
     )
-    group.add_argument("--mqtt", metavar="URL", help="broker: mqtt://host, mqtts://user:password@host:8883")
+    group.add_argument(
+        "--mqtt",
+        metavar="URL",
+        help=f"broker: mqtt://host, mqtts://user@host:8883, the password in {MQTT_PASSWORD_VARIABLE}",
+    )
     group.add_argument("--mqtt-topic", default="uflow", metavar="PREFIX", help="(default: uflow)")
     group.add_argument("--mqtt-pictures", action="store_true", help="publish a small picture of every anomaly too")
     group.add_argument(

@@ -44,16 +44,16 @@ def run_command(main: Callable[[], ExitCode]) -> NoReturn:
     try:
         code = main()
         sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain again while closing it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.OK
     except UflowEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has left; Python would complain again while closing it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.OK
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.BAD_INPUT

@@ -1,11 +1,13 @@
 """The receivers that a command line names, connected to a pipeline: files, brokers, metrics, the live page."""
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.arguments import address
+from uflow_edge.runtime.arguments import MQTT_PASSWORD_VARIABLE, address
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.threshold import LiveThreshold
@@ -83,7 +85,9 @@ def _mqtt(arguments: argparse.Namespace, bundle: Bundle) -> "Sink":
     from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
 
     channels = bundle.manifest.channels if arguments.mqtt_pictures else None
-    return MqttSink(Broker.from_url(arguments.mqtt), prefix=arguments.mqtt_topic, picture_channels=channels)
+    broker = Broker.from_url(arguments.mqtt)
+    broker = replace(broker, password=broker.password or os.environ.get(MQTT_PASSWORD_VARIABLE))
+    return MqttSink(broker, prefix=arguments.mqtt_topic, picture_channels=channels)
 
 
 def _metrics(arguments: argparse.Namespace, pipeline: "Pipeline") -> "Metrics | None":

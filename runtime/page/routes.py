@@ -1,7 +1,7 @@
 """The live page's interface; described in OpenAPI at ``/api/openapi.json``.
 
 The live socket: the page sends ``{"camera": name, "picture": number of the picture it has, "since": step}`` when it is
-ready for more, and gets one text message ``{"edition", "status", "steps", "picture"}``, followed, where ``picture`` is
+ready for more, and gets one text message ``{"camera", "status", "steps", "picture"}``, followed, where ``picture`` is
 not null, by one binary message, the JPEG it describes. Whoever does not ask gets nothing, so nothing queues up.
 """
 
@@ -238,7 +238,7 @@ async def _deliver(websocket: "WebSocket", page: LivePage, edition: Edition, ask
     steps = [astuple(step) for step in page.steps(ask.camera, ask.since)] if ask.camera else []
     about = json.dumps(None if picture is None else picture.about)
     await websocket.send_text(
-        f'{{"edition":{edition.number},"status":{edition.status},"steps":{json.dumps(steps)},"picture":{about}}}'
+        f'{{"camera":{json.dumps(ask.camera)},"status":{edition.status},"steps":{json.dumps(steps)},"picture":{about}}}'
     )
     if picture is not None:
         await websocket.send_bytes(picture.jpeg)

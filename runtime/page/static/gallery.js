@@ -50,6 +50,7 @@ function itemOf(anomaly) {
   const image = new Image();
   image.src = `/api/anomalies/${anomaly.id}/small.jpg`;
   image.alt = "";
+  image.addEventListener("error", () => item.remove()); // it has left the gallery meanwhile
   const line = document.createElement("span");
   const worst = document.createElement("b");
   worst.textContent = score(anomaly.score);

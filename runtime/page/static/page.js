@@ -84,13 +84,12 @@ function numbersCame(message) {
 async function pictureCame(blob) {
   const message = awaited;
   awaited = null;
+  if (message === null) return;
   try {
     const bitmap = await createImageBitmap(blob);
-    if (message === null) return;
-    picture = message.picture.number;
-    paint(bitmap, message.picture);
+    if (message.camera === camera) paint(bitmap, message.picture);
   } finally {
-    if (message) show(message);
+    show(message);
     askWhenSeen();
   }
 }
@@ -102,22 +101,21 @@ function paint(bitmap, about) {
     canvas.height = bitmap.height;
   }
   canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  picture = about.number;
   bitmap.close();
   canvas.setAttribute("aria-label", `Frame ${about.frame} with heat map and outlines`);
   write(element("caption"), `${clockTime(about.captured)}  ·  frame ${count(about.frame)}  ·  score ${score(about.score)}`);
 }
 
-function show({ status, steps: fresh }) {
+function show({ camera: answered, status, steps: fresh }) {
   const chosen = status.cameras.find((one) => one.name === camera) ?? status.cameras[0];
   showCameras(status.cameras, chosen);
   element("trigger").hidden = !status.trigger;
   updateGallery(status.gallery, status.cameras.length);
   if (!chosen) return;
-  if (chosen.name !== camera) {
-    choose(chosen.name);
-    fresh = [];
-  }
-  if (fresh.length) steps = [...steps.filter((step) => step[0] < fresh[0][0]), ...fresh].slice(-STEPS);
+  if (chosen.name !== camera) choose(chosen.name);
+  // What was asked before another camera was chosen is not this one's.
+  if (answered === camera && fresh.length) steps = [...steps.filter((step) => step[0] < fresh[0][0]), ...fresh].slice(-STEPS);
   showDecision(chosen, status);
   updateThreshold(status.threshold, rangeOf(steps, status.threshold.value));
   drawChart(steps, status.step, currentThreshold());
@@ -154,7 +152,7 @@ function showDecision(one, status) {
   const reason = reasonOf(one, decision);
   setLamp(decision.state, decision.word, reason);
   const loud = decision.state === "lost" ? `${decision.word} ${reason}` : "";
-  setAlarm(loud, [one.since && one.stale ? `${duration(status.now - one.since)} ago` : "", one.detail].filter(Boolean).join(": "));
+  setAlarm(loud, [one.since && one.status !== "running" ? `${duration(status.now - one.since)} ago` : "", one.detail].filter(Boolean).join(": "));
   document.querySelector(".picture").classList.toggle("stale", one.stale);
   document.querySelector(".picture").classList.toggle("empty", picture === 0);
   document.title = `${{ good: "●", anomaly: "▲", lost: "■", waiting: "○" }[decision.state]} ${decision.word} · ${one.name}`;
