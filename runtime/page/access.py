@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import socket
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
@@ -24,6 +25,8 @@ OPEN_PATH = "/healthz"
 _COOKIE_AGE_S = 90 * 24 * 3600
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCKED = (Path(__file__).parent / "static" / "locked.html").read_bytes()
+_LOCKED_STYLE = b64encode(hashlib.sha256(_LOCKED.split(b"<style>")[1].split(b"</style>")[0]).digest()).decode()
+_LOCKED_POLICY = f"default-src 'none'; style-src 'sha256-{_LOCKED_STYLE}'; form-action 'self'; frame-ancestors 'none'"
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -184,6 +187,8 @@ async def _refuse(status: int, reason: str, scope: Scope, headers: dict[str, str
     body = _LOCKED if for_people else (reason + "\n").encode()
     kind = b"text/html; charset=utf-8" if for_people else b"text/plain; charset=utf-8"
     start = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+    if for_people:
+        start.append((b"content-security-policy", _LOCKED_POLICY.encode()))
     if status == 401:
         start.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": start})

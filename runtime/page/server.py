@@ -21,15 +21,6 @@ _CLOSE_WITHIN_S = 2
 _LARGEST_ASK = 4096
 
 
-def guarded_app(page: LivePage, access: Access) -> Guard:
-    """The whole page as one ASGI application, for servers of one's own and for tests.
-
-    Raises:
-        MissingDependency: FastAPI is not installed.
-    """
-    return Guard(create_app(page, Editions(page)), access)
-
-
 def serve(
     page: LivePage, *, host: str = "127.0.0.1", port: int = 8000, token: str | None = None, names: tuple[str, ...] = ()
 ) -> "PageServer":

@@ -160,7 +160,8 @@ function showDecision(one, status) {
 
 function showOffline() {
   const since = `since ${clockTime(offlineSince)}`;
-  setLamp("lost", "OFFLINE", `no connection to the device ${since}`);
+  setLamp("lost", "OFFLINE", since);
+  for (const pip of document.querySelectorAll(".pip")) pip.dataset.state = "lost";
   setAlarm(`NO CONNECTION ${since}`, "What you see is old. Is the device on, and in the network?");
   document.querySelector(".picture").classList.add("stale");
   document.title = "■ OFFLINE · uflow-edge";
