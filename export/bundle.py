@@ -51,7 +51,7 @@ class ExportOptions:
     """Choices of an export.
 
     Attributes:
-        precisions: of the graphs to write, the first being the one that the runtime takes by default.
+        precisions: of the graphs to write, the reference first.
         opset: of the ONNX standard operators.
         batch: images a run that graphs are fixed to; None takes any number.
         fit: how frames that are not square become so; None: as the checkpoint says, else ``squash``.

@@ -9,14 +9,9 @@ from types import ModuleType
 from uflow_edge.export.cuda_device import CudaDevice
 from uflow_edge.export.plan_options import ON_THE_JETSON, PlanOptions
 from uflow_edge.runtime.bundle import PlanLibrary
+from uflow_edge.runtime.engines.tensorrt_library import MODULES, TITLES
 from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
 
-_MODULES: dict[PlanLibrary, tuple[str, ...]] = {
-    "tensorrt": ("tensorrt",),
-    # The wheels on the package index install the second name; NVIDIA's own archive installs the first.
-    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
-}
-_TITLES: dict[PlanLibrary, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 _WHAT_TO_INSTALL = (
     f"With an NVIDIA GPU: pip install '{DISTRIBUTION}[trt]', then --trt-target local. Without one, for desktop GPUs: "
     f"pip install '{DISTRIBUTION}[rtx]', then --trt-target rtx. {ON_THE_JETSON}"
@@ -42,7 +37,7 @@ class Toolchain:
     compute_capabilities: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{_TITLES[self.library]} {self.version}"
+        return f"{TITLES[self.library]} {self.version}"
 
 
 def find_toolchain(options: PlanOptions) -> Toolchain:
@@ -70,14 +65,14 @@ def load_library(library: PlanLibrary) -> ModuleType:
         MissingDependency: it is not installed, or cannot be loaded.
     """
     reasons = []
-    for name in _MODULES[library]:
+    for name in MODULES[library]:
         try:
             return import_module(name)
         except (ImportError, OSError) as error:  # OSError: a shared library behind it is missing
             if not (isinstance(error, ImportError) and error.name == name):
                 reasons.append(str(error))
     why = f"cannot be loaded ({'; '.join(reasons)})" if reasons else "is not installed"
-    raise MissingDependency(f"{_TITLES[library]} {why}. {_WHAT_TO_INSTALL}")
+    raise MissingDependency(f"{TITLES[library]} {why}. {_WHAT_TO_INSTALL}")
 
 
 def _cuda_of_package(trt: ModuleType) -> str:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "UFLOW_EDGE_TOKEN"
 MQTT_PASSWORD_VARIABLE = "UFLOW_EDGE_MQTT_PASSWORD"
 PAGE, METRICS = "127.0.0.1:8000", "127.0.0.1:9108"
-_BACKENDS = ("auto", "tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,12 +87,14 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
+    from uflow_edge.runtime.engines.selection import BACKENDS
+
     group = parser.add_argument_group("model")
     group.add_argument(
         "--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)"
     )
     group.add_argument(
-        "--backend", choices=_BACKENDS, default="auto", help="what runs it (default: the best that does)"
+        "--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)"
     )
     group.add_argument("--precision", choices=["fp32", "fp16"], help="(default: fp16 on a GPU, fp32 on a CPU)")
     group.add_argument("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")

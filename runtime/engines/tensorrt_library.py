@@ -10,7 +10,7 @@ from uflow_edge.runtime.bundle import PlanLibrary
 from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
 
 TITLES: dict[PlanLibrary, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
-_MODULES: dict[PlanLibrary, tuple[str, ...]] = {
+MODULES: dict[PlanLibrary, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     # The wheels on the package index install the second name; NVIDIA's own archive installs the first.
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
@@ -27,7 +27,7 @@ def load_library(library: PlanLibrary) -> ModuleType:
         MissingDependency: it is not installed, or cannot be loaded.
     """
     reasons = []
-    for name in _MODULES[library]:
+    for name in MODULES[library]:
         try:
             return import_module(name)
         except (ImportError, OSError) as error:  # OSError: a shared library behind it is missing
