@@ -77,7 +77,7 @@ def test_a_camera_that_is_lost_still_gets_its_summary(desk: Path, exit_code, cap
     for _ in range(5):
         writer.write(np.full((64, 96, 3), 90, np.uint8))
     writer.release()
-    assert exit_code(main, "--camera", "stream.avi", "--max-frames", "3") == 0
+    assert exit_code(main, "--camera", "stream.avi", "--policy", "every", "--max-frames", "3") == 0
     assert "3 inspected" in capsys.readouterr().out
     assert exit_code(main, "--camera", "stream.avi", "--policy", "every", "--give-up", "0") == 4
     captured = capsys.readouterr()
