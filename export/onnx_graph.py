@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -15,7 +15,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
     RemoveUnusedOpsetsPass,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from uflow_edge.runtime.bundle import DEFAULT_OPSET, INPUT_NAME
 from uflow_edge.runtime.errors import BadInput, require
@@ -23,8 +23,9 @@ from uflow_edge.runtime.errors import BadInput, require
 DATA_SUFFIX = ".data"
 LARGEST_FILE = 1 << 30
 """Bytes of weights above which they get a file of their own; protobuf refuses files of 2 GiB."""
+TRACED_BATCH = 2
+"""Of examples that stand for any batch: torch.export takes a 1 for a constant."""
 
-_TRACED_BATCH = 2  # torch.export takes a traced 1 for a constant, not for a dynamic batch
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _LARGEST_FOLDED = 1 << 24  # elements of a constant; what is computed of weights is as large as the weights
 
@@ -57,16 +58,41 @@ def trace(
         BadInput: the exporter does not know this opset.
         MissingDependency: onnxscript is not installed.
     """
+    example = torch.zeros(batch or TRACED_BATCH, side, side, 3, dtype=torch.uint8)
+    return trace_module(graph, {INPUT_NAME: example}, output_names, opset, dynamic_batch=batch is None)
+
+
+def trace_module(
+    module: nn.Module,
+    examples: Mapping[str, Tensor],
+    output_names: Sequence[str],
+    opset: int = DEFAULT_OPSET,
+    *,
+    dynamic_batch: bool,
+) -> ir.Model:
+    """Any network as a simplified ONNX model that shares its weights.
+
+    Args:
+        module: in evaluation mode.
+        examples: its inputs by name, in the order of its arguments; the first axis of each is the batch.
+        output_names: of what it returns, in this order.
+        opset: of the ONNX standard operators.
+        dynamic_batch: take any batch, not only that of the examples, which must be `TRACED_BATCH` then.
+
+    Raises:
+        BadInput: the exporter does not know this opset.
+        MissingDependency: onnxscript is not installed.
+    """
     require("onnxscript", "export")
-    example = torch.zeros(batch or _TRACED_BATCH, side, side, 3, dtype=torch.uint8)
+    batch = {0: torch.export.Dim("batch", min=1)}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations: nothing a user can act on
         program = torch.onnx.export(
-            graph,
-            (example,),
-            input_names=[INPUT_NAME],
+            module,
+            tuple(examples.values()),
+            input_names=list(examples),
             output_names=list(output_names),
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if batch is None else None,
+            dynamic_shapes=tuple(batch for _ in examples) if dynamic_batch else None,
             opset_version=opset,
             dynamo=True,
             optimize=False,  # `simplify` does, and folds more

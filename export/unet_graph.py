@@ -1,0 +1,52 @@
+"""The graph of a diffusion UNet: a noised picture and its step in, the noise out, and the variance where it is learned."""
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from uflow_edge.export.onnx_graph import TRACED_BATCH, trace_module
+from uflow_edge.export.unet_checkpoint import UNetCheckpoint
+from uflow_edge.runtime.bundle import DEFAULT_OPSET
+
+SAMPLE, TIMESTEP = "sample", "timestep"
+NOISE, VARIANCE = "noise", "variance"
+
+
+class NoiseGraph(nn.Module):
+    """What is traced.
+
+    Takes ``sample`` (N, C, S, S) float32 in [-1, 1] and ``timestep`` (N,) float32, whole numbers: indices into the
+    schedule. Returns ``noise`` (N, C, S, S) and, where it is learned, ``variance`` (N, C, S, S), from -1 for the smallest
+    to 1 for the largest log variance of the step.
+    """
+
+    def __init__(self, checkpoint: UNetCheckpoint) -> None:
+        super().__init__()
+        self.model = checkpoint.model
+        self.learned_variance = checkpoint.learned_variance
+
+    def forward(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+        (output,) = self.model(sample, timestep, return_dict=False)
+        return output.chunk(2, dim=1) if self.learned_variance else (output,)
+
+
+def output_names(learned_variance: bool) -> tuple[str, ...]:
+    """Of the graph, in order."""
+    return (NOISE, VARIANCE) if learned_variance else (NOISE,)
+
+
+def trace_unet(checkpoint: UNetCheckpoint, opset: int = DEFAULT_OPSET, batch: int | None = None) -> ir.Model:
+    """A simplified ONNX model that shares the checkpoint's weights.
+
+    Args:
+        checkpoint: as `load_unet` returns it.
+        opset: of the ONNX standard operators. From 23 on attention is one node, which TensorRT-RTX refuses in FP32.
+        batch: pictures a run; None takes any number.
+
+    Raises:
+        BadInput: the exporter does not know this opset.
+    """
+    count, side = batch or TRACED_BATCH, checkpoint.image_size
+    examples = {SAMPLE: torch.zeros(count, checkpoint.channels, side, side), TIMESTEP: torch.zeros(count)}
+    names = output_names(checkpoint.learned_variance)
+    return trace_module(NoiseGraph(checkpoint).eval(), examples, names, opset, dynamic_batch=batch is None)

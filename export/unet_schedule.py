@@ -1,0 +1,56 @@
+"""What a ``scheduler_config.json`` of diffusers says of the noise that a network was trained with."""
+
+from collections.abc import Mapping
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+from uflow_edge.export.unet_flags import DEFAULT_STEPS, ScheduleName
+from uflow_edge.runtime.errors import BadInput
+
+_NAMES: Mapping[Any, ScheduleName] = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
+_LINEAR = {"beta_start": 1e-4, "beta_end": 0.02}  # with 1000 steps; with fewer, larger in proportion
+_LEARNED = "learned_range"
+
+
+def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool) -> tuple[ScheduleName, int]:
+    """The noise schedule and its number of steps.
+
+    Args:
+        path: of the file, for errors.
+        config: its content.
+        learned_variance: whether the network returns a variance.
+
+    Raises:
+        BadInput: another schedule, a network that predicts something else than noise, or a variance that the network
+            does not have, or has and this denies.
+    """
+    steps = config.get("num_train_timesteps", DEFAULT_STEPS)
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise BadInput(f"{path}: num_train_timesteps is {steps!r}; expected a whole number above 0")
+    name = _NAMES.get(_text(config.get("beta_schedule", "linear")))
+    variance = config.get("variance_type", "fixed_small")
+    wrong = {
+        "beta_schedule": name is None,
+        "trained_betas": config.get("trained_betas") is not None,
+        "rescale_betas_zero_snr": bool(config.get("rescale_betas_zero_snr")),
+        "prediction_type": config.get("prediction_type", "epsilon") != "epsilon",
+        "variance_type": (variance == _LEARNED) != learned_variance or variance == "learned",
+    }
+    if name == "linear":
+        for bound, usual in _LINEAR.items():
+            value = config.get(bound, usual)
+            wrong[bound] = not isinstance(value, int | float) or not isclose(value, usual * 1000 / steps, rel_tol=1e-6)
+    for flag, applies in wrong.items():
+        if applies:
+            raise BadInput(
+                f"{path}: {flag} is {config.get(flag)!r}; run here are the schedules linear (0.0001 to 0.02 at 1000 "
+                f"steps) and squaredcos_cap_v2, prediction_type epsilon, and variance_type {_LEARNED} where, and only where, "
+                "the network returns a variance"
+            )
+    assert name is not None
+    return name, steps
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
