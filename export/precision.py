@@ -4,7 +4,8 @@ Three kinds of nodes, told apart by what rounding does to them (Micikevicius et 
 
 * convolutions and matrix products gain by FP16, and their sums average its rounding out. Those next to the picture do
   neither and stay in FP32: the first one, for pixels next to each other are alike and so are their rounding errors,
-  and those after it that sum up few products a result (a depthwise convolution, a resize);
+  and those after it that sum up few products a result (a depthwise convolution, a resize). Nor do products with one
+  vector an image (the time embedding of a diffusion network): there are few, and an error in one is in every pixel;
 * element-wise arithmetic and whatever only moves values take the precision of their surroundings: FP32 if nothing but
   FP32 reads the result or FP32 is all that they read, otherwise FP16. So in FP32 are the prologue of the picture, the
   residual stream of a transformer, the exponents of the couplings, and the last coupling with the energies behind it;
@@ -162,9 +163,15 @@ def _full_precision(nodes: list[ir.Node]) -> set[ir.Node]:
 def _needs_full_precision(node: ir.Node) -> bool:
     return (
         node.op_type not in HALF | POINTWISE | MOVING
+        or (node.op_type in HALF and _is_vector(node.outputs[0]))
         or any(output.is_graph_output() for output in node.outputs)
         or any(_loses_digits(value) for value in node.inputs if _is_float(value) and _is_weight(value))
     )
+
+
+def _is_vector(value: ir.Value) -> bool:
+    """Whether it is one vector an image."""
+    return value.shape is not None and value.shape.rank() <= 2
 
 
 def _has_few_products(node: ir.Node) -> bool:

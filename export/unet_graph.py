@@ -1,4 +1,4 @@
-"""The graph of a diffusion UNet: a noised picture and its step in, the noise out, and the variance where it is learned."""
+"""The graph of a diffusion UNet: a noised picture and its step in, the noise out, and the variance if it is learned."""
 
 import onnx_ir as ir
 import torch
@@ -16,8 +16,8 @@ class NoiseGraph(nn.Module):
     """What is traced.
 
     Takes ``sample`` (N, C, S, S) float32 in [-1, 1] and ``timestep`` (N,) float32, whole numbers: indices into the
-    schedule. Returns ``noise`` (N, C, S, S) and, where it is learned, ``variance`` (N, C, S, S), from -1 for the smallest
-    to 1 for the largest log variance of the step.
+    schedule. Returns ``noise`` (N, C, S, S) and, where it is learned, ``variance`` (N, C, S, S): -1 for the smallest
+    log variance of the step, 1 for the largest.
     """
 
     def __init__(self, checkpoint: UNetCheckpoint) -> None:
@@ -26,6 +26,7 @@ class NoiseGraph(nn.Module):
         self.learned_variance = checkpoint.learned_variance
 
     def forward(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
         (output,) = self.model(sample, timestep, return_dict=False)
         return output.chunk(2, dim=1) if self.learned_variance else (output,)
 

@@ -45,7 +45,7 @@ def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool)
         if applies:
             raise BadInput(
                 f"{path}: {flag} is {config.get(flag)!r}; run here are the schedules linear (0.0001 to 0.02 at 1000 "
-                f"steps) and squaredcos_cap_v2, prediction_type epsilon, and variance_type {_LEARNED} where, and only where, "
+                f"steps) and squaredcos_cap_v2, prediction_type epsilon, and variance_type {_LEARNED} if and only if "
                 "the network returns a variance"
             )
     assert name is not None

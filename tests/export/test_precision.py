@@ -147,6 +147,28 @@ def test_a_stem_is_fp32_however_wide(build) -> None:
     assert (found["stem"], found["wide"]) == (FULL, HALF)
 
 
+def test_products_with_one_vector_an_image_are_fp32() -> None:
+    """A time embedding, its projection added to every pixel, and a convolution before and after."""
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+    g (float[N,40,8,8] x, float[N,40] t) => (float[N,40,8,8] y) {
+        stem = Conv<pads = [1, 1, 1, 1]>(x, k)
+        embedded = Gemm(t, w)
+        positive = Relu(embedded)
+        projected = MatMul(positive, w)
+        everywhere = Unsqueeze(projected, axes)
+        moved = Add(stem, everywhere)
+        wide = Conv<pads = [1, 1, 1, 1]>(moved, k)
+        y = Neg(wide)
+    }"""
+    random = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(text)
+    kernel, square = (random.standard_normal(shape).astype(np.float32) for shape in ((40, 40, 3, 3), (40, 40)))
+    for name, value in {"k": kernel, "w": square, "axes": np.array([2, 3])}.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    found = types(to_fp16(ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))))
+    assert {name for name, kind in found.items() if kind == HALF} == {"wide"}
+
+
 def test_few_products_behind_it_are_fp32_too(build) -> None:
     narrow = np.random.default_rng(0).standard_normal((8, 8, 3, 3)).astype(np.float32)
     narrow[:, 2:] = 0  # 18 products
@@ -177,7 +199,7 @@ def energies(model: ir.Model, path: Path, pictures: np.ndarray, count: int) -> l
 def test_rounded_rounds_after_every_node(build, tmp_path) -> None:
     """Against arithmetic done by hand: a convolution of FP16 numbers in FP32, rounded to FP16."""
     text = """<ir_version: 8, opset_import: ["" : 18]>
-    g (float[N,40] x) => (float[N] y) {
+    g (float[N,1,40] x) => (float[N,1] y) {
         stem = MatMul(x, w)
         a = MatMul(stem, w)
         b = Mul(a, three)
@@ -188,22 +210,22 @@ def test_rounded_rounds_after_every_node(build, tmp_path) -> None:
     random = np.random.default_rng(0)
     w = random.standard_normal((40, 40)).astype(np.float32)
     proto = onnx.parser.parse_model(text)
-    for name, value in {"w": w, "three": np.float32(3.3), "axis": np.array([1])}.items():
+    for name, value in {"w": w, "three": np.float32(3.3), "axis": np.array([2])}.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
     model = to_fp16(ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True)))
-    x = random.standard_normal((5, 40)).astype(np.float32)
+    x = random.standard_normal((5, 1, 40)).astype(np.float32)
 
     def half(value: np.ndarray) -> np.ndarray:
         return value.astype(np.float16).astype(np.float32)
 
     a = half(half(x @ w) @ half(w))
     c = half(half(a * half(np.float32(3.3))) + a)
-    expected = half(c @ half(w)).sum(1)
+    expected = half(c @ half(w)).sum(2)
     write_onnx(rounded(model), tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": x})
     exact = (x @ w @ w * np.float32(3.3) + x @ w @ w) @ w
-    assert np.abs(found - expected).max() < 0.1 * np.abs(exact.sum(1) - expected).max()
+    assert np.abs(found - expected).max() < 0.1 * np.abs(exact.sum(2) - expected).max()
 
 
 @pytest.fixture(scope="session")
