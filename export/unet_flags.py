@@ -207,7 +207,7 @@ def settle_flags(state: Mapping[str, Tensor], stated: StatedFlags = StatedFlags(
             time_rows == 2 * level_channels[0],
             "input_blocks.1.0.emb_layers.1.weight",
         ),
-        settled("resblock_updown", stated.resblock_updown, len(firsts) > 1 and between not in state, between),
+        len(firsts) > 1 and settled("resblock_updown", stated.resblock_updown, between not in state, between),
         stated.use_new_attention_order or False,
         stated.noise_schedule or DEFAULT_SCHEDULE,
         DEFAULT_STEPS if stated.diffusion_steps is None else stated.diffusion_steps,
@@ -236,7 +236,7 @@ def _refuse_others(state: Mapping[str, Tensor], stated: StatedFlags) -> None:
             stated.predict_xstart
         ),
         "rescale_timesteps: is supported with diffusion_steps 1000 only": rescales,
-        "it has no output_blocks, so it is a classifier or an encoder, not a UNet": (
+        "has no output_blocks, so it is a classifier or an encoder, not a UNet": (
             not any(name.startswith("output_blocks.") for name in state)
         ),
         "input_blocks.0.0.weight: the network reads more than a picture (as those for super-resolution do)": (
@@ -317,8 +317,11 @@ def _head_channels(stated: StatedFlags, attended: set[int]) -> int:
 
 
 def _last_index(state: Mapping[str, Tensor], prefix: str) -> int:
-    indices = [int(parts[1]) for parts in (name.split(".", 2) for name in state) if parts[0] == prefix]
-    return max(indices, default=0)
+    parts = [name.split(".", 2) for name in state if name.startswith(f"{prefix}.")]
+    last = max((int(index) for _, index, *_ in parts if index.isdecimal()), default=0)
+    if last > len(state):
+        raise BadInput(f"has {prefix}.{last} but only {len(state)} tensors, so blocks are missing")
+    return last
 
 
 def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from uflow_edge.export.onnx_graph import TRACED_BATCH, trace_module
 from uflow_edge.export.unet_checkpoint import UNetCheckpoint
+from uflow_edge.export.unet_parity import FloatBatch, NoisePredictor
 from uflow_edge.runtime.bundle import DEFAULT_OPSET
 
 SAMPLE, TIMESTEP = "sample", "timestep"
@@ -51,3 +52,14 @@ def trace_unet(checkpoint: UNetCheckpoint, opset: int = DEFAULT_OPSET, batch: in
     examples = {SAMPLE: torch.zeros(count, checkpoint.channels, side, side), TIMESTEP: torch.zeros(count)}
     names = output_names(checkpoint.learned_variance)
     return trace_module(NoiseGraph(checkpoint).eval(), examples, names, opset, dynamic_batch=batch is None)
+
+
+def torch_predictor(checkpoint: UNetCheckpoint) -> NoisePredictor:
+    """Runs the network itself."""
+    graph = NoiseGraph(checkpoint).eval()
+
+    def predict(sample: FloatBatch, timestep: FloatBatch) -> tuple[FloatBatch, ...]:
+        with torch.inference_mode():
+            return tuple(output.numpy() for output in graph(torch.from_numpy(sample), torch.from_numpy(timestep)))
+
+    return predict

@@ -13,8 +13,18 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """The full reference folder; without it the test is skipped, or fails where it is required (CI)."""
-    folder = Path(os.environ.get("UFLOW_EDGE_REFERENCE", HERE.parent.parent / "shared" / "reference")) / "uflow"
+    """The full reference folder of U-Flow; without it the test is skipped, or fails where it is required (CI)."""
+    return reference_folder("uflow")
+
+
+@pytest.fixture(scope="session")
+def diffcf_reference() -> Path:
+    """Likewise that of Diff-CF."""
+    return reference_folder("diffcf")
+
+
+def reference_folder(name: str) -> Path:
+    folder = Path(os.environ.get("UFLOW_EDGE_REFERENCE", HERE.parent.parent / "shared" / "reference")) / name
     if not folder.is_dir():
         if os.environ.get("UFLOW_EDGE_REQUIRE_REFERENCE"):
             pytest.fail(f"the reference arrays are required, but {folder} does not exist")

@@ -1,0 +1,168 @@
+"""What an engine makes of noised pictures against what the network makes of them. Needs no torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from uflow_edge.export.parity_images import noise_images
+from uflow_edge.runtime.bundle import Precision
+from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.numeric import Image
+
+FloatBatch: TypeAlias = NDArray[np.float32]
+NoisePredictor: TypeAlias = Callable[[FloatBatch, FloatBatch], tuple[FloatBatch, ...]]
+"""(N, C, S, S) in [-1, 1] and (N,) steps to the noise, and the variance where it is learned, each (N, C, S, S)."""
+
+NOISINESS = (0.005, 0.04, 0.3, 0.9)
+"""Steps to compare at, as fractions of the schedule; purification runs through the first 4 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Between two outputs: of the noise, whose standard deviation is 1, or of the variance, from -1 to 1.
+
+    Attributes:
+        maximum: largest |difference| of any value.
+        rms: root of the mean squared difference, the worst of the pictures.
+    """
+
+    maximum: float
+    rms: float
+
+    @classmethod
+    def between(cls, expected: FloatBatch, found: FloatBatch) -> "Difference":
+        """Infinite where something found is not a finite number."""
+        if not np.isfinite(found).all():
+            return cls(np.inf, np.inf)
+        squares = np.square(found.astype(np.float64) - expected)
+        return cls(float(np.sqrt(squares.max())), float(np.sqrt(squares.mean(axis=(1, 2, 3)).max())))
+
+    def worst(self, other: "Difference") -> "Difference":
+        """The larger of both, number by number."""
+        return Difference(max(self.maximum, other.maximum), max(self.rms, other.rms))
+
+    def within(self, bound: "Difference") -> bool:
+        """Whether neither number is above its bound."""
+        return self.maximum <= bound.maximum and self.rms <= bound.rms
+
+
+UNET_BOUNDS: Mapping[Precision, Difference] = {"fp32": Difference(1e-3, 1e-4), "fp16": Difference(0.1, 5e-3)}
+"""That a variant may have. For FP16, what the authors' own half precision has on the reference network."""
+
+
+@dataclass(frozen=True, slots=True)
+class UNetParity:
+    """How far an engine is from its reference, worst case over pictures and steps.
+
+    Attributes:
+        engine: what ran the variant.
+        reference: what it was held against.
+        timesteps: that were compared, one picture each.
+        noise: of the noise.
+        variance: of the variance; None where it is not learned.
+        bound: what neither may exceed.
+    """
+
+    engine: str
+    reference: str
+    timesteps: tuple[int, ...]
+    noise: Difference
+    variance: Difference | None
+    bound: Difference
+
+    @property
+    def holds(self) -> bool:
+        """Whether the variant may be shipped."""
+        return all(found.within(self.bound) for found in (self.noise, self.variance) if found is not None)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.engine}: noise within {self.noise.maximum:.1e} of {self.reference}, {self.noise.rms:.1e} rms "
+            f"(bounds {self.bound.maximum:.0e}, {self.bound.rms:.0e}) at steps {', '.join(map(str, self.timesteps))}"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UNetReference:
+    """What a network makes of some noised pictures where nothing is lost, computed once for all engines.
+
+    Attributes:
+        name: what computed it.
+        samples: noised pictures, (1, C, S, S) each.
+        timesteps: of each.
+        outputs: noise and, where it is learned, variance of each.
+    """
+
+    name: str
+    samples: tuple[FloatBatch, ...]
+    timesteps: tuple[int, ...]
+    outputs: tuple[tuple[FloatBatch, ...], ...]
+
+    @classmethod
+    def of(
+        cls, name: str, predict: NoisePredictor, samples: Sequence[FloatBatch], timesteps: Sequence[int]
+    ) -> "UNetReference":
+        """Run the network on one picture after the other: a large one takes gigabytes for each."""
+        pairs = list(zip(samples, timesteps, strict=True))
+        outputs = tuple(predict(sample, _batch(step)) for sample, step in progress(pairs, name))
+        return cls(name, tuple(samples), tuple(timesteps), outputs)
+
+    def compare(self, name: str, predict: NoisePredictor, bound: Difference) -> UNetParity:
+        """Run an engine on the same pictures."""
+        worst = [Difference(0.0, 0.0) for _ in self.outputs[0]]
+        cases = zip(self.samples, self.timesteps, self.outputs, strict=True)
+        for sample, step, expected in progress(cases, name, len(self.samples)):
+            found = predict(sample, _batch(step))
+            differences = map(Difference.between, expected, found)
+            worst = [old.worst(new) for old, new in zip(worst, differences, strict=True)]
+        noise, *variance = worst
+        return UNetParity(name, self.name, self.timesteps, noise, variance[0] if variance else None, bound)
+
+
+def parity_samples(
+    alphas_cumprod: NDArray[np.float64], side: int, channels: int = 3, pictures: Sequence[Image] = ()
+) -> tuple[list[FloatBatch], list[int]]:
+    """Noised pictures to compare on, and the step of each.
+
+    Args:
+        alphas_cumprod: ᾱ of every step of the schedule.
+        side: S.
+        channels: C.
+        pictures: (S, S, 3) uint8 RGB; default, seeded ones with the spectrum of photographs.
+
+    Returns:
+        One (1, C, S, S) float32 for each of `NOISINESS`, and its step.
+    """
+    random = np.random.default_rng(0)
+    pictures = pictures or noise_images(side)
+    steps = [int(fraction * len(alphas_cumprod)) for fraction in NOISINESS]
+    samples = []
+    for i, step in enumerate(steps):
+        planes = pictures[i % len(pictures)].transpose(2, 0, 1)
+        clean = np.resize(planes / 127.5 - 1, (channels, side, side))
+        noise = random.standard_normal(clean.shape)
+        noised = np.sqrt(alphas_cumprod[step]) * clean + np.sqrt(1 - alphas_cumprod[step]) * noise
+        samples.append(noised[np.newaxis].astype(np.float32))
+    return samples, steps
+
+
+def onnx_predictor(graph: Path) -> NoisePredictor:
+    """Runs a graph by onnxruntime on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of what its own rewriting leaves over
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+
+    def predict(sample: FloatBatch, timestep: FloatBatch) -> tuple[FloatBatch, ...]:
+        return tuple(session.run(None, dict(zip(names, (sample, timestep), strict=True))))
+
+    return predict
+
+
+def _batch(step: int) -> FloatBatch:
+    return np.array([step], np.float32)
