@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from uflow_edge.export import console
 from uflow_edge.export.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
-from uflow_edge.runtime.bundle import DEFAULT_OPSET, PRECISIONS, SUFFIX, BatchRange, Bundle, Precision
+from uflow_edge.runtime.bundle import SUFFIX, Bundle
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, MissingDependency, UsageError, require
+from uflow_edge.runtime.manifest import DEFAULT_OPSET, PRECISIONS, BatchRange, Precision
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
     from uflow_edge.export.bundle import ExportOptions, GoodImages
@@ -140,7 +142,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         find_toolchain(options)  # before minutes are spent on graphs
     if arguments.ckpt:
         return _export(arguments, options)
-    bundle = Bundle.load(arguments.bundle)
+    bundle = Bundle.load(arguments.bundle, UFlowManifest)
     precisions = _engine_precisions(arguments)
     if arguments.plan:
         console.print_planned_engines(bundle.manifest, precisions, options)
@@ -237,7 +239,7 @@ def _good_images(arguments: argparse.Namespace) -> "GoodImages | None":
 
 
 def _build_engines(
-    bundle: Bundle, precisions: Sequence[Precision], options: PlanOptions, images: Sequence[Path] = ()
+    bundle: Bundle[UFlowManifest], precisions: Sequence[Precision], options: PlanOptions, images: Sequence[Path] = ()
 ) -> None:
     from uflow_edge.export.plans import build_plans
 
@@ -247,7 +249,7 @@ def _build_engines(
         _check_engines(bundle, results, images)
 
 
-def _check_engines(bundle: Bundle, results: "Sequence[PlanResult]", images: Sequence[Path]) -> None:
+def _check_engines(bundle: Bundle[UFlowManifest], results: "Sequence[PlanResult]", images: Sequence[Path]) -> None:
     from uflow_edge.export.plan_parity import check_plans
 
     try:

@@ -12,6 +12,7 @@ from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.threshold import LiveThreshold
 from uflow_edge.runtime.triggers import SoftwareTrigger
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.pipeline import Feed, Pipeline
@@ -23,7 +24,7 @@ _MEGABYTE = 1_000_000
 
 def connect_receivers(
     arguments: argparse.Namespace,
-    bundle: Bundle,
+    bundle: Bundle[UFlowManifest],
     pipeline: "Pipeline",
     feeds: "Sequence[Feed]",
     stack: ExitStack,
@@ -61,7 +62,7 @@ def connect_receivers(
         _serve(arguments, bundle, pipeline, feeds, metrics, stack, report)
 
 
-def _files(arguments: argparse.Namespace, bundle: Bundle) -> "list[Sink]":
+def _files(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest]) -> "list[Sink]":
     from uflow_edge.runtime.sinks.json_lines import open_json_lines
     from uflow_edge.runtime.sinks.overlays import OverlayFolder
 
@@ -81,7 +82,7 @@ def _files(arguments: argparse.Namespace, bundle: Bundle) -> "list[Sink]":
     return found
 
 
-def _mqtt(arguments: argparse.Namespace, bundle: Bundle) -> "Sink":
+def _mqtt(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest]) -> "Sink":
     from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
 
     channels = bundle.manifest.channels if arguments.mqtt_pictures else None
@@ -105,7 +106,7 @@ def _metrics(arguments: argparse.Namespace, pipeline: "Pipeline") -> "Metrics | 
 
 def _serve(
     arguments: argparse.Namespace,
-    bundle: Bundle,
+    bundle: Bundle[UFlowManifest],
     pipeline: "Pipeline",
     feeds: "Sequence[Feed]",
     metrics: "Metrics | None",
