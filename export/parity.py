@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import Field, asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -13,14 +14,23 @@ from uflow_edge.runtime.engines import Engine, Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 from uflow_edge.runtime.latents import LatentStatistics
-from uflow_edge.runtime.manifest import Precision, Variant
+from uflow_edge.runtime.manifest import Manifest, Precision, Variant
 from uflow_edge.runtime.nfa.tree import Rule, tree_score
 from uflow_edge.runtime.numeric import FloatMap, Image
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 PARITY = "parity.json"
 ENERGY_BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2}
 """Relative error of any pixel's energy that a variant may have."""
+
+
+class Judged(Protocol):
+    """A dataclass of measurements, and whether they are good enough."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def holds(self) -> bool:
+        """Whether what was measured may be shipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +137,7 @@ class Reference:
         )
 
 
-def engines_here(graph: Path, manifest: UFlowManifest, variant: Variant) -> list[Callable[[], Engine]]:
+def engines_here(graph: Path, manifest: Manifest, variant: Variant) -> list[Callable[[], Engine]]:
     """Every way to run a graph on this machine, not yet loaded: onnxruntime, and OpenVINO where it is installed."""
     makers: list[Callable[[], Engine]] = [lambda: OnnxRuntimeEngine(graph, manifest, variant)]
     if find_spec("openvino") is not None:
@@ -135,7 +145,7 @@ def engines_here(graph: Path, manifest: UFlowManifest, variant: Variant) -> list
     return makers
 
 
-def to_json(parities: Mapping[str, Sequence[Parity]]) -> str:
+def to_json(parities: Mapping[str, Sequence[Judged]]) -> str:
     """``parity.json``: by file name, one entry an engine."""
     entries = {
         name: [{**asdict(parity), "holds": parity.holds} for parity in found] for name, found in parities.items()

@@ -14,7 +14,6 @@ from uflow_edge.export.tensors import load_safetensors, load_tensors
 from uflow_edge.export.unet_flags import (
     DEFAULT_SCHEDULE,
     DEFAULT_STEPS,
-    ScheduleName,
     StatedFlags,
     read_flags,
     settle_flags,
@@ -22,6 +21,7 @@ from uflow_edge.export.unet_flags import (
 )
 from uflow_edge.export.unet_schedule import read_schedule
 from uflow_edge.runtime.errors import BadInput, require
+from uflow_edge.runtime.unet_manifest import ScheduleName
 
 GUIDED_DIFFUSION = "guided-diffusion's"
 DIFFUSERS = "diffusers'"

@@ -11,14 +11,12 @@ Diff-CF's ``parameters.yaml`` repeats.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
 from uflow_edge.runtime.errors import BadInput, require
-
-ScheduleName = Literal["linear", "cosine"]
-"""Of the noise added in training; Nichol & Dhariwal, 2021."""
+from uflow_edge.runtime.unet_manifest import SCHEDULES, ScheduleName
 
 DEFAULT_HEAD_CHANNELS = 64
 DEFAULT_SCHEDULE: ScheduleName = "linear"
@@ -40,7 +38,7 @@ def _yes(value: Any) -> bool:
 
 
 def _schedule(value: Any) -> ScheduleName:
-    if value not in get_args(ScheduleName):
+    if value not in SCHEDULES:
         raise ValueError
     return cast(ScheduleName, value)
 

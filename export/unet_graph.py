@@ -7,10 +7,7 @@ from torch import Tensor, nn
 from uflow_edge.export.onnx_graph import TRACED_BATCH, trace_module
 from uflow_edge.export.unet_checkpoint import UNetCheckpoint
 from uflow_edge.export.unet_parity import FloatBatch, NoisePredictor
-from uflow_edge.runtime.bundle import DEFAULT_OPSET
-
-SAMPLE, TIMESTEP = "sample", "timestep"
-NOISE, VARIANCE = "noise", "variance"
+from uflow_edge.runtime.manifest import DEFAULT_OPSET, Signature
 
 
 class NoiseGraph(nn.Module):
@@ -32,26 +29,23 @@ class NoiseGraph(nn.Module):
         return output.chunk(2, dim=1) if self.learned_variance else (output,)
 
 
-def output_names(learned_variance: bool) -> tuple[str, ...]:
-    """Of the graph, in order."""
-    return (NOISE, VARIANCE) if learned_variance else (NOISE,)
-
-
-def trace_unet(checkpoint: UNetCheckpoint, opset: int = DEFAULT_OPSET, batch: int | None = None) -> ir.Model:
+def trace_unet(
+    checkpoint: UNetCheckpoint, signature: Signature, opset: int = DEFAULT_OPSET, batch: int | None = None
+) -> ir.Model:
     """A simplified ONNX model that shares the checkpoint's weights.
 
     Args:
         checkpoint: as `load_unet` returns it.
+        signature: of the manifest.
         opset: of the ONNX standard operators. From 23 on attention is one node, which TensorRT-RTX refuses in FP32.
         batch: pictures a run; None takes any number.
 
     Raises:
         BadInput: the exporter does not know this opset.
     """
-    count, side = batch or TRACED_BATCH, checkpoint.image_size
-    examples = {SAMPLE: torch.zeros(count, checkpoint.channels, side, side), TIMESTEP: torch.zeros(count)}
-    names = output_names(checkpoint.learned_variance)
-    return trace_module(NoiseGraph(checkpoint).eval(), examples, names, opset, dynamic_batch=batch is None)
+    examples = {value.name: torch.zeros(batch or TRACED_BATCH, *value.shape) for value in signature.inputs}
+    graph = NoiseGraph(checkpoint).eval()
+    return trace_module(graph, examples, signature.output_names, opset, dynamic_batch=batch is None)
 
 
 def torch_predictor(checkpoint: UNetCheckpoint) -> NoisePredictor:

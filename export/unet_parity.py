@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from uflow_edge.export.parity_images import noise_images
-from uflow_edge.runtime.bundle import Precision
 from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.numeric import Image
 
 FloatBatch: TypeAlias = NDArray[np.float32]
@@ -112,16 +111,16 @@ class UNetReference:
         outputs = tuple(predict(sample, _batch(step)) for sample, step in progress(pairs, name))
         return cls(name, tuple(samples), tuple(timesteps), outputs)
 
-    def compare(self, name: str, predict: NoisePredictor, bound: Difference) -> UNetParity:
+    def compare(self, engine: Engine, bound: Difference) -> UNetParity:
         """Run an engine on the same pictures."""
         worst = [Difference(0.0, 0.0) for _ in self.outputs[0]]
         cases = zip(self.samples, self.timesteps, self.outputs, strict=True)
-        for sample, step, expected in progress(cases, name, len(self.samples)):
-            found = predict(sample, _batch(step))
+        for sample, step, expected in progress(cases, engine.name, len(self.samples)):
+            found = engine.run(sample, _batch(step))
             differences = map(Difference.between, expected, found)
             worst = [old.worst(new) for old, new in zip(worst, differences, strict=True)]
         noise, *variance = worst
-        return UNetParity(name, self.name, self.timesteps, noise, variance[0] if variance else None, bound)
+        return UNetParity(engine.name, self.name, self.timesteps, noise, variance[0] if variance else None, bound)
 
 
 def parity_samples(
@@ -149,19 +148,6 @@ def parity_samples(
         noised = np.sqrt(alphas_cumprod[step]) * clean + np.sqrt(1 - alphas_cumprod[step]) * noise
         samples.append(noised[np.newaxis].astype(np.float32))
     return samples, steps
-
-
-def onnx_predictor(graph: Path) -> NoisePredictor:
-    """Runs a graph by onnxruntime on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of what its own rewriting leaves over
-    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-
-    def predict(sample: FloatBatch, timestep: FloatBatch) -> tuple[FloatBatch, ...]:
-        return tuple(session.run(None, dict(zip(names, (sample, timestep), strict=True))))
-
-    return predict
 
 
 def _batch(step: int) -> FloatBatch:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch
 from uflow_edge.export.onnx_graph import write_onnx
 from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.precision import rounded, to_fp16
-from uflow_edge.export.tensorrt_callbacks import logger_of
+from uflow_edge.export.tensorrt import TensorSpec, build_engine
 from uflow_edge.export.tensorrt_library import find_toolchain
+from uflow_edge.export.unet_bundle import manifest_of
 from uflow_edge.export.unet_checkpoint import UNetCheckpoint, load_unet
 from uflow_edge.export.unet_graph import torch_predictor, trace_unet
 from uflow_edge.export.unet_parity import (
@@ -25,9 +27,10 @@ from uflow_edge.export.unet_parity import (
     Difference,
     UNetParity,
     UNetReference,
-    onnx_predictor,
     parity_samples,
 )
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.manifest import BatchRange, Variant
 
 ALPHAS_CUMPROD = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
 
@@ -44,10 +47,14 @@ def expected(diffcf_reference: Path) -> dict[str, np.ndarray]:
     return dict(np.load(diffcf_reference / "unet_eval.npz"))
 
 
+def engine_of(graph: Path, checkpoint: UNetCheckpoint) -> OnnxRuntimeEngine:
+    return OnnxRuntimeEngine(graph, manifest_of(checkpoint), Variant(graph.name, "fp32", 18))
+
+
 @pytest.fixture(scope="module")
 def model(checkpoint: UNetCheckpoint) -> ir.Model:
     """Traced once. Read only."""
-    return trace_unet(checkpoint)
+    return trace_unet(checkpoint, manifest_of(checkpoint).signature)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +72,18 @@ def graphs(model: ir.Model, half: ir.Model, tmp_path_factory) -> dict[str, Path]
 
 
 @pytest.fixture(scope="module")
+def engines(graphs: dict[str, Path], checkpoint: UNetCheckpoint) -> dict[str, OnnxRuntimeEngine]:
+    """One for each graph."""
+    return {name: engine_of(graph, checkpoint) for name, graph in graphs.items()}
+
+
+@pytest.fixture(scope="module")
 def reference_run(checkpoint: UNetCheckpoint) -> UNetReference:
     return UNetReference.of("torch", torch_predictor(checkpoint), *parity_samples(ALPHAS_CUMPROD, 64))
 
 
-def test_the_graph_computes_the_authors_numbers(graphs, expected) -> None:
-    outputs = onnx_predictor(graphs["fp32"])(expected["x"], expected["t"].astype(np.float32))
+def test_the_graph_computes_the_authors_numbers(engines, expected) -> None:
+    outputs = engines["fp32"].run(expected["x"], expected["t"].astype(np.float32))
     for found, name in zip(outputs, ("eps", "variance_channels"), strict=True):
         assert np.abs(found - expected[name]).max() <= 1e-4 * np.abs(expected[name]).max()
 
@@ -91,24 +104,24 @@ def test_inputs_and_outputs_are_as_agreed(graphs) -> None:
         assert [value.name for value in (*graph.input, *graph.output)] == ["sample", "timestep", "noise", "variance"]
 
 
-def test_batches_of_one_and_three_agree(graphs, expected) -> None:
+def test_batches_of_one_and_three_agree(engines, expected) -> None:
     sample = np.concatenate([expected["x"], expected["x"][:1, :, ::-1]])
     steps = np.array([4, 731, 40], np.float32)
     for name in ("fp32", "fp16"):
-        predict = onnx_predictor(graphs[name])
-        together = predict(sample, steps)
-        one_by_one = [predict(sample[i : i + 1], steps[i : i + 1]) for i in range(3)]
+        run = engines[name].run
+        together = run(sample, steps)
+        one_by_one = [run(sample[i : i + 1], steps[i : i + 1]) for i in range(3)]
         bound = 1e-4 if name == "fp32" else UNET_BOUNDS["fp16"].maximum
         for k, output in enumerate(together):
             assert np.abs(output - np.concatenate([alone[k] for alone in one_by_one])).max() < bound
 
 
-def test_any_batch_though_diffusers_asks_for_its_size(model, graphs) -> None:
+def test_any_batch_though_diffusers_asks_for_its_size(graphs, checkpoint) -> None:
     """diffusers has a branch for 64 pictures and more, of which torch.export keeps one side."""
     sample = np.random.default_rng(0).standard_normal((65, 3, 64, 64)).astype(np.float32)
     steps = np.full(65, 40, np.float32)
-    predict = onnx_predictor(graphs["fp32"])
-    (all_noise, _), (last_noise, _) = predict(sample, steps), predict(sample[-1:], steps[-1:])
+    run = engine_of(graphs["fp32"], checkpoint).run
+    (all_noise, _), (last_noise, _) = run(sample, steps), run(sample[-1:], steps[-1:])
     assert np.abs(all_noise[-1:] - last_noise).max() < 1e-4
 
 
@@ -126,12 +139,12 @@ def test_a_network_without_variance_in_a_fixed_batch(tmp_path) -> None:
     network.save_pretrained(tmp_path)
     checkpoint = load_unet(tmp_path)
     assert not checkpoint.learned_variance
-    model = trace_unet(checkpoint, batch=1)
+    model = trace_unet(checkpoint, manifest_of(checkpoint).signature, batch=1)
     shapes = {value.name: list(value.shape.numpy()) for value in (*model.graph.inputs, *model.graph.outputs)}
     assert shapes == {"sample": [1, 3, 16, 16], "timestep": [1], "noise": [1, 3, 16, 16]}
     (graph,) = write_onnx(model, tmp_path / "a.onnx")
     reference = UNetReference.of("torch", torch_predictor(checkpoint), *parity_samples(ALPHAS_CUMPROD, 16))
-    parity = reference.compare("onnxruntime", onnx_predictor(graph), UNET_BOUNDS["fp32"])
+    parity = reference.compare(engine_of(graph, checkpoint), UNET_BOUNDS["fp32"])
     assert parity.variance is None
     assert parity.holds
 
@@ -164,9 +177,9 @@ def test_fp16_weights_take_little_more_than_half(graphs) -> None:
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "fp16 rounded"])
-def test_parity_holds_with_room_to_spare(graphs, reference_run, name: str) -> None:
+def test_parity_holds_with_room_to_spare(engines, reference_run, name: str) -> None:
     bound = UNET_BOUNDS[name.split()[0]]
-    parity = reference_run.compare(name, onnx_predictor(graphs[name]), bound)
+    parity = reference_run.compare(engines[name], bound)
     assert parity.holds, str(parity)
     assert parity.variance is not None
     assert parity.noise.rms < 0.8 * bound.rms
@@ -174,23 +187,30 @@ def test_parity_holds_with_room_to_spare(graphs, reference_run, name: str) -> No
     assert parity.noise.rms > 0  # it was compared with something else than itself
 
 
-def test_parity_notices_small_faults(graphs, reference_run, checkpoint) -> None:
-    predict = onnx_predictor(graphs["fp32"])
+class Faulty:
+    """An engine with a fault around it."""
 
-    def one_step_late(sample: np.ndarray, timestep: np.ndarray) -> tuple[np.ndarray, ...]:
-        return predict(sample, timestep + 1)
+    def __init__(self, name: str, run: Callable[..., tuple[np.ndarray, ...]]) -> None:
+        self.name, self.run = name, run
 
-    def swapped(sample: np.ndarray, timestep: np.ndarray) -> tuple[np.ndarray, ...]:
-        return predict(sample, timestep)[::-1]
 
-    def broken(sample: np.ndarray, timestep: np.ndarray) -> tuple[np.ndarray, ...]:
-        noise, variance = (output.copy() for output in predict(sample, timestep))
+def test_parity_notices_small_faults(engines, reference_run) -> None:
+    run = engines["fp32"].run
+
+    def not_a_number(sample: np.ndarray, timestep: np.ndarray) -> tuple[np.ndarray, ...]:
+        noise, variance = run(sample, timestep)
         variance[0, 0, 0, 0] = np.nan
         return noise, variance
 
-    for fault in (one_step_late, swapped, broken):
-        assert not reference_run.compare("a", fault, UNET_BOUNDS["fp32"]).holds, fault.__name__
-    assert reference_run.compare("a", broken, UNET_BOUNDS["fp32"]).variance == Difference(np.inf, np.inf)
+    faults = {
+        "one step late": lambda sample, timestep: run(sample, timestep + 1),
+        "swapped": lambda sample, timestep: run(sample, timestep)[::-1],
+        "not a number": not_a_number,
+    }
+    for name, fault in faults.items():
+        assert not reference_run.compare(Faulty(name, fault), UNET_BOUNDS["fp32"]).holds, name
+    broken = reference_run.compare(Faulty("a", not_a_number), UNET_BOUNDS["fp32"])
+    assert broken.variance == Difference(np.inf, np.inf)
 
 
 def test_parity_holds_exactly_at_its_bound() -> None:
@@ -212,28 +232,16 @@ def test_parity_samples_are_noised_as_their_steps_say() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_tensorrt_rtx_builds_any_batch(graphs, precision: str) -> None:
-    toolchain = find_toolchain(PlanOptions("rtx"))
-    trt, logger = toolchain.module, logger_of(toolchain.module)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse_from_file(str(graphs[precision]))
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
-    profile = builder.create_optimization_profile()
-    for i in range(network.num_inputs):
-        _, *rest = network.get_input(i).shape
-        profile.set_shape(network.get_input(i).name, *[(count, *rest) for count in (1, 4, 16)])
-    config.add_optimization_profile(profile)
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
-    convolutions = Counter(layer.get_output(0).dtype for layer in layers if layer.type == trt.LayerType.CONVOLUTION)
-    assert convolutions == ({trt.float32: 51} if precision == "fp32" else {trt.float32: 1, trt.float16: 50})
-    plan = builder.build_serialized_network(network, config)
-    assert plan is not None, logger.errors
-    assert plan.nbytes > 1e6
+def test_tensorrt_rtx_builds_any_batch(graphs, tmp_path, precision: str) -> None:
+    options = PlanOptions("rtx", compute_capabilities=("8.6",))
+    picture = (-1, 3, 64, 64)
+    inputs = [TensorSpec("sample", "fp32", picture), TensorSpec("timestep", "fp32", (-1,))]
+    outputs = [TensorSpec(name, "fp32", picture) for name in ("noise", "variance")]
+    toolchain, batch = find_toolchain(options), BatchRange(1, 4, 16)
+    plan, layers = build_engine(toolchain, graphs[precision], inputs, outputs, options, batch, tmp_path / "a.timing")
+    assert len(bytes(plan)) > 1e6
+    kinds = Counter(entry["results"][0].split()[1] for entry in layers.details if entry["type"] == "CONVOLUTION")
+    assert kinds == ({"fp32": 51} if precision == "fp32" else {"fp32": 1, "fp16": 50})
 
 
 _EXPORT = """
@@ -241,9 +249,11 @@ import sys
 from pathlib import Path
 from uflow_edge.export.onnx_graph import write_onnx
 from uflow_edge.export.precision import to_fp16
+from uflow_edge.export.unet_bundle import manifest_of
 from uflow_edge.export.unet_checkpoint import load_unet
 from uflow_edge.export.unet_graph import trace_unet
-model = trace_unet(load_unet(Path(sys.argv[1]), Path(sys.argv[2])))
+checkpoint = load_unet(Path(sys.argv[1]), Path(sys.argv[2]))
+model = trace_unet(checkpoint, manifest_of(checkpoint).signature)
 write_onnx(model, Path(sys.argv[3]))
 write_onnx(to_fp16(model), Path(sys.argv[4]))
 """
@@ -268,6 +278,7 @@ import torch
 from uflow_edge.export.guided_diffusion import blank_network, convert, renamed, unet_config
 from uflow_edge.export.onnx_graph import write_onnx
 from uflow_edge.export.precision import to_fp16
+from uflow_edge.export.unet_bundle import manifest_of
 from uflow_edge.export.unet_checkpoint import load_unet
 from uflow_edge.export.unet_flags import GuidedDiffusionFlags
 from uflow_edge.export.unet_graph import trace_unet
@@ -289,7 +300,7 @@ if sys.argv[2] == "write":
 else:
     checkpoint = load_unet(folder / "unet.pt")
     count = sum(value.numel() for value in checkpoint.model.parameters())
-    model = trace_unet(checkpoint)
+    model = trace_unet(checkpoint, manifest_of(checkpoint).signature)
     files = [*write_onnx(model, folder / "a.onnx"), *write_onnx(to_fp16(model), folder / "b.onnx")]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = time.perf_counter() - started
