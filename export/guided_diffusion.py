@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from uflow_edge.export.blank import without_weights
-from uflow_edge.export.unet_flags import GuidedDiffusionFlags
+from uflow_edge.export.unet_flags import GROUPS, GuidedDiffusionFlags
 from uflow_edge.runtime.errors import BadInput, require
 
-_GROUPS = 32
 _RESIDUAL = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
@@ -38,7 +37,7 @@ def convert(state: Mapping[str, Tensor], flags: GuidedDiffusionFlags) -> nn.Modu
 
     Args:
         state: in guided-diffusion's names, float32 or less.
-        flags: see `uflow_edge.export.unet_flags.settle_flags`.
+        flags: see `uflow_edge.export.unet_inferred_flags.settle_flags`.
 
     Raises:
         BadInput: tensors are missing, left over, of the wrong shape or type, or not finite; the message names them.
@@ -80,8 +79,8 @@ def unet_config(flags: GuidedDiffusionFlags) -> dict[str, Any]:
         "downsample_type": sampling,
         "upsample_type": sampling,
         "attention_head_dim": flags.num_head_channels,
-        "norm_num_groups": _GROUPS,
-        "attn_norm_num_groups": _GROUPS,  # else the middle attention has no normalisation
+        "norm_num_groups": GROUPS,
+        "attn_norm_num_groups": GROUPS,  # else the middle attention has no normalisation
         "norm_eps": 1e-5,
         "resnet_time_scale_shift": "scale_shift" if flags.use_scale_shift_norm else "default",
         "flip_sin_to_cos": True,

@@ -16,9 +16,9 @@ from uflow_edge.export.unet_flags import (
     DEFAULT_STEPS,
     StatedFlags,
     read_flags,
-    settle_flags,
     settled,
 )
+from uflow_edge.export.unet_inferred_flags import settle_flags
 from uflow_edge.export.unet_schedule import read_schedule
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.unet_manifest import ScheduleName

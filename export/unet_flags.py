@@ -1,29 +1,23 @@
-"""The flags a guided-diffusion network was built with: stated in a YAML file, read off its tensors, or both.
-
-A state dict carries no flags, but shapes and names tell most of them. What they cannot tell (the size of the pictures,
-of the attention heads, the order of the rows of queries, keys and values, the noise schedule) is stated, or is as in
-OpenAI's published unconditional networks. What is stated must agree with the tensors.
+"""The flags a guided-diffusion network was built with, as a YAML file states them and as they shape the network.
 
 Source: Dhariwal & Nichol, Diffusion Models Beat GANs on Image Synthesis, 2021, and the flags of its program, which
 Diff-CF's ``parameters.yaml`` repeats.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from torch import Tensor
-
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.unet_manifest import SCHEDULES, ScheduleName
 
-DEFAULT_HEAD_CHANNELS = 64
 DEFAULT_SCHEDULE: ScheduleName = "linear"
 DEFAULT_STEPS = 1000
 
-_MULTIPLIERS = {256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4)}  # where channel_mult is empty
-_GROUPS = 32  # of every normalisation
+GROUPS = 32
+"""Of every normalisation."""
+
 _T = TypeVar("_T")
 
 
@@ -119,10 +113,12 @@ class GuidedDiffusionFlags:
     image_channels: int = 3
 
     def __post_init__(self) -> None:
+        if self.num_channels < 1 or self.image_channels < 1:
+            raise BadInput(f"has {self.num_channels} num_channels for {self.image_channels} of the picture")
         coarsest = 1 << (len(self.channel_mult) - 1)
-        odd = [count for count in self.level_channels if count < 1 or count % _GROUPS]
+        odd = [count for count in self.level_channels if count < 1 or count % GROUPS]
         if odd:
-            raise BadInput(f"num_channels × channel_mult is {odd[0]}, which {_GROUPS} groups cannot divide")
+            raise BadInput(f"num_channels × channel_mult is {odd[0]}, which {GROUPS} groups cannot divide")
         if self.image_size < 1 or self.image_size % coarsest:
             raise BadInput(
                 f"image_size is {self.image_size}, which cannot be halved {len(self.channel_mult) - 1} times"
@@ -172,47 +168,6 @@ def read_flags(path: Path) -> StatedFlags:
     return StatedFlags(**stated)
 
 
-def settle_flags(state: Mapping[str, Tensor], stated: StatedFlags = StatedFlags()) -> GuidedDiffusionFlags:
-    """The flags of the network that a state dict in guided-diffusion's names belongs to.
-
-    Raises:
-        BadInput: a network that this program does not run, a flag that contradicts a tensor, or one that must be
-            stated; the message names flag and tensor.
-    """
-    _refuse_others(state, stated)
-    blocks = settled("num_res_blocks", stated.num_res_blocks, *_res_blocks(state))
-    time = "time_embed.0.weight"
-    channels = settled("num_channels", stated.num_channels, _shape(state, time)[1], time)
-    firsts = range(1, 1 + _last_index(state, "input_blocks"), blocks + 1)  # the first residual block of each level
-    level_channels = _level_channels(state, stated, channels, firsts)
-    image_channels = _shape(state, "input_blocks.0.0.weight")[1]
-    image_size = stated.image_size or _usual_size(level_channels, channels)
-    levels = _attention_levels(state, stated, image_size, firsts)
-    between = f"input_blocks.{blocks + 1}.0.op.weight"  # a convolution that halves the resolution
-    time_rows = _shape(state, "input_blocks.1.0.emb_layers.1.weight")[0]
-    variance = _shape(state, "out.2.weight")[0] == 2 * image_channels
-    return GuidedDiffusionFlags(
-        image_size,
-        channels,
-        blocks,
-        tuple(count / channels for count in level_channels),
-        levels,
-        _head_channels(stated, {level_channels[level] for level in (*levels, -1)}),
-        settled("learn_sigma", stated.learn_sigma, variance, "out.2.weight"),
-        settled(
-            "use_scale_shift_norm",
-            stated.use_scale_shift_norm,
-            time_rows == 2 * level_channels[0],
-            "input_blocks.1.0.emb_layers.1.weight",
-        ),
-        len(firsts) > 1 and settled("resblock_updown", stated.resblock_updown, between not in state, between),
-        stated.use_new_attention_order or False,
-        stated.noise_schedule or DEFAULT_SCHEDULE,
-        DEFAULT_STEPS if stated.diffusion_steps is None else stated.diffusion_steps,
-        image_channels,
-    )
-
-
 def settled(flag: str, stated: _T | None, found: _T, tensor: str) -> _T:
     """What was found, unless something else was stated.
 
@@ -222,108 +177,3 @@ def settled(flag: str, stated: _T | None, found: _T, tensor: str) -> _T:
     if stated is not None and stated != found:
         raise BadInput(f"{flag} is stated as {stated}, but {tensor} says {found}; correct the flag, or leave it out")
     return found
-
-
-def _refuse_others(state: Mapping[str, Tensor], stated: StatedFlags) -> None:
-    rescales = stated.rescale_timesteps and stated.diffusion_steps not in (None, 1000)  # with 1000, by 1
-    refused = {
-        "class_cond: the network is told a class (label_emb.weight), and purification has none to tell": (
-            stated.class_cond or "label_emb.weight" in state
-        ),
-        "predict_xstart: the network predicts the picture; only those that predict the noise are run": (
-            stated.predict_xstart
-        ),
-        "rescale_timesteps: is supported with diffusion_steps 1000 only": rescales,
-        "has no output_blocks, so it is a classifier or an encoder, not a UNet": (
-            not any(name.startswith("output_blocks.") for name in state)
-        ),
-        "input_blocks.0.0.weight: the network reads more than a picture (as those for super-resolution do)": (
-            _shape(state, "input_blocks.0.0.weight")[1] > 3
-        ),
-    }
-    for why, applies in refused.items():
-        if applies:
-            raise BadInput(why)
-
-
-def _res_blocks(state: Mapping[str, Tensor]) -> tuple[int, str]:
-    """Residual blocks a level, and the tensor that tells: the upsampler that ends the coarsest level on the way up."""
-    total = _last_index(state, "output_blocks") + 1
-    for k in range(total):
-        for part in (1, 2):
-            for tensor in (f"output_blocks.{k}.{part}.in_layers.2.weight", f"output_blocks.{k}.{part}.conv.weight"):
-                if tensor in state:
-                    return max(k, 1), tensor  # none in the first block, or there would be no residual block before
-    return max(total - 1, 1), f"output_blocks.{total - 1}.0.in_layers.2.weight"
-
-
-def _level_channels(
-    state: Mapping[str, Tensor], stated: StatedFlags, channels: int, firsts: Iterable[int]
-) -> tuple[int, ...]:
-    tensors = [f"input_blocks.{k}.0.out_layers.3.weight" for k in firsts]
-    found = tuple(_shape(state, tensor)[0] for tensor in tensors)
-    if stated.channel_mult is not None:
-        wanted = tuple(int(multiplier * channels) for multiplier in stated.channel_mult)
-        settled("number of levels in channel_mult", len(wanted), len(found), "the count of input_blocks")
-        for i, tensor in enumerate(tensors):
-            settled(f"channel_mult[{i}] × num_channels", wanted[i], found[i], tensor)
-    return found
-
-
-def _usual_size(level_channels: tuple[int, ...], channels: int) -> int:
-    for size, multipliers in _MULTIPLIERS.items():
-        if level_channels == tuple(multiplier * channels for multiplier in multipliers):
-            return size
-    raise BadInput("image_size cannot be told from the tensors; state it in the file given with --unet-config")
-
-
-def _attention_levels(
-    state: Mapping[str, Tensor], stated: StatedFlags, image_size: int, firsts: Iterable[int]
-) -> tuple[int, ...]:
-    tensors = [f"input_blocks.{k}.1.qkv.weight" for k in firsts]
-    found = tuple(level for level, tensor in enumerate(tensors) if tensor in state)
-    if stated.attention_resolutions is not None:
-        factors = {image_size // resolution for resolution in stated.attention_resolutions if resolution > 0}
-        for level, tensor in enumerate(tensors):
-            if (1 << level in factors) != (level in found):
-                listed = ",".join(map(str, stated.attention_resolutions))
-                raise BadInput(
-                    f"attention_resolutions is stated as {listed}, but with image_size {image_size} there "
-                    f"{'must not' if level in found else 'must'} be a tensor {tensor}; correct one of the two flags"
-                )
-    return found
-
-
-def _head_channels(stated: StatedFlags, attended: set[int]) -> int:
-    """Of each head, given the numbers of channels that there is attention over."""
-    listed = ", ".join(map(str, sorted(attended)))
-    if stated.num_head_channels in (None, -1) and stated.num_heads is not None:
-        if len(attended) > 1 or stated.num_heads_upsample not in (None, -1, stated.num_heads):
-            raise BadInput(
-                f"num_heads is {stated.num_heads} without num_head_channels, over {listed} channels; heads of "
-                "different sizes are not supported"
-            )
-        flag, size = "num_heads", max(attended) // max(stated.num_heads, 1)
-    else:
-        flag, size = "num_head_channels", stated.num_head_channels or DEFAULT_HEAD_CHANNELS
-    if size < 1 or any(count % size for count in attended):
-        raise BadInput(
-            f"{flag}: heads of {size} channels do not divide the {listed} channels of the qkv.weight tensors; state "
-            "num_head_channels in the file given with --unet-config"
-        )
-    return size
-
-
-def _last_index(state: Mapping[str, Tensor], prefix: str) -> int:
-    parts = [name.split(".", 2) for name in state if name.startswith(f"{prefix}.")]
-    last = max((int(index) for _, index, *_ in parts if index.isdecimal()), default=0)
-    if last > len(state):
-        raise BadInput(f"has {prefix}.{last} but only {len(state)} tensors, so blocks are missing")
-    return last
-
-
-def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
-    if name not in state:
-        raise BadInput(f"has no tensor {name}, which every network of guided-diffusion has")
-    shape = tuple(state[name].shape)
-    return shape if len(shape) > 1 else (*shape, 0, 0)[:2]

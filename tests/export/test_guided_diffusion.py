@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from uflow_edge.export.guided_diffusion import convert, split_qkv, unet_config
-from uflow_edge.export.unet_flags import GuidedDiffusionFlags, StatedFlags, read_flags, settle_flags
+from uflow_edge.export.unet_flags import GuidedDiffusionFlags, StatedFlags, read_flags
+from uflow_edge.export.unet_inferred_flags import settle_flags
 from uflow_edge.runtime.errors import BadInput
 
 State = dict[str, Tensor]
@@ -299,6 +300,7 @@ WRONG_FLAGS = {
     ),
     "attention_resolutions, one more": ((16, 8), "image_size 32 there must be a tensor input_blocks.7.1.qkv.weight"),
     "image_size": (64, "attention_resolutions is stated as 16, but with image_size 64 .* input_blocks.4.1.qkv.weight"),
+    "image_size, none": (0, "image_size"),
     "image_size, odd": (33, "image_size is 33, which cannot be halved 2 times"),
     "num_head_channels": (48, "num_head_channels: heads of 48 channels do not divide the 64, 96 .* qkv.weight"),
     "learn_sigma": (False, "learn_sigma is stated as False, but out.2.weight says True"),
@@ -315,6 +317,14 @@ def test_a_wrong_flag_is_named_with_its_tensor(small, case: str) -> None:
     value, message = WRONG_FLAGS[case]
     with pytest.raises(BadInput, match=message):
         settle_flags(small, stated(SMALL, **{case.split(",")[0]: value}))
+
+
+@pytest.mark.parametrize("name", ["time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"])
+@pytest.mark.parametrize("shape", [(), (128,), (0, 0), (128, 0, 3, 3)])
+def test_a_tensor_of_any_shape_is_refused_and_nothing_worse(small, name: str, shape: tuple[int, ...]) -> None:
+    small[name] = torch.zeros(shape)
+    with pytest.raises(BadInput):
+        convert(small, settle_flags(small, StatedFlags(image_size=32, num_head_channels=16)))
 
 
 def test_times_may_be_rescaled_by_one_only(small) -> None:
@@ -371,6 +381,7 @@ FAULTS: dict[str, tuple[Callable[[State], object], str]] = {
         lambda s: s.update({"input_blocks.999999999.0.x": torch.zeros(1)}),
         "has input_blocks.999999999 but only .* tensors",
     ),
+    "no channels": (lambda s: s.update({"time_embed.0.weight": torch.zeros(128)}), "time_embed.0.weight says 0"),
     "a half first level": (
         lambda s: s.update({"time_embed.0.weight": torch.zeros(128, 64)}),
         "num_channels .* time_embed.0.weight says 64",

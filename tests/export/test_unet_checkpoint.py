@@ -250,7 +250,7 @@ def test_code_is_never_run(state, tmp_path, writer) -> None:
         ({}, "holds no state dict"),
         ([torch.zeros(1)], "holds no state dict"),
         ({"input_blocks.0.0.weight": torch.zeros(1), "epoch": 5}, "holds no state dict"),
-        ({"input_blocks.0.0.weight": torch.zeros(1)}, "no output_blocks, so it is a classifier"),
+        ({"input_blocks.0.0.weight": torch.zeros(1)}, "has no output_blocks, so it is a classifier"),
     ],
     ids=["of diffusers", "of U-Flow", "empty", "a list", "more than tensors", "one tensor"],
 )
