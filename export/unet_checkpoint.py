@@ -65,7 +65,8 @@ def load_unet(path: Path, config: Path | None = None) -> UNetCheckpoint:
     Args:
         path: a state dict of guided-diffusion (.pt, .pth or .safetensors), a model folder of diffusers, or a pipeline
             folder with ``unet/`` in it.
-        config: flags of the network in YAML, where its tensors do not tell them; see `uflow_edge.export.unet_flags`.
+        config: flags of the network in YAML, where its tensors do not tell them; see `uflow_edge.export.unet_flags`. Of
+            a folder it may state what the folder is silent about, and image size and variance must agree.
 
     Raises:
         BadInput: not a UNet, truncated, holding code, not of the flags stated, conditioned on something, predicting
@@ -127,6 +128,8 @@ def _read_folder(path: Path, stated: StatedFlags) -> UNetCheckpoint:
     state = {_new_name(name, needed): value for name, value in state.items()}
     check_tensors(state, {name: tuple(value.shape) for name, value in needed.items()})
     network.load_state_dict({name: value.float().detach() for name, value in state.items()}, assign=True)
+    if stated.predict_xstart:
+        raise BadInput("predict_xstart: the network predicts the picture; only those that predict the noise are run")
     channels = int(config["in_channels"])
     learned = int(config["out_channels"]) == 2 * channels
     schedule, steps = _schedule(path, learned, stated)

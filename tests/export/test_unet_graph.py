@@ -317,8 +317,7 @@ def test_the_published_network_exports_with_little_memory(tmp_path) -> None:
         done = subprocess.run(arguments, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    print(result)
     assert result["count"] == 552_814_086
     assert list(result["files"]) == ["a.onnx", "a.onnx.data", "b.onnx", "b.onnx.data"]
     assert result["files"]["a.onnx"] < 2e6
-    assert result["peak"] < 16e9
+    assert result["peak"] < 8e9  # the weights take 2.2; 16 are allowed
