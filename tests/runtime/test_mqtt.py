@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from uflow_edge.runtime.command import main
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.inspector import Inspection
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -259,8 +260,73 @@ def test_tls(brokers, tmp_path) -> None:
     untrusted = Broker("127.0.0.1", broker.port, tls=True, authorities=stranger)
     with closing(MqttSink(untrusted)) as sink, pytest.raises(ConnectionError, match="certificate verify failed"):
         sink.put(*result(0))
-    with pytest.raises(BadInput, match="certificates or key cannot be used"):
-        MqttSink(Broker("127.0.0.1", broker.port, tls=True, authorities=tmp_path / "absent.pem"))
+
+
+def test_certificates_and_keys_that_cannot_be_used(tmp_path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = make_certificate(tmp_path, "line")
+    _, other_key = make_certificate(tmp_path, "other")
+    locked = tmp_path / "locked.key"
+    command = ["openssl", "pkey", "-in", str(key), "-out", str(locked), "-aes128", "-passout", "pass:secret"]
+    subprocess.run(command, check=True, capture_output=True)
+    (tmp_path / "text.pem").write_text("no certificate")
+    for files, message in (
+        ({"authorities": tmp_path / "absent.pem"}, "absent.pem: no such file"),
+        ({"authorities": tmp_path / "text.pem"}, "text.pem cannot be used"),
+        ({"certificate": certificate}, "line.pem cannot be used"),  # its file has no key
+        ({"certificate": certificate, "key": other_key}, "line.pem, .*other.key cannot be used"),
+        ({"certificate": certificate, "key": locked}, "a key that needs no password"),  # and nobody is asked for one
+    ):
+        with pytest.raises(BadInput, match=message):
+            MqttSink(Broker("broker", tls=True, **files))
+
+
+def test_a_broker_that_asks_for_a_certificate(brokers, start_infer, tmp_path) -> None:
+    """Through the command line; a summary that mentions no lost results means that the broker confirmed them all."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = make_certificate(tmp_path, "broker")
+    line_certificate, line_key = make_certificate(tmp_path, "line")
+    broker = brokers(
+        *("allow_anonymous true", f"certfile {certificate}", f"keyfile {key}"),
+        *("require_certificate true", f"cafile {line_certificate}"),
+    )
+    broker.start()
+    run = start_infer(
+        *("--camera", "synthetic:96x96@50", "--policy", "every", "--max-frames", 5, "--quiet"),
+        *("--mqtt", f"mqtts://127.0.0.1:{broker.port}", "--mqtt-ca", certificate),
+        *("--mqtt-cert", line_certificate, "--mqtt-key", line_key),
+    )
+    assert run.end() == 0
+    assert "5 inspected" in run.said
+    assert "not delivered" not in run.said
+    stranger = Broker("127.0.0.1", broker.port, tls=True, authorities=certificate)
+    with closing(MqttSink(stranger)) as sink, pytest.raises(ConnectionError):
+        sink.put(*result(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(["--mqtt-ca", "ca.pem"], "--mqtt-ca needs --mqtt", id="authorities without a broker"),
+        pytest.param(["--mqtt-cert", "line.pem"], "--mqtt-cert needs --mqtt", id="certificate without a broker"),
+        pytest.param(
+            ["--mqtt", "mqtts://broker", "--mqtt-key", "line.key"], "--mqtt-key needs --mqtt-cert", id="key alone"
+        ),
+        pytest.param(
+            ["--mqtt", "mqtt://broker", "--mqtt-ca", "ca.pem"], "expected mqtts://broker", id="authorities without TLS"
+        ),
+    ],
+)
+def test_certificates_where_they_would_do_nothing(exported, exit_code, capsys, options, message) -> None:
+    assert exit_code(main, "--bundle", exported, "--camera", "synthetic:96x96@50", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_key_without_its_certificate() -> None:
+    with pytest.raises(UsageError, match=r"the key line\.key needs its certificate"):
+        Broker("broker", tls=True, key=Path("line.key"))
 
 
 def test_addresses() -> None:
