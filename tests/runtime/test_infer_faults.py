@@ -117,10 +117,28 @@ def test_a_camera_that_dies_and_one_that_freezes_come_back(start_infer, tmp_path
         device.send_signal(signal.SIGCONT)
         run.wait_for(f"camera {camera} is back", 2)
         more_lines(run, log)
-        assert run.end(signal.SIGINT) == 0
+    run.wait_for("stopped delivering", 3)
+    assert run.end(signal.SIGINT) == 0, "a run that waits for its camera can be ended"
     frames = frames_in(log)
     assert frames == sorted(set(frames)), "numbers grow, across losses too"
     assert summary(run)["inspected"] == len(frames)
+
+
+def test_a_watched_folder_that_vanishes_comes_back(start_infer, texture_folder: Path, tmp_path: Path) -> None:
+    log, folder, elsewhere = tmp_path / "seen.jsonl", tmp_path / "parts", tmp_path / "elsewhere"
+    pictures = sorted((texture_folder / "train" / "good").iterdir())
+    folder.mkdir()
+    shutil.copy(pictures[0], folder)
+    run = start_infer("--watch", folder, "--quiet", "--json", log)
+    run.wait_until(lambda: frames_in(log) == [0])
+    folder.rename(elsewhere)
+    run.wait_for("this folder has vanished")
+    shutil.copy(pictures[1], elsewhere)
+    elsewhere.rename(folder)
+    run.wait_until(lambda: frames_in(log) == [0, 1])
+    assert run.end(signal.SIGTERM) == 0
+    assert [Path(line["source"]).name for line in map(json.loads, log.read_text().splitlines())] == ["00.png", "01.png"]
+    assert summary(run) == {"inspected": 2, "anomalous": summary(run)["anomalous"], "unreadable": 0}
 
 
 # A broker that is killed --------------------------------------------------------------------------------------------
