@@ -7,7 +7,9 @@ camera or a decoder costs depends on the camera.
 """
 
 import argparse
+import statistics
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -21,10 +23,11 @@ from typing import Final
 from uflow_edge.benchmarks.gravel import gravel_bundle, gravel_frames
 from uflow_edge.benchmarks.timing import interleaved_medians
 from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.command_line import table
+from uflow_edge.runtime.command_line import positive_int, table
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.inspector import Inspection, Inspector
 from uflow_edge.runtime.numeric import Image, Size
+from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.pipeline import Feed, Pipeline
 from uflow_edge.runtime.sinks import Sink
 from uflow_edge.runtime.sinks.json_lines import JsonLines
@@ -95,6 +98,15 @@ class OneByOne:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """Milliseconds a frame: on the clock, and on all processors together, which neighbours on a busy machine change
+    less."""
+
+    wall: float
+    processor: float
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """What is measured.
 
@@ -120,12 +132,17 @@ class Bench:
             Metrics(Tally),
         ]
 
-    def throughput(self) -> dict[str, float]:
-        """Milliseconds a frame."""
-        contenders: dict[str, Callable[[], object]] = {"bare engine": self._bare_engine}
-        contenders |= {name: partial(self._whole_pipeline, images, self.sinks) for name, images in self.images.items()}
+    def throughput(self) -> "dict[str, Pace]":
+        """Of the bare engine, and of the pipeline by size of the frames."""
+        works: dict[str, Callable[[], None]] = {"bare engine": self._bare_engine}
+        works |= {name: partial(self._whole_pipeline, images, self.sinks) for name, images in self.images.items()}
+        processor: dict[str, list[float]] = {name: [] for name in works}
+        contenders = {name: partial(_count_processor_time, work, processor[name]) for name, work in works.items()}
         medians = interleaved_medians(contenders, RUNS)
-        return {name: milliseconds / FRAMES_A_RUN for name, milliseconds in medians.items()}
+        return {
+            name: Pace(medians[name] / FRAMES_A_RUN, 1e3 * statistics.median(processor[name]) / FRAMES_A_RUN)
+            for name in works
+        }
 
     def latency(self) -> dict[str, float]:
         """Milliseconds from frame to verdict."""
@@ -140,14 +157,6 @@ class Bench:
                 contenders[f"{name}, inspect"] = partial(_next, self.inspector.inspect, direct)
                 contenders[f"{name}, pipeline"] = partial(_next, waiting.inspect, through)
             return interleaved_medians(contenders, SINGLE_FRAMES)
-
-    def anomalies(self) -> str:
-        """How many of the frames are anomalous, by size."""
-        counts = {
-            name: sum(self.inspector.inspect(image).anomalous for image in images)
-            for name, images in self.images.items()
-        }
-        return ", ".join(f"{count} of {DIFFERENT_FRAMES} at {name}" for name, count in counts.items())
 
     def _bare_engine(self) -> None:
         for picture in islice(cycle(self.pictures), FRAMES_A_RUN):
@@ -164,31 +173,44 @@ def main() -> None:
     parser.add_argument(
         "--bundle", type=Path, help="default: efficientnet_lite0 at 256, trained on gravel for a moment"
     )
+    parser.add_argument("--threads", type=positive_int, help="of the engine; default: one a core")
     arguments = parser.parse_args()
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         bundle = Bundle.load(arguments.bundle or gravel_bundle(folder))
-        with closing(open_engine(bundle, "onnxruntime")) as engine:
+        with closing(open_engine(bundle, "onnxruntime", threads=arguments.threads)) as engine:
             inspector = Inspector(bundle.manifest, engine)
-            inspector.warm_up()
             images = {name: list(gravel_frames(DIFFERENT_FRAMES, size)) for name, size in SIZES.items()}
+            _call_good(inspector, [image for several in images.values() for image in several])
             pictures = [inspector.prepare(image).pictures for image in images["640x480"]]
             bench = Bench(inspector, images, pictures, folder)
-            print(f"{engine.name}; anomalous: {bench.anomalies()}\n")
+            print(f"{engine.name}\n")
             _print_throughput(bench.throughput())
             _print_latency(bench.latency())
 
 
-def _print_throughput(medians: dict[str, float]) -> None:
-    bare = medians["bare engine"]
+def _call_good(inspector: Inspector, images: Sequence[Image]) -> None:
+    """Let no frame be anomalous, whatever the bundle thinks of gravel: on a line, hardly any is."""
+    threshold = max(inspector.inspect(image).score for image in images)
+    inspector.operating_point = OperatingPoint(max(threshold, inspector.operating_point.threshold), "manual")
+
+
+def _print_throughput(paces: dict[str, Pace]) -> None:
+    bare = paces["bare engine"].wall
     rows = [
-        (name, f"{1e3 / ms:.1f}", f"{bare / ms:.1%}", _verdict(name, bare / ms >= LEAST_THROUGHPUT))
-        for name, ms in medians.items()
+        (
+            name,
+            f"{1e3 / pace.wall:.1f}",
+            f"{bare / pace.wall:.1%}",
+            f"{pace.processor:.2f}",
+            _verdict(name, bare / pace.wall >= LEAST_THROUGHPUT),
+        )
+        for name, pace in paces.items()
     ]
     print(
         f"throughput, median of {RUNS} runs of {FRAMES_A_RUN} frames; goal: {LEAST_THROUGHPUT:.0%} of the bare engine"
     )
-    print(table(("", "frames/s", "of bare", ""), rows, left=(0, 3)) + "\n")
+    print(table(("", "frames/s", "of bare", "processor ms a frame", ""), rows, left=(0, 4)) + "\n")
 
 
 def _print_latency(medians: dict[str, float]) -> None:
@@ -204,6 +226,12 @@ def _print_latency(medians: dict[str, float]) -> None:
 
 def _verdict(name: str, met: bool) -> str:
     return "" if name == "bare engine" else "met" if met else "MISSED"
+
+
+def _count_processor_time(work: Callable[[], None], seconds: list[float]) -> None:
+    before = time.process_time()
+    work()
+    seconds.append(time.process_time() - before)
 
 
 def _next(inspect: Callable[[Image], Verdict], images: Iterator[Image]) -> Verdict:
