@@ -20,6 +20,8 @@ from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import numpy as np
+
 from uflow_edge.benchmarks.gravel import gravel_bundle, gravel_frames
 from uflow_edge.benchmarks.timing import interleaved_medians
 from uflow_edge.runtime.bundle import Bundle
@@ -29,12 +31,14 @@ from uflow_edge.runtime.inspector import Inspection, Inspector
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.pipeline import Feed, Pipeline
+from uflow_edge.runtime.preprocess import model_input
 from uflow_edge.runtime.sinks import Sink
 from uflow_edge.runtime.sinks.json_lines import JsonLines
 from uflow_edge.runtime.sinks.metrics import Metrics
 from uflow_edge.runtime.sinks.overlays import OverlayFolder
 from uflow_edge.runtime.sources.source import Frame, numbered
 from uflow_edge.runtime.tally import Tally
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.verdict import Verdict
 
 SIZES: dict[str, Size] = {"640x480": (480, 640), "1920x1080": (1080, 1920)}
@@ -177,12 +181,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        bundle = Bundle.load(arguments.bundle or gravel_bundle(folder))
+        bundle = Bundle.load(arguments.bundle or gravel_bundle(folder), UFlowManifest)
         with closing(open_engine(bundle, "onnxruntime", threads=arguments.threads)) as engine:
             inspector = Inspector(bundle.manifest, engine)
             images = {name: list(gravel_frames(DIFFERENT_FRAMES, size)) for name, size in SIZES.items()}
             _call_good(inspector, [image for several in images.values() for image in several])
-            pictures = [inspector.prepare(image).pictures for image in images["640x480"]]
+            side = bundle.manifest.input_size
+            pictures = [model_input(image, side)[np.newaxis] for image in images["640x480"]]
             bench = Bench(inspector, images, pictures, folder)
             print(f"{engine.name}\n")
             _print_throughput(bench.throughput())
