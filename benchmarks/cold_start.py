@@ -55,15 +55,15 @@ import numba
 done("import numba")
 import onnxruntime
 done("import onnxruntime")
-from uflow_edge.runtime import arguments, bundle, command, console, inspector, pipeline, receivers
+from uflow_edge.runtime import arguments, bundle, command, console, inspector, pipeline, receivers, uflow_manifest
 from uflow_edge.runtime.engines import onnx_runtime, selection
 done("import our own modules")
-loaded = bundle.Bundle.load(sys.argv[2])
+loaded = bundle.Bundle.load(sys.argv[2], uflow_manifest.UFlowManifest)
 done("bundle: read and verify")
 variant = loaded.manifest.variants[0]
 engine = onnx_runtime.OnnxRuntimeEngine(loaded.path(variant), loaded.manifest, variant)
 done("engine: open a session")
-engine.run(selection._blank(loaded.manifest))
+engine.run(*[tensor.zeros() for tensor in loaded.manifest.signature.inputs])
 done("engine: first run")
 inspecting = inspector.Inspector(loaded.manifest, engine)
 inspecting.warm_up()
