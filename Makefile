@@ -31,6 +31,8 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m uflow_edge.benchmarks.import_time
 	$(BIN)/python -m uflow_edge.benchmarks.lowering
 	$(BIN)/python -m uflow_edge.benchmarks.preprocess
+	$(BIN)/python -m uflow_edge.benchmarks.pipeline
+	$(BIN)/python -m uflow_edge.benchmarks.cold_start
 
 $(VENV)/.installed: pyproject.toml $(ROOMS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -101,6 +101,8 @@ class Verdict:
 
 def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
     """Lengths of alternating runs of False and True down the columns, starting with False (so maybe with 0)."""
+    if not mask.any():  # most frames; of a large one, going down the columns takes a millisecond
+        return [mask.size]
     column_by_column = mask.ravel(order="F")
     edges = np.flatnonzero(np.diff(column_by_column)) + 1
     runs = np.diff(np.concatenate([[0], edges, [column_by_column.size]]))

@@ -91,7 +91,7 @@ def test_a_dry_run_on_a_bundle(exported: Path, exit_code, capsys) -> None:
         (2, ["--ckpt", "good.ckpt", "--dla-core", "0"], "--dla-core: only with --trt"),
         (2, ["--ckpt", "good.ckpt", "--refittable"], "--refittable: only with --trt"),
         (2, ["--bundle", "there.uflow"], "--bundle needs --trt"),
-        (2, ["--bundle", "there.uflow", "--trt", "--opset", "18"], "--opset: only with --ckpt"),
+        (2, ["--bundle", "there.uflow", "--trt", "--opset", "18"], "--opset: only with --ckpt or --unet"),
         (2, ["--ckpt", "good.ckpt", "--bundle", "there.uflow"], "not allowed with"),
         (4, ["--ckpt", "good.ckpt", "--trt"], "uflow-export --bundle bottle.uflow --trt"),
         (2, ["--ckpt", "good.ckpt", *RTX, "--dla-core", "0"], "no DLA core"),
