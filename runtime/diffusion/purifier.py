@@ -35,7 +35,7 @@ Guidance: TypeAlias = Literal["none"] | Guide
 GUIDANCES: tuple[Guidance, ...] = ("none", *GUIDES)
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 
-DEFAULT_GUIDE_SCALES: dict[Guide, float] = {"ssim": 5.0, "mse": 100.0, "corr": 5.0}
+DEFAULT_GUIDE_SCALES: dict[Guide, float] = {"ssim": 50.0, "mse": 200.0, "corr": 50.0}
 
 
 @dataclass(frozen=True, slots=True)
