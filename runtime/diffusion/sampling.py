@@ -22,7 +22,7 @@ Sampler: TypeAlias = Literal["ddpm", "ddim"]
 class NoisePredictor(Protocol):
     """A diffusion network."""
 
-    def __call__(self, sample: Batch, timestep: NDArray[np.float32]) -> tuple[Batch, ...]:
+    def __call__(self, sample: Batch, timestep: NDArray[np.float32], /) -> tuple[Batch, ...]:
         """Predict the noise in a batch.
 
         Args:
