@@ -175,7 +175,7 @@ class Batchwork:
         picture = read_picture(job.source, keep_metadata=self.keep_metadata)
         if picture.values.shape[2] > self.channels:
             raise BadInput(f"{job.source}: is in colour, and the network purifies grey pictures only; convert it first")
-        values = self._purified(picture.values, _seed(recipe), on_step)
+        values = self._purified(picture.values, seed_of(recipe), on_step)
         seconds = time.perf_counter() - started
         quality = psnr(picture.values, values)
         measured = {
@@ -215,7 +215,7 @@ def settings(options: PurifyOptions) -> dict[str, Any]:
     return values
 
 
-def _seed(recipe: Mapping[str, Any]) -> int:
+def seed_of(recipe: Mapping[str, Any]) -> int:
     """Pictures have noise of their own, the same in every run."""
     return int.from_bytes(hashlib.sha256(f"{recipe['seed']} {recipe['source']}".encode()).digest()[:8], "big")
 
