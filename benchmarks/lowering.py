@@ -28,10 +28,11 @@ from uflow_edge.export.lowered_network import lower
 from uflow_edge.export.lowering import LoweredFlow, lower_flow
 from uflow_edge.export.network import EnergyGraph, UFlow
 from uflow_edge.export.onnx_graph import simplify, trace, write_onnx
-from uflow_edge.runtime.bundle import DEFAULT_OPSET, INPUT_NAME
 from uflow_edge.runtime.command_line import progress, table
 from uflow_edge.runtime.errors import require
+from uflow_edge.runtime.manifest import DEFAULT_OPSET
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
+from uflow_edge.runtime.uflow_manifest import INPUT_NAME
 
 ROUNDS = 40
 MATRIX = 1024

@@ -14,8 +14,8 @@ from torch import Tensor
 from uflow_edge.export.architecture import EXTRACTORS, IMAGENET, Architecture, Coupling, Normalization
 from uflow_edge.export.extractors import trained_size
 from uflow_edge.export.inert import Inert
-from uflow_edge.runtime.bundle import Fit
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.preprocess import Fit
 
 ANOMALIB = "anomalib"
 _CONFIG = "anomalib_pre_processor_config"

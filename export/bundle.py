@@ -17,26 +17,18 @@ from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, e
 from uflow_edge.export.parity_images import parity_images
 from uflow_edge.export.plans import carry_over
 from uflow_edge.export.precision import rounded, to_fp16
-from uflow_edge.runtime.bundle import (
-    DEFAULT_OPSET,
-    MANIFEST,
-    PRECISIONS,
-    Bundle,
-    Fit,
-    LatentScale,
-    Manifest,
-    Precision,
-    Source,
-    Variant,
-)
+from uflow_edge.runtime.bundle import MANIFEST, Bundle
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UflowEdgeError
 from uflow_edge.runtime.files import replacing_folder, sha256
 from uflow_edge.runtime.images import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.manifest import DEFAULT_OPSET, PRECISIONS, Precision, Source, Variant
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
+from uflow_edge.runtime.preprocess import Fit
+from uflow_edge.runtime.uflow_manifest import LatentScale, UFlowManifest
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino")  # those that are installed
 _TOOLS = (DISTRIBUTION, "torch", "timm", "FrEIA", "onnx", "onnx-ir", "onnxscript", *_RUNTIMES)
@@ -105,7 +97,7 @@ class WrittenVariant:
 class Exported:
     """A bundle, and what became of every graph that was asked for."""
 
-    bundle: Bundle
+    bundle: Bundle[UFlowManifest]
     variants: tuple[WrittenVariant, ...]
 
 
@@ -144,7 +136,7 @@ def export_bundle(
     reference = Reference.of("torch", torch_runner(energy_graph(checkpoint)), images, manifest.channels, manifest.rule)
     with replacing_folder(folder) as temporary:
         report("tracing the lowered network")
-        names = (*manifest.energy_names, *manifest.exceedance_names)
+        names = manifest.signature.output_names
         graph = trace(energy_graph(checkpoint, lowered=True), manifest.input_size, names, options.opset, options.batch)
         results = []
         for precision in options.precisions:
@@ -166,7 +158,7 @@ def export_bundle(
         manifest = replace(manifest, files={file.name: sha256(file) for file in sorted(temporary.iterdir())})
         manifest = _with_old_engines(folder, temporary, manifest)
         (temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    return Exported(Bundle.load(folder), tuple(results))
+    return Exported(Bundle.load(folder, UFlowManifest), tuple(results))
 
 
 def energy_graph(checkpoint: Checkpoint, lowered: bool = False) -> EnergyGraph:
@@ -185,7 +177,7 @@ def _write_variant(
     graph: ir.Model,
     precision: Precision,
     folder: Path,
-    manifest: Manifest,
+    manifest: UFlowManifest,
     reference: Reference,
     options: ExportOptions,
 ) -> tuple[Variant, WrittenVariant]:
@@ -207,7 +199,7 @@ def _write_variant(
 
 
 def _parity_as_on_a_gpu(
-    model: ir.Model, folder: Path, manifest: Manifest, variant: Variant, reference: Reference
+    model: ir.Model, folder: Path, manifest: UFlowManifest, variant: Variant, reference: Reference
 ) -> Parity:
     """CPUs compute much of an FP16 graph in FP32, which flatters it; here every FP16 result is rounded."""
     with TemporaryDirectory(dir=folder) as temporary:
@@ -215,12 +207,12 @@ def _parity_as_on_a_gpu(
         write_onnx(rounded(model), path)
         engine = OnnxRuntimeEngine(path, manifest, variant)
         engine.name += ", rounded as on a GPU"
-        return reference.compare(engine, variant.energy_bound)
+        return reference.compare(engine, variant.error_bound)
 
 
-def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> Manifest:
+def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
     architecture = checkpoint.architecture
-    return Manifest(
+    return UFlowManifest(
         source=Source(checkpoint.path.name, sha256(checkpoint.path), checkpoint.origin),
         extractor=architecture.extractor,
         input_size=architecture.input_size,
@@ -243,15 +235,15 @@ def _installed(distributions: tuple[str, ...]) -> dict[str, str]:
     return versions
 
 
-def _with_old_engines(folder: Path, new_folder: Path, manifest: Manifest) -> Manifest:
+def _with_old_engines(folder: Path, new_folder: Path, manifest: UFlowManifest) -> UFlowManifest:
     """Keep what took a long time to build, if the bundle that is replaced has it and it still fits."""
     try:
-        return carry_over(Bundle.load(folder), new_folder, manifest)
+        return carry_over(Bundle.load(folder, UFlowManifest), new_folder, manifest)
     except BadInput:  # no bundle there, or a damaged one: nothing to keep
         return manifest
 
 
-def _image_scores(folder: Path, manifest: Manifest, paths: tuple[Path, ...]) -> list[float]:
+def _image_scores(folder: Path, manifest: UFlowManifest, paths: tuple[Path, ...]) -> list[float]:
     variant = manifest.variants[0]
     inspector = Inspector(manifest, OnnxRuntimeEngine(folder / variant.file, manifest, variant))
     files = list(find_images(paths))

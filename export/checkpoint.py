@@ -15,8 +15,8 @@ from uflow_edge.export.extractors import trained_size
 from uflow_edge.export.network import UFlow, build_extractor
 from uflow_edge.export.permutations import coupling_of, read_permutations
 from uflow_edge.export.tensors import load_tensors
-from uflow_edge.runtime.bundle import Fit
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput
+from uflow_edge.runtime.preprocess import Fit
 
 PREFIX = "model."
 AUTHORS = "U-Flow authors'"

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.runtime.bundle import BatchRange, Manifest, Precision
 from uflow_edge.runtime.command_line import table
+from uflow_edge.runtime.manifest import BatchRange, Manifest, Precision
 from uflow_edge.runtime.operating_point import OperatingPoint
 
 if TYPE_CHECKING:

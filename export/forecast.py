@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from uflow_edge.export.bundle import ExportOptions, energy_graph
 from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.export.console import megabytes
-from uflow_edge.runtime.bundle import Precision
 from uflow_edge.runtime.command_line import table
+from uflow_edge.runtime.manifest import Precision
 
 _BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2}
 

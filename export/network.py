@@ -14,8 +14,7 @@ from uflow_edge.export.architecture import EXTRACTORS, Architecture, Normalizati
 from uflow_edge.export.extractors import FeatureExtractor, Whitening, whiten
 from uflow_edge.export.flow import build_flow, ordered_latents
 from uflow_edge.export.mcait import McaitExtractor
-from uflow_edge.runtime.engines import LatentStatistics
-from uflow_edge.runtime.engines.batches import split
+from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.nfa.block import exceedance_threshold
 from uflow_edge.runtime.numeric import Image
 
@@ -97,11 +96,11 @@ class EnergyGraph(nn.Module):
         return (*energies, *exceedances)
 
 
-def torch_runner(graph: EnergyGraph) -> Callable[[Image], LatentStatistics]:
-    """Runs a graph in torch, as an engine runs one: (N, S, S, 3) uint8 RGB to statistics."""
+def torch_runner(graph: EnergyGraph) -> Callable[[Image], Outputs]:
+    """Runs a graph in torch, as an engine runs one: (N, S, S, 3) uint8 RGB to its outputs."""
 
-    def run(images: Image) -> LatentStatistics:
+    def run(images: Image) -> Outputs:
         with torch.no_grad():
-            return split([output.numpy() for output in graph(torch.from_numpy(images))])
+            return tuple(output.numpy() for output in graph(torch.from_numpy(images)))
 
     return run

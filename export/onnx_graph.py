@@ -17,8 +17,9 @@ from onnx_ir.passes.common import (
 )
 from torch import nn
 
-from uflow_edge.runtime.bundle import DEFAULT_OPSET, INPUT_NAME
 from uflow_edge.runtime.errors import BadInput, require
+from uflow_edge.runtime.manifest import DEFAULT_OPSET
+from uflow_edge.runtime.uflow_manifest import INPUT_NAME
 
 DATA_SUFFIX = ".data"
 LARGEST_FILE = 1 << 30

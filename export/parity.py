@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from uflow_edge.runtime.bundle import Manifest, Precision, Variant
 from uflow_edge.runtime.command_line import progress
-from uflow_edge.runtime.engines import Engine, LatentStatistics
+from uflow_edge.runtime.engines import Engine, Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
+from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.manifest import Precision, Variant
 from uflow_edge.runtime.nfa.tree import Rule, tree_score
 from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 PARITY = "parity.json"
 ENERGY_BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2}
@@ -84,13 +86,13 @@ class Reference:
     def of(
         cls,
         name: str,
-        run: Callable[[Image], LatentStatistics],
+        run: Callable[[Image], Outputs],
         images: Sequence[Image],
         channels: Sequence[int],
         rule: Rule,
     ) -> "Reference":
-        """Run what computes it, (N, S, S, 3) uint8 RGB to statistics, on pictures (S, S, 3) uint8 RGB."""
-        statistics = tuple(run(image[np.newaxis]) for image in progress(images, name))
+        """Run what computes it, (N, S, S, 3) uint8 RGB to a graph's outputs, on pictures (S, S, 3) uint8 RGB."""
+        statistics = tuple(LatentStatistics.of(run(image[np.newaxis])) for image in progress(images, name))
         scores = tuple(
             _score(found, channels, image.shape[0], rule) for found, image in zip(statistics, images, strict=True)
         )
@@ -104,7 +106,7 @@ class Reference:
         score_change, mask_iou = 0.0, 1.0
         expectations = zip(self.images, self.statistics, self.scores, strict=True)
         for image, expected, expected_score in progress(expectations, engine.name, len(self.images)):
-            found = engine.run(image[np.newaxis])
+            found = LatentStatistics.of(engine.run(image[np.newaxis]))
             for i in scales:
                 energy_errors[i].append(_relative(expected.energies[i], found.energies[i]))
                 difference = np.abs(expected.exceedances[i] - found.exceedances[i]).mean() / self.channels[i]
@@ -125,7 +127,7 @@ class Reference:
         )
 
 
-def engines_here(graph: Path, manifest: Manifest, variant: Variant) -> list[Callable[[], Engine]]:
+def engines_here(graph: Path, manifest: UFlowManifest, variant: Variant) -> list[Callable[[], Engine]]:
     """Every way to run a graph on this machine, not yet loaded: onnxruntime, and OpenVINO where it is installed."""
     makers: list[Callable[[], Engine]] = [lambda: OnnxRuntimeEngine(graph, manifest, variant)]
     if find_spec("openvino") is not None:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from uflow_edge.runtime.bundle import Fit
 from uflow_edge.runtime.images import IMAGE_SUFFIXES, find_images, read_image
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.preprocess import model_input
+from uflow_edge.runtime.preprocess import Fit, model_input
 
 _NOISE_IMAGES = 4
 _NEIGHBOURING_IMAGES = 8

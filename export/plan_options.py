@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from uflow_edge.runtime.bundle import BatchRange, Variant
 from uflow_edge.runtime.errors import UsageError
+from uflow_edge.runtime.manifest import BatchRange, Variant
 
 Target: TypeAlias = Literal["local", "rtx"]
 

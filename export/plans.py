@@ -6,22 +6,25 @@ another graph, or by another patch release replaces it; if nothing differs, it i
 bundle can be loaded: a plan is listed in the manifest only while its file is the one that was hashed.
 """
 
-import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.tensorrt import DYNAMIC, Layers, TensorSpec, build_engine
 from uflow_edge.export.tensorrt_library import Toolchain, find_toolchain
-from uflow_edge.runtime.bundle import ENGINES, INPUT_NAME, MANIFEST, Bundle, Manifest, Plan, Precision, Variant
+from uflow_edge.runtime.bundle import Bundle, write_manifest
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.files import replacing, sha256
+from uflow_edge.runtime.manifest import ENGINES, Manifest, Plan, Precision, Variant
 
+M = TypeVar("M", bound=Manifest)
+
+_TYPES = {"uint8": "uint8", "float32": "fp32"}
 _SHORT = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}
 _TIMING = ".timing"  # not in the manifest: TensorRT changes it with every build, and ignores one that does not fit
 
@@ -46,11 +49,11 @@ class PlanResult:
 
 
 def build_plans(
-    bundle: Bundle,
+    bundle: Bundle[M],
     precisions: Sequence[Precision],
     options: PlanOptions = PlanOptions(),
     report: Callable[[str], None] = lambda line: None,
-) -> tuple[Bundle, tuple[PlanResult, ...]]:
+) -> tuple[Bundle[M], tuple[PlanResult, ...]]:
     """Give a bundle an engine for each of its variants in these precisions, keeping those that still fit.
 
     Args:
@@ -77,7 +80,7 @@ def build_plans(
     return bundle, tuple(results)
 
 
-def carry_over(old: Bundle, new_folder: Path, new_manifest: Manifest) -> Manifest:
+def carry_over(old: Bundle[M], new_folder: Path, new_manifest: M) -> M:
     """Take along the plans of a bundle that is exported again, where their graphs have not changed.
 
     Args:
@@ -105,7 +108,7 @@ def plan_for(manifest: Manifest, variant: Variant, options: PlanOptions, toolcha
     return Plan(
         file=plan_file(variant.precision, toolchain),
         graph=variant.file,
-        graph_sha256=graph_sha256(manifest, variant),
+        graph_sha256=manifest.graph_sha256(variant),
         library=toolchain.library,
         version=toolchain.version,
         cuda=toolchain.cuda,
@@ -120,13 +123,6 @@ def plan_file(precision: Precision, toolchain: Toolchain) -> str:
     release = ".".join(toolchain.version.split(".")[:2])
     gpus = "+".join(capability.replace(".", "") for capability in toolchain.compute_capabilities)
     return f"{ENGINES}/sm{gpus}-{_SHORT[toolchain.library]}{release}-{precision}.plan"
-
-
-def graph_sha256(manifest: Manifest, variant: Variant) -> str:
-    """Of a graph and, where its weights lie in a second file, of both: the SHA-256 of their two digests in a row."""
-    if variant.data is None:
-        return manifest.files[variant.file]
-    return hashlib.sha256((manifest.files[variant.file] + manifest.files[variant.data]).encode()).hexdigest()
 
 
 def layers_file(plan: Plan) -> str:
@@ -144,8 +140,8 @@ def _variants(manifest: Manifest, precisions: Sequence[Precision]) -> list[Varia
 
 
 def _build_or_keep(
-    bundle: Bundle, variant: Variant, options: PlanOptions, toolchain: Toolchain, report: Callable[[str], None]
-) -> tuple[Bundle, PlanResult]:
+    bundle: Bundle[M], variant: Variant, options: PlanOptions, toolchain: Toolchain, report: Callable[[str], None]
+) -> tuple[Bundle[M], PlanResult]:
     manifest = bundle.manifest
     plan = plan_for(manifest, variant, options, toolchain)
     path = bundle.folder / plan.file
@@ -172,13 +168,13 @@ def _difference(old: Plan, new: Plan) -> str:
     )
 
 
-def _signature(manifest: Manifest, variant: Variant) -> tuple[TensorSpec, list[TensorSpec]]:
+def _signature(manifest: Manifest, variant: Variant) -> tuple[list[TensorSpec], list[TensorSpec]]:
     batch = variant.batch or DYNAMIC
-    side = manifest.input_size
-    shapes = [(batch, scale.height, scale.width) for scale in manifest.scales] * 2
-    names = (*manifest.energy_names, *manifest.exceedance_names)
-    outputs = [TensorSpec(name, "fp32", shape) for name, shape in zip(names, shapes, strict=True)]
-    return TensorSpec(INPUT_NAME, "uint8", (batch, side, side, 3)), outputs
+    inputs, outputs = (
+        [TensorSpec(tensor.name, _TYPES[tensor.dtype], (batch, *tensor.shape)) for tensor in tensors]
+        for tensors in (manifest.signature.inputs, manifest.signature.outputs)
+    )
+    return inputs, outputs
 
 
 def _timing_cache(plan: Path) -> Path:
@@ -186,7 +182,7 @@ def _timing_cache(plan: Path) -> Path:
     return plan.with_name(plan.stem.rpartition("-")[0] + _TIMING)
 
 
-def _store(bundle: Bundle, plan: Plan, engine: Any, layers: Layers, seconds: float) -> Bundle:
+def _store(bundle: Bundle[M], plan: Plan, engine: Any, layers: Layers, seconds: float) -> Bundle[M]:
     folder, old = bundle.folder, bundle.manifest
     log_name = layers_file(plan)
     stale = {p for p in old.plans if p.file == plan.file} | set(old.plans) - set(_still_valid(old.plans, old))
@@ -203,16 +199,16 @@ def _store(bundle: Bundle, plan: Plan, engine: Any, layers: Layers, seconds: flo
         new_files = {plan.file: sha256(temporary), log_name: sha256(temporary_log)}
         if stale:
             # Between the rename of a file and that of the manifest the old digest would be wrong.
-            _write(folder, manifest)
+            write_manifest(folder, manifest)
     manifest = replace(manifest, plans=(*manifest.plans, plan), files={**manifest.files, **new_files})
-    _write(folder, manifest)
+    bundle = write_manifest(folder, manifest)
     for name in retired - manifest.files.keys():
         (folder / name).unlink(missing_ok=True)
-    return Bundle(folder, manifest)
+    return bundle
 
 
 def _still_valid(plans: Sequence[Plan], manifest: Manifest) -> tuple[Plan, ...]:
-    graphs = {variant.file: graph_sha256(manifest, variant) for variant in manifest.variants}
+    graphs = {variant.file: manifest.graph_sha256(variant) for variant in manifest.variants}
     return tuple(plan for plan in plans if graphs.get(plan.graph) == plan.graph_sha256)
 
 
@@ -230,8 +226,3 @@ def _log(plan: Plan, layers: Layers, seconds: float) -> str:
         "layers": layers.details,
     }
     return json.dumps(log, indent=1) + "\n"
-
-
-def _write(folder: Path, manifest: Manifest) -> None:
-    with replacing(folder / MANIFEST) as temporary:
-        temporary.write_text(manifest.to_json(), encoding="utf-8")

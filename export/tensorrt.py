@@ -10,7 +10,7 @@ Sources: NVIDIA's documentation of the TensorRT Python API (10.3, 10.16, 11) and
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,14 @@ from types import ModuleType
 from typing import Any, Literal
 
 from uflow_edge.export.plan_options import ON_THE_JETSON, PlanOptions
-from uflow_edge.export.tensorrt_callbacks import logger_of, progress_monitor, stopped_by_ctrl_c
 from uflow_edge.export.tensorrt_library import Toolchain
-from uflow_edge.runtime.bundle import BatchRange
+from uflow_edge.export.tensorrt_progress import progress_monitor, stopped_by_ctrl_c
+from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput, UflowEdgeError, UsageError
 from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.manifest import BatchRange
 
-DYNAMIC = -1  # as TensorRT writes the batch of a graph that takes any number of images
+DYNAMIC = -1  # as TensorRT writes the batch of a graph that takes any number of samples
 _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}  # the others are called by their own name
 
 
@@ -65,8 +66,8 @@ class Layers:
 def build_engine(
     toolchain: Toolchain,
     graph: Path,
-    image: TensorSpec,
-    outputs: Iterable[TensorSpec],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
     options: PlanOptions,
     batch: BatchRange,
     timing_cache: Path,
@@ -76,8 +77,7 @@ def build_engine(
     Args:
         toolchain: the library and its target.
         graph: an ONNX file; weights may lie in a second one beside it.
-        image: the one input that it must have.
-        outputs: that it must have.
+        inputs, outputs: that it must have.
         options: see `PlanOptions`.
         batch: images a run.
         timing_cache: measured kernel times, read and written where the target is this machine's GPU.
@@ -100,7 +100,7 @@ def build_engine(
     parser = trt.OnnxParser(network, logger)  # owns the weights until the engine is built
     if not parser.parse_from_file(str(graph)):
         raise BadInput(f"{graph}: {toolchain} cannot parse it: {_joined(_parser_errors(parser, logger))}")
-    _check_signature(network, graph, [image], outputs)
+    _check_signature(network, graph, inputs, outputs)
     layers, by_type = _network_layers(trt, network)
     config = _configured(toolchain, builder, network, options, batch)
     if toolchain.library == "tensorrt":  # ahead of time nothing is timed
@@ -121,7 +121,7 @@ def build_engine(
 
 def _parser_errors(parser: Any, logger: Any) -> list[str]:
     # The parser names the node; what is logged first names the cause, such as a file that is not there.
-    return [*logger.errors[:1], *(str(parser.get_error(i)) for i in range(parser.num_errors))]
+    return [*list(logger.errors)[:1], *(str(parser.get_error(i)) for i in range(parser.num_errors))]
 
 
 def _build(builder: Any, network: Any, config: Any, monitor: Any) -> Any:
@@ -151,12 +151,13 @@ def _configured(toolchain: Toolchain, builder: Any, network: Any, options: PlanO
         config.num_compute_capabilities = len(toolchain.compute_capabilities)
         for i, capability in enumerate(toolchain.compute_capabilities):
             config.set_compute_capability(_compute_capability(toolchain, capability), i)
-    tensor = network.get_input(0)  # the only one: the signature has been checked
-    free, *rest = tensor.shape
-    if free == DYNAMIC:
+    tensors = [network.get_input(i) for i in range(network.num_inputs)]
+    if any(tensor.shape[0] == DYNAMIC for tensor in tensors):
         profile = builder.create_optimization_profile()
-        shapes = [(size, *rest) for size in (batch.minimum, batch.optimum, batch.maximum)]
-        profile.set_shape(tensor.name, *shapes)
+        for tensor in tensors:
+            rest = tuple(tensor.shape)[1:]
+            shapes = [(size, *rest) for size in (batch.minimum, batch.optimum, batch.maximum)]
+            profile.set_shape(tensor.name, *shapes)
         config.add_optimization_profile(profile)
     return config
 

@@ -8,9 +8,9 @@ from types import ModuleType
 
 from uflow_edge.export.cuda_device import CudaDevice
 from uflow_edge.export.plan_options import ON_THE_JETSON, PlanOptions
-from uflow_edge.runtime.bundle import PlanLibrary
 from uflow_edge.runtime.engines.tensorrt_library import MODULES, TITLES
 from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
+from uflow_edge.runtime.manifest import PlanLibrary
 
 _WHAT_TO_INSTALL = (
     f"With an NVIDIA GPU: pip install '{DISTRIBUTION}[trt]', then --trt-target local. Without one, for desktop GPUs: "

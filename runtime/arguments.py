@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "UFLOW_EDGE_TOKEN"
 MQTT_PASSWORD_VARIABLE = "UFLOW_EDGE_MQTT_PASSWORD"
-PAGE, METRICS = "127.0.0.1:8000", "127.0.0.1:9108"
+PAGE, METRICS, MODBUS = "127.0.0.1:8000", "127.0.0.1:9108", "127.0.0.1:1502"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -124,6 +124,11 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mqtt-topic", default="uflow", metavar="PREFIX", help="(default: uflow)")
     group.add_argument("--mqtt-pictures", action="store_true", help="publish a small picture of every anomaly too")
     group.add_argument(
+        "--mqtt-ca", type=Path, metavar="PEM", help="authorities to trust with mqtts:// (default: the system's)"
+    )
+    group.add_argument("--mqtt-cert", type=Path, metavar="PEM", help="certificate to show to an mqtts:// broker")
+    group.add_argument("--mqtt-key", type=Path, metavar="PEM", help="its key (default: in the certificate's file)")
+    group.add_argument(
         "--serve", nargs="?", const=PAGE, metavar="[HOST:]PORT", help=f"the live page (without a value: {PAGE})"
     )
     group.add_argument(
@@ -136,6 +141,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         metavar="[HOST:]PORT",
         help=f"for Prometheus, without the page, which has them at /metrics (without a value: {METRICS})",
     )
+    group.add_argument(
+        "--modbus",
+        nargs="?",
+        const=MODBUS,
+        metavar="[HOST:]PORT",
+        help=f"the last verdict and the counts for a PLC, over Modbus TCP (without a value: {MODBUS})",
+    )
 
 
 def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
@@ -144,7 +156,14 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: the message names the option that is missing.
     """
-    for given, needed in (("mqtt_pictures", "mqtt"), ("token", "serve"), ("save_quota", "save_dir")):
+    for given, needed in (
+        ("mqtt_pictures", "mqtt"),
+        ("mqtt_ca", "mqtt"),
+        ("mqtt_cert", "mqtt"),
+        ("mqtt_key", "mqtt_cert"),
+        ("token", "serve"),
+        ("save_quota", "save_dir"),
+    ):
         if getattr(arguments, given) and not getattr(arguments, needed):
             raise UsageError(f"--{given.replace('_', '-')} needs --{needed.replace('_', '-')}")
 

@@ -149,7 +149,7 @@ class Capture:
     def _run(self, attempt: "_Attempt") -> None:
         delay = self._patience.first_delay
         try:
-            while True:
+            while not attempt.over.is_set():  # or one that is away would be tried without end
                 try:
                     self._read(attempt)
                     break

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uflow_edge.runtime import arguments as meaning
 from uflow_edge.runtime.command_line import print_beside_bar, run_command
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.bundle import Bundle
@@ -39,7 +40,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
     with ExitStack() as stack:
         sources = meaning.sources(arguments, on_unreadable, _report)
         feeds = _feeds(arguments, sources, stack)
-        bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()))
+        bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
         inspector = _inspector(arguments, bundle, stack, lambda line: print(line, file=people, flush=True))
         pipeline = Pipeline(inspector, feeds, options=_options(arguments), report=_report)
         connect_receivers(arguments, bundle, pipeline, feeds, stack, _report)
@@ -79,8 +80,9 @@ def _feeds(arguments: argparse.Namespace, sources: "Sequence[Source]", stack: Ex
 
 
 def _inspector(
-    arguments: argparse.Namespace, bundle: "Bundle", stack: ExitStack, say: Callable[[str], None]
+    arguments: argparse.Namespace, bundle: "Bundle[UFlowManifest]", stack: ExitStack, say: Callable[[str], None]
 ) -> "Inspector":
+    from uflow_edge.runtime.device_frames import device_frames
     from uflow_edge.runtime.engines.selection import open_engine
     from uflow_edge.runtime.inspector import Inspector
     from uflow_edge.runtime.operating_point import OperatingPoint
@@ -88,7 +90,10 @@ def _inspector(
     views = meaning.views(arguments)
     engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, say)
     stack.callback(engine.close)
-    inspector = Inspector(bundle.manifest, engine, views)
+    device = device_frames(engine, bundle.manifest.input_size, say)
+    if device is not None:
+        stack.callback(device.close)
+    inspector = Inspector(bundle.manifest, engine, views, device)
     inspector.warm_up()
     if arguments.threshold is not None:
         inspector.operating_point = OperatingPoint(arguments.threshold, "manual")

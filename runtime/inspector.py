@@ -4,20 +4,25 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.bundle import Bundle, Manifest
-from uflow_edge.runtime.engines import Engine, LatentStatistics
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.nfa import Region, regions_above, tree_score
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.preprocess import Box, checked_frame, model_input
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.verdict import Timestamps, Verdict
 from uflow_edge.runtime.views import ViewOptions, stitch
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.device_frames import DeviceFrames
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +49,16 @@ class Prepared:
     """A frame as the engine takes it.
 
     Attributes:
-        pictures: (N, S, S, 3) uint8 RGB, one for each part of the frame.
+        frame_bgr: (H, W, 3) uint8.
+        pictures: (N, S, S, 3) uint8 RGB, one for each part of the frame; None where the GPU resizes them.
         boxes: the parts.
         size: (height, width) of the frame.
         clock: started with the work on the frame.
         preprocessed: when this was done, seconds since the epoch.
     """
 
-    pictures: Image
+    frame_bgr: Image
+    pictures: Image | None
     boxes: tuple[Box, ...]
     size: Size
     clock: "Clock"
@@ -83,9 +90,24 @@ class Inspector:
         print(verdict.anomalous, verdict.score)
     """
 
-    def __init__(self, manifest: Manifest, engine: Engine, views: ViewOptions = ViewOptions()) -> None:
+    def __init__(
+        self,
+        manifest: UFlowManifest,
+        engine: Engine,
+        views: ViewOptions = ViewOptions(),
+        device: "DeviceFrames | None" = None,
+    ) -> None:
+        """Put together what was opened elsewhere.
+
+        Args:
+            manifest: of the bundle.
+            engine: runs it; neither this nor ``device`` is closed here.
+            views: which parts of a frame are inspected.
+            device: resizes on the GPU and runs the same engine there; default, the CPU resizes.
+        """
         self.manifest: Final = manifest
         self.engine: Final = engine
+        self._device = device
         self.views: Final = views
         self.operating_point: OperatingPoint = manifest.operating_point
 
@@ -104,7 +126,7 @@ class Inspector:
         """
         from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 
-        bundle = Bundle.load(path)
+        bundle = Bundle.load(path, UFlowManifest)
         variant = bundle.manifest.variants[0]
         engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant, threads)
         inspector = cls(bundle.manifest, engine, views)
@@ -114,7 +136,7 @@ class Inspector:
     def warm_up(self) -> None:
         """Compile or load all kernels."""
         side = self.manifest.input_size
-        whole = Inspector(self.manifest, self.engine)
+        whole = Inspector(self.manifest, self.engine, device=self._device)
         whole.inspect(np.zeros((side + 1, side + 1, 3), np.uint8))
 
     def inspect(self, frame_bgr: Image, *, frame: int = 0, source: str = "", captured: float | None = None) -> Verdict:
@@ -138,23 +160,23 @@ class Inspector:
         return self.judge(self.infer(self.prepare(frame_bgr)), frame=frame, source=source, captured=captured)
 
     def prepare(self, frame_bgr: Image) -> Prepared:
-        """The first part of `inspect`: cut out what is looked at, and resize it."""
+        """The first part of `inspect`: cut out what is looked at, and resize it unless the GPU does."""
         clock = Clock()
         frame_bgr = checked_frame(frame_bgr)
         size = (frame_bgr.shape[0], frame_bgr.shape[1])
         boxes = self.views.boxes(size, self.manifest.fit)
-        pictures = [
-            model_input(frame_bgr[top:bottom, left:right], self.manifest.input_size)
-            for left, top, right, bottom in boxes
-        ]
-        stacked = pictures[0][np.newaxis] if len(pictures) == 1 else np.stack(pictures)
-        return Prepared(stacked, boxes, size, clock, clock.now())
+        pictures = None if self._device is not None else self._resized(frame_bgr, boxes)
+        return Prepared(frame_bgr, pictures, boxes, size, clock, clock.now())
 
     def infer(self, prepared: Prepared) -> Inferred:
         """The second part: run the engine."""
         started = prepared.clock.now()
-        statistics = self.engine.run(prepared.pictures)
-        return Inferred(prepared, statistics, started, prepared.clock.now())
+        if prepared.pictures is not None:
+            outputs = self.engine.run(prepared.pictures)
+        else:
+            assert self._device is not None
+            outputs = self._device.run(prepared.frame_bgr, prepared.boxes)
+        return Inferred(prepared, LatentStatistics.of(outputs), started, prepared.clock.now())
 
     def judge(
         self, inferred: Inferred, *, frame: int = 0, source: str = "", captured: float | None = None
@@ -197,6 +219,14 @@ class Inspector:
             for scales in (statistics.energies, statistics.exceedances)
         )
         return Inspection(verdict, energies, exceedances, score, box)
+
+    def _resized(self, frame_bgr: Image, boxes: tuple[Box, ...]) -> Image:
+        """(N, S, S, 3) uint8 RGB."""
+        pictures = [
+            model_input(frame_bgr[top:bottom, left:right], self.manifest.input_size)
+            for left, top, right, bottom in boxes
+        ]
+        return pictures[0][np.newaxis] if len(pictures) == 1 else np.stack(pictures)
 
 
 class Clock:

@@ -166,7 +166,9 @@ class Pipeline:
 
     def tally(self) -> Tally:
         """What became of every frame so far."""
-        undelivered = {sink.name: int(getattr(sink, "undelivered", 0)) for sink in self._sinks}
+        undelivered: dict[str, int] = {}
+        for sink in self._sinks:  # two may have one name
+            undelivered[sink.name] = undelivered.get(sink.name, 0) + int(getattr(sink, "undelivered", 0))
         reconnects = sum(capture.reconnects for capture in self._captures)
         with self._lock:
             return replace(self._counts, reconnects=reconnects, undelivered=undelivered)

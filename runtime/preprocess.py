@@ -8,17 +8,21 @@ For that, pixels travel as words of 32 bits, three channels and a byte of ballas
 on bands of `_BAND` rows, turned so that neighbouring lanes of a register belong to neighbouring rows.
 """
 
+from typing import Literal, TypeAlias
+
 import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.bundle import Fit
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import Image, IndexMap, Size
 from uflow_edge.runtime.resampling import FRACTION_BITS, HALF, axis_filter, filtered_axes
 
-Box = tuple[int, int, int, int]
+Fit: TypeAlias = Literal["squash", "crop"]
+"""How a frame that is not square becomes one: all of it squashed, or its central square."""
+
+Box: TypeAlias = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
 _Words = NDArray[np.uint32]

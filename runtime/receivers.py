@@ -12,18 +12,20 @@ from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.threshold import LiveThreshold
 from uflow_edge.runtime.triggers import SoftwareTrigger
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.pipeline import Feed, Pipeline
     from uflow_edge.runtime.sinks import Sink
     from uflow_edge.runtime.sinks.metrics import Metrics
+    from uflow_edge.runtime.sinks.modbus import ModbusSink
 
 _MEGABYTE = 1_000_000
 
 
 def connect_receivers(
     arguments: argparse.Namespace,
-    bundle: Bundle,
+    bundle: Bundle[UFlowManifest],
     pipeline: "Pipeline",
     feeds: "Sequence[Feed]",
     stack: ExitStack,
@@ -38,30 +40,36 @@ def connect_receivers(
         UsageError, BadInput, MissingDependency: a receiver that cannot be had.
     """
     from uflow_edge.runtime.sinks.buffered import BufferedSink
+    from uflow_edge.runtime.sinks.strict import StrictSink
 
     live = any(feed.source.live for feed in feeds) or bool(arguments.watch)
 
-    def connect(sink: "Sink", buffered: bool) -> None:
-        if buffered:
-            sink = BufferedSink(sink, pipeline.fail, report=report)
+    def connect(sink: "Sink") -> None:
         pipeline.connect(sink)
         stack.callback(sink.close)
 
+    def buffered(sink: "Sink") -> BufferedSink:
+        return BufferedSink(sink, pipeline.fail, report=report)
+
     for sink in _files(arguments, bundle):
-        connect(sink, buffered=live)
+        connect(buffered(sink) if live else StrictSink(sink))
     if arguments.mqtt:
-        connect(_mqtt(arguments, bundle), buffered=True)
+        connect(buffered(_mqtt(arguments, bundle)))
     metrics = _metrics(arguments, pipeline)
     if metrics is not None:
-        connect(metrics, buffered=False)
+        connect(metrics)
         if arguments.metrics:
             port = stack.enter_context(metrics.served(*address(arguments.metrics)))
             report(f"metrics: http://{address(arguments.metrics)[0]}:{port}/metrics")
+    if arguments.modbus:
+        modbus = _modbus(arguments, pipeline)
+        connect(modbus)
+        report(f"Modbus TCP: {address(arguments.modbus)[0]}:{modbus.port}")
     if arguments.serve:
         _serve(arguments, bundle, pipeline, feeds, metrics, stack, report)
 
 
-def _files(arguments: argparse.Namespace, bundle: Bundle) -> "list[Sink]":
+def _files(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest]) -> "list[Sink]":
     from uflow_edge.runtime.sinks.json_lines import open_json_lines
     from uflow_edge.runtime.sinks.overlays import OverlayFolder
 
@@ -81,12 +89,18 @@ def _files(arguments: argparse.Namespace, bundle: Bundle) -> "list[Sink]":
     return found
 
 
-def _mqtt(arguments: argparse.Namespace, bundle: Bundle) -> "Sink":
+def _mqtt(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest]) -> "Sink":
     from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
 
     channels = bundle.manifest.channels if arguments.mqtt_pictures else None
     broker = Broker.from_url(arguments.mqtt)
-    broker = replace(broker, password=broker.password or os.environ.get(MQTT_PASSWORD_VARIABLE))
+    broker = replace(
+        broker,
+        password=broker.password or os.environ.get(MQTT_PASSWORD_VARIABLE),
+        authorities=arguments.mqtt_ca,
+        certificate=arguments.mqtt_cert,
+        key=arguments.mqtt_key,
+    )
     return MqttSink(broker, prefix=arguments.mqtt_topic, picture_channels=channels)
 
 
@@ -103,9 +117,16 @@ def _metrics(arguments: argparse.Namespace, pipeline: "Pipeline") -> "Metrics | 
         return None  # the page can do without
 
 
+def _modbus(arguments: argparse.Namespace, pipeline: "Pipeline") -> "ModbusSink":
+    from uflow_edge.runtime.sinks.modbus import ModbusSink
+
+    host, port = address(arguments.modbus)
+    return ModbusSink(pipeline.tally, host=host, port=port)
+
+
 def _serve(
     arguments: argparse.Namespace,
-    bundle: Bundle,
+    bundle: Bundle[UFlowManifest],
     pipeline: "Pipeline",
     feeds: "Sequence[Feed]",
     metrics: "Metrics | None",

@@ -4,8 +4,10 @@ import math
 import threading
 from typing import TYPE_CHECKING
 
+from uflow_edge.runtime.bundle import save_operating_point
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.operating_point import OperatingPoint
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.bundle import Bundle
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 class LiveThreshold:
     """For any thread."""
 
-    def __init__(self, inspector: "Inspector", bundle: "Bundle") -> None:
+    def __init__(self, inspector: "Inspector", bundle: "Bundle[UFlowManifest]") -> None:
         self._inspector = inspector
         self._bundle = bundle
         self._saving = threading.Lock()
@@ -46,4 +48,4 @@ class LiveThreshold:
             BadInput, OSError: the manifest cannot be read or written.
         """
         with self._saving:
-            self._bundle = self._bundle.save_operating_point(self._inspector.operating_point)
+            self._bundle = save_operating_point(self._bundle, self._inspector.operating_point)

@@ -1,23 +1,13 @@
-"""What runs a graph. All engines keep one small promise, so that the inspector need not know which it has."""
+"""What runs a graph. All engines keep one small promise, so that nobody need know which one it is."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
+
+from numpy.typing import NDArray
 
 from uflow_edge.runtime.errors import ExitCode, UflowEdgeError
-from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.numeric import FloatMap
 
-
-@dataclass(frozen=True, slots=True)
-class LatentStatistics:
-    """What leaves the engine: sufficient statistics of the latents, per scale, finest first.
-
-    Attributes:
-        energies: (N, H_i, W_i) float32, sum of squared latents over channels.
-        exceedances: (N, H_i, W_i) float32, how many latents exceed the quantile.
-    """
-
-    energies: tuple[FloatMap, ...]
-    exceedances: tuple[FloatMap, ...]
+Outputs: TypeAlias = tuple[FloatMap, ...]
 
 
 class Engine(Protocol):
@@ -30,8 +20,15 @@ class Engine(Protocol):
     def name(self) -> str:
         """What runs, for people: library, device, precision."""
 
-    def run(self, images: Image) -> LatentStatistics:
-        """(N, S, S, 3) uint8 RGB to latent statistics.
+    def run(self, *inputs: NDArray[Any]) -> Outputs:
+        """Run the graph on N samples, any number from 1 on.
+
+        Args:
+            inputs: as the manifest's signature says, (N, …) each: of a U-Flow one, (N, S, S, 3) uint8 RGB; of a UNet
+                two, the noisy patches (N, 3, S, S) and their steps (N,), both float32.
+
+        Returns:
+            As the signature says, (N, …) float32 each; new arrays, which no later run touches.
 
         Raises:
             EngineFailed: the library or the device gave up.

@@ -1,43 +1,44 @@
-"""Any number of images through an engine that takes only some."""
+"""Any number of samples through an engine that takes only some."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from uflow_edge.runtime.bundle import BatchRange, Variant
-from uflow_edge.runtime.engines import LatentStatistics
-from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.engines import Outputs
+from uflow_edge.runtime.manifest import BatchRange, Variant
+from uflow_edge.runtime.numeric import FloatMap
 
 
 def batch_of(variant: Variant) -> BatchRange | None:
-    """Images a run that a graph takes: the one number it is fixed to, or any (None)."""
+    """Samples a run that a graph takes: the one number it is fixed to, or any (None)."""
     return None if variant.batch is None else BatchRange(variant.batch, variant.batch, variant.batch)
 
 
 def run_in_batches(
-    images: Image, batch: BatchRange | None, run: Callable[[Image], Sequence[FloatMap]]
-) -> LatentStatistics:
-    """Run a graph on as many images as there are, at least one.
+    inputs: Sequence[NDArray[Any]],
+    batch: BatchRange | None,
+    run: Callable[[Sequence[NDArray[Any]]], Sequence[FloatMap]],
+) -> Outputs:
+    """Run a graph on as many samples as there are, at least one.
 
     Args:
-        images: (N, S, S, 3) uint8.
+        inputs: (N, …) each.
         batch: how many a run; the last run is filled up to the minimum. None: all at once.
-        run: (n, S, S, 3) uint8 to energies, then exceedances, each (n, H_i, W_i) float32.
+        run: n samples of every input to the outputs, (n, …) each.
 
     Returns:
-        Statistics of the N images.
+        The outputs of the N samples.
     """
-    smallest, largest = (1, len(images)) if batch is None else (batch.minimum, batch.maximum)
+    total = len(inputs[0])
+    smallest, largest = (1, total) if batch is None else (batch.minimum, batch.maximum)
     runs = []
-    for start in range(0, len(images), largest):
-        part = images[start : start + largest]
-        filling = max(smallest - len(part), 0)
-        runs.append(run(np.concatenate([part, np.repeat(part[-1:], filling, axis=0)]) if filling else part))
-    outputs = list(runs[0]) if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
-    return split([output[: len(images)] for output in outputs])
-
-
-def split(outputs: Sequence[FloatMap]) -> LatentStatistics:
-    """Energies, then exceedances, as all graphs have them."""
-    scales = len(outputs) // 2
-    return LatentStatistics(tuple(outputs[:scales]), tuple(outputs[scales:]))
+    for start in range(0, total, largest):
+        parts = [values[start : start + largest] for values in inputs]
+        filling = max(smallest - len(parts[0]), 0)
+        if filling:
+            parts = [np.concatenate([part, np.repeat(part[-1:], filling, axis=0)]) for part in parts]
+        runs.append(run(parts))
+    outputs = runs[0] if len(runs) == 1 else [np.concatenate(found) for found in zip(*runs, strict=True)]
+    return tuple(output[:total] for output in outputs)

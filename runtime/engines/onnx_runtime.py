@@ -1,16 +1,18 @@
 """The ONNX graph in onnxruntime, on the CPU."""
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from uflow_edge.runtime.bundle import INPUT_NAME, Manifest, Variant
-from uflow_edge.runtime.engines import LatentStatistics
+from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
 from uflow_edge.runtime.errors import BadInput, MissingDependency, require
-from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.manifest import Manifest, Variant
+from uflow_edge.runtime.numeric import FloatMap
 
 
 class OnnxRuntimeEngine:
@@ -30,20 +32,21 @@ class OnnxRuntimeEngine:
             )
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise BadInput(f"{graph}: onnxruntime cannot load this graph ({error})") from error
-        self._names = [*manifest.energy_names, *manifest.exceedance_names]
+        self._signature = manifest.signature
         self._batch = batch_of(variant)
         self.name = f"onnxruntime {onnxruntime.__version__}, CPU, {variant.precision}"
 
-    def run(self, images: Image) -> LatentStatistics:
-        """(N, S, S, 3) uint8 RGB to latent statistics."""
-        return run_in_batches(images, self._batch, self._run)
+    def run(self, *inputs: NDArray[Any]) -> Outputs:
+        """See `Engine.run`."""
+        return run_in_batches(inputs, self._batch, self._run)
 
     def close(self) -> None:
         """Let go of the session and its memory."""
         self._session = None
 
-    def _run(self, images: Image) -> list[FloatMap]:
-        return [np.asarray(output) for output in self._session.run(self._names, {INPUT_NAME: images})]
+    def _run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
+        fed = {tensor.name: values for tensor, values in zip(self._signature.inputs, inputs, strict=True)}
+        return [np.asarray(output) for output in self._session.run(list(self._signature.output_names), fed)]
 
 
 def session_options(threads: int | None) -> Any:

@@ -8,19 +8,21 @@ Source: onnxruntime's pages on I/O binding, on the CUDA and on the TensorRT exec
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from uflow_edge.runtime.bundle import INPUT_NAME, BatchRange, Manifest, Variant
-from uflow_edge.runtime.engines import EngineFailed, LatentStatistics
+from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
 from uflow_edge.runtime.engines.onnx_runtime import refuse_clashing_packages, session_options
 from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency, UsageError, require
-from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.manifest import BatchRange, Manifest, Signature, Variant
+from uflow_edge.runtime.numeric import FloatMap
 
 Provider: TypeAlias = Literal["CUDAExecutionProvider", "TensorrtExecutionProvider"]
 _TITLES: dict[Provider, str] = {"CUDAExecutionProvider": "CUDA", "TensorrtExecutionProvider": "TensorRT"}
@@ -60,23 +62,23 @@ class OnnxRuntimeGpuEngine:
                 f"onnxruntime lists {provider} but runs on {self._session.get_providers()[0]}: a library it needs is "
                 f"missing or of another version (onnxruntime's own message above names it)"
             )
-        self._outputs = _output_shapes(manifest)
+        self._signature = manifest.signature
         self._binding: DeviceBinding | None = None
         self.name = f"onnxruntime {onnxruntime.__version__}, {_TITLES[provider]}, {variant.precision}"
 
-    def run(self, images: Image) -> LatentStatistics:
-        """(N, S, S, 3) uint8 RGB to latent statistics."""
-        return run_in_batches(images, self._batch, self._run)
+    def run(self, *inputs: NDArray[Any]) -> Outputs:
+        """See `Engine.run`."""
+        return run_in_batches(inputs, self._batch, self._run)
 
     def close(self) -> None:
         """Let go of device buffers and session."""
         self._binding = self._session = None
 
-    def _run(self, images: Image) -> list[FloatMap]:
+    def _run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
         try:
-            if self._binding is None or self._binding.shape != images.shape:
-                self._binding = DeviceBinding(self._session, images.shape, self._outputs, "cuda")
-            return self._binding.run(images)
+            if self._binding is None or self._binding.batch != len(inputs[0]):
+                self._binding = DeviceBinding(self._session, self._signature, len(inputs[0]), "cuda")
+            return self._binding.run(inputs)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise EngineFailed(f"{self.name}: the run failed ({' '.join(str(error).split())})") from error
 
@@ -86,27 +88,29 @@ class DeviceBinding:
 
     Args:
         session: that runs.
-        shape: (N, S, S, 3) of the input.
-        outputs: (H_i, W_i) of each output, by name, in the order that `run` returns them.
+        signature: its inputs and outputs.
+        batch: N.
         device: ``cuda``, or ``cpu`` in a test.
     """
 
-    def __init__(
-        self, session: Any, shape: tuple[int, ...], outputs: dict[str, tuple[int, int]], device: Literal["cuda", "cpu"]
-    ) -> None:
+    def __init__(self, session: Any, signature: Signature, batch: int, device: Literal["cuda", "cpu"]) -> None:
         empty = require("onnxruntime").OrtValue.ortvalue_from_shape_and_type
-        self.shape = shape
+        self.batch = batch
         self._session = session
-        self._input = empty(list(shape), np.uint8, device, 0)
-        self._outputs = [empty([shape[0], *size], np.float32, device, 0) for size in outputs.values()]
+        self._inputs, self._outputs = (
+            [empty([batch, *tensor.shape], np.dtype(tensor.dtype).type, device, 0) for tensor in tensors]
+            for tensors in (signature.inputs, signature.outputs)
+        )
         self._binding = session.io_binding()
-        self._binding.bind_ortvalue_input(INPUT_NAME, self._input)
-        for name, value in zip(outputs, self._outputs, strict=True):
-            self._binding.bind_ortvalue_output(name, value)
+        for tensor, value in zip(signature.inputs, self._inputs, strict=True):
+            self._binding.bind_ortvalue_input(tensor.name, value)
+        for tensor, value in zip(signature.outputs, self._outputs, strict=True):
+            self._binding.bind_ortvalue_output(tensor.name, value)
 
-    def run(self, images: Image) -> list[FloatMap]:
-        """(N, S, S, 3) uint8 to the outputs, (N, H_i, W_i) float32 each, on the host."""
-        self._input.update_inplace(np.ascontiguousarray(images))
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
+        """Inputs, (N, …) each, to outputs, (N, …) float32 each, both on the host."""
+        for value, values in zip(self._inputs, inputs, strict=True):
+            value.update_inplace(np.ascontiguousarray(values))
         self._session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
         return [np.array(value.numpy()) for value in self._outputs]  # copied: the next run writes the same buffer
@@ -140,9 +144,10 @@ def _tensorrt_options(manifest: Manifest, variant: Variant, batch: BatchRange | 
         "trt_timing_cache_path": cache,
     }
     if batch is not None and batch.fixed is None:
-        side = manifest.input_size
         for key, size in (("min", batch.minimum), ("opt", batch.optimum), ("max", batch.maximum)):
-            options[f"trt_profile_{key}_shapes"] = f"{INPUT_NAME}:{size}x{side}x{side}x3"
+            options[f"trt_profile_{key}_shapes"] = ",".join(
+                f"{tensor.name}:{'x'.join(map(str, (size, *tensor.shape)))}" for tensor in manifest.signature.inputs
+            )
     return options
 
 
@@ -153,8 +158,3 @@ def _engine_cache(graph_sha256: str) -> Path:
     folder = Path(base or Path.home() / ".cache") / DISTRIBUTION / f"onnxruntime-{version}-{graph_sha256[:16]}"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
-
-
-def _output_shapes(manifest: Manifest) -> dict[str, tuple[int, int]]:
-    sizes = [(scale.height, scale.width) for scale in manifest.scales] * 2
-    return dict(zip((*manifest.energy_names, *manifest.exceedance_names), sizes, strict=True))

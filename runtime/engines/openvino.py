@@ -1,15 +1,17 @@
 """The ONNX graph in OpenVINO, on the CPU."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from uflow_edge.runtime.bundle import INPUT_NAME, Manifest, Variant
-from uflow_edge.runtime.engines import LatentStatistics
+from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
 from uflow_edge.runtime.errors import BadInput, require
-from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.manifest import Manifest, Variant
+from uflow_edge.runtime.numeric import FloatMap
 
 
 class OpenVinoEngine:
@@ -33,19 +35,21 @@ class OpenVinoEngine:
             self._request: Any = compiled.create_infer_request()
         except Exception as error:  # OpenVINO raises plain RuntimeError and its own types alike
             raise BadInput(f"{graph}: OpenVINO cannot load this graph ({error})") from error
-        self._names = [*manifest.energy_names, *manifest.exceedance_names]
+        self._signature = manifest.signature
         self._batch = batch_of(variant)
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU, {variant.precision}"
 
-    def run(self, images: Image) -> LatentStatistics:
-        """(N, S, S, 3) uint8 RGB to latent statistics."""
-        return run_in_batches(images, self._batch, self._run)
+    def run(self, *inputs: NDArray[Any]) -> Outputs:
+        """See `Engine.run`."""
+        return run_in_batches(inputs, self._batch, self._run)
 
     def close(self) -> None:
         """Let go of the model and its buffers."""
         self._request = None
 
-    def _run(self, images: Image) -> list[FloatMap]:
-        self._request.infer({INPUT_NAME: images})
+    def _run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
+        self._request.infer(
+            {tensor.name: values for tensor, values in zip(self._signature.inputs, inputs, strict=True)}
+        )
         # The request reuses its output buffers in the next run.
-        return [np.array(self._request.get_tensor(name).data) for name in self._names]
+        return [np.array(self._request.get_tensor(name).data) for name in self._signature.output_names]

@@ -1,14 +1,14 @@
 """Which TensorRT plan of a bundle can run on the machine it is on; never a guess, always with a reason."""
 
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 
-from uflow_edge.runtime.bundle import Bundle, Manifest, Plan, Precision
+from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines.tensorrt_library import TITLES, load_library
 from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.manifest import Manifest, Plan, Precision
 
 
-def find_plan(bundle: Bundle, precisions: Sequence[Precision], compute_capability: str) -> Plan:
+def find_plan(bundle: Bundle[Manifest], precisions: Sequence[Precision], compute_capability: str) -> Plan:
     """The plan for this machine, in the first of these precisions that has one.
 
     Args:
@@ -28,7 +28,7 @@ def find_plan(bundle: Bundle, precisions: Sequence[Precision], compute_capabilit
     raise MissingDependency(f"{'; '.join(reasons) or 'there is none'}. {how_to_build(bundle)}")
 
 
-def plans_in(bundle: Bundle, precisions: Sequence[Precision]) -> Iterator[Plan]:
+def plans_in(bundle: Bundle[Manifest], precisions: Sequence[Precision]) -> Iterator[Plan]:
     """Plans in these precisions, whether they fit or not, in the order of the precisions."""
     for precision in precisions:
         for plan in bundle.manifest.plans:
@@ -36,18 +36,19 @@ def plans_in(bundle: Bundle, precisions: Sequence[Precision]) -> Iterator[Plan]:
                 yield plan
 
 
-def precision_of(bundle: Bundle, plan: Plan) -> Precision | None:
+def precision_of(bundle: Bundle[Manifest], plan: Plan) -> Precision | None:
     """Of the graph that a plan was built from; None where the bundle has no such graph any more."""
     return next((variant.precision for variant in bundle.manifest.variants if variant.file == plan.graph), None)
 
 
-def how_to_build(bundle: Bundle) -> str:
+def how_to_build(bundle: Bundle[Manifest]) -> str:
     """What to type for a plan that fits."""
     return f"Build an engine for this machine with: uflow-export --bundle {bundle.folder} --trt"
 
 
 def _misfit(manifest: Manifest, plan: Plan, compute_capability: str) -> str | None:
-    if plan.graph_sha256 != _graph_sha256(manifest, plan.graph):
+    built_from = next(variant for variant in manifest.variants if variant.file == plan.graph)
+    if plan.graph_sha256 != manifest.graph_sha256(built_from):
         return f"built from another {plan.graph}"
     if compute_capability not in plan.compute_capabilities:
         built_for = ", ".join(plan.compute_capabilities)
@@ -67,13 +68,3 @@ def _runs_later(built: str, here: str) -> bool:
     """Version-compatible plans run in later releases of the same major version."""
     built_numbers, numbers = ([int(part) for part in text.split(".") if part.isdigit()] for text in (built, here))
     return built_numbers[:1] == numbers[:1] and built_numbers <= numbers
-
-
-def _graph_sha256(manifest: Manifest, graph: str) -> str:
-    """Of a graph or, where its weights lie in a second file, of the two digests in a row."""
-    data = next(variant.data for variant in manifest.variants if variant.file == graph)
-    return (
-        manifest.files[graph]
-        if data is None
-        else sha256((manifest.files[graph] + manifest.files[data]).encode()).hexdigest()
-    )

@@ -1,6 +1,6 @@
 """``--backend``: the engine that was asked for, or the best that truly runs.
 
-What a library says of itself is not believed: each engine must run one picture, and give finite numbers in the right
+What a library says of itself is not believed: each engine must run one sample, and give finite numbers in the right
 shapes, before it is chosen. Whoever asks for a backend by name gets it or an error; only ``auto`` looks further.
 """
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from uflow_edge.runtime.bundle import Bundle, Manifest, Precision, Variant
-from uflow_edge.runtime.engines import Engine, EngineFailed, LatentStatistics
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.errors import UflowEdgeError, UsageError, require
-from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.manifest import Manifest, Precision, Variant
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.engines.onnx_runtime_gpu import Provider
@@ -37,13 +37,13 @@ _PROVIDERS: dict[NamedBackend, "Provider"] = {
 
 
 def open_engine(
-    bundle: Bundle,
+    bundle: Bundle[Manifest],
     backend: Backend = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Engine:
-    """An engine that has run one picture already. Whoever gets it closes it.
+    """An engine that has run one sample already. Whoever gets it closes it.
 
     Args:
         bundle: as loaded.
@@ -55,7 +55,7 @@ def open_engine(
     Raises:
         UsageError: the bundle has no graph in this precision, or the backend does not take it.
         MissingDependency: the backend cannot run here; the message says what to install or to build.
-        EngineFailed: it was loaded, but fails its first picture.
+        EngineFailed: it was loaded, but fails its first sample.
         BadInput: a graph or plan that cannot be loaded.
     """
     if precision is not None:
@@ -82,7 +82,7 @@ def open_engine(
     raise failures["onnxruntime"]  # never absent, so its is the error to mend first
 
 
-def _why_absent(backend: NamedBackend, bundle: Bundle) -> str | None:
+def _why_absent(backend: NamedBackend, bundle: Bundle[Manifest]) -> str | None:
     """Why nobody can expect a backend to work here, at no cost; None where it is worth trying."""
     if backend == "tensorrt":
         return None if bundle.manifest.plans else "no engine in the bundle, uflow-export --trt builds one"
@@ -93,17 +93,20 @@ def _why_absent(backend: NamedBackend, bundle: Bundle) -> str | None:
     return None
 
 
-def _open_and_try(bundle: Bundle, backend: NamedBackend, precision: Precision | None, threads: int | None) -> Engine:
+def _open_and_try(
+    bundle: Bundle[Manifest], backend: NamedBackend, precision: Precision | None, threads: int | None
+) -> Engine:
     engine = _open(bundle, backend, precision, threads)
     try:
-        _check(engine.name, bundle.manifest, engine.run(_blank(bundle.manifest)))
+        blank = [tensor.zeros() for tensor in bundle.manifest.signature.inputs]
+        _check(engine.name, bundle.manifest, engine.run(*blank))
     except BaseException:
         engine.close()
         raise
     return engine
 
 
-def _open(bundle: Bundle, backend: NamedBackend, precision: Precision | None, threads: int | None) -> Engine:
+def _open(bundle: Bundle[Manifest], backend: NamedBackend, precision: Precision | None, threads: int | None) -> Engine:
     precisions = _PRECISIONS[backend] if precision is None else (precision,)
     # Imported here: a machine needs one of them only.
     if backend == "tensorrt":
@@ -136,17 +139,12 @@ def _variant(manifest: Manifest, precisions: Sequence[Precision]) -> Variant:
     raise UsageError(f"the bundle has no {' or '.join(precisions)} graph, only: {known}")
 
 
-def _blank(manifest: Manifest) -> Image:
-    return np.zeros((1, manifest.input_size, manifest.input_size, 3), np.uint8)
-
-
-def _check(name: str, manifest: Manifest, found: LatentStatistics) -> None:
-    shapes = [(1, scale.height, scale.width) for scale in manifest.scales] * 2
-    maps = [*found.energies, *found.exceedances]
-    if [output.shape for output in maps] != shapes:
-        raise EngineFailed(f"{name} gives maps of {[output.shape for output in maps]} instead of {shapes}")
-    if not all(np.isfinite(output).all() and (output >= 0).all() for output in maps):
-        raise EngineFailed(f"{name} gives sums of squares that are negative or not finite")
+def _check(name: str, manifest: Manifest, found: Outputs) -> None:
+    shapes = [(1, *tensor.shape) for tensor in manifest.signature.outputs]
+    if [output.shape for output in found] != shapes:
+        raise EngineFailed(f"{name} gives arrays of {[output.shape for output in found]} instead of {shapes}")
+    if not all(np.isfinite(output).all() for output in found) or not manifest.plausible(found):
+        raise EngineFailed(f"{name} gives numbers that are not finite, or cannot be what the network computes")
 
 
 def _in_one_line(error: Exception) -> str:

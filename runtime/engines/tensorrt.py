@@ -14,7 +14,7 @@ Sources: NVIDIA's documentation of the TensorRT Python API (10.3, 10.16, 11) and
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from traceback import clear_frames
@@ -22,29 +22,31 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from uflow_edge.runtime.bundle import INPUT_NAME, Bundle, Manifest, Plan
-from uflow_edge.runtime.engines import EngineFailed, LatentStatistics
-from uflow_edge.runtime.engines.batches import run_in_batches, split
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.engines import EngineFailed, Outputs
+from uflow_edge.runtime.engines.batches import run_in_batches
 from uflow_edge.runtime.engines.cuda import CudaGraph, TwinBuffer, primary_context
 from uflow_edge.runtime.engines.plans import how_to_build, precision_of
 from uflow_edge.runtime.engines.tensorrt_library import TITLES, last_words, load_library, logger_of
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.manifest import Manifest, Plan, Signature
+from uflow_edge.runtime.numeric import FloatMap
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceInput:
-    """Where a preprocessor on the GPU puts the model's input.
+    """Where a preprocessor on the GPU puts the model's first input.
 
     Attributes:
-        pointer: address on the GPU of uint8 RGB, ``shape`` long, row after row without gaps.
-        shape: (N, S, S, 3) of what is to be written.
+        pointer: address on the GPU, ``shape`` long, without gaps; of a U-Flow, uint8 RGB.
+        shape: (N, …) of what is to be written; of a U-Flow, (N, S, S, 3).
         stream: ``pycuda.driver.Stream`` to write it on (its ``handle`` is the CUstream); no need to wait for it.
     """
 
     pointer: int
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     stream: Any
 
 
@@ -64,10 +66,11 @@ class TensorRtEngine:
         EngineFailed: the library does not take the plan, or the GPU has no memory for it; the message says why.
     """
 
-    def __init__(self, bundle: Bundle, chosen: Plan) -> None:
+    def __init__(self, bundle: Bundle[Manifest], chosen: Plan) -> None:
         trt = load_library(chosen.library)
         self.cuda = primary_context()
         self._manifest = bundle.manifest
+        self._inputs, self._outputs = bundle.manifest.signature.inputs, bundle.manifest.signature.outputs
         self._batch = chosen.batch
         self._closed = False
         self._logger = logger_of(trt)
@@ -88,27 +91,32 @@ class TensorRtEngine:
             self.close()
             raise
 
-    def run(self, images: Image) -> LatentStatistics:
-        """(N, S, S, 3) uint8 RGB to latent statistics."""
-        return run_in_batches(images, self._batch, self._run)
+    def run(self, *inputs: NDArray[Any]) -> Outputs:
+        """See `Engine.run`."""
+        return run_in_batches(inputs, self._batch, self._run)
 
-    def run_on_device(self, write: Callable[[DeviceInput], None], count: int = 1) -> LatentStatistics:
-        """Run pictures that are made on the GPU: nothing but the statistics crosses to the host.
+    @property
+    def largest_batch(self) -> int:
+        """Samples that `run_on_device` takes at once."""
+        return self._batch.maximum
+
+    def run_on_device(self, write: Callable[[DeviceInput], None], count: int = 1) -> Outputs:
+        """Run samples of the one input that are made on the GPU: nothing but the outputs crosses to the host.
 
         Args:
             write: puts kernels on the stream it is given that write the input, in this thread, with the CUDA context
                 current.
-            count: N, how many pictures.
+            count: N, how many samples.
 
         Raises:
-            UsageError: more pictures than the plan takes at once.
+            UsageError: more samples than the plan takes at once.
         """
-        if not 1 <= count <= self._batch.maximum:
-            raise UsageError(f"{count} pictures at once: {self.name} takes 1 to {self._batch.maximum}")
-        side = self._manifest.input_size
-        target = DeviceInput(self._buffers[INPUT_NAME].pointer, (count, side, side, 3), self._stream)
+        if not 1 <= count <= self.largest_batch:
+            raise UsageError(f"{count} samples at once: {self.name} takes 1 to {self.largest_batch}")
+        first = self._inputs[0]
+        target = DeviceInput(self._buffers[first.name].pointer, (count, *first.shape), self._stream)
         outputs = self._execute(max(count, self._batch.minimum), lambda: write(target))
-        return split([output[:count] for output in outputs])
+        return tuple(output[:count] for output in outputs)
 
     def close(self) -> None:
         """Wait for the stream, then give back everything on the GPU."""
@@ -117,13 +125,16 @@ class TensorRtEngine:
             with self.cuda.current():
                 self._release()
 
-    def _run(self, images: Image) -> list[FloatMap]:
-        def upload() -> None:
-            buffer = self._buffers[INPUT_NAME]
-            buffer.host[: len(images)] = images
-            buffer.upload(len(images), self._stream)
+    def _run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
+        count = len(inputs[0])
 
-        return self._execute(len(images), upload)
+        def upload() -> None:
+            for tensor, values in zip(self._inputs, inputs, strict=True):
+                buffer = self._buffers[tensor.name]
+                buffer.host[:count] = values
+                buffer.upload(count, self._stream)
+
+        return self._execute(count, upload)
 
     def _execute(self, count: int, write_input: Callable[[], None]) -> list[FloatMap]:
         with self._at_work(f"{self.name}: the run failed"):
@@ -131,7 +142,7 @@ class TensorRtEngine:
             self._launch(count)
             self._stream.synchronize()
             # Copied: the next run writes the same buffers.
-            return [np.array(buffer.host[:count]) for name, buffer in self._buffers.items() if name != INPUT_NAME]
+            return [np.array(self._buffers[tensor.name].host[:count]) for tensor in self._outputs]
 
     @contextmanager
     def _at_work(self, what_if_not: str) -> Iterator[None]:
@@ -163,20 +174,20 @@ class TensorRtEngine:
         # A graph is good for one input size, and not to be kept once the context it was recorded from has changed.
         self._forget_graph()
         self._count = 0
-        context, side = self._context, self._manifest.input_size
-        if not context.set_input_shape(INPUT_NAME, (count, side, side, 3)):
-            raise EngineFailed(f"{self.name} refuses {count} images a run; its plan is for {self._batch}")
+        context = self._context
+        for tensor in self._inputs:
+            if not context.set_input_shape(tensor.name, (count, *tensor.shape)):
+                raise EngineFailed(f"{self.name} refuses {count} samples a run; its plan is for {self._batch}")
         self._count = count
 
     def _enqueue(self, count: int) -> None:
         context = self._context
         if not context.execute_async_v3(self._stream.handle):
             raise EngineFailed(f"{self.name}: the run failed ({last_words(self._logger)})")
-        for name, buffer in self._buffers.items():
-            if name != INPUT_NAME:
-                buffer.download(count, self._stream)
+        for tensor in self._outputs:
+            self._buffers[tensor.name].download(count, self._stream)
 
-    def _load(self, trt: ModuleType, bundle: Bundle, chosen: Plan) -> None:
+    def _load(self, trt: ModuleType, bundle: Bundle[Manifest], chosen: Plan) -> None:
         content = (bundle.folder / chosen.file).read_bytes()
         if hashlib.sha256(content).hexdigest() != self._manifest.files[chosen.file]:  # these bytes, not the file's name
             raise BadInput(f"{chosen.file}: differs from what was built (SHA-256). {how_to_build(bundle)}")
@@ -189,7 +200,7 @@ class TensorRtEngine:
             raise EngineFailed(
                 f"{chosen.file}: {self.name} refuses it ({last_words(self._logger)}). {how_to_build(bundle)}"
             )
-        _check_tensors(trt, engine, self._manifest, chosen.file)
+        _check_tensors(trt, engine, self._manifest.signature, chosen.file)
         self._context = _execution_context(trt, engine)
         if self._context is None:
             raise EngineFailed(f"{chosen.file}: {self.name} cannot run it ({last_words(self._logger)})")
@@ -197,10 +208,10 @@ class TensorRtEngine:
     def _allocate(self) -> None:
         driver, context, largest = self.cuda.driver, self._context, self._batch.maximum
         self._stream = driver.Stream()
-        for name, (shape, dtype) in _tensors(self._manifest).items():
-            self._buffers[name] = TwinBuffer(driver, (largest, *shape), dtype)
-            if not context.set_tensor_address(name, self._buffers[name].pointer):
-                raise EngineFailed(f"{self.name} does not take a buffer for {name!r}")
+        for tensor in (*self._inputs, *self._outputs):
+            self._buffers[tensor.name] = TwinBuffer(driver, (largest, *tensor.shape), tensor.dtype)
+            if not context.set_tensor_address(tensor.name, self._buffers[tensor.name].pointer):
+                raise EngineFailed(f"{self.name} does not take a buffer for {tensor.name!r}")
 
     def _forget_graph(self) -> None:
         if self._graph is not None:
@@ -236,22 +247,13 @@ def _execution_context(trt: ModuleType, engine: Any) -> Any:
     return engine.create_execution_context(runtime_config)
 
 
-def _tensors(manifest: Manifest) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape without the batch, and type, of the input and then of the outputs in their order."""
-    side = manifest.input_size
-    sizes = [(scale.height, scale.width) for scale in manifest.scales] * 2
-    names = (*manifest.energy_names, *manifest.exceedance_names)
-    outputs = {name: (size, np.dtype(np.float32)) for name, size in zip(names, sizes, strict=True)}
-    return {INPUT_NAME: ((side, side, 3), np.dtype(np.uint8)), **outputs}
-
-
-def _check_tensors(trt: ModuleType, engine: Any, manifest: Manifest, file: str) -> None:
-    types = {trt.DataType.UINT8: np.dtype(np.uint8), trt.DataType.FLOAT: np.dtype(np.float32)}
+def _check_tensors(trt: ModuleType, engine: Any, signature: Signature, file: str) -> None:
+    types = {trt.DataType.UINT8: "uint8", trt.DataType.FLOAT: "float32"}
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     found = {
         name: (tuple(engine.get_tensor_shape(name))[1:], types.get(engine.get_tensor_dtype(name))) for name in names
     }
-    if found != _tensors(manifest):
+    if found != {tensor.name: (tensor.shape, tensor.dtype) for tensor in (*signature.inputs, *signature.outputs)}:
         raise BadInput(
             f"{file}: its inputs and outputs are {', '.join(sorted(found))} in other shapes or types than "
             "the manifest says; build it again"

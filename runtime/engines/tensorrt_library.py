@@ -6,8 +6,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from uflow_edge.runtime.bundle import PlanLibrary
 from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
+from uflow_edge.runtime.manifest import PlanLibrary
 
 TITLES: dict[PlanLibrary, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 MODULES: dict[PlanLibrary, tuple[str, ...]] = {
@@ -16,7 +16,8 @@ MODULES: dict[PlanLibrary, tuple[str, ...]] = {
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
 _EXTRAS: dict[PlanLibrary, str] = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}
-_KEPT_ERRORS = 3
+_KEPT_MESSAGES = 1000
+_TOLD = 3
 
 
 @cache
@@ -40,20 +41,26 @@ def load_library(library: PlanLibrary) -> ModuleType:
 
 @cache
 def logger_of(trt: Any) -> Any:
-    """The one logger of a library, with its last ``errors``: TensorRT keeps the first until the process ends."""
+    """The one logger of a library, with its last ``errors`` and ``warnings``.
+
+    TensorRT keeps the first logger it is given until the process ends, so builder and engines share this one.
+    """
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+            self.errors: deque[str] = deque(maxlen=_KEPT_MESSAGES)
+            self.warnings: deque[str] = deque(maxlen=_KEPT_MESSAGES)
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self.errors.append(" ".join(msg.split()))
+            elif severity == trt.ILogger.WARNING:
+                self.warnings.append(" ".join(msg.split()))
 
     return Logger()
 
 
 def last_words(logger: Any) -> str:
     """What a library said last of what went wrong."""
-    return " | ".join(dict.fromkeys(logger.errors)) or "it does not say why"
+    return " | ".join(list(dict.fromkeys(logger.errors))[-_TOLD:]) or "it does not say why"

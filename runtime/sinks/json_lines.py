@@ -56,8 +56,8 @@ class JsonLines(_VerdictSink):
     """Appends a line a verdict to a file; a full file becomes ``<name>.1``, that one ``<name>.2``, and so on.
 
     A line goes to the file in one write, and one that the disk has no room for is taken back: readers beside us and
-    whoever comes after a SIGKILL find whole lines. (The kernel itself can cut a line longer than a page short when the
-    process is killed inside the write; opening the file again mends that, like the traces of a power cut.)
+    whoever comes after a SIGKILL find whole lines. (When the process is killed inside the write, the kernel itself can
+    cut a line short where it crosses a page; opening the file again mends that, like the traces of a power cut.)
 
     The file is opened for each line, a matter of 20 µs: it may be renamed or deleted by others at any time.
     """

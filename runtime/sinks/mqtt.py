@@ -47,7 +47,10 @@ class Broker:
         user, password: if it asks for them.
         tls: encrypt, and verify the broker's certificate.
         authorities: PEM file of the authorities to trust; default, those of the system.
-        certificate, key: PEM files, if the broker asks for a client certificate.
+        certificate, key: PEM files, if the broker asks for a client certificate; the key may be in the certificate's.
+
+    Raises:
+        UsageError: on construction, certificates without TLS, or a key without a certificate.
     """
 
     host: str
@@ -58,6 +61,12 @@ class Broker:
     authorities: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tls and (self.authorities or self.certificate or self.key):
+            raise UsageError(f"broker {self}: certificates and keys are for TLS; expected mqtts://{self.host}")
+        if self.key and not self.certificate:
+            raise UsageError(f"broker {self}: the key {self.key} needs its certificate")
 
     @classmethod
     def from_url(cls, url: str) -> "Broker":
@@ -200,11 +209,7 @@ class MqttSink:
         )
         client.username_pw_set(broker.user, broker.password)
         if broker.tls:
-            authorities, certificate, key = map(_text, (broker.authorities, broker.certificate, broker.key))
-            try:
-                client.tls_set(authorities, certificate, key)
-            except (OSError, ValueError) as error:
-                raise BadInput(f"{broker}: its certificates or key cannot be used ({error})") from error
+            _encrypt(client, broker)
         client.will_set(self._topic("status"), OFFLINE, qos=1, retain=True)
         client.reconnect_delay_set(1, _LONGEST_RECONNECT_DELAY)
         client.on_connect = self._on_connect
@@ -250,5 +255,17 @@ def verdict_message(verdict: "Verdict") -> bytes:
     return json.dumps(fields).encode()
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+def _encrypt(client: "Client", broker: Broker) -> None:
+    files = (broker.authorities, broker.certificate, broker.key)
+    for path in files:
+        if path is not None and not path.is_file():  # OpenSSL does not say which one is missing
+            raise BadInput(f"{path}: no such file; expected a certificate or key in PEM format for {broker}")
+    authorities, certificate, key = (None if path is None else str(path) for path in files)
+    try:
+        # The empty password is wrong for every encrypted key; without one OpenSSL would ask at the terminal.
+        client.tls_set(authorities, certificate, key, keyfile_password="")
+    except (OSError, ValueError) as error:
+        given = ", ".join(str(path) for path in files if path is not None)
+        raise BadInput(
+            f"{broker}: {given} cannot be used ({error}); expected PEM files, and a key that needs no password"
+        ) from error

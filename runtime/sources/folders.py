@@ -1,5 +1,6 @@
 """Image files and folders of them: once, or watched for new ones."""
 
+import os
 import stat
 import threading
 import time
@@ -138,17 +139,27 @@ class WatchedFolder:
                 return
 
     def _look(self) -> dict[Path, _Stamp]:
-        if not self._folder.is_dir():
-            raise SourceLost(f"{self._folder}: this folder has vanished")
+        while True:
+            try:
+                found = self._listed()
+            except FileNotFoundError:  # a folder vanished while it was listed: look again
+                found = None
+            if not self._folder.is_dir():
+                raise SourceLost(f"{self._folder}: this folder has vanished")
+            if found is not None:
+                return found
+
+    def _listed(self) -> dict[Path, _Stamp]:
         found = {}
-        for path in self._folder.rglob("*"):
-            if path.suffix.lower() in IMAGE_SUFFIXES and not self._is_hidden(path):
-                try:
-                    status = path.stat()
-                except FileNotFoundError:  # renamed or deleted since it was listed
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    found[path] = (status.st_mtime_ns, status.st_size)
+        for folder, _, names in os.walk(self._folder, onerror=_unless_forbidden):
+            for path in (Path(folder, name) for name in names):
+                if path.suffix.lower() in IMAGE_SUFFIXES and not self._is_hidden(path):
+                    try:
+                        status = path.stat()
+                    except FileNotFoundError:  # renamed or deleted since it was listed
+                        continue
+                    if stat.S_ISREG(status.st_mode):
+                        found[path] = (status.st_mtime_ns, status.st_size)
         return found
 
     def _is_hidden(self, path: Path) -> bool:
@@ -180,3 +191,9 @@ class WatchedFolder:
         self._finish(path)
         self._on_unreadable(error)
         return 1
+
+
+def _unless_forbidden(error: OSError) -> None:
+    """What is to be done about a folder that cannot be listed: one that we may not read is left out."""
+    if isinstance(error, FileNotFoundError):
+        raise error

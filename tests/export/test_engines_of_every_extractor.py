@@ -11,9 +11,9 @@ from uflow_edge.export.onnx_graph import trace, write_onnx
 from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.precision import to_fp16
 from uflow_edge.export.tensorrt import DYNAMIC, TensorSpec, build_engine
-from uflow_edge.export.tensorrt_callbacks import logger_of
 from uflow_edge.export.tensorrt_library import find_toolchain
-from uflow_edge.runtime.bundle import BatchRange
+from uflow_edge.runtime.engines.tensorrt_library import logger_of
+from uflow_edge.runtime.manifest import BatchRange
 
 RTX = PlanOptions("rtx", compute_capabilities=("8.6",))
 
@@ -62,7 +62,7 @@ def test_it_is_parsed_and_built(extractor: str, size: int, smallest: int, tmp_pa
         graph, *_ = write_onnx(model, tmp_path / f"{precision}.onnx")
         assert parsed(graph) == ([image], maps)
         plan, layers = build_engine(
-            find_toolchain(RTX), graph, image, maps, RTX, BatchRange(1, 1, 4), tmp_path / "a.timing"
+            find_toolchain(RTX), graph, [image], maps, RTX, BatchRange(1, 1, 4), tmp_path / "a.timing"
         )
         assert plan.nbytes > smallest
         halves[precision] = layers.by_type.get("fp16", 0)

@@ -18,10 +18,12 @@ from uflow_edge.export.command import main
 from uflow_edge.export.network import EnergyGraph
 from uflow_edge.export.parity import ENERGY_BOUNDS
 from uflow_edge.export.parity_images import noise_images
-from uflow_edge.runtime.bundle import PRECISIONS, Bundle, Precision
+from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.manifest import PRECISIONS, Precision
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 FP32 = ExportOptions(precisions=("fp32",))
 
@@ -35,11 +37,11 @@ def test_inputs_and_outputs(session: onnxruntime.InferenceSession, exported: Pat
     (image,) = session.get_inputs()
     assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [64, 64, 3])
     assert isinstance(image.shape[0], str)  # a dynamic batch
-    manifest = Bundle.load(exported).manifest
+    manifest = Bundle.load(exported, UFlowManifest).manifest
     outputs = {output.name: (output.type, output.shape[1:]) for output in session.get_outputs()}
     sides = [[scale.height, scale.width] for scale in manifest.scales]
     assert sides == [[8, 8], [4, 4]]
-    assert list(outputs) == [*manifest.energy_names, *manifest.exceedance_names]
+    assert tuple(outputs) == manifest.signature.output_names
     assert list(outputs.values()) == [("tensor(float)", side) for side in sides] * 2
 
 
@@ -60,7 +62,9 @@ def test_opset_is_as_the_manifest_says_and_the_checker_agrees(exported: Path, pr
     model = onnx.load(exported / f"model.{precision}.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert [entry.domain for entry in model.opset_import] == [""]
-    assert {model.opset_import[0].version} == {variant.opset for variant in Bundle.load(exported).manifest.variants}
+    assert {model.opset_import[0].version} == {
+        variant.opset for variant in Bundle.load(exported, UFlowManifest).manifest.variants
+    }
 
 
 def test_the_graph_tells_nothing_of_where_it_was_made(exported: Path) -> None:
@@ -118,7 +122,7 @@ def test_it_is_written_where_that_is_asked_for(trained: Path, tmp_path: Path, ex
     arguments = ("--ckpt", trained, "--out", tmp_path / "x.uflow", "--precision", "fp32", "--allow-parity-loss")
     assert exit_code(main, *arguments) == 0
     assert "misses its bound\n" in capsys.readouterr().out
-    (variant,) = Bundle.load(tmp_path / "x.uflow").manifest.variants
+    (variant,) = Bundle.load(tmp_path / "x.uflow", UFlowManifest).manifest.variants
     entries = json.loads((tmp_path / "x.uflow" / "parity.json").read_text())[variant.file]
     assert not any(entry["holds"] for entry in entries)
 
@@ -166,7 +170,7 @@ def test_command_takes_a_threshold(
     assert exit_code(main, "--ckpt", trained, "--good", good, "--false-alarm-rate", "0.2") == 0
     printed = capsys.readouterr().out
     assert "at most 20.0% false alarms, from 16 good images" in printed
-    assert Bundle.load("gravel.uflow").manifest.source.name == "gravel.ckpt"
+    assert Bundle.load("gravel.uflow", UFlowManifest).manifest.source.name == "gravel.ckpt"
     for code, arguments, message in (
         (2, ["--ckpt", trained, "--false-alarm-rate", "0.1"], "needs --good"),
         (3, ["--ckpt", trained, "--out", "n.uflow", "--good", good, "--false-alarm-rate", "0"], "between 0 and 1"),

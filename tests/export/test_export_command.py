@@ -11,6 +11,7 @@ import torch
 
 from uflow_edge.export.command import main
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 ENGINE = "engines/sm75+80+86+89+120-rtx"
 RTX = ("--trt", "--trt-target", "rtx")
@@ -30,7 +31,7 @@ def names(folder: Path) -> list[str]:
 def test_all_of_the_way(trained: Path, desk: Path, exit_code, capsys) -> None:
     assert exit_code(main, "--ckpt", trained, *RTX, "--batch", "1:2:8") == 0
     said = capsys.readouterr().out
-    bundle = Bundle.load("gravel.uflow")
+    bundle = Bundle.load("gravel.uflow", UFlowManifest)
     assert [variant.precision for variant in bundle.manifest.variants] == ["fp32", "fp16"]
     (plan,) = bundle.manifest.plans
     assert plan.file.startswith(ENGINE)
@@ -45,7 +46,10 @@ def test_all_of_the_way(trained: Path, desk: Path, exit_code, capsys) -> None:
     assert f"{plan.file} is up to date" in capsys.readouterr().out
     assert exit_code(main, "--bundle", "gravel.uflow", *RTX, "--precision", "fp32", "fp16") == 0
     assert "batch: 1:2:8 instead of 1:1:4" in capsys.readouterr().out
-    assert [plan.graph for plan in Bundle.load("gravel.uflow").manifest.plans] == ["model.fp32.onnx", "model.fp16.onnx"]
+    assert [plan.graph for plan in Bundle.load("gravel.uflow", UFlowManifest).manifest.plans] == [
+        "model.fp32.onnx",
+        "model.fp16.onnx",
+    ]
 
 
 def test_a_dry_run_writes_nothing(trained: Path, desk: Path, exit_code, capsys) -> None:
@@ -87,7 +91,7 @@ def test_a_dry_run_on_a_bundle(exported: Path, exit_code, capsys) -> None:
         (2, ["--ckpt", "good.ckpt", "--dla-core", "0"], "--dla-core: only with --trt"),
         (2, ["--ckpt", "good.ckpt", "--refittable"], "--refittable: only with --trt"),
         (2, ["--bundle", "there.uflow"], "--bundle needs --trt"),
-        (2, ["--bundle", "there.uflow", "--trt", "--opset", "18"], "--opset: only with --ckpt"),
+        (2, ["--bundle", "there.uflow", "--trt", "--opset", "18"], "--opset: only with --ckpt or --unet"),
         (2, ["--ckpt", "good.ckpt", "--bundle", "there.uflow"], "not allowed with"),
         (4, ["--ckpt", "good.ckpt", "--trt"], "uflow-export --bundle bottle.uflow --trt"),
         (2, ["--ckpt", "good.ckpt", *RTX, "--dla-core", "0"], "no DLA core"),
@@ -162,7 +166,7 @@ def test_nothing_half_made_stays(trained, exported, tmp_path, code: str, exit_co
     assert message in done.stderr
     assert names(tmp_path) == before
     if old:
-        Bundle.load(tmp_path / "gravel.uflow")
+        Bundle.load(tmp_path / "gravel.uflow", UFlowManifest)
 
 
 def test_two_exports_are_alike(trained: Path, exported: Path, tmp_path: Path, exit_code) -> None:
@@ -194,7 +198,7 @@ main(sys.argv[1:])
     command = [sys.executable, "-c", code, "--bundle", str(copy), *RTX]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert [plan.graph for plan in Bundle.load(copy).manifest.plans] == ["model.fp16.onnx"]
+    assert [plan.graph for plan in Bundle.load(copy, UFlowManifest).manifest.plans] == ["model.fp16.onnx"]
     command = [sys.executable, "-c", code, "--ckpt", "any.ckpt"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (

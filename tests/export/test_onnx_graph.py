@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from uflow_edge.export.onnx_graph import LARGEST_FILE, export_onnx, simplify, trace, write_onnx
-from uflow_edge.export.tensorrt_callbacks import logger_of
 from uflow_edge.export.tensorrt_library import load_library
+from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput
 
 SIDE = 16

@@ -12,8 +12,10 @@ from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.plan_parity import check_plans
 from uflow_edge.export.plans import build_plans
 from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.engines import LatentStatistics
+from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 RTX = PlanOptions("rtx", compute_capabilities=("8.9",))
 
@@ -27,22 +29,24 @@ class StandIn(OnnxRuntimeEngine):
         (variant,) = (variant for variant in bundle.manifest.variants if variant.file == plan.graph)
         super().__init__(bundle.path(variant), bundle.manifest, variant)
 
-    def run(self, images: np.ndarray) -> LatentStatistics:
-        found = super().run(images)
-        return LatentStatistics(tuple(e * np.float32(self.factor) for e in found.energies), found.exceedances)
+    def run(self, images: np.ndarray) -> Outputs:
+        found = LatentStatistics.of(super().run(images))
+        return (*(energy * np.float32(self.factor) for energy in found.energies), *found.exceedances)
 
 
 @pytest.mark.parametrize(("factor", "holds"), [(1.0, True), (1.02, False)])
 def test_an_engine_is_held_against_the_fp32_graph(exported: Path, tmp_path, monkeypatch, factor, holds) -> None:
     monkeypatch.setattr(plan_parity, "TensorRtEngine", StandIn)
     monkeypatch.setattr(StandIn, "factor", factor)
-    bundle, (result,) = build_plans(Bundle.load(shutil.copytree(exported, tmp_path / "a.uflow")), ["fp16"], RTX)
+    bundle, (result,) = build_plans(
+        Bundle.load(shutil.copytree(exported, tmp_path / "a.uflow"), UFlowManifest), ["fp16"], RTX
+    )
     before = json.loads((bundle.folder / "parity.json").read_text())
     after, (parity,) = check_plans(bundle, [result.plan])
     assert parity.holds == holds
     assert parity.reference.startswith("model.fp32.onnx in onnxruntime")
     assert max(parity.energy_error) == pytest.approx(factor - 1, abs=6e-3)
-    assert Bundle.load(bundle.folder) == after
+    assert Bundle.load(bundle.folder, UFlowManifest) == after
     noted = json.loads((bundle.folder / "parity.json").read_text())
     assert noted[result.plan.file][0]["holds"] == holds
     assert {name: noted[name] for name in before} == before

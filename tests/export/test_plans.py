@@ -12,12 +12,14 @@ import pytest
 
 from uflow_edge.export import plans
 from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.export.plans import build_plans, carry_over, graph_sha256, layers_file, plan_for
+from uflow_edge.export.plans import build_plans, carry_over, layers_file, plan_for
 from uflow_edge.export.tensorrt import Layers
 from uflow_edge.export.tensorrt_library import Toolchain, find_toolchain
-from uflow_edge.runtime.bundle import MANIFEST, BatchRange, Bundle, Manifest, Variant
+from uflow_edge.runtime.bundle import MANIFEST, Bundle, parse_manifest
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.files import sha256
+from uflow_edge.runtime.manifest import BatchRange, Variant
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 RTX = PlanOptions("rtx")
 ADA = PlanOptions("rtx", compute_capabilities=("8.9",))
@@ -27,7 +29,7 @@ ADA = PlanOptions("rtx", compute_capabilities=("8.9",))
 def bundle(exported, tmp_path) -> Bundle:
     """A copy of a real bundle, to build in."""
     shutil.copytree(exported, tmp_path / "gravel.uflow")
-    return Bundle.load(tmp_path / "gravel.uflow")
+    return Bundle.load(tmp_path / "gravel.uflow", UFlowManifest)
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def quick(monkeypatch) -> list[str]:
     """Stand in for the builder where a test is about what is built when; gives the graphs that were built."""
     built = []
 
-    def build_engine(toolchain, graph, image, outputs, options, batch, timing_cache):
+    def build_engine(toolchain, graph, inputs, outputs, options, batch, timing_cache):
         built.append(graph.name)
         return f"engine {len(built)}".encode(), Layers("network", [], {"fp32": 7}, ())
 
@@ -51,7 +53,7 @@ def quick(monkeypatch) -> list[str]:
 def save(bundle: Bundle, **changes: object) -> Bundle:
     manifest = replace(bundle.manifest, **changes)
     (bundle.folder / MANIFEST).write_text(manifest.to_json())
-    return Bundle.load(bundle.folder)
+    return Bundle.load(bundle.folder, UFlowManifest)
 
 
 def other_graph(bundle: Bundle) -> Bundle:
@@ -73,7 +75,7 @@ def test_a_real_bundle_gets_real_engines_once(bundle) -> None:
         assert result.size_bytes == (bundle.folder / result.plan.file).stat().st_size > 1_000_000
         assert result.layers[precision] > 50
         assert ("fp16" in result.layers) == (precision == "fp16")
-    assert Bundle.load(bundle.folder) == after
+    assert Bundle.load(bundle.folder, UFlowManifest) == after
 
     log = json.loads((bundle.folder / layers_file(results[0].plan)).read_text())
     assert layers_file(results[0].plan) in after.manifest.files
@@ -109,7 +111,7 @@ def test_other_choices_replace_a_plan_and_say_so(bundle, quick, choice, why) -> 
     assert first.plan.file == second.plan.file
     assert bundle.manifest.plans == (second.plan,)
     assert (bundle.folder / second.plan.file).read_bytes() == b"engine 2"
-    assert Bundle.load(bundle.folder) == bundle
+    assert Bundle.load(bundle.folder, UFlowManifest) == bundle
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_another_graph_rebuilds_and_clears_away_what_was_built_from_the_old_one(
     assert not (bundle.folder / ada.plan.file).exists()
     assert not (bundle.folder / layers_file(ada.plan)).exists()
     assert rebuilt.plan.file == all_gpus.plan.file
-    assert Bundle.load(bundle.folder) == bundle
+    assert Bundle.load(bundle.folder, UFlowManifest) == bundle
 
 
 def test_files_are_named_after_what_they_run_on(bundle, orin) -> None:
@@ -156,8 +158,8 @@ def test_files_are_named_after_what_they_run_on(bundle, orin) -> None:
 def test_weights_beside_the_graph_count_as_the_graph(bundle) -> None:
     apart = Variant("model.fp16.onnx", "fp16", 18, data="model.fp16.data")
     files = {"model.fp16.onnx": "a" * 64, "model.fp16.data": "b" * 64}
-    first = graph_sha256(replace(bundle.manifest, files=files), apart)
-    retrained = graph_sha256(replace(bundle.manifest, files={**files, "model.fp16.data": "c" * 64}), apart)
+    first = replace(bundle.manifest, files=files).graph_sha256(apart)
+    retrained = replace(bundle.manifest, files={**files, "model.fp16.data": "c" * 64}).graph_sha256(apart)
     assert len(first) == len(retrained) == 64
     assert first != retrained
 
@@ -210,7 +212,7 @@ def test_a_full_disk_leaves_a_bundle_that_loads(bundle, quick, monkeypatch, fail
         build_plans(bundle, ["fp32"], replace(ADA, workspace_mebibytes=64))
     monkeypatch.undo()
     assert sorted(path.name for path in bundle.folder.rglob("*")) == before  # nothing half written lies about
-    loaded = Bundle.load(bundle.folder)
+    loaded = Bundle.load(bundle.folder, UFlowManifest)
     assert loaded.manifest.plans in ((first.plan,), ())
 
 
@@ -228,14 +230,14 @@ def test_an_interrupt_keeps_the_engines_that_are_finished(bundle, quick, monkeyp
     monkeypatch.setattr(plans, "build_engine", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_plans(bundle, ["fp32", "fp16"], ADA)
-    assert [plan.file[-9:] for plan in Bundle.load(bundle.folder).manifest.plans] == ["fp32.plan"]
+    assert [plan.file[-9:] for plan in Bundle.load(bundle.folder, UFlowManifest).manifest.plans] == ["fp32.plan"]
 
 
 def test_a_damaged_plan_is_noticed(bundle, quick) -> None:
     bundle, (result,) = build_plans(bundle, ["fp32"], ADA)
     (bundle.folder / result.plan.file).write_bytes(b"engine of somebody else")
     with pytest.raises(Exception, match=r"sm89-rtx.*-fp32.plan: differs from what was exported"):
-        Bundle.load(bundle.folder)
+        Bundle.load(bundle.folder, UFlowManifest)
 
 
 def test_a_new_export_takes_along_engines_of_graphs_that_stayed(bundle, quick, tmp_path) -> None:
@@ -244,18 +246,18 @@ def test_a_new_export_takes_along_engines_of_graphs_that_stayed(bundle, quick, t
     bundle, (result,) = build_plans(bundle, ["fp32"], ADA)
     timing = bundle.folder / "engines" / "sm87-trt10.3.timing"
     timing.write_bytes(b"kernel times")
-    manifest = carry_over(bundle, new, Manifest.from_json((new / MANIFEST).read_text()))
+    manifest = carry_over(bundle, new, parse_manifest((new / MANIFEST).read_text(), UFlowManifest))
     (new / MANIFEST).write_text(manifest.to_json())
-    assert Bundle.load(new).manifest.plans == (result.plan,)
+    assert Bundle.load(new, UFlowManifest).manifest.plans == (result.plan,)
     assert (new / "engines" / timing.name).read_bytes() == b"kernel times"
-    _, (kept,) = build_plans(Bundle.load(new), ["fp32"], ADA)
+    _, (kept,) = build_plans(Bundle.load(new, UFlowManifest), ["fp32"], ADA)
     assert kept.reused
 
 
 def test_a_new_export_leaves_engines_of_other_graphs_behind(bundle, quick, tmp_path) -> None:
     new = tmp_path / "new.uflow"
     shutil.copytree(bundle.folder, new)
-    changed = other_graph(Bundle.load(new))
+    changed = other_graph(Bundle.load(new, UFlowManifest))
     bundle, _ = build_plans(bundle, ["fp32"], ADA)
     assert carry_over(bundle, new, changed.manifest) == changed.manifest
     assert not (new / "engines").exists()
@@ -268,7 +270,7 @@ def test_the_gpu_of_this_machine_gets_an_engine(bundle) -> None:
     log = json.loads((bundle.folder / layers_file(result.plan)).read_text())
     assert log["layers_are"].startswith("engine: as they run")
     assert [path.suffix for path in (bundle.folder / "engines").glob("*.timing")] == [".timing"]
-    _, (kept,) = build_plans(Bundle.load(bundle.folder), ["fp32"])
+    _, (kept,) = build_plans(Bundle.load(bundle.folder, UFlowManifest), ["fp32"])
     assert kept.reused
 
 
@@ -287,11 +289,11 @@ from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.plans import build_plans
 from uflow_edge.runtime.bundle import Bundle
 
-_, (result,) = build_plans(Bundle.load({str(bundle.folder)!r}), ["fp32"], PlanOptions("rtx"))
+_, (result,) = build_plans(Bundle.load({str(bundle.folder)!r}, UFlowManifest), ["fp32"], PlanOptions("rtx"))
 print(result.plan.file)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (plan,) = Bundle.load(bundle.folder).manifest.plans
+    (plan,) = Bundle.load(bundle.folder, UFlowManifest).manifest.plans
     assert done.stdout.split() == [plan.file]
     assert plan.version == find_toolchain(RTX).version

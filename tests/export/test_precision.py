@@ -11,8 +11,8 @@ import pytest
 
 from uflow_edge.export.onnx_graph import trace, write_onnx
 from uflow_edge.export.precision import rounded, to_fp16
-from uflow_edge.export.tensorrt_callbacks import logger_of
 from uflow_edge.export.tensorrt_library import load_library
+from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.nfa import tree_score
 

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 from uflow_edge.export import tensorrt
 from uflow_edge.export.plan_options import RTX_COMPUTE_CAPABILITIES, PlanOptions
 from uflow_edge.export.tensorrt import BuildFailed, TensorSpec, build_engine
-from uflow_edge.export.tensorrt_callbacks import logger_of
 from uflow_edge.export.tensorrt_library import Toolchain, find_toolchain, load_library
-from uflow_edge.runtime.bundle import BatchRange
+from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
+from uflow_edge.runtime.manifest import BatchRange
 
 RTX = PlanOptions("rtx")
 IMAGE = TensorSpec("image", "uint8", (-1, 8, 8, 3))
@@ -40,7 +40,7 @@ def build(tmp_path) -> Builder:
     """Build an engine of a graph with one input and one output."""
 
     def run(toolchain, graph, options=RTX, *, image=IMAGE, outputs=(ENERGY,), batch=BatchRange(1, 2, 4)):
-        plan, layers = build_engine(toolchain, graph, image, outputs, options, batch, tmp_path / "a.timing")
+        plan, layers = build_engine(toolchain, graph, [image], outputs, options, batch, tmp_path / "a.timing")
         return bytes(plan), layers
 
     return run

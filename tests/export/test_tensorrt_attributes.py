@@ -17,7 +17,7 @@ from uflow_edge.export.tensorrt_library import load_library
 
 MODULES = [
     "uflow_edge.export.tensorrt",
-    "uflow_edge.export.tensorrt_callbacks",
+    "uflow_edge.export.tensorrt_progress",
     "uflow_edge.export.tensorrt_library",
     "uflow_edge.runtime.engines.tensorrt",
     "uflow_edge.runtime.engines.tensorrt_library",

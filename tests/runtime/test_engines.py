@@ -14,22 +14,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uflow_edge.runtime.bundle import BatchRange, Bundle
-from uflow_edge.runtime.engines import Engine, EngineFailed, LatentStatistics
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import run_in_batches
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine, session_options
 from uflow_edge.runtime.engines.onnx_runtime_gpu import DeviceBinding, OnnxRuntimeGpuEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import BadInput, ExitCode, MissingDependency, UsageError
+from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.manifest import BatchRange
 from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 RealSession = onnxruntime.InferenceSession
 
 
 @pytest.fixture(scope="module")
 def bundle(exported: Path) -> Bundle:
-    return Bundle.load(exported)
+    return Bundle.load(exported, UFlowManifest)
 
 
 @pytest.fixture
@@ -38,7 +41,8 @@ def images(bundle: Bundle) -> Image:
     return np.random.default_rng(5).integers(0, 256, (3, side, side, 3), np.uint8)
 
 
-def assert_same(found: LatentStatistics, expected: LatentStatistics, tolerance: float = 1e-3) -> None:
+def assert_same(found_outputs: Outputs, expected_outputs: Outputs, tolerance: float = 1e-3) -> None:
+    found, expected = LatentStatistics.of(found_outputs), LatentStatistics.of(expected_outputs)
     for a, b in zip(found.energies, expected.energies, strict=True):
         assert (a.shape, a.dtype) == (b.shape, np.float32)
         np.testing.assert_allclose(a, b, rtol=tolerance)
@@ -64,9 +68,9 @@ def test_what_a_run_gave_is_not_changed_by_the_next(bundle, images) -> None:
     for make in (on_cpu, lambda bundle: open_engine(bundle, "openvino")):
         with closing(make(bundle)) as engine:
             first = engine.run(images[:1])
-            kept = [energy.copy() for energy in first.energies]
+            kept = [output.copy() for output in first]
             engine.run(images[1:2])
-            assert all((a == b).all() for a, b in zip(first.energies, kept, strict=True))
+            assert all((a == b).all() for a, b in zip(first, kept, strict=True))
 
 
 def test_a_closed_engine_can_be_closed_again(bundle) -> None:
@@ -80,31 +84,32 @@ def test_a_closed_engine_can_be_closed_again(bundle) -> None:
 def test_any_number_of_images_goes_through_any_batch(count, minimum, more) -> None:
     batch = BatchRange(minimum, minimum, minimum + more)
     images = np.arange(count * 12).reshape(count, 2, 2, 3).astype(np.uint8)
+    steps = np.arange(count, dtype=np.float32)
     sizes = []
 
-    def run(part: Image) -> list[np.ndarray]:
-        sizes.append(len(part))
-        summed = part.sum(axis=3).astype(np.float32)
-        return [summed, -summed]
+    def run(parts: list[np.ndarray]) -> list[np.ndarray]:
+        pictures, numbers = parts
+        sizes.append(len(pictures))
+        return [pictures.sum(axis=3).astype(np.float32), -numbers]
 
-    found = run_in_batches(images, batch, run)
+    summed, negative = run_in_batches([images, steps], batch, run)
     assert all(batch.minimum <= size <= batch.maximum for size in sizes)
     assert len(sizes) == -(-count // batch.maximum)
     expected = images.sum(axis=3).astype(np.float32)
-    np.testing.assert_array_equal(found.energies[0], expected)
-    np.testing.assert_array_equal(found.exceedances[0], -expected)
-    np.testing.assert_array_equal(run_in_batches(images, None, run).energies[0], expected)
+    np.testing.assert_array_equal(summed, expected)
+    np.testing.assert_array_equal(negative, -steps)
+    np.testing.assert_array_equal(run_in_batches([images, steps], None, run)[0], expected)
 
 
 def test_a_graph_of_a_fixed_batch_takes_any_number(trained, tmp_path, images) -> None:
     from uflow_edge.export.bundle import ExportOptions, export_bundle
 
     export_bundle(trained, tmp_path / "two.uflow", ExportOptions(batch=2))
-    fixed = Bundle.load(tmp_path / "two.uflow")
+    fixed = Bundle.load(tmp_path / "two.uflow", UFlowManifest)
     assert fixed.manifest.variants[0].batch == 2
     with closing(open_engine(fixed)) as engine, closing(on_cpu(fixed)) as reference:
         assert_same(engine.run(images), reference.run(images))
-        assert engine.run(images).energies[0].shape[0] == 3
+        assert engine.run(images)[0].shape[0] == 3
 
 
 # What is bound to a device is bound the same way on the CPU.
@@ -114,16 +119,12 @@ def test_a_graph_of_a_fixed_batch_takes_any_number(trained, tmp_path, images) ->
 def test_bound_buffers_are_used_again_and_give_the_same(bundle, images, count) -> None:
     variant, manifest = bundle.manifest.variants[0], bundle.manifest
     session = RealSession(str(bundle.path(variant)), session_options(1), providers=["CPUExecutionProvider"])
-    names = (*manifest.energy_names, *manifest.exceedance_names)
-    outputs = dict(zip(names, [(scale.height, scale.width) for scale in manifest.scales] * 2, strict=True))
-    binding = DeviceBinding(session, images[:count].shape, outputs, "cpu")
-    first = binding.run(images[:count])
-    second = binding.run(images[::-1][:count])
+    binding = DeviceBinding(session, manifest.signature, count, "cpu")
+    first = binding.run([images[:count]])
+    second = binding.run([images[::-1][:count]])
     with closing(on_cpu(bundle)) as reference:
         for found, expected in ((first, images[:count]), (second, images[::-1][:count])):
-            scales = len(manifest.scales)
-            statistics = LatentStatistics(tuple(found[:scales]), tuple(found[scales:]))
-            assert_same(statistics, reference.run(expected), 1e-5)
+            assert_same(tuple(found), reference.run(expected), 1e-5)
 
 
 # A provider of a GPU, as onnxruntime behaves when something is wrong with it.
@@ -192,7 +193,7 @@ def test_a_provider_that_fails_its_first_run_is_skipped(bundle, images, pretend)
     told: list[str] = []
     with closing(open_engine(bundle, report=told.append)) as engine:
         assert ", CPU, " in engine.name
-        assert len(engine.run(images).energies) == len(bundle.manifest.scales)
+        assert len(engine.run(images)) == 2 * len(bundle.manifest.scales)
     assert [": the run failed (CUDNN_STATUS_NOT_INITIALIZED in conv)" in line for line in told] == [True, True, False]
     with pytest.raises(EngineFailed, match="onnxruntime .*, CUDA, fp16: the run failed"):  # asked for by name: no other
         open_engine(bundle, "onnxruntime-cuda")
@@ -222,7 +223,7 @@ def test_engines_of_the_tensorrt_provider_are_kept_for_the_user_outside_the_bund
     asked = pretend(runs_on=lambda asked: asked, run=lambda: None)
     read_only = Path(shutil.copytree(exported, tmp_path / "read_only.uflow"))
     before = sorted(read_only.rglob("*"))
-    open_engine(Bundle.load(read_only), "onnxruntime-tensorrt").close()
+    open_engine(Bundle.load(read_only, UFlowManifest), "onnxruntime-tensorrt").close()
     assert sorted(read_only.rglob("*")) == before
     (_, options), *_ = asked[0].providers
     folder = Path(options["trt_engine_cache_path"])
@@ -293,8 +294,8 @@ def test_when_onnxruntime_fails_the_next_one_runs(bundle, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda energy: energy * np.nan, "negative or not finite"),
-        (lambda energy: -energy - 1, "negative or not finite"),
+        (lambda energy: energy * np.nan, "not finite, or cannot be"),
+        (lambda energy: -energy - 1, "not finite, or cannot be"),
         (lambda energy: energy[:, 1:], "instead of"),
     ],
 )
@@ -302,9 +303,8 @@ def test_an_engine_that_computes_nonsense_is_closed_and_not_chosen(bundle, monke
     closed = []
     honest = OnnxRuntimeEngine.run
 
-    def run(self: OnnxRuntimeEngine, images: Image) -> LatentStatistics:
-        found = honest(self, images)
-        return replace(found, energies=tuple(spoil(energy) for energy in found.energies))
+    def run(self: OnnxRuntimeEngine, images: Image) -> Outputs:
+        return tuple(spoil(output) for output in honest(self, images))
 
     monkeypatch.setattr(OnnxRuntimeEngine, "run", run)
     monkeypatch.setattr(OnnxRuntimeEngine, "close", lambda self: closed.append(self))

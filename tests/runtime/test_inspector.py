@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from uflow_edge.runtime import Inspector
-from uflow_edge.runtime.engines import LatentStatistics
+from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.overlay import draw_overlay
@@ -26,11 +26,11 @@ class PlantedEngine:
         self.manifest = manifest
         self.seen: list[np.ndarray] = []
 
-    def run(self, images: np.ndarray) -> LatentStatistics:
+    def run(self, images: np.ndarray) -> Outputs:
         self.seen.append(images)
         energies = [np.full((1, s.height, s.width), s.channels, np.float32) for s in self.manifest.scales]
         energies[0][0, 2:4, 4:8] = 40 * self.manifest.scales[0].channels
-        return LatentStatistics(tuple(energies), tuple(np.zeros_like(e) for e in energies))
+        return (*energies, *(np.zeros_like(e) for e in energies))
 
 
 @pytest.fixture(scope="module")

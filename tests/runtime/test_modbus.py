@@ -1,5 +1,6 @@
 """A PLC reads what happened, and nothing it sends does harm."""
 
+import signal
 import socket
 import struct
 import time
@@ -128,3 +129,26 @@ def test_a_library_reads_the_same(sink) -> None:
 def test_an_address_that_is_taken(sink) -> None:
     with pytest.raises(BadInput, match=f"127.0.0.1:{sink.port} .*choose another port"):
         ModbusSink(Tally, port=sink.port)
+
+
+def test_a_plc_reads_a_run(start_infer) -> None:
+    run = start_infer("--camera", "synthetic:96x96@50", "--quiet", "--modbus", 0)
+    run.wait_for("Modbus TCP: 127.0.0.1:")
+    port = int(run.said.split("Modbus TCP: 127.0.0.1:")[1].split()[0])
+    request = bytes.fromhex("0001 0000 0006 01 04 0000 000d")
+
+    def poll(plc: socket.socket) -> tuple[int, ...]:
+        plc.sendall(request)
+        answer = plc.recv(9 + 26, socket.MSG_WAITALL)
+        return struct.unpack(">HHHIfIII", answer[9:])
+
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as plc:
+        run.wait_until(lambda: poll(plc)[5] >= 10)
+        _, decision, age, frame, score, inspected, anomalies, _ = poll(plc)
+        assert decision == 1 + (score > 0)
+        assert age < 30
+        assert frame + 1 >= inspected >= 10
+        assert anomalies <= inspected
+        assert run.end(signal.SIGTERM) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=30)

@@ -1,8 +1,6 @@
 """Verdicts through a real mosquitto, on good days and on bad ones."""
 
-import getpass
 import json
-import os
 import shutil
 import signal
 import socket
@@ -10,17 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
+from uflow_edge.runtime.command import main
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.inspector import Inspection
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -31,7 +27,6 @@ from uflow_edge.runtime.verdict import Timestamps, Verdict
 
 CHANNELS = (4,)
 DEADLINE = 60.0
-MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 FAST = Patience(first_delay=0.01, longest_delay=0.1)
 
 
@@ -53,139 +48,11 @@ def result(index: int, *, anomalous: bool = False) -> tuple[Frame, Inspection]:
     return Frame(np.full((400, 800, 3), 90, np.uint8), index, "belt", Path(f"{index}"), now), inspection
 
 
-class Mosquitto:
-    """A broker that can be killed and started again; it keeps sessions and retained messages on disk."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self._configuration = folder / "mosquitto.conf"
-        lines = [
-            f"listener {self.port} 127.0.0.1",
-            f"user {getpass.getuser()}",
-            "persistence true",
-            f"persistence_location {folder}/",
-            "autosave_on_changes true",
-            "autosave_interval 1",
-            "max_inflight_messages 0",
-            *(options or ["allow_anonymous true"]),
-        ]
-        self._configuration.write_text("\n".join(lines) + "\n")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Return when it accepts connections."""
-        command = [str(MOSQUITTO), "-c", str(self._configuration)]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + DEADLINE
-        while True:
-            assert self._process.poll() is None, "mosquitto does not start"
-            assert time.monotonic() < end, "mosquitto does not answer"
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except OSError:
-                time.sleep(0.01)
-            else:
-                return
-
-    def kill(self) -> None:
-        """As the machine room's power cut does."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    @property
-    def address(self) -> Broker:
-        return Broker("127.0.0.1", self.port)
-
-
-@pytest.fixture
-def brokers(tmp_path) -> Iterator[Callable[..., Mosquitto]]:
-    """Makes brokers, not yet started, and stops them in the end."""
-    if MOSQUITTO is None:
-        if os.environ.get("UFLOW_EDGE_REQUIRE_SERVICES"):
-            pytest.fail("mosquitto is required, but not installed")
-        pytest.skip("mosquitto is not installed")
-    made = []
-
-    def make(*options: str) -> Mosquitto:
-        made.append(Mosquitto(tmp_path, *options))
-        return made[-1]
-
-    yield make
-    for broker in made:
-        broker.kill()
-
-
-@pytest.fixture
-def broker(brokers) -> Mosquitto:
-    broker = brokers()
-    broker.start()
-    return broker
-
-
-class Subscriber:
-    """Another program that listens to all topics, and whose session the broker keeps while they are apart."""
-
-    def __init__(self, port: int, name: str) -> None:
-        self.received: list[tuple[str, bytes, bool]] = []
-        self._changed = threading.Condition()
-        self._subscribed = False
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
-        self._client.reconnect_delay_set(1, 1)
-        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        self._client.on_subscribe = lambda *_: self._note(subscribed=True)
-        self._client.on_message = lambda client, data, message: self._note(message)
-        session = Properties(PacketTypes.CONNECT)
-        session.SessionExpiryInterval = 3600
-        self._client.connect("127.0.0.1", port, clean_start=False, properties=session)
-        self._client.loop_start()
-        self._wait(lambda: self._subscribed)
-
-    def _note(self, message: paho.MQTTMessage | None = None, *, subscribed: bool = False) -> None:
-        with self._changed:
-            self._subscribed |= subscribed
-            if message is not None:
-                self.received.append((message.topic, bytes(message.payload), message.retain))
-            self._changed.notify_all()
-
-    def _wait(self, condition: Callable[[], bool]) -> None:
-        with self._changed:
-            assert self._changed.wait_for(condition, DEADLINE), self.received[-5:]
-
-    def wait_for(self, *expected: tuple[str, bytes]) -> None:
-        """Until these have arrived on the status topic last, in this order."""
-        self._wait(lambda: tuple(one[:2] for one in self.received if "status" in one[0])[-len(expected) :] == expected)
-
-    def frames(self, topic: str = "uflow/verdict") -> list[int]:
-        """Numbers of the verdicts, each at its first arrival: QoS 1 allows for more than one."""
-        return list(dict.fromkeys(json.loads(payload)["frame"] for name, payload, _ in self.received if name == topic))
-
-    def wait_for_frames(self, count: int) -> None:
-        self._wait(lambda: len(self.frames()) >= count)
-
-    def wait_for_topic(self, topic: str) -> bytes:
-        self._wait(lambda: any(name == topic for name, _, _ in self.received))
-        return next(payload for name, payload, _ in self.received if name == topic)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-@contextmanager
-def subscriber(broker: Mosquitto, name: str = "listener") -> Iterator[Subscriber]:
-    with closing(Subscriber(broker.port, name)) as listener:
-        yield listener
-
-
 def unexpected(error: Exception) -> None:
     pytest.fail(f"unexpected failure: {error}")
 
 
-def test_verdicts_arrive_in_order_without_mask_and_status_is_retained(broker) -> None:
+def test_verdicts_arrive_in_order_without_mask_and_status_is_retained(broker, subscriber) -> None:
     with subscriber(broker) as listener:
         sink = MqttSink(broker.address)
         for index in range(5):
@@ -205,7 +72,7 @@ def test_verdicts_arrive_in_order_without_mask_and_status_is_retained(broker) ->
         late.wait_for(("uflow/status", b"offline"))
 
 
-def test_a_broker_killed_and_restarted_loses_nothing(broker) -> None:
+def test_a_broker_killed_and_restarted_loses_nothing(broker, subscriber) -> None:
     lines: list[str] = []
     with subscriber(broker) as listener:
         sink = BufferedSink(MqttSink(broker.address), unexpected, patience=FAST, report=lines.append)
@@ -234,7 +101,7 @@ def test_a_broker_killed_and_restarted_loses_nothing(broker) -> None:
     assert lines[1].endswith("is back")
 
 
-def test_a_broker_away_for_too_long_gets_the_newest(brokers) -> None:
+def test_a_broker_away_for_too_long_gets_the_newest(brokers, subscriber) -> None:
     broker = brokers()
     broker.start()
     with subscriber(broker) as listener:
@@ -250,7 +117,7 @@ def test_a_broker_away_for_too_long_gets_the_newest(brokers) -> None:
         assert sink.undelivered + len(listener.frames()) == 100
 
 
-def test_a_verdict_under_way_is_not_sent_twice(broker, monkeypatch) -> None:
+def test_a_verdict_under_way_is_not_sent_twice(broker, monkeypatch, subscriber) -> None:
     """The confirmation comes too late for the first attempt and is there for the second."""
     with subscriber(broker) as listener, closing(MqttSink(broker.address)) as sink:
         one = result(0)
@@ -277,7 +144,7 @@ sys.stdin.read()
 
 
 @contextmanager
-def publisher(broker: Mosquitto) -> Iterator["subprocess.Popen[str]"]:
+def publisher(broker) -> Iterator["subprocess.Popen[str]"]:
     """A process that has published one verdict and then stays connected."""
     command = [sys.executable, "-c", _PUBLISH, str(Path(__file__).parent), str(broker.port)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -290,7 +157,7 @@ def publisher(broker: Mosquitto) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
-def test_the_last_will_says_offline_when_the_process_is_killed(broker) -> None:
+def test_the_last_will_says_offline_when_the_process_is_killed(broker, subscriber) -> None:
     with subscriber(broker) as listener, publisher(broker) as process:
         listener.wait_for(("hall/{line}/status", b"online"))
         process.send_signal(signal.SIGKILL)
@@ -300,7 +167,7 @@ def test_the_last_will_says_offline_when_the_process_is_killed(broker) -> None:
             assert latecomer.received[0][2]
 
 
-def test_the_will_of_a_process_that_hung_does_not_outlive_its_successor(broker) -> None:
+def test_the_will_of_a_process_that_hung_does_not_outlive_its_successor(broker, subscriber) -> None:
     with subscriber(broker) as listener, publisher(broker) as process:
         process.send_signal(signal.SIGSTOP)
         successor = MqttSink(broker.address, prefix="hall/{line}", client_id="line")
@@ -315,7 +182,7 @@ def test_the_will_of_a_process_that_hung_does_not_outlive_its_successor(broker) 
         listener.wait_for(("hall/{line}/status", b"online"), ("hall/{line}/status", b"offline"))
 
 
-def test_started_before_the_broker(brokers) -> None:
+def test_started_before_the_broker(brokers, subscriber) -> None:
     broker = brokers()
     sink = BufferedSink(MqttSink(broker.address), unexpected, patience=FAST)
     sink.put(*result(0))
@@ -338,7 +205,7 @@ def test_no_broker_at_all_is_an_os_error_that_says_why(monkeypatch) -> None:
             sink.put(*result(0))
 
 
-def test_small_pictures_of_anomalies(broker) -> None:
+def test_small_pictures_of_anomalies(broker, subscriber) -> None:
     with subscriber(broker) as listener, closing(MqttSink(broker.address, picture_channels=CHANNELS)) as sink:
         for index, anomalous in enumerate([False, True, False]):
             frame, inspection = sink.needed(*result(index, anomalous=anomalous))
@@ -393,8 +260,73 @@ def test_tls(brokers, tmp_path) -> None:
     untrusted = Broker("127.0.0.1", broker.port, tls=True, authorities=stranger)
     with closing(MqttSink(untrusted)) as sink, pytest.raises(ConnectionError, match="certificate verify failed"):
         sink.put(*result(0))
-    with pytest.raises(BadInput, match="certificates or key cannot be used"):
-        MqttSink(Broker("127.0.0.1", broker.port, tls=True, authorities=tmp_path / "absent.pem"))
+
+
+def test_certificates_and_keys_that_cannot_be_used(tmp_path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = make_certificate(tmp_path, "line")
+    _, other_key = make_certificate(tmp_path, "other")
+    locked = tmp_path / "locked.key"
+    command = ["openssl", "pkey", "-in", str(key), "-out", str(locked), "-aes128", "-passout", "pass:secret"]
+    subprocess.run(command, check=True, capture_output=True)
+    (tmp_path / "text.pem").write_text("no certificate")
+    for files, message in (
+        ({"authorities": tmp_path / "absent.pem"}, "absent.pem: no such file"),
+        ({"authorities": tmp_path / "text.pem"}, "text.pem cannot be used"),
+        ({"certificate": certificate}, "line.pem cannot be used"),  # its file has no key
+        ({"certificate": certificate, "key": other_key}, "line.pem, .*other.key cannot be used"),
+        ({"certificate": certificate, "key": locked}, "a key that needs no password"),  # and nobody is asked for one
+    ):
+        with pytest.raises(BadInput, match=message):
+            MqttSink(Broker("broker", tls=True, **files))
+
+
+def test_a_broker_that_asks_for_a_certificate(brokers, start_infer, tmp_path) -> None:
+    """Through the command line; a summary that mentions no lost results means that the broker confirmed them all."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = make_certificate(tmp_path, "broker")
+    line_certificate, line_key = make_certificate(tmp_path, "line")
+    broker = brokers(
+        *("allow_anonymous true", f"certfile {certificate}", f"keyfile {key}"),
+        *("require_certificate true", f"cafile {line_certificate}"),
+    )
+    broker.start()
+    run = start_infer(
+        *("--camera", "synthetic:96x96@50", "--policy", "every", "--max-frames", 5, "--quiet"),
+        *("--mqtt", f"mqtts://127.0.0.1:{broker.port}", "--mqtt-ca", certificate),
+        *("--mqtt-cert", line_certificate, "--mqtt-key", line_key),
+    )
+    assert run.end() == 0
+    assert "5 inspected" in run.said
+    assert "not delivered" not in run.said
+    stranger = Broker("127.0.0.1", broker.port, tls=True, authorities=certificate)
+    with closing(MqttSink(stranger)) as sink, pytest.raises(ConnectionError):
+        sink.put(*result(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(["--mqtt-ca", "ca.pem"], "--mqtt-ca needs --mqtt", id="authorities without a broker"),
+        pytest.param(["--mqtt-cert", "line.pem"], "--mqtt-cert needs --mqtt", id="certificate without a broker"),
+        pytest.param(
+            ["--mqtt", "mqtts://broker", "--mqtt-key", "line.key"], "--mqtt-key needs --mqtt-cert", id="key alone"
+        ),
+        pytest.param(
+            ["--mqtt", "mqtt://broker", "--mqtt-ca", "ca.pem"], "expected mqtts://broker", id="authorities without TLS"
+        ),
+    ],
+)
+def test_certificates_where_they_would_do_nothing(exported, exit_code, capsys, options, message) -> None:
+    assert exit_code(main, "--bundle", exported, "--camera", "synthetic:96x96@50", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_key_without_its_certificate() -> None:
+    with pytest.raises(UsageError, match=r"the key line\.key needs its certificate"):
+        Broker("broker", tls=True, key=Path("line.key"))
 
 
 def test_addresses() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import cv2
@@ -17,20 +18,26 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
+from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.cuda_preprocess import (
     BLOCK,
     KERNEL,
     PARAMETERS,
-    PIXEL_FORMATS,
     SOURCE,
     CudaPreprocessor,
-    RawFrame,
     launches,
     packed_filter,
-    picture_size,
     scratch_bytes,
 )
+from uflow_edge.runtime.device_frames import DeviceFrames, device_frames
+from uflow_edge.runtime.engines import Outputs
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.tensorrt import DeviceInput, TensorRtEngine
 from uflow_edge.runtime.errors import BadInput, MissingDependency
+from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.raw_frames import PIXEL_FORMATS, RawFrame, picture_size
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.views import ViewOptions
 
 PHOTOGRAPHS = [data.astronaut, data.cat, data.brick, data.gravel]
 STRICT = ["-std=c++14", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
@@ -421,6 +428,70 @@ def test_without_a_fitting_compiler_it_says_so(device, monkeypatch, error) -> No
     monkeypatch.setitem(sys.modules, "pycuda.compiler", compiler)
     with pytest.raises(MissingDependency, match=f"{error}.*nvcc"):
         CudaPreprocessor(device, 64)
+
+
+class EngineBeside(OnnxRuntimeEngine):
+    """The bundle's own network, fed from the stand-in's device as the native TensorRT engine is."""
+
+    largest_batch = 2
+
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        variant = bundle.manifest.variants[0]
+        super().__init__(bundle.path(variant), bundle.manifest, variant, threads=1)
+        self.device, (self.image,) = device, bundle.manifest.signature.inputs
+        self.counts: list[int] = []
+
+    def run_on_device(self, write: Callable[[DeviceInput], None], count: int = 1) -> Outputs:
+        assert count <= self.largest_batch
+        self.counts.append(count)
+        shape = (count, *self.image.shape)
+        memory = self.device.driver.mem_alloc(int(np.prod(shape)))
+        write(DeviceInput(int(memory), shape, self.device.stream))
+        self.device.stream.synchronize()
+        pictures = memory.array.reshape(shape).copy()
+        memory.free()
+        return self.run(pictures)
+
+
+@pytest.fixture
+def bundle(exported: Path) -> Bundle:
+    return Bundle.load(exported, UFlowManifest)
+
+
+@pytest.mark.parametrize(
+    "views", [ViewOptions(), ViewOptions(regions=((10, 20, 300, 200),)), ViewOptions(tile=256, overlap=0.25)]
+)
+def test_an_inspector_gives_the_same_verdict_whoever_resizes(bundle, device, views) -> None:
+    engine = EngineBeside(bundle, device)
+    frames = DeviceFrames(engine, preprocessor(device, bundle.manifest.input_size))
+    on_device = Inspector(bundle.manifest, engine, views, frames)
+    on_cpu = Inspector(bundle.manifest, engine, views)
+    for photograph in (data.astronaut, data.gravel):
+        frame = np.ascontiguousarray(as_rgb(photograph())[:, :, ::-1])
+        found, expected = on_device.examine(frame), on_cpu.examine(frame)
+        assert on_device.prepare(frame).pictures is None
+        assert sum(engine.counts) == len(expected_boxes(views, frame)) and max(engine.counts) <= 2
+        engine.counts.clear()
+        np.testing.assert_allclose(found.score, expected.score, rtol=1e-5)  # batches differ, and so does rounding
+        np.testing.assert_array_equal(found.verdict.mask, expected.verdict.mask)
+    frames.close()
+    assert device.memory == []
+
+
+def expected_boxes(views: ViewOptions, frame: np.ndarray) -> tuple[tuple[int, int, int, int], ...]:
+    return views.boxes((frame.shape[0], frame.shape[1]), "squash")
+
+
+def test_without_a_native_engine_or_a_compiler_the_cpu_resizes(device, monkeypatch, bundle) -> None:
+    told: list[str] = []
+    engine = EngineBeside(bundle, device)
+    assert device_frames(engine, 64, told.append) is None
+    assert told == []
+    native = object.__new__(TensorRtEngine)
+    native.cuda = device
+    monkeypatch.setitem(sys.modules, "pycuda.compiler", None)
+    assert device_frames(native, 64, told.append) is None
+    assert [line.startswith("warning: frames are resized on the CPU: ") for line in told] == [True]
 
 
 @pytest.mark.gpu

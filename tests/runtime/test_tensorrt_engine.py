@@ -20,15 +20,17 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from uflow_edge.runtime.bundle import INPUT_NAME, MANIFEST, BatchRange, Bundle, Manifest, Plan
-from uflow_edge.runtime.engines import EngineFailed, LatentStatistics, cuda, tensorrt_library
+from uflow_edge.runtime.bundle import MANIFEST, Bundle
+from uflow_edge.runtime.engines import EngineFailed, Outputs, cuda, tensorrt_library
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.plans import find_plan
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.engines.tensorrt import DeviceInput, TensorRtEngine
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.files import sha256
+from uflow_edge.runtime.manifest import BatchRange, Plan
 from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.uflow_manifest import INPUT_NAME, UFlowManifest
 
 CONTENT = b"a plan"
 
@@ -36,7 +38,7 @@ CONTENT = b"a plan"
 class Gpu:
     """What is on the GPU, what is current in which thread, and every call in order."""
 
-    def __init__(self, manifest: Manifest, run: Callable[[Image], LatentStatistics]) -> None:
+    def __init__(self, manifest: UFlowManifest, run: Callable[[Image], Outputs]) -> None:
         self.manifest, self.network = manifest, run
         self.calls: list[str] = []
         self.memory: dict[int, np.ndarray] = {}
@@ -194,8 +196,7 @@ def fake_libcuda(gpu: Gpu) -> SimpleNamespace:
 
 def fake_tensorrt(gpu: Gpu) -> ModuleType:
     manifest = gpu.manifest
-    sizes = [(scale.height, scale.width) for scale in manifest.scales] * 2
-    outputs = dict(zip((*manifest.energy_names, *manifest.exceedance_names), sizes, strict=True))
+    outputs = {tensor.name: tensor.shape for tensor in manifest.signature.outputs}
     side = manifest.input_size
 
     class Logger:
@@ -245,7 +246,7 @@ def fake_tensorrt(gpu: Gpu) -> ModuleType:
             def work() -> None:
                 shape = (count, side, side, 3)
                 found = gpu.network(gpu.memory[addresses[INPUT_NAME]][: np.prod(shape)].reshape(shape))
-                for name, output in zip(outputs, (*found.energies, *found.exceedances), strict=True):
+                for name, output in zip(outputs, found, strict=True):
                     gpu.memory[addresses[name]][: output.nbytes] = (
                         np.ascontiguousarray(output).reshape(-1).view(np.uint8)
                     )
@@ -302,7 +303,7 @@ def bundle(exported: Path, tmp_path: Path) -> Bundle:
     folder = tmp_path / "gravel.uflow"
     shutil.copytree(exported, folder)
     (folder / "engines").mkdir()
-    return with_plan(Bundle.load(folder))
+    return with_plan(Bundle.load(folder, UFlowManifest))
 
 
 def with_plan(bundle: Bundle, **differences: object) -> Bundle:
@@ -325,7 +326,7 @@ def with_plan(bundle: Bundle, **differences: object) -> Bundle:
     files = {**manifest.files, plan.file: sha256(bundle.folder / plan.file)}
     manifest = replace(manifest, plans=(*manifest.plans, plan), files=files)
     (bundle.folder / MANIFEST).write_text(manifest.to_json())
-    return Bundle.load(bundle.folder)
+    return Bundle.load(bundle.folder, UFlowManifest)
 
 
 @pytest.fixture
@@ -359,8 +360,8 @@ def pictures(count: int, side: int, seed: int = 0) -> Image:
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), np.uint8)
 
 
-def same(found: LatentStatistics, expected: LatentStatistics) -> bool:
-    pairs = zip((*found.energies, *found.exceedances), (*expected.energies, *expected.exceedances), strict=True)
+def same(found: Outputs, expected: Outputs) -> bool:
+    pairs = zip(found, expected, strict=True)
     return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in pairs)
 
 
@@ -519,7 +520,7 @@ def test_a_preprocessor_on_the_gpu_writes_the_input_itself(bundle, network, gpu)
             assert same(engine.run_on_device(kernel, 2), network.run(images))
             assert "upload" not in gpu.calls
         assert {(target.shape, target.stream.handle) for target in asked} == {((2, side, side, 3), 77)}
-        with pytest.raises(UsageError, match="5 pictures at once: .* takes 1 to 4"):
+        with pytest.raises(UsageError, match="5 samples at once: .* takes 1 to 4"):
             engine.run_on_device(kernel, 5)
 
 
@@ -663,7 +664,7 @@ def test_a_real_plan_on_a_real_gpu_gives_what_the_cpu_gives(exported: Path, tmp_
 
     folder = tmp_path / "gravel.uflow"
     shutil.copytree(exported, folder)
-    real, _ = build_plans(Bundle.load(folder), ["fp32", "fp16"])
+    real, _ = build_plans(Bundle.load(folder, UFlowManifest), ["fp32", "fp16"])
     manifest, images = real.manifest, pictures(3, real.manifest.input_size)
     reference = OnnxRuntimeEngine(real.path(manifest.variants[0]), manifest, manifest.variants[0]).run(images)
     for precision, tolerance in (("fp32", 1e-3), ("fp16", 2e-2)):

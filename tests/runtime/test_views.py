@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uflow_edge.runtime.engines import LatentStatistics
+from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.views import ViewOptions, parse_region, stitch
 
 SIDE = 64
@@ -20,7 +21,7 @@ SIDE = 64
 def manifest(exported):
     from uflow_edge.runtime.bundle import Bundle
 
-    return Bundle.load(exported).manifest
+    return Bundle.load(exported, UFlowManifest).manifest
 
 
 class BrightEngine:
@@ -32,14 +33,14 @@ class BrightEngine:
         self.manifest = manifest
         self.batches: list[int] = []
 
-    def run(self, images: np.ndarray) -> LatentStatistics:
+    def run(self, images: np.ndarray) -> Outputs:
         self.batches.append(len(images))
         energies = []
         for scale in self.manifest.scales:
             blocks = images[..., 0].reshape(len(images), scale.height, scale.stride, scale.width, scale.stride)
             white = blocks.mean(axis=(2, 4)) > 200
             energies.append(np.where(white, 40 * scale.channels, scale.channels).astype(np.float32))
-        return LatentStatistics(tuple(energies), tuple(np.zeros_like(energy) for energy in energies))
+        return (*energies, *(np.zeros_like(energy) for energy in energies))
 
     def close(self) -> None:
         pass

@@ -1,34 +1,14 @@
-"""What TensorRT calls while it works: a logger, and a progress monitor that can stop it."""
+"""What TensorRT calls while it builds: a progress monitor that can stop it."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from threading import Event, current_thread, main_thread
 from typing import Any
 
 from tqdm import tqdm
 
 from uflow_edge.runtime.command_line import progress
-
-
-@cache
-def logger_of(trt: Any) -> Any:
-    """The one logger of a library: TensorRT keeps the first it is given for as long as the process lives."""
-
-    class Logger(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-            self.warnings: list[str] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                self.errors.append(msg)
-            elif severity == trt.ILogger.WARNING:
-                self.warnings.append(msg)
-
-    return Logger()
 
 
 def progress_monitor(trt: Any) -> Any:

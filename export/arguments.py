@@ -1,0 +1,229 @@
+"""The command line of ``uflow-export``, and what its arguments mean."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uflow_edge.export.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
+from uflow_edge.runtime.command_line import command_parser, positive_int
+from uflow_edge.runtime.errors import UsageError
+from uflow_edge.runtime.manifest import DEFAULT_OPSET, PRECISIONS, BatchRange, Precision
+from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
+
+if TYPE_CHECKING:
+    from uflow_edge.export.bundle import ExportOptions, GoodImages
+
+_OF_NETWORKS = ("out", "overwrite", "opset", "allow_parity_loss")
+_OF_UFLOWS = ("extractor", "good", "false_alarm_rate", "fit")
+_OF_ENGINES = ("trt_target", "workspace", "version_compatible", "refittable", "dla_core", "compute_capability")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``uflow-export``."""
+    parser = command_parser(
+        "uflow-export",
+        "Turn a U-Flow checkpoint, or a diffusion UNet, into a bundle: ONNX graphs, a manifest, and the proof that\n"
+        "they compute what the checkpoint does. With --trt, turn the graphs into TensorRT engines too.",
+        [
+            "uflow-export --ckpt bottle.ckpt                           # writes ./bottle.uflow/",
+            "uflow-export --ckpt bottle.ckpt --good bottle/held_out/   # and takes the threshold from good images",
+            "uflow-export --ckpt bottle.ckpt --plan                    # says what it would write, and writes nothing",
+            "uflow-export --ckpt bottle.ckpt --trt                     # and builds engines for the GPU here",
+            "uflow-export --ckpt bottle.ckpt --trt --trt-target rtx    # or for the RTX GPUs of others; needs no GPU",
+            "uflow-export --bundle bottle.uflow --trt                  # on a Jetson: needs no torch",
+            "uflow-export --unet 256x256_diffusion_uncond.pt --out unet.uflow   # for uflow-purify",
+        ],
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--ckpt", type=Path, metavar="FILE", help="a U-Flow checkpoint: the authors', anomalib's or ours"
+    )
+    source.add_argument(
+        "--unet",
+        type=Path,
+        metavar="PATH",
+        help="a diffusion UNet: guided-diffusion's state dict or a diffusers folder",
+    )
+    source.add_argument("--bundle", type=Path, metavar="FOLDER", help="a bundle to build engines for, with --trt")
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="say what would be built, how large and how much work; write nothing (not with --unet)",
+    )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        metavar="P",
+        help=f"of the graphs to write, {' and '.join(PRECISIONS)} (default: all); "
+        "with --bundle: of the engines to build (default: fp16)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=_batch,
+        metavar="N|MIN:OPT:MAX",
+        help="samples a run: a number fixes the graph to it; a range is what engines are built for "
+        f"(default: the graph takes any, engines {BatchRange()})",
+    )
+    _add_networks(parser)
+    _add_engines(parser)
+    return parser
+
+
+def _add_networks(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("bundle, with --ckpt or --unet")
+    group.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="the bundle (default: <checkpoint's name>.uflow in this folder)"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
+    group.add_argument("--opset", type=positive_int, metavar="N", help=f"ONNX opset (default: {DEFAULT_OPSET})")
+    group.add_argument(
+        "--allow-parity-loss", action="store_true", help="also write a graph that misses its bound, and say so"
+    )
+    group.add_argument(
+        "--unet-config",
+        type=Path,
+        metavar="FILE",
+        help="with --unet: guided-diffusion's flags in YAML, where the tensors do not tell them",
+    )
+    group = parser.add_argument_group("bundle, with --ckpt alone")
+    group.add_argument(
+        "--extractor", metavar="NAME", help="insist on this extractor (default: whichever the checkpoint has)"
+    )
+    group.add_argument(
+        "--good",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="held-out good images, not trained on, to take the threshold from",
+    )
+    group.add_argument(
+        "--false-alarm-rate",
+        type=float,
+        metavar="X",
+        help=f"with --good: share of good images that may be called anomalous (default: {DEFAULT_FALSE_ALARM_RATE})",
+    )
+    group.add_argument(
+        "--fit",
+        choices=["squash", "crop"],
+        help="how frames that are not square become so (default: as the checkpoint says, else squash)",
+    )
+    group.add_argument(
+        "--parity-images",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="images to compare graphs and checkpoint on (default: seeded noise, and images beside the checkpoint)",
+    )
+
+
+def _add_engines(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("engines, with --trt", ON_THE_JETSON)
+    group.add_argument("--trt", action="store_true", help="build TensorRT engines into the bundle")
+    group.add_argument(
+        "--trt-target",
+        choices=["local", "rtx"],
+        help="local: TensorRT for the GPU of this machine; rtx: TensorRT-RTX for others, ahead of time, without a GPU "
+        "(default: local)",
+    )
+    group.add_argument(
+        "--workspace",
+        type=positive_int,
+        metavar="MIB",
+        help=f"scratch memory an engine may use (default: {PlanOptions().workspace_mebibytes})",
+    )
+    group.add_argument(
+        "--version-compatible", action="store_true", help="let the engine run in later versions of TensorRT"
+    )
+    group.add_argument("--refittable", action="store_true", help="let weights be exchanged without a new build")
+    group.add_argument(
+        "--dla-core", type=int, metavar="N", help="run on this deep learning accelerator, the GPU taking the rest"
+    )
+    group.add_argument(
+        "--compute-capability",
+        nargs="+",
+        metavar="X.Y",
+        help=f"of the GPUs an rtx engine runs on (default: {' '.join(RTX_COMPUTE_CAPABILITIES)})",
+    )
+
+
+def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
+    """Options that would silently do nothing.
+
+    Raises:
+        UsageError: the message names them, and what they belong to.
+    """
+
+    def given(names: Sequence[str]) -> str:
+        return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name))
+
+    if arguments.bundle and not arguments.trt:
+        raise UsageError("--bundle needs --trt: a bundle's graphs are turned into engines")
+    if arguments.bundle and given((*_OF_NETWORKS, *_OF_UFLOWS)):
+        raise UsageError(
+            f"{given((*_OF_NETWORKS, *_OF_UFLOWS))}: only with --ckpt or --unet; the graphs of a bundle are as they are"
+        )
+    if arguments.unet and given((*_OF_UFLOWS, "parity_images", "plan")):
+        raise UsageError(f"{given((*_OF_UFLOWS, 'parity_images', 'plan'))}: not with --unet")
+    if arguments.unet_config and not arguments.unet:
+        raise UsageError("--unet-config: only with --unet")
+    if not arguments.trt and (given(_OF_ENGINES) or arguments.dla_core == 0):
+        raise UsageError(f"{given(_OF_ENGINES) or '--dla-core'}: only with --trt")
+    if arguments.false_alarm_rate is not None and not arguments.good:
+        raise UsageError("--false-alarm-rate needs --good: it is a promise made from good images")
+
+
+def plan_options(arguments: argparse.Namespace) -> PlanOptions:
+    """What is asked of the engine builder."""
+    usual = PlanOptions()
+    return PlanOptions(
+        target=arguments.trt_target or usual.target,
+        batch=arguments.batch,
+        workspace_mebibytes=arguments.workspace or usual.workspace_mebibytes,
+        version_compatible=arguments.version_compatible,
+        refittable=arguments.refittable,
+        dla_core=arguments.dla_core,
+        compute_capabilities=tuple(arguments.compute_capability or usual.compute_capabilities),
+    )
+
+
+def engine_precisions(arguments: argparse.Namespace) -> tuple[Precision, ...]:
+    """Of the engines to build."""
+    return _ordered(arguments.precision or ["fp16"])
+
+
+def _ordered(precisions: Sequence[str]) -> tuple[Precision, ...]:
+    return tuple(precision for precision in PRECISIONS if precision in precisions)
+
+
+def export_options(arguments: argparse.Namespace) -> "ExportOptions":
+    """Of a U-Flow."""
+    from uflow_edge.export.bundle import ExportOptions
+
+    return ExportOptions(
+        precisions=_ordered(arguments.precision or PRECISIONS),
+        opset=arguments.opset or DEFAULT_OPSET,
+        batch=arguments.batch.fixed if arguments.batch else None,
+        fit=arguments.fit,
+        extractor=arguments.extractor,
+        parity_images=tuple(arguments.parity_images or ()),
+        allow_parity_loss=arguments.allow_parity_loss,
+    )
+
+
+def good_images(arguments: argparse.Namespace) -> "GoodImages | None":
+    """To take the threshold from, where they are given."""
+    from uflow_edge.export.bundle import GoodImages
+
+    if not arguments.good:
+        return None
+    rate = DEFAULT_FALSE_ALARM_RATE if arguments.false_alarm_rate is None else arguments.false_alarm_rate
+    return GoodImages(tuple(arguments.good), rate)
+
+
+def _batch(text: str) -> BatchRange:
+    try:
+        return BatchRange.parse(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

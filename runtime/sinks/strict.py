@@ -1,0 +1,39 @@
+"""Delivers every result or ends the run: for files, of which nothing may be lost."""
+
+from typing import TYPE_CHECKING, Final
+
+from uflow_edge.runtime.errors import BadInput, UflowEdgeError
+from uflow_edge.runtime.sinks import Sink
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.inspector import Inspection
+    from uflow_edge.runtime.sources import Frame
+
+
+class StrictSink:
+    """Turns a receiver that is down or full into an error that tells a person what was not saved, and why."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.name: Final = sink.name
+        self._sink = sink
+
+    def put(self, frame: "Frame", inspection: "Inspection") -> None:
+        """Deliver one result.
+
+        Raises:
+            BadInput: it cannot be delivered now; the message names the receiver and the frame.
+            UflowEdgeError: the sink's own, when trying again is pointless.
+        """
+        try:
+            self._sink.put(frame, inspection)
+        except UflowEdgeError:
+            raise
+        except OSError as error:
+            raise BadInput(
+                f"{self.name}: the result of {frame.source} cannot be saved ({error.strerror or error}); the run ends "
+                "here, so that none is lost unnoticed. Make room, or name another place"
+            ) from error
+
+    def close(self) -> None:
+        """Close the sink."""
+        self._sink.close()

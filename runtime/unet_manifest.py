@@ -1,0 +1,62 @@
+"""The manifest of a diffusion UNet's bundle: a noisy picture and its step in, the noise in it out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uflow_edge.runtime.manifest import Manifest, Signature, Tensor, common_fields
+
+ScheduleName: TypeAlias = Literal["linear", "cosine"]
+SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UNetManifest(Manifest):
+    """What ``manifest.json`` says of a diffusion UNet.
+
+    Attributes:
+        image_size: S, side of the square patches in pixels.
+        channels: C of a patch; 3, RGB in [-1, 1].
+        learned_variance: the network gives the variance of a step too, between its two bounds.
+        schedule: how noise grows over the steps.
+        steps: how many of them the network was trained on.
+    """
+
+    kind: ClassVar[str] = "unet"
+
+    image_size: int
+    channels: int
+    learned_variance: bool
+    schedule: ScheduleName = "linear"
+    steps: int = 1000
+
+    @property
+    def signature(self) -> Signature:
+        """``sample`` and ``timestep`` (the index of the step, from 0) to ``noise`` and, if learned, ``variance``.
+
+        ``variance`` lies between -1 and 1 where the logarithm of the variance lies between that of the posterior and
+        that of the step itself (Nichol and Dhariwal, 2021, equation 15); it is not clamped.
+        """
+        patch = (self.channels, self.image_size, self.image_size)
+        outputs = ("noise", "variance") if self.learned_variance else ("noise",)
+        return Signature(
+            (Tensor("sample", patch), Tensor("timestep", ())), tuple(Tensor(name, patch) for name in outputs)
+        )
+
+    def plausible(self, outputs: Sequence[NDArray[np.float32]]) -> bool:
+        """Any finite numbers can be noise."""
+        return True
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> "UNetManifest":
+        """See `Manifest.parse`; dataclasses refuse missing and unknown fields themselves."""
+        manifest = cls(**{**values, **common_fields(values)})
+        sizes = [manifest.image_size, manifest.channels, manifest.steps]
+        if not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise ValueError(f"sizes must be positive integers: {sizes}")
+        if manifest.schedule not in SCHEDULES or not isinstance(manifest.learned_variance, bool):
+            raise ValueError(f"schedule {manifest.schedule!r} or learned_variance {manifest.learned_variance!r}")
+        return manifest
