@@ -6,15 +6,13 @@ Improved DDPM (Nichol and Dhariwal 2021, equation 17 and section 4) for the cosi
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.errors import UsageError
-
-ScheduleName: TypeAlias = Literal["linear", "cosine"]
-SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
+from uflow_edge.runtime.unet_manifest import SCHEDULES, ScheduleName
 
 Curve: TypeAlias = NDArray[np.float64]
 """One number a step."""

@@ -65,7 +65,7 @@ def ssim(first: Pictures, second: Pictures) -> Likeness:
 def ssim_map(first: Pictures, second: Pictures) -> Pictures:
     """Structural similarity of two planes with a range of 1 at every pixel: (H, W) both, (H, W)."""
     a1, a2, b1, b2, *_ = _parts(first[np.newaxis], second[np.newaxis])
-    return np.asarray(a1 * a2 / (b1 * b2))[0]
+    return np.asarray((a1 * a2 / (b1 * b2))[0])
 
 
 def mse(first: Pictures, second: Pictures) -> Likeness:

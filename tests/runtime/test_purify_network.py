@@ -16,7 +16,9 @@ from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.manifest import Source, Variant
 from uflow_edge.runtime.purify_command import main
+from uflow_edge.runtime.purify_images import RECORD, seed_of
 from uflow_edge.runtime.purify_network import open_network
+from uflow_edge.runtime.purify_pictures import read_texts
 from uflow_edge.runtime.unet_manifest import UNetManifest
 
 SIDE = 32
@@ -81,9 +83,7 @@ def test_a_picture_through_the_whole_command(bundle: Path, photo: Path, tmp_path
     assert report.read_text().count("data:image") == 3
     after = np.asarray(Image.open(out / "photo.png"))
     assert after.shape == before.shape
-    recipe = json.loads(Image.open(out / "photo.png").info["uflow-purify"])["recipe"]
-    from uflow_edge.runtime.purify_images import seed_of
-
+    recipe = json.loads(read_texts(out / "photo.png")[RECORD])["recipe"]
     again = Purifier(network.predict, network.schedule, network.image_size, options).purify(before, seed_of(recipe))
     network.close()
     np.testing.assert_array_equal(after, again)

@@ -38,6 +38,7 @@ def test_cut_and_stitched_a_picture_is_what_it_was(height, width, patch, overlap
     np.testing.assert_allclose(there_and_back(picture, layout), picture, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(extent=st.integers(1, 3000), patch=st.integers(4, 300), overlap=st.floats(0, 0.75))
 def test_patches_cover_evenly_and_never_reach_beyond(extent: int, patch: int, overlap: float) -> None:
     starts = np.array(Layout.of((extent, 1), patch, "blend", overlap).tops)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
@@ -32,6 +32,7 @@ def test_cosine_follows_its_formula_until_it_is_clipped() -> None:
     assert cosine.betas[-1] == pytest.approx(0.999)
 
 
+@settings(deadline=None)
 @given(steps=st.integers(25, 1200), data=st.data(), name=st.sampled_from(["linear", "cosine"]))
 def test_fewer_steps_lead_through_the_same_noise(steps: int, data: st.DataObject, name) -> None:
     whole = NoiseSchedule.make(name, steps)
