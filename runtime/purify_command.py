@@ -12,7 +12,7 @@ from uflow_edge.runtime.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.diffusion.purifier import PurifyOptions
-    from uflow_edge.runtime.purify_images import Batchwork, Job, Outcome
+    from uflow_edge.runtime.purify_images import FilePurifier, Job, Outcome
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,7 +120,7 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
     """Purify the images that the command line names."""
     from uflow_edge.runtime.bundle import find_bundle
     from uflow_edge.runtime.diffusion.purifier import Purifier
-    from uflow_edge.runtime.purify_images import Batchwork, plan_jobs
+    from uflow_edge.runtime.purify_images import FilePurifier, plan_jobs
     from uflow_edge.runtime.purify_network import open_network
 
     options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out)
@@ -133,7 +133,7 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
             _say,
         )
         stack.callback(network.close)
-        work = Batchwork(
+        work = FilePurifier(
             Purifier(network.predict, network.schedule, network.image_size, options),
             network.channels,
             network.identity,
@@ -144,7 +144,7 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
 
 
 def purify_images(
-    work: "Batchwork", jobs: "Sequence[Job]", *, report: Path | None = None, json: Path | None = None
+    work: "FilePurifier", jobs: "Sequence[Job]", *, report: Path | None = None, json: Path | None = None
 ) -> ExitCode:
     """Purify pictures, and tell people how it goes.
 
@@ -176,7 +176,7 @@ def purify_images(
     return ExitCode.BAD_INPUT if failed else ExitCode.OK
 
 
-def forecast(work: "Batchwork", remaining: int) -> str:
+def forecast(work: "FilePurifier", remaining: int) -> str:
     """What is to be done, and how long it will take."""
     seconds = work.seconds_per_evaluation()
     steps = work.purifier.options.evaluations
@@ -214,7 +214,7 @@ def _lines(path: Path | None) -> Iterator[Callable[[str], None]]:
         yield lambda line: print(line, file=file, flush=True)
 
 
-def _write_report(path: Path, outcomes: "Sequence[Outcome]", work: "Batchwork") -> None:
+def _write_report(path: Path, outcomes: "Sequence[Outcome]", work: "FilePurifier") -> None:
     from uflow_edge.runtime.purify_images import settings
     from uflow_edge.runtime.purify_report import write_report
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from uflow_edge.runtime.diffusion.noise import NoiseField
 from uflow_edge.runtime.diffusion.purifier import Purifier, PurifyOptions
@@ -22,7 +21,7 @@ from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UsageError
 from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.images import find_images
 from uflow_edge.runtime.numeric import Image, Size
-from uflow_edge.runtime.purify_pictures import read_picture, read_texts, write_picture
+from uflow_edge.runtime.purify_pictures import picture_size, read_picture, read_texts, write_picture
 from uflow_edge.runtime.purify_quality import psnr, structural_similarity
 
 RECORD = "uflow-purify"
@@ -80,6 +79,8 @@ def plan_jobs(paths: Iterable[Path], out: Path) -> list[Job]:
         BadInput: a path that does not exist, or a folder without images.
         UsageError: a result would replace an original or another result, or be taken for an original in the next run.
     """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file; --out is the folder that results go to")
     paths, found = list(paths), dict[Path, Path]()
     for path in paths:
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
@@ -102,7 +103,7 @@ def plan_jobs(paths: Iterable[Path], out: Path) -> list[Job]:
 
 
 @dataclass(frozen=True, slots=True)
-class Batchwork:
+class FilePurifier:
     """Purifies files with one purifier.
 
     Attributes:
@@ -141,9 +142,8 @@ class Batchwork:
         for job in jobs:
             try:
                 if not self.is_finished(job):
-                    with PillowImage.open(job.source) as opened:
-                        total += self.purifier.evaluations((opened.height, opened.width))
-            except Exception:  # whatever is wrong with it will be told when its turn comes
+                    total += self.purifier.evaluations(picture_size(job.source))
+            except BadInput:  # will be told when its turn comes
                 continue
         return total
 
@@ -165,7 +165,7 @@ class Batchwork:
         for job in jobs:
             try:
                 yield self._outcome(job, on_step)
-            except (BadInput, OSError) as error:  # what fails for all, as an engine does, ends the run
+            except BadInput as error:  # what would fail for all, an engine or a full disk, ends the run
                 yield Outcome(job, "failed", error=str(error))
 
     def _outcome(self, job: Job, on_step: Callable[[int], None] | None) -> Outcome:
@@ -201,7 +201,7 @@ class Batchwork:
     def _recipe(self, job: Job) -> dict[str, Any]:
         """All that decides what the result is."""
         return {
-            "source": sha256(job.source),
+            "source": _digest(job.source),
             "network": self.network,
             "metadata": self.keep_metadata,
             **settings(self.purifier.options),
@@ -213,6 +213,13 @@ def settings(options: PurifyOptions) -> dict[str, Any]:
     values = {**asdict(options), "guide_scale": options.scale, "respacing": options.evaluations}
     del values["batch"]  # changes how long it takes, not what comes out
     return values
+
+
+def _digest(source: Path) -> str:
+    try:
+        return sha256(source)
+    except OSError as error:
+        raise BadInput(f"{source}: cannot be read ({error})") from error
 
 
 def seed_of(recipe: Mapping[str, Any]) -> int:

@@ -25,7 +25,7 @@ from PIL.PngImagePlugin import PngInfo
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.images import read_image
-from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.numeric import Image, Size
 
 _GREY = frozenset({"1", "L", "LA", "La"})
 _OTHER_COLOURS = frozenset({"CMYK", "YCbCr", "LAB", "HSV"})
@@ -58,18 +58,23 @@ def read_picture(path: Path, *, keep_metadata: bool = False) -> Picture:
     Raises:
         BadInput: missing, damaged, not an image, of a pixel type without a defined range, or beyond Pillow's limit.
     """
-    try:
-        with _opened(path) as opened:
-            notes = _notes(opened)
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode == "F" or upright.mode.startswith("I"):
-                return Picture(np.ascontiguousarray(read_image(path)[:, :, :1]), notes=notes)
-            picture = replace(_decoded(upright), notes=notes)
-            return _with_metadata(picture, upright) if keep_metadata else picture
-    except (BadInput, FileNotFoundError) as error:
-        raise error if isinstance(error, BadInput) else BadInput(f"{path}: no such file") from error
-    except Exception as error:  # Pillow's decoders raise whatever their format makes them
-        raise BadInput(f"{path}: cannot be read as an image ({error})") from error
+    with _opened(path) as opened:
+        notes = _notes(opened)
+        upright = ImageOps.exif_transpose(opened)
+        if upright.mode == "F" or upright.mode.startswith("I"):
+            return Picture(np.ascontiguousarray(read_image(path)[:, :, :1]), notes=notes)
+        picture = replace(_decoded(upright), notes=notes)
+        return _with_metadata(picture, upright) if keep_metadata else picture
+
+
+def picture_size(path: Path) -> Size:
+    """(height, width) of a picture as it is stored, before any rotation, without decoding it.
+
+    Raises:
+        BadInput: as `read_picture`, as far as a file's head tells.
+    """
+    with _opened(path) as opened:
+        return opened.height, opened.width
 
 
 def write_picture(path: Path, picture: Picture, texts: Mapping[str, str]) -> None:
@@ -106,11 +111,19 @@ def read_texts(path: Path) -> Mapping[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[PillowImage.Image]:
-    with warnings.catch_warnings():
-        # Pillow warns of large pictures and refuses those of twice the size; refusing is enough.
-        warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
-        with PillowImage.open(path) as opened:
-            yield opened
+    """A file as Pillow opens it; whatever goes wrong with it in the body is told as `BadInput`."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures and refuses those of twice the size; refusing is enough.
+            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+            with PillowImage.open(path) as opened:
+                yield opened
+    except BadInput:
+        raise
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file") from error
+    except Exception as error:  # Pillow's decoders raise whatever their format makes them
+        raise BadInput(f"{path}: cannot be read as an image ({error})") from error
 
 
 def _plane(values: NDArray[np.uint8]) -> PillowImage.Image:

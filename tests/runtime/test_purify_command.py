@@ -20,7 +20,7 @@ from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
 from uflow_edge.runtime.purify_command import main, options_of, parser, purify_images
-from uflow_edge.runtime.purify_images import RECORD, Batchwork, Outcome, plan_jobs
+from uflow_edge.runtime.purify_images import RECORD, FilePurifier, Outcome, plan_jobs
 from uflow_edge.runtime.purify_pictures import read_picture, read_texts
 from uflow_edge.runtime.purify_report import DIFFERENCE_GAIN, MOST_SHOWN, difference_picture, write_report
 
@@ -42,10 +42,10 @@ class Smoother:
         return (((sample - start) / np.sqrt(1 - left)).astype(np.float32),)
 
 
-def batchwork(network: Callable | None = None, channels: int = 3, keep: bool = False, **options) -> Batchwork:
+def file_purifier(network: Callable | None = None, channels: int = 3, keep: bool = False, **options) -> FilePurifier:
     options = {"steps": 2, **options}
     purifier = Purifier(network or Smoother(), LINEAR, 64, PurifyOptions(**options))
-    return Batchwork(purifier, channels, "smoother", keep_metadata=keep)
+    return FilePurifier(purifier, channels, "smoother", keep_metadata=keep)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def lines_of(path: Path) -> list[dict]:
 def test_pictures_lines_and_a_report(photos: Path, tmp_path: Path, capsys) -> None:
     out, report, lines = tmp_path / "out", tmp_path / "report.html", tmp_path / "results.jsonl"
     before = {path: path.read_bytes() for path in photos.rglob("*.*")}
-    code = purify_images(batchwork(), plan_jobs([photos], out), report=report, json=lines)
+    code = purify_images(file_purifier(), plan_jobs([photos], out), report=report, json=lines)
     assert code is ExitCode.OK
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == ["a.png", "b.png", "deep/c.png"]
     assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
@@ -88,10 +88,10 @@ def test_pictures_lines_and_a_report(photos: Path, tmp_path: Path, capsys) -> No
 
 def test_what_is_finished_is_left_alone(photos: Path, tmp_path: Path) -> None:
     jobs, lines = plan_jobs([photos], tmp_path / "out"), [tmp_path / "1.jsonl", tmp_path / "2.jsonl"]
-    purify_images(batchwork(), jobs, json=lines[0])
+    purify_images(file_purifier(), jobs, json=lines[0])
     written = {job.result: job.result.stat().st_mtime_ns for job in jobs}
     network = Smoother()
-    assert purify_images(batchwork(network, batch=1), jobs, json=lines[1]) is ExitCode.OK
+    assert purify_images(file_purifier(network, batch=1), jobs, json=lines[1]) is ExitCode.OK
     assert network.patches == 0
     assert {job.result: job.result.stat().st_mtime_ns for job in jobs} == written
     for first, second in zip(*map(lines_of, lines), strict=True):
@@ -109,13 +109,13 @@ def test_an_interrupted_run_goes_on_where_it_was(photos: Path, tmp_path: Path) -
 
     jobs, report = plan_jobs([photos], tmp_path / "out"), tmp_path / "report.html"
     with pytest.raises(KeyboardInterrupt):
-        purify_images(batchwork(Interrupted(), batch=2), jobs, report=report)
+        purify_images(file_purifier(Interrupted(), batch=2), jobs, report=report)
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["a.png"]
     assert report.read_text().count("data:image") == 3
     network = Smoother()
-    outcomes = list(batchwork(network).run(jobs))
+    outcomes = list(file_purifier(network).run(jobs))
     assert [outcome.status for outcome in outcomes] == ["finished before", "purified", "purified"]
-    whole = list(batchwork().run(plan_jobs([photos], tmp_path / "at once")))
+    whole = list(file_purifier().run(plan_jobs([photos], tmp_path / "at once")))
     for part, one in zip(outcomes, whole, strict=True):
         np.testing.assert_array_equal(Image.open(part.job.result), Image.open(one.job.result))
 
@@ -127,23 +127,23 @@ def test_an_interrupted_run_goes_on_where_it_was(photos: Path, tmp_path: Path) -
 )
 def test_results_of_other_settings_stay_unless_overwritten(photos: Path, tmp_path: Path, other: dict) -> None:
     jobs = plan_jobs([photos / "a.png"], tmp_path / "out")
-    purify_images(batchwork(), jobs)
+    purify_images(file_purifier(), jobs)
     first = jobs[0].result.read_bytes()
-    assert purify_images(batchwork(**other), jobs) is ExitCode.BAD_INPUT
+    assert purify_images(file_purifier(**other), jobs) is ExitCode.BAD_INPUT
     assert jobs[0].result.read_bytes() == first
-    assert purify_images(replace(batchwork(**other), overwrite=True), jobs) is ExitCode.OK
+    assert purify_images(replace(file_purifier(**other), overwrite=True), jobs) is ExitCode.OK
     assert jobs[0].result.read_bytes() != first
 
 
 def test_other_sources_and_networks_and_strangers_are_noticed(photos: Path, tmp_path: Path, capsys) -> None:
     jobs = plan_jobs([photos / "a.png"], tmp_path / "out")
-    purify_images(batchwork(), jobs)
-    assert purify_images(replace(batchwork(), network="another"), jobs) is ExitCode.BAD_INPUT
+    purify_images(file_purifier(), jobs)
+    assert purify_images(replace(file_purifier(), network="another"), jobs) is ExitCode.BAD_INPUT
     assert "a.png: is there, and was not made from" in capsys.readouterr().out
     shutil.copy(photos / "b.jpg", photos / "a.png")
-    assert purify_images(batchwork(), jobs) is ExitCode.BAD_INPUT
+    assert purify_images(file_purifier(), jobs) is ExitCode.BAD_INPUT
     jobs[0].result.write_text("somebody's notes")
-    assert purify_images(batchwork(), jobs) is ExitCode.BAD_INPUT
+    assert purify_images(file_purifier(), jobs) is ExitCode.BAD_INPUT
     assert jobs[0].result.read_text() == "somebody's notes"
 
 
@@ -152,7 +152,7 @@ def test_a_bad_file_does_not_stop_the_others(photos: Path, tmp_path: Path, capsy
     (photos / "empty.jpg").touch()
     Image.fromarray(np.ones((5, 5), np.float32)).save(photos / "float.tif")
     report, lines = tmp_path / "report.html", tmp_path / "lines.jsonl"
-    code = purify_images(batchwork(), plan_jobs([photos], tmp_path / "out"), report=report, json=lines)
+    code = purify_images(file_purifier(), plan_jobs([photos], tmp_path / "out"), report=report, json=lines)
     assert code is ExitCode.BAD_INPUT
     failed = [Path(line["source"]).name for line in lines_of(lines) if line["status"] == "failed"]
     assert failed == ["aa.png", "empty.jpg", "float.tif"]
@@ -168,13 +168,31 @@ def test_an_engine_that_fails_ends_the_run(photos: Path, tmp_path: Path) -> None
         raise EngineFailed("the device was lost")
 
     with pytest.raises(EngineFailed):
-        list(batchwork(broken).run(plan_jobs([photos], tmp_path / "out")))
+        list(file_purifier(broken).run(plan_jobs([photos], tmp_path / "out")))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_vanishes_meanwhile_is_reported(photos: Path, tmp_path: Path) -> None:
+    jobs = plan_jobs([photos], tmp_path / "out")
+    (photos / "a.png").unlink()
+    assert [outcome.status for outcome in file_purifier().run(jobs)] == ["failed", "purified", "purified"]
+
+
+def test_a_disk_that_takes_nothing_ends_the_run(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(self: Image.Image, *_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    network, jobs = Smoother(), plan_jobs([photos], tmp_path / "out")
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        purify_images(file_purifier(network), jobs)
+    assert network.patches < 20  # of the first picture only
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def test_the_noise_of_a_picture_does_not_depend_on_the_others(photos: Path, tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(photos / "z.png")
-    outcomes = list(batchwork().run(plan_jobs([photos], tmp_path / "out")))
+    outcomes = list(file_purifier().run(plan_jobs([photos], tmp_path / "out")))
     a, b, _, z = (np.asarray(Image.open(outcome.job.result)) for outcome in outcomes)
     np.testing.assert_array_equal(a, z)  # of one content
     difference = (a.astype(float) - PHOTO, b.astype(float)[::-1] - PHOTO)
@@ -208,6 +226,11 @@ def test_no_original_is_replaced(photos: Path) -> None:
     plan_jobs([photos / "b.jpg"], photos)  # b.png is free
 
 
+def test_a_file_is_no_folder(photos: Path) -> None:
+    with pytest.raises(UsageError, match="is a file"):
+        plan_jobs([photos / "a.png"], photos / "b.jpg")
+
+
 def test_two_folders_with_one_name_are_refused(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "more")
     with pytest.raises(UsageError, match="would both become"):
@@ -218,7 +241,7 @@ def test_two_folders_with_one_name_are_refused(photos: Path, tmp_path: Path) -> 
 
 
 def purified(path: Path, **options) -> tuple[Outcome, Image.Image]:
-    (outcome,) = batchwork(**options).run(plan_jobs([path], path.parent / "out"))
+    (outcome,) = file_purifier(**options).run(plan_jobs([path], path.parent / "out"))
     assert outcome.status == "purified", outcome.error
     with Image.open(outcome.job.result) as opened:
         opened.load()
@@ -235,7 +258,7 @@ def test_grey_stays_grey(tmp_path: Path) -> None:
 
 
 def test_colour_is_refused_by_a_grey_network(photos: Path, tmp_path: Path) -> None:
-    (outcome,) = batchwork(channels=1).run(plan_jobs([photos / "a.png"], tmp_path / "out"))
+    (outcome,) = file_purifier(channels=1).run(plan_jobs([photos / "a.png"], tmp_path / "out"))
     assert outcome.status == "failed"
     assert "a.png: is in colour" in outcome.error
 
@@ -373,7 +396,7 @@ def test_kept_metadata_has_no_rotation_thumbnail_or_makers_note(camera_file: Pat
 
 def test_results_say_what_they_are(photos: Path, tmp_path: Path) -> None:
     (job,) = plan_jobs([photos / "a.png"], tmp_path / "out")
-    list(batchwork(guide="ssim", batch=3).run([job]))
+    list(file_purifier(guide="ssim", batch=3).run([job]))
     recipe = json.loads(read_texts(job.result)[RECORD])["recipe"]
     assert recipe["network"] == "smoother"
     assert recipe["guide"] == "ssim"
@@ -419,7 +442,7 @@ def test_the_difference_is_amplified_about_grey() -> None:
 
 
 def test_a_report_of_many_pictures_stays_small(photos: Path, tmp_path: Path) -> None:
-    outcomes = list(batchwork().run(plan_jobs([photos / "a.png"], tmp_path / "out"))) * (MOST_SHOWN + 5)
+    outcomes = list(file_purifier().run(plan_jobs([photos / "a.png"], tmp_path / "out"))) * (MOST_SHOWN + 5)
     write_report(tmp_path / "report.html", outcomes, {"steps": "<40>"})
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image") == 3 * MOST_SHOWN
