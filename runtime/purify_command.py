@@ -82,7 +82,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("network")
     group.add_argument(
-        "--bundle", type=Path, metavar="FOLDER", help="the network (default: the one *.uflow bundle in this folder)"
+        "--bundle", type=Path, metavar="FOLDER", help="the network (default: the one of a UNet in this folder)"
     )
     group.add_argument("--batch", type=positive_int, default=4, metavar="N", help="patches a run (default: 4)")
     group.add_argument(
@@ -122,11 +122,12 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.diffusion.purifier import Purifier
     from uflow_edge.runtime.purify_images import FilePurifier, plan_jobs
     from uflow_edge.runtime.purify_network import open_network
+    from uflow_edge.runtime.unet_manifest import UNetManifest
 
     options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out)
     with ExitStack() as stack:
         network = open_network(
-            arguments.bundle or find_bundle(Path.cwd()),
+            arguments.bundle or find_bundle(Path.cwd(), UNetManifest),
             arguments.backend,
             arguments.precision,
             arguments.threads,

@@ -91,6 +91,15 @@ def test_a_picture_through_the_whole_command(bundle: Path, photo: Path, tmp_path
     assert "0 purified, 1 finished before, 0 failed" in capsys.readouterr().out
 
 
+def test_the_one_network_in_the_folder_is_found(bundle: Path, photo: Path, monkeypatch, exit_code) -> None:
+    monkeypatch.chdir(bundle.parent)
+    detector = bundle.parent / "bottle.uflow"
+    detector.mkdir()
+    (detector / MANIFEST).write_text('{"kind": "uflow"}')
+    assert exit_code(main, "--images", photo, "--out", "out", "--steps", 2, "--backend", "onnxruntime") == ExitCode.OK
+    assert (bundle.parent / "out" / "photo.png").is_file()
+
+
 def test_the_bundle_of_a_detector_is_refused(exported: Path, photo: Path, tmp_path: Path, exit_code, capsys) -> None:
     code = exit_code(main, "--bundle", exported, "--images", photo, "--out", tmp_path / "out")
     assert code == ExitCode.BAD_INPUT
