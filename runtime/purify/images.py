@@ -21,8 +21,8 @@ from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UsageError
 from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.images import find_images
 from uflow_edge.runtime.numeric import Image, Size
-from uflow_edge.runtime.purify_pictures import picture_size, read_picture, read_texts, write_picture
-from uflow_edge.runtime.purify_quality import psnr, structural_similarity
+from uflow_edge.runtime.purify.pictures import picture_size, read_picture, read_texts, write_picture
+from uflow_edge.runtime.purify.quality import psnr, structural_similarity
 
 RECORD = "uflow-purify"
 """Keyword of the PNG text that says how a result was made."""

@@ -14,15 +14,15 @@ from PIL import ExifTags, Image
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from uflow_edge.runtime import purify_quality
 from uflow_edge.runtime.diffusion.purifier import Purifier, PurifyOptions
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
-from uflow_edge.runtime.purify_command import main, options_of, parser, purify_images
-from uflow_edge.runtime.purify_images import RECORD, FilePurifier, Outcome, plan_jobs
-from uflow_edge.runtime.purify_pictures import read_picture, read_texts
-from uflow_edge.runtime.purify_report import DIFFERENCE_GAIN, MOST_SHOWN, difference_picture, write_report
+from uflow_edge.runtime.purify import quality
+from uflow_edge.runtime.purify.command import main, options_of, parser, purify_images
+from uflow_edge.runtime.purify.images import RECORD, FilePurifier, Outcome, plan_jobs
+from uflow_edge.runtime.purify.pictures import read_picture, read_texts
+from uflow_edge.runtime.purify.report import DIFFERENCE_GAIN, MOST_SHOWN, difference_picture, write_report
 
 LINEAR = NoiseSchedule.make("linear")
 PHOTO = data.astronaut()[:100, 180:300]
@@ -412,26 +412,26 @@ def test_results_say_what_they_are(photos: Path, tmp_path: Path) -> None:
 def test_quality_is_what_others_measure(channels: int) -> None:
     before = data.astronaut()[:, :200, :channels]
     after = cv2.GaussianBlur(before, (5, 5), 1.0).reshape(before.shape)
-    assert purify_quality.psnr(before, after) == pytest.approx(peak_signal_noise_ratio(before, after), abs=1e-6)
+    assert quality.psnr(before, after) == pytest.approx(peak_signal_noise_ratio(before, after), abs=1e-6)
     theirs = structural_similarity(
         before, after, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
-    assert purify_quality.structural_similarity(before, after) == pytest.approx(theirs, abs=1e-4)
+    assert quality.structural_similarity(before, after) == pytest.approx(theirs, abs=1e-4)
 
 
 def test_quality_in_bands_is_quality_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     before, after = PHOTO, np.roll(PHOTO, 1, axis=1)
-    whole = purify_quality.psnr(before, after), purify_quality.structural_similarity(before, after)
-    monkeypatch.setattr(purify_quality, "_BAND", 7)
-    banded = purify_quality.psnr(before, after), purify_quality.structural_similarity(before, after)
+    whole = quality.psnr(before, after), quality.structural_similarity(before, after)
+    monkeypatch.setattr(quality, "_BAND", 7)
+    banded = quality.psnr(before, after), quality.structural_similarity(before, after)
     assert banded == pytest.approx(whole, rel=1e-6)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 30)])
 def test_equal_pictures_of_any_size(size: tuple[int, int]) -> None:
     picture = np.resize(PHOTO, (*size, 3))
-    assert purify_quality.psnr(picture, picture) == np.inf
-    assert purify_quality.structural_similarity(picture, picture) == pytest.approx(1)
+    assert quality.psnr(picture, picture) == np.inf
+    assert quality.structural_similarity(picture, picture) == pytest.approx(1)
 
 
 def test_the_difference_is_amplified_about_grey() -> None:

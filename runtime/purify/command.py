@@ -12,7 +12,7 @@ from uflow_edge.runtime.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.diffusion.purifier import PurifyOptions
-    from uflow_edge.runtime.purify_images import FilePurifier, Job, Outcome
+    from uflow_edge.runtime.purify.images import FilePurifier, Job, Outcome
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,8 +120,8 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
     """Purify the images that the command line names."""
     from uflow_edge.runtime.bundle import find_bundle
     from uflow_edge.runtime.diffusion.purifier import Purifier
-    from uflow_edge.runtime.purify_images import FilePurifier, plan_jobs
-    from uflow_edge.runtime.purify_network import open_network
+    from uflow_edge.runtime.purify.images import FilePurifier, plan_jobs
+    from uflow_edge.runtime.purify.network import open_network
     from uflow_edge.runtime.unet_manifest import UNetManifest
 
     options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out)
@@ -216,8 +216,8 @@ def _lines(path: Path | None) -> Iterator[Callable[[str], None]]:
 
 
 def _write_report(path: Path, outcomes: "Sequence[Outcome]", work: "FilePurifier") -> None:
-    from uflow_edge.runtime.purify_images import settings
-    from uflow_edge.runtime.purify_report import write_report
+    from uflow_edge.runtime.purify.images import settings
+    from uflow_edge.runtime.purify.report import write_report
 
     values: Mapping[str, object] = {"network": work.network, **settings(work.purifier.options)}
     write_report(path, outcomes, {name.replace("_", " "): str(value) for name, value in values.items()})

@@ -15,10 +15,10 @@ from uflow_edge.runtime.diffusion.purifier import Purifier, PurifyOptions
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.manifest import Source, Variant
-from uflow_edge.runtime.purify_command import main
-from uflow_edge.runtime.purify_images import RECORD, seed_of
-from uflow_edge.runtime.purify_network import open_network
-from uflow_edge.runtime.purify_pictures import read_texts
+from uflow_edge.runtime.purify.command import main
+from uflow_edge.runtime.purify.images import RECORD, seed_of
+from uflow_edge.runtime.purify.network import open_network
+from uflow_edge.runtime.purify.pictures import read_texts
 from uflow_edge.runtime.unet_manifest import UNetManifest
 
 SIDE = 32
