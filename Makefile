@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
 # A new or removed module changes its folder's time, which the strict editable install must follow.
-ROOMS := runtime runtime/engines runtime/nfa runtime/page runtime/page/static runtime/sinks runtime/sources \
-    export training benchmarks
+ROOMS := runtime runtime/diffusion runtime/engines runtime/nfa runtime/page runtime/page/static runtime/purify \
+    runtime/sinks runtime/sources export training benchmarks
 
 .PHONY: demo test test-all lint bench clean
 
@@ -33,6 +33,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m uflow_edge.benchmarks.preprocess
 	$(BIN)/python -m uflow_edge.benchmarks.pipeline
 	$(BIN)/python -m uflow_edge.benchmarks.cold_start
+	$(BIN)/python -m uflow_edge.benchmarks.diffusion_guidance
 
 $(VENV)/.installed: pyproject.toml $(ROOMS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,0 +1,134 @@
+"""A picture of any size as square patches, and patches as a picture again.
+
+Two ways. ``blend``: patches overlap, are spread evenly so that none reaches beyond the picture, and fade into each
+other with weights that sum to 1: cut and stitched, a picture is what it was. A picture smaller than a patch is
+continued by its mirror image. ``upstream`` repeats Diff-CF: zeros at the right and at the bottom, a
+whole row and column of them where the size divides evenly, and hard seams.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uflow_edge.runtime.errors import UsageError
+from uflow_edge.runtime.numeric import FloatMap, Size
+
+Patching: TypeAlias = Literal["blend", "upstream"]
+PATCHINGS: tuple[Patching, ...] = get_args(Patching)
+DEFAULT_OVERLAP = 0.25
+MOST_OVERLAP = 0.75
+
+Planes: TypeAlias = NDArray[np.float32]
+"""(C, H, W)."""
+Corner: TypeAlias = tuple[int, int]
+"""Top and left of a patch, in pixels of the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the patches of a picture are.
+
+    Attributes:
+        size: of the picture.
+        patch: side of a patch, S.
+        padding: what continues a picture to the right and downwards.
+        tops: of the rows of patches, ascending.
+        lefts: of the columns.
+    """
+
+    size: Size
+    patch: int
+    padding: Literal["reflect", "constant"]
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, size: Size, patch: int, patching: Patching, overlap: float = DEFAULT_OVERLAP) -> "Layout":
+        """Spread patches over a picture.
+
+        Args:
+            size: of the picture.
+            patch: side of a patch.
+            patching: see the module.
+            overlap: of neighbours with ``blend``, as a share of the side of a patch; it is the least there is, since
+                patches are spread evenly.
+
+        Raises:
+            UsageError: an overlap outside of 0 to 0.75.
+        """
+        if not 0 <= overlap <= MOST_OVERLAP:
+            raise UsageError(f"overlap {overlap}: expected a share of a patch from 0 to {MOST_OVERLAP}")
+        if patching == "upstream":
+            tops, lefts = (tuple(range(0, extent + 1, patch)) for extent in size)
+            return cls(size, patch, "constant", tops, lefts)
+        tops, lefts = (_spread(extent, patch, overlap) for extent in size)
+        return cls(size, patch, "reflect", tops, lefts)
+
+    @property
+    def corners(self) -> tuple[Corner, ...]:
+        """Of all patches, row by row."""
+        return tuple((top, left) for top in self.tops for left in self.lefts)
+
+    def padded(self, picture: Planes) -> Planes:
+        """The picture, continued to where the last patches end."""
+        down, right = (max(starts[-1] + self.patch - extent, 0) for starts, extent in self._axes)
+        return np.pad(picture, ((0, 0), (0, down), (0, right)), mode=self.padding)
+
+    def stitched(self, patches: Iterable[tuple[Corner, Planes]], channels: int) -> Planes:
+        """Lay patches into a picture, each with its weights.
+
+        Args:
+            patches: all of them, in any order, (C, S, S) each.
+            channels: C.
+
+        Returns:
+            (C, H, W) float32.
+        """
+        (height, width), side = self.size, self.patch
+        canvas = np.zeros((channels, self.tops[-1] + side, self.lefts[-1] + side), np.float32)
+        rows, columns = (dict(zip(starts, _weights(starts, side), strict=True)) for starts, _ in self._axes)
+        for (top, left), patch in patches:
+            canvas[:, top : top + side, left : left + side] += patch * rows[top][:, np.newaxis] * columns[left]
+        return canvas[:, :height, :width]
+
+    @property
+    def _axes(self) -> tuple[tuple[tuple[int, ...], int], tuple[tuple[int, ...], int]]:
+        return (self.tops, self.size[0]), (self.lefts, self.size[1])
+
+
+def cut(padded: Planes, corners: Iterable[Corner], side: int) -> NDArray[np.float32]:
+    """Patches of a padded picture: (N, C, S, S)."""
+    return np.stack([padded[:, top : top + side, left : left + side] for top, left in corners])
+
+
+def _spread(extent: int, patch: int, overlap: float) -> tuple[int, ...]:
+    """As few evenly spread starts as keep the overlap."""
+    reach = extent - patch
+    if reach <= 0:
+        return (0,)
+    count = math.ceil(reach / max(math.floor(patch * (1 - overlap)), 1)) + 1
+    return tuple(round(k * reach / (count - 1)) for k in range(count))
+
+
+def _weights(starts: tuple[int, ...], side: int) -> list[FloatMap]:
+    """(S,) for each start, zero nowhere; those of all patches that cover a pixel sum to 1."""
+    gaps = [after - before for before, after in pairwise(starts)]
+    ramps = [0, *(max(side - gap, 0) for gap in gaps), 0]
+    windows = [_rising(side, before) * _rising(side, after)[::-1] for before, after in pairwise(ramps)]
+    total = np.zeros(starts[-1] + side)
+    for start, window in zip(starts, windows, strict=True):
+        total[start : start + side] += window
+    return [
+        (window / total[start : start + side]).astype(np.float32) for start, window in zip(starts, windows, strict=True)
+    ]
+
+
+def _rising(side: int, ramp: int) -> NDArray[np.float64]:
+    """(S,) from nearly 0 to 1 within ``ramp`` pixels, as a squared sine: with its mirror image it sums to 1."""
+    distance = np.minimum((np.arange(side) + 0.5) / max(ramp, 0.5), 1)
+    return np.asarray(np.sin(0.5 * np.pi * distance) ** 2)

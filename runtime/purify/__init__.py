@@ -1,0 +1,1 @@
+"""Picture files in, purified PNG files out: ``uflow-purify``. The mathematics is in ``runtime/diffusion``."""

@@ -1,0 +1,233 @@
+"""``uflow-purify``: purify image files with a diffusion network, by Diff-CF or Diff-CFG."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uflow_edge.runtime.command_line import command_parser, positive_int, print_beside_bar, progress, run_command
+from uflow_edge.runtime.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.diffusion.purifier import PurifyOptions
+    from uflow_edge.runtime.purify.images import FilePurifier, Job, Outcome
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``uflow-purify``."""
+    parser = command_parser(
+        "uflow-purify",
+        "Take the traces of cameras, compression and edits out of pictures: noise them a little, and let a diffusion "
+        "network take the noise away again. For testing forensic detectors and for preparing pictures for inspection; "
+        "not for passing off a picture as an original. Results say in their own metadata what they are.",
+        [
+            "uflow-purify --images photos/ --out purified                     # the one *.uflow bundle in this folder",
+            "uflow-purify --images photos/ --out purified --guide ssim --report purified.html",
+            "uflow-purify --images large.png --out purified --sampler ddim --respacing 10    # four times faster",
+        ],
+    )
+    _add_files(parser)
+    _add_method(parser)
+    _add_network(parser)
+    return parser
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("files")
+    group.add_argument(
+        "--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files, and folders of them"
+    )
+    group.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="PNG files, named after the images")
+    group.add_argument("--overwrite", action="store_true", help="replace results that were made in another way")
+    group.add_argument(
+        "--keep-metadata",
+        action="store_true",
+        help="copy EXIF (but rotation, thumbnail, maker's notes) and ICC profile",
+    )
+    group.add_argument("--report", type=Path, metavar="FILE", help="an HTML page with numbers and pictures")
+    group.add_argument("--json", type=Path, metavar="FILE", help="one JSON object a picture, a line each")
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    from uflow_edge.runtime.diffusion.patches import DEFAULT_OVERLAP, MOST_OVERLAP, PATCHINGS
+    from uflow_edge.runtime.diffusion.purifier import DEFAULT_GUIDE_SCALES, GUIDANCES, SAMPLERS
+
+    scales = ", ".join(f"{guide} {scale:g}" for guide, scale in DEFAULT_GUIDE_SCALES.items())
+    group = parser.add_argument_group("method")
+    group.add_argument("--steps", type=positive_int, default=40, metavar="T", help="of noise (default: 40 of 1000)")
+    group.add_argument(
+        "--guide", choices=GUIDANCES, default="none", help="similarity to the original to keep up (default: none)"
+    )
+    group.add_argument("--guide-scale", type=float, metavar="X", help=f"how strongly (default: {scales})")
+    group.add_argument("--sampler", choices=SAMPLERS, default="ddpm", help="ddim draws no noise (default: ddpm)")
+    group.add_argument(
+        "--respacing", type=positive_int, metavar="N", help="runs of the network for each patch (default: as --steps)"
+    )
+    group.add_argument(
+        "--patching", choices=PATCHINGS, default="blend", help="upstream has hard seams (default: blend)"
+    )
+    group.add_argument(
+        "--overlap",
+        type=float,
+        metavar="X",
+        help=f"of patches, a share of their side up to {MOST_OVERLAP} (default: {DEFAULT_OVERLAP})",
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    from uflow_edge.runtime.engines.selection import BACKENDS
+
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--bundle", type=Path, metavar="FOLDER", help="the network (default: the one of a UNet in this folder)"
+    )
+    group.add_argument("--batch", type=positive_int, default=4, metavar="N", help="patches a run (default: 4)")
+    group.add_argument(
+        "--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)"
+    )
+    group.add_argument("--precision", choices=["fp32", "fp16"], help="(default: fp16 on a GPU, fp32 on a CPU)")
+    group.add_argument("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
+
+
+def options_of(arguments: argparse.Namespace) -> "PurifyOptions":
+    """How to purify, from the command line.
+
+    Raises:
+        UsageError: options that cannot be meant.
+    """
+    from uflow_edge.runtime.diffusion.patches import DEFAULT_OVERLAP
+    from uflow_edge.runtime.diffusion.purifier import PurifyOptions
+
+    if arguments.overlap is not None and arguments.patching == "upstream":
+        raise UsageError("--overlap needs --patching blend: upstream's patches do not overlap")
+    return PurifyOptions(
+        steps=arguments.steps,
+        guide=arguments.guide,
+        guide_scale=arguments.guide_scale,
+        sampler=arguments.sampler,
+        respacing=arguments.respacing,
+        patching=arguments.patching,
+        overlap=DEFAULT_OVERLAP if arguments.overlap is None else arguments.overlap,
+        batch=arguments.batch,
+        seed=arguments.seed,
+    )
+
+
+def purify(arguments: argparse.Namespace) -> ExitCode:
+    """Purify the images that the command line names."""
+    from uflow_edge.runtime.bundle import find_bundle
+    from uflow_edge.runtime.diffusion.purifier import Purifier
+    from uflow_edge.runtime.purify.images import FilePurifier, plan_jobs
+    from uflow_edge.runtime.purify.network import open_network
+    from uflow_edge.runtime.unet_manifest import UNetManifest
+
+    options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out)
+    with ExitStack() as stack:
+        network = open_network(
+            arguments.bundle or find_bundle(Path.cwd(), UNetManifest),
+            arguments.backend,
+            arguments.precision,
+            arguments.threads,
+            _say,
+        )
+        stack.callback(network.close)
+        work = FilePurifier(
+            Purifier(network.predict, network.schedule, network.image_size, options),
+            network.channels,
+            network.identity,
+            keep_metadata=arguments.keep_metadata,
+            overwrite=arguments.overwrite,
+        )
+        return purify_images(work, jobs, report=arguments.report, json=arguments.json)
+
+
+def purify_images(
+    work: "FilePurifier", jobs: "Sequence[Job]", *, report: Path | None = None, json: Path | None = None
+) -> ExitCode:
+    """Purify pictures, and tell people how it goes.
+
+    Args:
+        work: what purifies them.
+        jobs: the files.
+        report: HTML page to write, also when the run is interrupted.
+        json: file to write a line a picture to, as soon as it is done.
+
+    Returns:
+        ``BAD_INPUT`` if any picture failed.
+    """
+    outcomes: list[Outcome] = []
+    remaining = work.evaluations(jobs)
+    if remaining:
+        _say(forecast(work, remaining))
+    try:
+        with progress((), "purify", remaining, "patch step") as bar, _lines(json) as write:
+            for outcome in work.run(jobs, bar.update):
+                outcomes.append(outcome)
+                write(outcome.to_json())
+                _say(_told(outcome))
+    finally:
+        if report is not None:
+            _write_report(report, outcomes, work)
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    purified = sum(outcome.status == "purified" for outcome in outcomes)
+    _say(f"{purified} purified, {len(outcomes) - purified - failed} finished before, {failed} failed")
+    return ExitCode.BAD_INPUT if failed else ExitCode.OK
+
+
+def forecast(work: "FilePurifier", remaining: int) -> str:
+    """What is to be done, and how long it will take."""
+    seconds = work.seconds_per_evaluation()
+    steps = work.purifier.options.evaluations
+    megapixel = work.purifier.evaluations((1000, 1000)) * seconds
+    return (
+        f"{remaining // steps} patches of {work.purifier.image_size} pixels x {steps} steps: "
+        f"about {_duration(remaining * seconds)} ({_duration(megapixel)} a megapixel)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _told(outcome: "Outcome") -> str:
+    if outcome.status == "failed":
+        return f"failed: {outcome.error}"
+    notes = "".join(f"; {note}" for note in outcome.notes)
+    return (
+        f"{outcome.job.result}: {outcome.status}, PSNR {outcome.psnr:.2f} dB, SSIM {outcome.ssim:.4f}, "
+        f"{outcome.seconds:.1f} s{notes}"
+    )
+
+
+@contextmanager
+def _lines(path: Path | None) -> Iterator[Callable[[str], None]]:
+    """Writes lines to a file, if there is one, each for others to see at once."""
+    if path is None:
+        yield lambda line: None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        yield lambda line: print(line, file=file, flush=True)
+
+
+def _write_report(path: Path, outcomes: "Sequence[Outcome]", work: "FilePurifier") -> None:
+    from uflow_edge.runtime.purify.images import settings
+    from uflow_edge.runtime.purify.report import write_report
+
+    values: Mapping[str, object] = {"network": work.network, **settings(work.purifier.options)}
+    write_report(path, outcomes, {name.replace("_", " "): str(value) for name, value in values.items()})
+
+
+def _say(line: str) -> None:
+    print_beside_bar(line, sys.stdout)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``uflow-purify``."""
+    arguments = parser().parse_args(argv)
+    run_command(lambda: purify(arguments))

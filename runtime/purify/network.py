@@ -1,0 +1,62 @@
+"""The network of `uflow-purify`, from a bundle."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.diffusion.sampling import NoisePredictor
+from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
+from uflow_edge.runtime.engines.selection import Backend, open_engine
+from uflow_edge.runtime.manifest import Precision
+from uflow_edge.runtime.unet_manifest import UNetManifest
+
+
+@dataclass(frozen=True, slots=True)
+class OpenNetwork:
+    """A network that is ready, and what it was trained with.
+
+    Attributes:
+        predict: runs it.
+        close: gives back memory and device.
+        schedule: of the noise.
+        image_size: S, side of a patch in pixels.
+        channels: C of a patch: 3 (RGB) or 1 (grey).
+        identity: SHA-256 of the checkpoint; the same for all precisions and engines.
+    """
+
+    predict: NoisePredictor
+    close: Callable[[], None]
+    schedule: NoiseSchedule
+    image_size: int
+    channels: int
+    identity: str
+
+
+def open_network(
+    folder: Path,
+    backend: Backend = "auto",
+    precision: Precision | None = None,
+    threads: int | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> OpenNetwork:
+    """Verify a bundle and make its network ready. Whoever gets it closes it.
+
+    Args:
+        folder: of the bundle.
+        backend: as for `open_engine`, and so are the others.
+        precision: of the graph or plan.
+        threads: of the CPU.
+        report: told what is chosen.
+
+    Raises:
+        BadInput: not the bundle of a diffusion network, or a damaged one.
+        UsageError, MissingDependency, EngineFailed: as `open_engine`.
+    """
+    bundle = Bundle.load(folder, UNetManifest)
+    manifest = bundle.manifest
+    schedule = NoiseSchedule.make(manifest.schedule, manifest.steps)
+    engine = open_engine(bundle, backend, precision, threads, report)
+    return OpenNetwork(
+        engine.run, engine.close, schedule, manifest.image_size, manifest.channels, manifest.source.sha256
+    )
