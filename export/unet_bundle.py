@@ -18,8 +18,8 @@ from uflow_edge.export.precision import rounded, to_fp16
 from uflow_edge.export.unet_checkpoint import UNetCheckpoint, load_unet
 from uflow_edge.export.unet_graph import torch_predictor, trace_unet
 from uflow_edge.export.unet_parity import UNET_BOUNDS, Difference, UNetParity, UNetReference, parity_samples
-from uflow_edge.export.unet_schedule import alphas_cumprod
 from uflow_edge.runtime.bundle import MANIFEST, Bundle
+from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput
 from uflow_edge.runtime.files import replacing_folder, sha256
@@ -153,8 +153,8 @@ def _reference(checkpoint: UNetCheckpoint, options: UNetExportOptions) -> UNetRe
     side = checkpoint.image_size
     given = options.parity_images
     pictures = parity_images(checkpoint.path, given, side, "crop") if given else ()
-    left = alphas_cumprod(checkpoint.schedule, checkpoint.steps)
-    samples, steps = parity_samples(left, side, checkpoint.channels, pictures)
+    schedule = NoiseSchedule.make(checkpoint.schedule, checkpoint.steps)
+    samples, steps = parity_samples(schedule.alphas_cumprod, side, checkpoint.channels, pictures)
     return UNetReference.of("torch", torch_predictor(checkpoint), samples, steps)
 
 

@@ -5,11 +5,8 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from uflow_edge.export.unet_flags import DEFAULT_STEPS
-from uflow_edge.runtime.errors import BadInput, require
+from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.unet_manifest import ScheduleName
 
 _NAMES: Mapping[str, ScheduleName] = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
@@ -54,15 +51,6 @@ def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool)
             )
     assert name is not None
     return name, steps
-
-
-def alphas_cumprod(name: ScheduleName, steps: int) -> NDArray[np.float64]:
-    """ᾱ of every step: the share of a picture's variance that is left, as training had it."""
-    scheduler = require("diffusers", "export").DDPMScheduler
-    ends = {bound: usual * 1000 / steps for bound, usual in _LINEAR.items()}
-    (beta_schedule,) = (theirs for theirs, ours in _NAMES.items() if ours == name)
-    found: NDArray[np.float64] = scheduler(steps, beta_schedule=beta_schedule, **ends).alphas_cumprod.double().numpy()
-    return found
 
 
 def _text(value: Any) -> str:

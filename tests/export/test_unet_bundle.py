@@ -13,7 +13,6 @@ from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.plans import build_plans
 from uflow_edge.export.unet_bundle import ExportedUNet, UNetExportOptions, export_unet_bundle
 from uflow_edge.export.unet_parity import UNET_BOUNDS, Difference
-from uflow_edge.export.unet_schedule import alphas_cumprod
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import BadInput
@@ -146,12 +145,3 @@ def test_the_authors_layout_with_its_flags(diffcf_reference, tmp_path) -> None:
     manifest = export_unet_bundle(checkpoint, tmp_path / "a.uflow", flags, options).bundle.manifest
     assert (manifest.source.name, manifest.source.origin) == ("unet.pt", "guided-diffusion's")
     assert manifest.image_size == 64
-
-
-def test_what_is_left_of_a_picture_at_each_step(diffcf_reference) -> None:
-    expected = np.load(diffcf_reference / "schedule.npz")["alphas_cumprod"]
-    np.testing.assert_allclose(alphas_cumprod("linear", 1000), expected, rtol=1e-4)
-    np.testing.assert_allclose(alphas_cumprod("linear", 500), expected[1::2], rtol=0, atol=0.01)
-    cosine = alphas_cumprod("cosine", 1000)
-    assert cosine[499] == pytest.approx(0.49, abs=0.01)  # half way it is half gone
-    assert (np.diff(cosine) < 0).all()
