@@ -19,10 +19,10 @@ from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.precision import rounded, to_fp16
 from uflow_edge.export.tensorrt import TensorSpec, build_engine
 from uflow_edge.export.tensorrt_library import find_toolchain
-from uflow_edge.export.unet_bundle import manifest_of
-from uflow_edge.export.unet_checkpoint import UNetCheckpoint, load_unet
-from uflow_edge.export.unet_graph import torch_predictor, trace_unet
-from uflow_edge.export.unet_parity import (
+from uflow_edge.export.unet.bundle import manifest_of
+from uflow_edge.export.unet.checkpoint import UNetCheckpoint, load_unet
+from uflow_edge.export.unet.graph import torch_predictor, trace_unet
+from uflow_edge.export.unet.parity import (
     UNET_BOUNDS,
     Difference,
     UNetParity,
@@ -249,9 +249,9 @@ import sys
 from pathlib import Path
 from uflow_edge.export.onnx_graph import write_onnx
 from uflow_edge.export.precision import to_fp16
-from uflow_edge.export.unet_bundle import manifest_of
-from uflow_edge.export.unet_checkpoint import load_unet
-from uflow_edge.export.unet_graph import trace_unet
+from uflow_edge.export.unet.bundle import manifest_of
+from uflow_edge.export.unet.checkpoint import load_unet
+from uflow_edge.export.unet.graph import trace_unet
 checkpoint = load_unet(Path(sys.argv[1]), Path(sys.argv[2]))
 model = trace_unet(checkpoint, manifest_of(checkpoint).signature)
 write_onnx(model, Path(sys.argv[3]))
@@ -275,13 +275,13 @@ _EXPORT_FULL = """
 import json, resource, sys, time
 from pathlib import Path
 import torch
-from uflow_edge.export.guided_diffusion import blank_network, convert, renamed, unet_config
+from uflow_edge.export.unet.guided_diffusion import blank_network, convert, renamed, unet_config
 from uflow_edge.export.onnx_graph import write_onnx
 from uflow_edge.export.precision import to_fp16
-from uflow_edge.export.unet_bundle import manifest_of
-from uflow_edge.export.unet_checkpoint import load_unet
-from uflow_edge.export.unet_flags import GuidedDiffusionFlags
-from uflow_edge.export.unet_graph import trace_unet
+from uflow_edge.export.unet.bundle import manifest_of
+from uflow_edge.export.unet.checkpoint import load_unet
+from uflow_edge.export.unet.flags import GuidedDiffusionFlags
+from uflow_edge.export.unet.graph import trace_unet
 
 folder, started = Path(sys.argv[1]), time.perf_counter()
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from uflow_edge.export.unet_checkpoint import UNetCheckpoint, load_unet
+from uflow_edge.export.unet.checkpoint import UNetCheckpoint, load_unet
 from uflow_edge.runtime.errors import BadInput
 
 Change = Callable[[Path], object]

@@ -11,8 +11,8 @@ import torch
 from uflow_edge.export.bundle import ParityLost
 from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.plans import build_plans
-from uflow_edge.export.unet_bundle import ExportedUNet, UNetExportOptions, export_unet_bundle
-from uflow_edge.export.unet_parity import UNET_BOUNDS, Difference
+from uflow_edge.export.unet.bundle import ExportedUNet, UNetExportOptions, export_unet_bundle
+from uflow_edge.export.unet.parity import UNET_BOUNDS, Difference
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import BadInput

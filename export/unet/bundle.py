@@ -15,9 +15,9 @@ from uflow_edge.export.parity import PARITY, to_json
 from uflow_edge.export.parity_images import parity_images
 from uflow_edge.export.plans import carry_over
 from uflow_edge.export.precision import rounded, to_fp16
-from uflow_edge.export.unet_checkpoint import UNetCheckpoint, load_unet
-from uflow_edge.export.unet_graph import torch_predictor, trace_unet
-from uflow_edge.export.unet_parity import UNET_BOUNDS, Difference, UNetParity, UNetReference, parity_samples
+from uflow_edge.export.unet.checkpoint import UNetCheckpoint, load_unet
+from uflow_edge.export.unet.graph import torch_predictor, trace_unet
+from uflow_edge.export.unet.parity import UNET_BOUNDS, Difference, UNetParity, UNetReference, parity_samples
 from uflow_edge.runtime.bundle import MANIFEST, Bundle
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from uflow_edge.export.blank import without_weights
-from uflow_edge.export.unet_flags import GROUPS, GuidedDiffusionFlags
+from uflow_edge.export.unet.flags import GROUPS, GuidedDiffusionFlags
 from uflow_edge.runtime.errors import BadInput, require
 
 _RESIDUAL = {
@@ -37,7 +37,7 @@ def convert(state: Mapping[str, Tensor], flags: GuidedDiffusionFlags) -> nn.Modu
 
     Args:
         state: in guided-diffusion's names, float32 or less.
-        flags: see `uflow_edge.export.unet_inferred_flags.settle_flags`.
+        flags: see `uflow_edge.export.unet.inferred_flags.settle_flags`.
 
     Raises:
         BadInput: tensors are missing, left over, of the wrong shape or type, or not finite; the message names them.

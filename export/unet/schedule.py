@@ -5,7 +5,7 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from uflow_edge.export.unet_flags import DEFAULT_STEPS
+from uflow_edge.export.unet.flags import DEFAULT_STEPS
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.unet_manifest import ScheduleName
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from uflow_edge.export.unet_flags import (
+from uflow_edge.export.unet.flags import (
     DEFAULT_SCHEDULE,
     DEFAULT_STEPS,
     GuidedDiffusionFlags,

@@ -9,17 +9,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from uflow_edge.export.guided_diffusion import blank_network, check_tensors, convert, is_guided_diffusion
 from uflow_edge.export.tensors import load_safetensors, load_tensors
-from uflow_edge.export.unet_flags import (
+from uflow_edge.export.unet.flags import (
     DEFAULT_SCHEDULE,
     DEFAULT_STEPS,
     StatedFlags,
     read_flags,
     settled,
 )
-from uflow_edge.export.unet_inferred_flags import settle_flags
-from uflow_edge.export.unet_schedule import read_schedule
+from uflow_edge.export.unet.guided_diffusion import blank_network, check_tensors, convert, is_guided_diffusion
+from uflow_edge.export.unet.inferred_flags import settle_flags
+from uflow_edge.export.unet.schedule import read_schedule
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.unet_manifest import ScheduleName
 
@@ -65,7 +65,7 @@ def load_unet(path: Path, config: Path | None = None) -> UNetCheckpoint:
     Args:
         path: a state dict of guided-diffusion (.pt, .pth or .safetensors), a model folder of diffusers, or a pipeline
             folder with ``unet/`` in it.
-        config: flags of the network in YAML, where its tensors do not tell them; see `uflow_edge.export.unet_flags`. Of
+        config: flags of the network in YAML, where its tensors do not tell them; see `uflow_edge.export.unet.flags`. Of
             a folder it may state what the folder is silent about, and image size and variance must agree.
 
     Raises:

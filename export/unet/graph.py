@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from uflow_edge.export.onnx_graph import TRACED_BATCH, trace_module
-from uflow_edge.export.unet_checkpoint import UNetCheckpoint
-from uflow_edge.export.unet_parity import FloatBatch, NoisePredictor
+from uflow_edge.export.unet.checkpoint import UNetCheckpoint
+from uflow_edge.export.unet.parity import FloatBatch, NoisePredictor
 from uflow_edge.runtime.manifest import DEFAULT_OPSET, Signature
 
 

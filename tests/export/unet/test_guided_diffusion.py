@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from uflow_edge.export.guided_diffusion import convert, split_qkv, unet_config
-from uflow_edge.export.unet_flags import GuidedDiffusionFlags, StatedFlags, read_flags
-from uflow_edge.export.unet_inferred_flags import settle_flags
+from uflow_edge.export.unet.flags import GuidedDiffusionFlags, StatedFlags, read_flags
+from uflow_edge.export.unet.guided_diffusion import convert, split_qkv, unet_config
+from uflow_edge.export.unet.inferred_flags import settle_flags
 from uflow_edge.runtime.errors import BadInput
 
 State = dict[str, Tensor]

@@ -1,0 +1,1 @@
+"""Diffusion UNets: guided-diffusion's and diffusers' checkpoints in, bundles out."""
