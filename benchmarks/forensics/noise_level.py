@@ -73,14 +73,16 @@ def detect_noise_difference(image_rgb: Image) -> NoiseDetection:
 
 
 def _block_statistics(luma: FloatMap) -> tuple[FloatMap, FloatMap, FloatMap]:
-    """Of each block side by side: energy of the low frequencies, deviation of the highest ones, mean."""
+    """Of each block side by side: energy of the low frequencies beyond that of noise, deviation of the highest, mean."""
     blocks = sliding_window_view(luma, (BLOCK, BLOCK))[::BLOCK, ::BLOCK]
     coefficients = COSINES @ blocks @ COSINES.T
     order = np.add.outer(np.arange(BLOCK), np.arange(BLOCK))
     energy = coefficients**2
-    low = energy[:, :, (order > 0) & (order < _HIGHEST)].sum(axis=2)
-    high = np.sqrt(energy[:, :, order >= _HIGHEST].mean(axis=2))
-    return low, np.asarray(high, np.float32), np.asarray(coefficients[:, :, 0, 0] / BLOCK, np.float32)
+    lower, higher = (order > 0) & (order < _HIGHEST), order >= _HIGHEST
+    noise = energy[:, :, higher].mean(axis=2)
+    roughness = energy[:, :, lower].sum(axis=2) - noise * lower.sum()
+    brightness = coefficients[:, :, 0, 0] / BLOCK
+    return np.asarray(roughness, np.float32), np.sqrt(noise), np.asarray(brightness, np.float32)
 
 
 def _flat_and_marked(
