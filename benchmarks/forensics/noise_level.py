@@ -73,7 +73,7 @@ def detect_noise_difference(image_rgb: Image) -> NoiseDetection:
 
 
 def _block_statistics(luma: FloatMap) -> tuple[FloatMap, FloatMap, FloatMap]:
-    """Of each block side by side: energy of the low frequencies beyond that of noise, deviation of the highest, mean."""
+    """Of each block: energy of the low frequencies beyond that of noise, deviation of the highest ones, mean."""
     blocks = sliding_window_view(luma, (BLOCK, BLOCK))[::BLOCK, ::BLOCK]
     coefficients = COSINES @ blocks @ COSINES.T
     order = np.add.outer(np.arange(BLOCK), np.arange(BLOCK))
