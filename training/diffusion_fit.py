@@ -87,30 +87,36 @@ def fit_unet(
     optimizer.load_state_dict(state.optimizer)
     with deferred_interrupts() as interruption:
         while state.step < options.steps:
-            random = np.random.default_rng((options.seed, state.step))
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * _rate(state.step, options.steps)
-            loss = _loss(model, fit.draw(options.batch_size, random), options.noisiest_step, random)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
-            optimizer.step()
+            loss = _train_step(model, optimizer, fit, options, state.step)
             state.step += 1
-            if not torch.isfinite(loss):
+            if not math.isfinite(loss):
                 raise BadInput(f"the loss is no longer finite after {state.step} steps; lower the learning rate")
             _average(state.average, model, min(options.average, state.step / (state.step + 10)))
-            looked = state.step % options.report_every == 0 or state.step == options.steps
-            if looked:
+            if state.step % options.report_every == 0 or state.step == options.steps:
                 state.held_out.append(_held_out_loss(model, state.average, held_out, options))
-            if looked or interruption.requested:
                 _save(resume_file, run, state, model, optimizer)
             held_out_loss = state.held_out[-1] if state.held_out else None
-            on_step(DiffusionProgress(state.step, options.steps, float(loss.detach()), held_out_loss))
+            on_step(DiffusionProgress(state.step, options.steps, loss, held_out_loss))
             if interruption.requested:
                 _save(resume_file, run, state, model, optimizer)
                 raise KeyboardInterrupt
     model.load_state_dict(state.average)
     return tuple(state.held_out)
+
+
+def _train_step(
+    model: UNet2DModel, optimizer: torch.optim.Optimizer, fit: Patches, options: DiffusionOptions, step: int
+) -> float:
+    """Learn from patches and noise that follow from seed and step alone; returns the loss."""
+    random = np.random.default_rng((options.seed, step))
+    for group in optimizer.param_groups:
+        group["lr"] = options.learning_rate * _rate(step, options.steps)
+    loss = _loss(model, fit.draw(options.batch_size, random), options.noisiest_step, random)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
+    optimizer.step()
+    return float(loss.detach())
 
 
 def _rate(step: int, steps: int) -> float:

@@ -3,6 +3,7 @@
 Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020.
 """
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +44,12 @@ def noise_schedule() -> DDPMScheduler:
     return scheduler
 
 
+@cache
 def alphas_cumprod() -> FloatMap:
     """ᾱ of each step, (1000,) float32: the share of the picture's variance that is left."""
-    return np.asarray(noise_schedule().alphas_cumprod.numpy(), np.float32)
+    values = np.asarray(noise_schedule().alphas_cumprod.numpy(), np.float32).copy()
+    values.flags.writeable = False
+    return values
 
 
 def noised(clean: Tensor, steps: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -60,7 +64,7 @@ def noised(clean: Tensor, steps: Tensor, random: np.random.Generator) -> tuple[T
         The noisy patches and the normal draw in them, both (N, 3, S, S).
     """
     noise = torch.from_numpy(random.standard_normal(clean.shape, np.float32))
-    alpha = torch.from_numpy(alphas_cumprod())[steps].reshape(-1, 1, 1, 1)
+    alpha = torch.from_numpy(alphas_cumprod()[steps.numpy()]).reshape(-1, 1, 1, 1)
     return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, noise
 
 

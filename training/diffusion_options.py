@@ -33,7 +33,7 @@ class DiffusionOptions:
     noisiest_step: int = 63
     learning_rate: float = 2e-3
     batch_size: int = 16
-    steps: int = 1000
+    steps: int = 1200
     average: float = 0.99
     report_every: int = 100
     seed: int = 0

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,15 @@ from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.diffusion_patches import Patches
 
 SMALL = DiffusionOptions(image_size=16, channels=(8, 16), steps=24, batch_size=8, report_every=8, seed=5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks as small as these only wait for each other's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +63,7 @@ def undisturbed(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_a_tiny_network_learns(photographs: Path, tmp_path: Path) -> None:
-    options = DiffusionOptions(image_size=16, channels=(16, 16), steps=150, batch_size=16, report_every=75, seed=5)
+    options = DiffusionOptions(image_size=16, channels=(16, 16), steps=120, batch_size=8, report_every=60, seed=5)
     fit = trained(photographs, tmp_path / "unet", options)
     assert len(fit.held_out) == 2
     assert fit.held_out[-1] < fit.held_out[0] < 1  # predicting no noise costs 1
@@ -83,7 +93,7 @@ def test_same_seed_same_weights_other_seed_others(undisturbed, photographs: Path
     assert not same(weights(tmp_path / "other"), weights(undisturbed[0]))
 
 
-@pytest.mark.parametrize("stop_after", [1, 8, 13])
+@pytest.mark.parametrize("stop_after", [1, 8])
 def test_an_interrupted_run_ends_with_the_same_weights(
     undisturbed, photographs: Path, tmp_path: Path, stop_after: int
 ) -> None:
