@@ -32,7 +32,7 @@ from uflow_edge.benchmarks.forensics.photographs import (
     training_photographs,
     write_training_photographs,
 )
-from uflow_edge.benchmarks.forensics.pictures import comparison
+from uflow_edge.benchmarks.forensics.pictures import VIEWS, comparison
 from uflow_edge.benchmarks.forensics.traces import Planted
 from uflow_edge.runtime.command_line import command_parser, progress, run_command, table
 from uflow_edge.runtime.errors import ExitCode, require
@@ -151,7 +151,7 @@ def _write_pictures(
     """The first image of each trace."""
     folder.mkdir(parents=True, exist_ok=True)
     for case, images in results.items():
-        picture = comparison(planted[case][0], images[0], method)
+        picture = comparison(planted[case][0], images[0], method, VIEWS[case])
         name = "-".join(f"{case} {method}".replace(",", "").replace("=", "").split()).lower()
         PillowImage.fromarray(picture).save(folder / f"{name}.png")
 

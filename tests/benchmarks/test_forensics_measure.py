@@ -26,10 +26,12 @@ from uflow_edge.benchmarks.forensics.photographs import (
     CROP,
     Photograph,
     crops,
+    grey_photographs,
     test_photographs,
     training_photographs,
     write_training_photographs,
 )
+from uflow_edge.benchmarks.forensics.pictures import VIEWS, comparison, difference, noise_map, spectrum, vote_map
 from uflow_edge.benchmarks.forensics.traces import Planted, jpeg, jpeg_splice, noise_splice, resampled_splice
 
 
@@ -161,15 +163,31 @@ def test_an_outcome_sums_up(photographs: list[Photograph], natural: NaturalnessM
     assert 25 < restored.psnr < 60
 
 
-def test_pictures(photographs: list[Photograph]) -> None:
-    from uflow_edge.benchmarks.forensics.pictures import comparison, difference, vote_map
-
-    image = photographs[0].image
-    assert (difference(image, image) == 128).all()
-    on_grid = vote_map(jpeg(image, 80)).reshape(-1, 3)
+def test_the_vote_map_shows_the_grid_in_one_colour(photographs: list[Photograph]) -> None:
+    on_grid = vote_map(jpeg(photographs[0].image, 80)).reshape(-1, 3)
     colours, counts = np.unique(on_grid[on_grid.any(axis=1)], axis=0, return_counts=True)
     assert counts.max() > 0.5 * counts.sum() and len(colours) <= 64
-    row = comparison(Planted(image, np.zeros(image.shape[:2], np.bool_)), image, "method")
+
+
+def test_the_noise_map_shows_the_splice(photographs: list[Photograph]) -> None:
+    planted = noise_splice(photographs[0].image, np.random.default_rng(0))
+    shown = noise_map(planted.image)[:, :, 0].astype(float)
+    assert shown[planted.mask].mean() > shown[~planted.mask].mean() + 50
+
+
+def test_the_spectrum_shows_the_enlarging() -> None:
+    gravel = grey_photographs()[2].image[:128, :128]
+    shown = spectrum(cv2.resize(gravel, None, fx=1.25, fy=1.25, interpolation=cv2.INTER_LINEAR))[:, :, 0]
+    assert shown.shape == (160, 160)
+    assert shown[80, 80 + 32 - 1 : 80 + 32 + 2].max() == 255  # 1 - 1 / 1.25 = 0.2 cycles a pixel
+    assert shown[80, 80 + 45 : 80 + 60].max() < 255
+
+
+@pytest.mark.parametrize("case", [case.name for case in CASES])
+def test_a_comparison_is_five_pictures_wide(photographs: list[Photograph], case: str) -> None:
+    image = photographs[0].image
+    assert (difference(image, image) == 128).all()
+    row = comparison(Planted(image, np.zeros(image.shape[:2], np.bool_)), image, "method", VIEWS[case])
     assert row.dtype == np.uint8 and row.shape[1] > 5 * 2 * CROP
 
 
