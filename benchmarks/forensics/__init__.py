@@ -1,0 +1,1 @@
+"""Traces planted in photographs, detectors that look for them, and how well purification takes them away."""

@@ -1,0 +1,132 @@
+"""A small diffusion UNet from a folder of photographs: predicts the noise in a noisy patch (Ho et al., 2020, eq. 14).
+
+It learns only the least noisy steps of the schedule, those that purification uses; see `DiffusionOptions`.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+
+from uflow_edge.runtime.numeric import FloatMap
+from uflow_edge.training.dataset import fingerprint, hold_out, training_images
+from uflow_edge.training.diffusion_fit import HELD_OUT_PATCHES, DiffusionProgress, fit_unet
+from uflow_edge.training.diffusion_network import alphas_cumprod, noised, save_unet, seeded_unet
+from uflow_edge.training.diffusion_options import DiffusionOptions
+from uflow_edge.training.diffusion_patches import Patches
+
+HOLD_OUT = 0.15
+PURIFY_STEP = 40
+"""Where the paper starts to purify, and where denoising is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denoising:
+    """What the network is worth on held-out patches noised to one step of the schedule; PSNR in dB, higher is better.
+
+    Attributes:
+        step: index into the schedule.
+        noisy: nothing done.
+        gaussian: the best of several Gaussian filters.
+        network: the network's estimate of the clean patch in one evaluation.
+    """
+
+    step: int
+    noisy: float
+    gaussian: float
+    network: float
+
+    def __str__(self) -> str:
+        return (
+            f"held-out patches noised to step {self.step}: {self.noisy:.2f} dB as they are, "
+            f"{self.gaussian:.2f} dB with the best Gaussian filter, {self.network:.2f} dB with the network"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionFit:
+    """What came of it.
+
+    Attributes:
+        steps: done.
+        held_out: mean squared error of the predicted noise at each look at the held-out patches.
+        denoising: at the step where purification starts, or the noisiest one that was learned.
+    """
+
+    steps: int
+    held_out: tuple[float, ...]
+    denoising: Denoising
+
+
+def train_unet(
+    folder: Path,
+    options: DiffusionOptions,
+    out: Path,
+    *,
+    restart: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+    on_step: Callable[[DiffusionProgress], None] = lambda progress: None,
+) -> DiffusionFit:
+    """Train a UNet and write it as diffusers lays it out (``unet/``, ``scheduler/``) in one rename.
+
+    Every ``report_every`` steps, and on Ctrl-C, the state is written to ``<out>.resume``; the same call goes on from
+    there and ends with the same weights as one that was never interrupted.
+
+    Args:
+        folder: photographs, at least two; a few are held out.
+        options: of the fit.
+        out: folder to write, replaced if it exists.
+        restart: forget an interrupted run.
+        report: told, line by line, what is being done.
+        on_step: told where the fit stands.
+
+    Raises:
+        BadInput: images that cannot be used, an interrupted run that does not fit these options, or a fit that
+            diverges.
+        KeyboardInterrupt: on Ctrl-C, after everything was saved.
+    """
+    resume_file = out.with_name(out.name + ".resume")
+    if restart:
+        resume_file.unlink(missing_ok=True)
+    images = training_images(folder)
+    fit_paths, held_paths = hold_out(images, HOLD_OUT, options.seed)
+    report(f"{len(fit_paths)} images to fit, {len(held_paths)} held out: {', '.join(p.name for p in held_paths[:5])}")
+    fit, held_out = Patches(fit_paths, options.image_size), Patches(held_paths, options.image_size)
+    model = seeded_unet(options)
+    report(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+    run = {"identity": hashlib.sha256(fingerprint(images).encode()).hexdigest(), **asdict(options)}
+    losses = fit_unet(model, fit, held_out, options, run, resume_file, on_step)
+    step = min(PURIFY_STEP, options.noisiest_step)
+    result = DiffusionFit(options.steps, losses, denoising(model, held_out, step, options.seed))
+    save_unet(model, out)
+    resume_file.unlink(missing_ok=True)
+    return result
+
+
+def denoising(model: UNet2DModel, patches: Patches, step: int, seed: int) -> Denoising:
+    """How well the network denoises patches noised to one step of the schedule, in one evaluation."""
+    random = np.random.default_rng((seed, step))
+    clean = patches.draw(HELD_OUT_PATCHES, random)
+    steps = torch.full((HELD_OUT_PATCHES,), step)
+    noisy, _ = noised(torch.from_numpy(clean), steps, random)
+    alpha = float(alphas_cumprod()[step])
+    with torch.no_grad():
+        estimate = (noisy - math.sqrt(1 - alpha) * model(noisy, steps).sample) / math.sqrt(alpha)
+    unscaled = (noisy / math.sqrt(alpha)).numpy()
+    filtered = [_psnr(_gaussian(unscaled, sigma), clean) for sigma in np.arange(0.3, 2.0, 0.1)]
+    return Denoising(step, _psnr(unscaled, clean), max(filtered), _psnr(estimate.clamp(-1, 1).numpy(), clean))
+
+
+def _gaussian(images: FloatMap, sigma: float) -> FloatMap:
+    return np.stack([[cv2.GaussianBlur(plane, (0, 0), sigma) for plane in image] for image in images])
+
+
+def _psnr(image: FloatMap, reference: FloatMap) -> float:
+    """Of values in [-1, 1]."""
+    return float(20 * np.log10(2) - 10 * np.log10(np.mean((image.astype(np.float64) - reference) ** 2)))

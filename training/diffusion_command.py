@@ -1,0 +1,120 @@
+"""``python -m uflow_edge.training.diffusion_command``: train a small diffusion UNet on a folder of photographs."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
+from uflow_edge.runtime.errors import ExitCode, require
+from uflow_edge.training.diffusion_options import DiffusionOptions
+
+if TYPE_CHECKING:
+    from uflow_edge.training.diffusion_fit import DiffusionProgress
+
+_DEFAULT = "(default: %(default)s)"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    command = "python -m uflow_edge.training.diffusion_command"
+    parser = command_parser(
+        command,
+        "Train a small diffusion UNet that purifies: it learns the least noisy steps of the schedule only. "
+        "Ctrl-C saves everything; the same command goes on from there.",
+        [f"{command} --data photographs/ --out unet", "uflow-export --unet unet"],
+    )
+    default = DiffusionOptions()
+    add = parser.add_argument
+    add("--data", type=Path, required=True, metavar="FOLDER", help="photographs that were never a JPEG, two at least")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="the diffusers folder to write")
+    add("--image-size", type=positive_int, default=default.image_size, metavar="N", help=f"side of patches {_DEFAULT}")
+    add(
+        "--channels",
+        type=positive_int,
+        nargs="+",
+        default=default.channels,
+        metavar="N",
+        help="of each level, finest first (default: %(default)s)",
+    )
+    add("--blocks", type=positive_int, default=default.blocks, metavar="N", help=f"residual blocks a level {_DEFAULT}")
+    add(
+        "--noisiest-step",
+        type=positive_int,
+        default=default.noisiest_step,
+        metavar="N",
+        help=f"of 1000; purifying can start from this step at most {_DEFAULT}",
+    )
+    add("--steps", type=positive_int, default=default.steps, metavar="N", help=f"of the fit {_DEFAULT}")
+    add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"patches a step {_DEFAULT}")
+    add("--learning-rate", type=float, default=default.learning_rate, metavar="X", help=f"at its highest {_DEFAULT}")
+    add("--seed", type=int, default=default.seed, metavar="N", help=f"same seed, same network {_DEFAULT}")
+    add("--restart", action="store_true", help="forget an interrupted run")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """Train as the command line asks."""
+    for module in ("torch", "diffusers"):
+        require(module, "train")
+    from uflow_edge.training.diffusion import train_unet
+
+    options = DiffusionOptions(
+        image_size=arguments.image_size,
+        channels=tuple(arguments.channels),
+        blocks=arguments.blocks,
+        noisiest_step=arguments.noisiest_step,
+        learning_rate=arguments.learning_rate,
+        batch_size=arguments.batch_size,
+        steps=arguments.steps,
+        seed=arguments.seed,
+    )
+    bar = UNetBar()
+    try:
+        result = train_unet(
+            arguments.data, options, arguments.out, restart=arguments.restart, report=print, on_step=bar.update
+        )
+    except KeyboardInterrupt:
+        bar.close()
+        print(f"stopped; nothing is lost: the same command goes on from {arguments.out}.resume", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    finally:
+        bar.close()
+    print(f"{arguments.out}: {result.steps} steps, held-out loss {result.held_out[-1]:.4f} (predicting no noise: 1)")
+    print(result.denoising)
+    print(f"next: uflow-export --unet {arguments.out}")
+    return ExitCode.OK
+
+
+class UNetBar:
+    """The progress bar of the fit: loss, held-out loss, time left."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(desc="training the UNet", unit=" step", disable=None, dynamic_ncols=True)
+
+    def update(self, progress: "DiffusionProgress") -> None:
+        """Show where the fit stands."""
+        if self._bar.total is None:
+            self._bar.reset(total=progress.steps)
+            self._bar.initial = progress.step - 1
+        self._bar.n = progress.step
+        held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.4f}"
+        self._bar.set_postfix_str(f"loss {progress.loss:.4f}{held_out}", refresh=False)
+        self._bar.update(0)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    arguments = parser().parse_args(argv)
+    run_command(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Fitting a UNet to the noise in noisy patches (Ho et al., 2020, equation 14): interruptible, resumable, repeatable."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.models.unets.unet_2d import UNet2DModel
+from torch import Tensor
+
+from uflow_edge.export.tensors import save_tensors
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.numeric import FloatMap
+from uflow_edge.training.diffusion_network import noised
+from uflow_edge.training.diffusion_options import DiffusionOptions
+from uflow_edge.training.diffusion_patches import Patches
+from uflow_edge.training.interrupt import deferred_interrupts
+from uflow_edge.training.resume import read_state
+
+HELD_OUT_PATCHES = 32
+_WARM_UP = 50
+_LARGEST_GRADIENT = 1.0
+_HELD_OUT_DRAW = 1 << 32  # beyond any step
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionProgress:
+    """Where the fit stands, after a step.
+
+    Attributes:
+        step, steps: done, and to do.
+        loss: mean squared error of the predicted noise in this step's patches; predicting none costs 1.
+        held_out: the same of the averaged weights on held-out patches, after the last look; None before.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    held_out: float | None
+
+
+@dataclass(slots=True)
+class _State:
+    """All that a fit needs to go on as if nothing had happened."""
+
+    step: int
+    model: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    held_out: list[float]
+
+
+def fit_unet(
+    model: UNet2DModel,
+    fit: Patches,
+    held_out: Patches,
+    options: DiffusionOptions,
+    run: dict[str, Any],
+    resume_file: Path,
+    on_step: Callable[[DiffusionProgress], None],
+) -> tuple[float, ...]:
+    """Train in place, and leave the averaged weights in the model.
+
+    Args:
+        model: see above.
+        fit, held_out: patches to learn from, and to watch.
+        options: of the fit.
+        run: all that decides the result; the state of another run is refused.
+        resume_file: where the state is kept, every ``report_every`` steps and on Ctrl-C.
+        on_step: told where the fit stands.
+
+    Returns:
+        Mean squared error of the predicted noise at each look at the held-out patches.
+
+    Raises:
+        BadInput: the state belongs to another run, or the fit diverges.
+        KeyboardInterrupt: on Ctrl-C, after the state was saved.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
+    saved = read_state(resume_file, run)
+    state = _State(**saved) if saved else _State(0, _copy(model), _copy(model), optimizer.state_dict(), [])
+    model.load_state_dict(state.model)
+    optimizer.load_state_dict(state.optimizer)
+    with deferred_interrupts() as interruption:
+        while state.step < options.steps:
+            loss = _train_step(model, optimizer, fit, options, state.step)
+            state.step += 1
+            if not math.isfinite(loss):
+                raise BadInput(f"the loss is no longer finite after {state.step} steps; lower the learning rate")
+            _average(state.average, model, min(options.average, state.step / (state.step + 10)))
+            if state.step % options.report_every == 0 or state.step == options.steps:
+                state.held_out.append(_held_out_loss(model, state.average, held_out, options))
+                _save(resume_file, run, state, model, optimizer)
+            held_out_loss = state.held_out[-1] if state.held_out else None
+            on_step(DiffusionProgress(state.step, options.steps, loss, held_out_loss))
+            if interruption.requested:
+                _save(resume_file, run, state, model, optimizer)
+                raise KeyboardInterrupt
+    model.load_state_dict(state.average)
+    return tuple(state.held_out)
+
+
+def _train_step(
+    model: UNet2DModel, optimizer: torch.optim.Optimizer, fit: Patches, options: DiffusionOptions, step: int
+) -> float:
+    """Learn from patches and noise that follow from seed and step alone; returns the loss."""
+    random = np.random.default_rng((options.seed, step))
+    for group in optimizer.param_groups:
+        group["lr"] = options.learning_rate * _rate(step, options.steps)
+    loss = _loss(model, fit.draw(options.batch_size, random), options.noisiest_step, random)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), _LARGEST_GRADIENT)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _rate(step: int, steps: int) -> float:
+    """Of the learning rate: up linearly, then down along a cosine."""
+    return min((step + 1) / _WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _loss(model: UNet2DModel, clean: FloatMap, noisiest_step: int, random: np.random.Generator) -> Tensor:
+    steps = torch.from_numpy(random.integers(noisiest_step + 1, size=len(clean)))
+    noisy, noise = noised(torch.from_numpy(clean), steps, random)
+    return F.mse_loss(model(noisy, steps).sample, noise)
+
+
+def _held_out_loss(
+    model: UNet2DModel, average: dict[str, Tensor], patches: Patches, options: DiffusionOptions
+) -> float:
+    """Of the averaged weights, on the same patches and the same noise at every look."""
+    trained = _copy(model)
+    model.load_state_dict(average)
+    random = np.random.default_rng((options.seed, _HELD_OUT_DRAW))
+    with torch.no_grad():
+        loss = _loss(model, patches.draw(HELD_OUT_PATCHES, random), options.noisiest_step, random)
+    model.load_state_dict(trained)
+    return float(loss)
+
+
+def _average(average: dict[str, Tensor], model: UNet2DModel, kept: float) -> None:
+    for name, value in model.state_dict().items():
+        average[name].lerp_(value, 1 - kept)
+
+
+def _copy(model: UNet2DModel) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _save(path: Path, run: dict[str, Any], state: _State, model: UNet2DModel, optimizer: torch.optim.Optimizer) -> None:
+    content = {
+        "run": run,
+        "step": state.step,
+        "model": model.state_dict(),
+        "average": state.average,
+        "optimizer": optimizer.state_dict(),
+        "held_out": state.held_out,
+    }
+    save_tensors(content, path)

@@ -1,0 +1,53 @@
+"""Patches of a folder of photographs, as a diffusion network sees them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.numeric import FloatMap, Image
+
+
+class Patches:
+    """Random squares of images, every image as likely as it is large.
+
+    Args:
+        paths: image files, at least ``side`` pixels high and wide.
+        side: of the patches, pixels.
+
+    Raises:
+        BadInput: an image that cannot be read or is too small.
+    """
+
+    def __init__(self, paths: Sequence[Path], side: int) -> None:
+        self._side = side
+        self._images = [_read(path, side) for path in paths]
+        places = np.array([(i.shape[0] - side + 1) * (i.shape[1] - side + 1) for i in self._images], np.float64)
+        self._probabilities = places / places.sum()
+
+    def draw(self, count: int, random: np.random.Generator) -> FloatMap:
+        """Patches anywhere, mirrored and turned at random.
+
+        Returns:
+            (count, 3, side, side) float32 RGB in [-1, 1].
+        """
+        chosen = random.choice(len(self._images), count, p=self._probabilities)
+        patches = np.stack([self._one(self._images[i], random) for i in chosen])
+        return np.ascontiguousarray(patches.transpose(0, 3, 1, 2), np.float32) * np.float32(2 / 255) - np.float32(1)
+
+    def _one(self, image: Image, random: np.random.Generator) -> Image:
+        top, left = (int(random.integers(size - self._side + 1)) for size in image.shape[:2])
+        patch = image[top : top + self._side, left : left + self._side]
+        mirrored, turns = random.random() < 0.5, int(random.integers(4))
+        return np.rot90(patch[:, ::-1] if mirrored else patch, turns)
+
+
+def _read(path: Path, side: int) -> Image:
+    image = np.asarray(cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB), np.uint8)
+    if min(image.shape[:2]) < side:
+        height, width = image.shape[:2]
+        raise BadInput(f"{path}: {width} x {height} pixels, smaller than a patch of {side} x {side}; leave it out")
+    return image
