@@ -13,6 +13,7 @@ from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
     from uflow_edge.export.bundle import ExportOptions, GoodImages
+    from uflow_edge.export.unet.bundle import UNetExportOptions
 
 _OF_NETWORKS = ("out", "overwrite", "opset", "allow_parity_loss")
 _OF_UFLOWS = ("extractor", "good", "false_alarm_rate", "fit")
@@ -164,8 +165,8 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{given((*_OF_NETWORKS, *_OF_UFLOWS))}: only with --ckpt or --unet; the graphs of a bundle are as they are"
         )
-    if arguments.unet and given((*_OF_UFLOWS, "parity_images", "plan")):
-        raise UsageError(f"{given((*_OF_UFLOWS, 'parity_images', 'plan'))}: not with --unet")
+    if arguments.unet and given((*_OF_UFLOWS, "plan")):
+        raise UsageError(f"{given((*_OF_UFLOWS, 'plan'))}: not with --unet")
     if arguments.unet_config and not arguments.unet:
         raise UsageError("--unet-config: only with --unet")
     if not arguments.trt and (given(_OF_ENGINES) or arguments.dla_core == 0):
@@ -207,6 +208,19 @@ def export_options(arguments: argparse.Namespace) -> "ExportOptions":
         batch=arguments.batch.fixed if arguments.batch else None,
         fit=arguments.fit,
         extractor=arguments.extractor,
+        parity_images=tuple(arguments.parity_images or ()),
+        allow_parity_loss=arguments.allow_parity_loss,
+    )
+
+
+def unet_export_options(arguments: argparse.Namespace) -> "UNetExportOptions":
+    """Of a diffusion UNet."""
+    from uflow_edge.export.unet.bundle import UNetExportOptions
+
+    return UNetExportOptions(
+        precisions=_ordered(arguments.precision or PRECISIONS),
+        opset=arguments.opset or DEFAULT_OPSET,
+        batch=arguments.batch.fixed if arguments.batch else None,
         parity_images=tuple(arguments.parity_images or ()),
         allow_parity_loss=arguments.allow_parity_loss,
     )

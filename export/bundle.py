@@ -1,26 +1,29 @@
 """Writes bundles: graphs, parity, manifest, all or nothing."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-import onnx_ir as ir
 
 from uflow_edge.export.checkpoint import Checkpoint, load_checkpoint
 from uflow_edge.export.lowered_network import lower
 from uflow_edge.export.network import EnergyGraph, torch_runner
-from uflow_edge.export.onnx_graph import trace, write_onnx
+from uflow_edge.export.onnx_graph import trace
 from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, to_json
 from uflow_edge.export.parity_images import parity_images
-from uflow_edge.export.plans import carry_over
-from uflow_edge.export.precision import rounded, to_fp16
+from uflow_edge.export.writing import (
+    Exported,
+    GraphOptions,
+    refuse_parity_loss,
+    refuse_to_replace,
+    tool_versions,
+    with_old_engines,
+    write_variant,
+)
 from uflow_edge.runtime.bundle import MANIFEST, Bundle
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
-from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UflowEdgeError
 from uflow_edge.runtime.files import replacing_folder, sha256
 from uflow_edge.runtime.images import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
@@ -29,13 +32,6 @@ from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 from uflow_edge.runtime.preprocess import Fit
 from uflow_edge.runtime.uflow_manifest import LatentScale, UFlowManifest
-
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino")  # those that are installed
-_TOOLS = (DISTRIBUTION, "torch", "timm", "FrEIA", "onnx", "onnx-ir", "onnxscript", *_RUNTIMES)
-
-
-class ParityLost(UflowEdgeError):
-    """The exported graphs do not compute what the checkpoint does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +72,6 @@ class GoodImages:
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenVariant:
-    """What became of one graph.
-
-    Attributes:
-        file: its name.
-        size_bytes: with its weights.
-        parities: one an engine.
-        written: whether it is in the bundle.
-    """
-
-    file: str
-    size_bytes: int
-    parities: tuple[Parity, ...]
-    written: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """A bundle, and what became of every graph that was asked for."""
-
-    bundle: Bundle[UFlowManifest]
-    variants: tuple[WrittenVariant, ...]
-
-
 def export_bundle(
     checkpoint_path: Path,
     folder: Path,
@@ -109,7 +80,7 @@ def export_bundle(
     *,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda stage: None,
-) -> Exported:
+) -> Exported[UFlowManifest, Parity]:
     """Turn a checkpoint into a bundle that has proved itself against the checkpoint.
 
     Args:
@@ -124,10 +95,7 @@ def export_bundle(
         BadInput: a checkpoint that cannot be used, or a bundle that is already there.
         ParityLost: no graph keeps its bound; nothing is written.
     """
-    if folder.exists() and not overwrite:
-        raise BadInput(f"{folder}: exists already; choose another --out, or replace it with --overwrite")
-    if folder.exists() and not (folder / MANIFEST).is_file():
-        raise BadInput(f"{folder}: is not a bundle, so it will not be replaced; choose another --out")
+    refuse_to_replace(folder, overwrite)
     report("reading the checkpoint")
     checkpoint = load_checkpoint(checkpoint_path, options.extractor)
     manifest = _manifest(checkpoint, options)
@@ -138,25 +106,24 @@ def export_bundle(
         report("tracing the lowered network")
         names = manifest.signature.output_names
         graph = trace(energy_graph(checkpoint, lowered=True), manifest.input_size, names, options.opset, options.batch)
+        graph_options = GraphOptions(options.opset, options.batch, options.allow_parity_loss)
+        measure = partial(_parities, manifest, reference)
         results = []
         for precision in options.precisions:
             report(f"comparing {precision} with torch")
-            variant, result = _write_variant(graph, precision, temporary, manifest, reference, options)
+            bound = options.energy_bounds[precision]
+            variant, result = write_variant(graph, precision, temporary, graph_options, bound, measure)
             results.append(result)
             if result.written:
                 manifest = replace(manifest, variants=(*manifest.variants, variant))
-        if not manifest.variants:
-            worst = "; ".join(str(parity) for result in results for parity in result.parities if not parity.holds)
-            raise ParityLost(
-                f"{checkpoint_path}: the exported graphs differ from the checkpoint; no bundle written. {worst}"
-            )
+        refuse_parity_loss(checkpoint_path, results)
         (temporary / PARITY).write_text(to_json({result.file: result.parities for result in results}), encoding="utf-8")
         if good is not None:
             report("taking the threshold from good images")
             scores = _image_scores(temporary, manifest, good.paths)
             manifest = replace(manifest, operating_point=conformal_operating_point(scores, good.false_alarm_rate))
         manifest = replace(manifest, files={file.name: sha256(file) for file in sorted(temporary.iterdir())})
-        manifest = _with_old_engines(folder, temporary, manifest)
+        manifest = with_old_engines(folder, temporary, manifest)
         (temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return Exported(Bundle.load(folder, UFlowManifest), tuple(results))
 
@@ -173,41 +140,15 @@ def energy_graph(checkpoint: Checkpoint, lowered: bool = False) -> EnergyGraph:
     ).eval()
 
 
-def _write_variant(
-    graph: ir.Model,
-    precision: Precision,
-    folder: Path,
-    manifest: UFlowManifest,
-    reference: Reference,
-    options: ExportOptions,
-) -> tuple[Variant, WrittenVariant]:
-    path = folder / f"model.{precision}.onnx"
-    model = to_fp16(graph) if precision == "fp16" else graph
-    files = write_onnx(model, path)
-    size_bytes = sum(file.stat().st_size for file in files)
-    data = next((file.name for file in files if file != path), None)
-    bound = options.energy_bounds[precision]
-    variant = Variant(path.name, precision, options.opset, options.batch, bound, data)
-    parities = [reference.compare(make(), bound) for make in engines_here(path, manifest, variant)]
-    if precision == "fp16":
-        parities.append(_parity_as_on_a_gpu(model, folder, manifest, variant, reference))
-    written = options.allow_parity_loss or all(parity.holds for parity in parities)
-    if not written:
-        for file in files:
-            file.unlink()
-    return variant, WrittenVariant(path.name, size_bytes, tuple(parities), written)
-
-
-def _parity_as_on_a_gpu(
-    model: ir.Model, folder: Path, manifest: UFlowManifest, variant: Variant, reference: Reference
-) -> Parity:
-    """CPUs compute much of an FP16 graph in FP32, which flatters it; here every FP16 result is rounded."""
-    with TemporaryDirectory(dir=folder) as temporary:
-        path = Path(temporary) / variant.file
-        write_onnx(rounded(model), path)
-        engine = OnnxRuntimeEngine(path, manifest, variant)
-        engine.name += ", rounded as on a GPU"
-        return reference.compare(engine, variant.error_bound)
+def _parities(manifest: UFlowManifest, reference: Reference, path: Path, variant: Variant, how: str) -> list[Parity]:
+    """In every engine that is here; what is written only to be measured, in the first."""
+    makers = engines_here(path, manifest, variant)
+    parities = []
+    for make in makers[:1] if how else makers:
+        with closing(make()) as engine:
+            parity = reference.compare(engine, variant.error_bound)
+        parities.append(replace(parity, engine=parity.engine + how))
+    return parities
 
 
 def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
@@ -223,24 +164,8 @@ def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
         exceedance_probability=DEFAULT_PROBABILITY,
         variants=(),
         files={},
-        tools=_installed(_TOOLS),
+        tools=tool_versions("timm", "FrEIA", "openvino"),
     )
-
-
-def _installed(distributions: tuple[str, ...]) -> dict[str, str]:
-    versions = {}
-    for name in distributions:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
-
-
-def _with_old_engines(folder: Path, new_folder: Path, manifest: UFlowManifest) -> UFlowManifest:
-    """Keep what took a long time to build, if the bundle that is replaced has it and it still fits."""
-    try:
-        return carry_over(Bundle.load(folder, UFlowManifest), new_folder, manifest)
-    except BadInput:  # no bundle there, or a damaged one: nothing to keep
-        return manifest
 
 
 def _image_scores(folder: Path, manifest: UFlowManifest, paths: tuple[Path, ...]) -> list[float]:

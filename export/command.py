@@ -12,8 +12,7 @@ from uflow_edge.runtime.bundle import SUFFIX, Bundle
 from uflow_edge.runtime.command_line import run_command
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, MissingDependency, require
-from uflow_edge.runtime.manifest import Precision
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.manifest import Manifest, Precision
 
 if TYPE_CHECKING:
     from uflow_edge.export.plans import PlanResult
@@ -29,7 +28,9 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         find_toolchain(options)  # before minutes are spent on graphs
     if arguments.ckpt:
         return _export(arguments, options)
-    bundle = Bundle.load(arguments.bundle, UFlowManifest)
+    if arguments.unet:
+        return _export_unet(arguments, options)
+    bundle = Bundle.load(arguments.bundle, Manifest)
     precisions = meaning.engine_precisions(arguments)
     if arguments.plan:
         console.print_planned_engines(bundle.manifest, precisions, options)
@@ -69,8 +70,31 @@ def _export(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCod
     return ExitCode.OK
 
 
+def _export_unet(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCode:
+    for module in ("torch", "diffusers", "onnx", "onnxscript"):
+        require(module, "export")
+    from uflow_edge.export.unet.bundle import export_unet_bundle
+
+    folder = arguments.out or Path(arguments.unet.stem + SUFFIX)
+    exported = export_unet_bundle(
+        arguments.unet,
+        folder,
+        arguments.unet_config,
+        meaning.unet_export_options(arguments),
+        overwrite=arguments.overwrite,
+        report=_print_stage,
+    )
+    console.print_unet_variants(exported.variants)
+    if arguments.trt:
+        _build_engines(
+            exported.bundle, meaning.engine_precisions(arguments), plan_options, arguments.parity_images or ()
+        )
+    print(f"wrote {folder}/; next: uflow-purify --bundle {folder} --images <folder> --out <folder>")
+    return ExitCode.OK
+
+
 def _build_engines(
-    bundle: Bundle[UFlowManifest], precisions: Sequence[Precision], options: PlanOptions, images: Sequence[Path] = ()
+    bundle: Bundle[Manifest], precisions: Sequence[Precision], options: PlanOptions, images: Sequence[Path] = ()
 ) -> None:
     from uflow_edge.export.plans import build_plans
 
@@ -80,7 +104,7 @@ def _build_engines(
         _check_engines(bundle, results, images)
 
 
-def _check_engines(bundle: Bundle[UFlowManifest], results: "Sequence[PlanResult]", images: Sequence[Path]) -> None:
+def _check_engines(bundle: Bundle[Manifest], results: "Sequence[PlanResult]", images: Sequence[Path]) -> None:
     from uflow_edge.export.plan_parity import check_plans
 
     try:

@@ -9,12 +9,13 @@ from uflow_edge.runtime.manifest import BatchRange, Manifest, Precision
 from uflow_edge.runtime.operating_point import OperatingPoint
 
 if TYPE_CHECKING:
-    from uflow_edge.export.bundle import WrittenVariant
-    from uflow_edge.export.parity import Parity
+    from uflow_edge.export.parity import Judged, Parity
     from uflow_edge.export.plans import PlanResult
+    from uflow_edge.export.unet.parity import UNetParity
+    from uflow_edge.export.writing import WrittenVariant
 
 
-def print_variants(variants: "Sequence[WrittenVariant]") -> None:
+def print_variants(variants: "Sequence[WrittenVariant[Parity]]") -> None:
     """One line for each graph and each engine that ran it."""
     rows = [
         (
@@ -36,6 +37,28 @@ def print_variants(variants: "Sequence[WrittenVariant]") -> None:
     print(f"\ncompared with torch on {images} images, the worst of all pixels:\n{compared}\n")
 
 
+def print_unet_variants(variants: "Sequence[WrittenVariant[UNetParity]]") -> None:
+    """One line for each graph and each engine that ran it."""
+    rows = [
+        (
+            variant.file if first else "",
+            megabytes(variant.size_bytes) if first else "",
+            parity.engine,
+            *(
+                f"{found.maximum:.1e}, {found.rms:.1e}" if found else "none"
+                for found in (parity.noise, parity.variance)
+            ),
+            f"{parity.bound.maximum:.0e}, {parity.bound.rms:.0e}",
+            _verdict(parity.holds, variant.written),
+        )
+        for variant in variants
+        for parity, first in zip(variant.parities, (True, *[False] * len(variant.parities)), strict=False)
+    ]
+    steps = ", ".join(map(str, variants[0].parities[0].timesteps))
+    header = ("graph", "size", "engine", "noise", "variance", "bound", "")
+    print(f"\ncompared with torch at steps {steps}, largest and rms errors:\n{table(header, rows, left=(0, 2, 6))}\n")
+
+
 def print_plans(results: "Sequence[PlanResult]") -> None:
     """One line an engine."""
     rows = [
@@ -51,22 +74,13 @@ def print_plans(results: "Sequence[PlanResult]") -> None:
     print(f"\n{table(('engine', 'size', 'batch', '', 'layers of the graph'), rows, left=(0, 4))}\n")
 
 
-def print_plan_parities(results: "Sequence[PlanResult]", parities: "Sequence[Parity]") -> None:
+def print_plan_parities(results: "Sequence[PlanResult]", parities: "Sequence[Judged]") -> None:
     """One line an engine that was run."""
     rows = [
-        (
-            result.plan.file,
-            f"{max(parity.energy_error):.1e}",
-            f"{parity.bound:.0e}",
-            f"{parity.score_change:.2g}",
-            f"{parity.mask_iou:.4f}",
-            "holds" if parity.holds else "misses its bound",
-        )
+        (result.plan.file, str(parity), "holds" if parity.holds else "misses its bound")
         for result, parity in zip(results, parities, strict=True)
     ]
-    header = ("engine", "energy error", "bound", "score change", "mask IoU", "")
-    compared = table(header, rows, left=(0, 5))
-    print(f"compared with {parities[0].reference} on {parities[0].images} images:\n{compared}\n")
+    print(f"{table(('engine', 'on this GPU', ''), rows, left=(0, 1, 2))}\n")
 
 
 def print_planned_engines(manifest: Manifest, precisions: Sequence[Precision], options: PlanOptions) -> None:

@@ -9,8 +9,8 @@ from uflow_edge.runtime.manifest import BatchRange, Variant
 
 Target: TypeAlias = Literal["local", "rtx"]
 
-RTX_COMPUTE_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0")
-"""Turing, both Amperes, Ada and Blackwell: one engine serves them all, but may be faster without 7.5 (NVIDIA says)."""
+RTX_COMPUTE_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
+"""Both Amperes, Ada and Blackwell, in one engine. TensorRT-RTX multiplies no FP32 matrices on Turing (7.5)."""
 
 ON_THE_JETSON = (
     "TensorRT-RTX has no Jetson target. For a Jetson copy the bundle there and turn its ONNX graphs into engines with: "

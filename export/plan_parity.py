@@ -1,24 +1,33 @@
 """A TensorRT engine on the GPU it was built for, against the FP32 graph beside it; needs no torch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
-from uflow_edge.export.parity import PARITY, Parity, Reference
+from uflow_edge.export.parity import PARITY, Judged, Reference
 from uflow_edge.export.parity_images import parity_images
+from uflow_edge.export.unet.parity import UNET_BOUNDS, UNetReference, parity_samples
 from uflow_edge.runtime.bundle import Bundle, write_manifest
+from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
+from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.tensorrt import TensorRtEngine
 from uflow_edge.runtime.files import replacing, sha256
-from uflow_edge.runtime.manifest import Plan
+from uflow_edge.runtime.manifest import Manifest, Plan, Variant
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.unet_manifest import UNetManifest
+
+Comparison: TypeAlias = Callable[[Engine, Variant], Judged]
+
+M = TypeVar("M", bound=Manifest)
 
 
 def check_plans(
-    bundle: Bundle[UFlowManifest], plans: Sequence[Plan], images: Sequence[Path] = ()
-) -> tuple[Bundle[UFlowManifest], tuple[Parity, ...]]:
+    bundle: Bundle[M], plans: Sequence[Plan], images: Sequence[Path] = ()
+) -> tuple[Bundle[M], tuple[Judged, ...]]:
     """Run engines and note in ``parity.json`` how far they are from the first graph in onnxruntime.
 
     That graph has been held against torch when it was exported.
@@ -37,19 +46,32 @@ def check_plans(
     """
     manifest = bundle.manifest
     graph = manifest.variants[0]
-    pictures = parity_images(bundle.folder, images, manifest.input_size, manifest.fit)
     with closing(OnnxRuntimeEngine(bundle.path(graph), manifest, graph)) as exact:
-        name = f"{graph.file} in {exact.name}"
-        reference = Reference.of(name, exact.run, pictures, manifest.channels, manifest.rule)
+        compare = _comparison(bundle, exact, f"{graph.file} in {exact.name}", images)
     found = []
     for plan in plans:
-        bound = next(variant.error_bound for variant in manifest.variants if variant.file == plan.graph)
+        variant = next(variant for variant in manifest.variants if variant.file == plan.graph)
         with closing(TensorRtEngine(bundle, plan)) as engine:
-            found.append(reference.compare(engine, bound))
+            found.append(compare(engine, variant))
     return _noted(bundle, plans, found), tuple(found)
 
 
-def _noted(bundle: Bundle[UFlowManifest], plans: Sequence[Plan], found: Sequence[Parity]) -> Bundle[UFlowManifest]:
+def _comparison(bundle: Bundle[Manifest], exact: Engine, name: str, images: Sequence[Path]) -> Comparison:
+    """What the exact engine computes, once, as a yardstick for others."""
+    manifest = bundle.manifest
+    if isinstance(manifest, UNetManifest):
+        pictures = parity_images(bundle.folder, images, manifest.image_size, "crop") if images else ()
+        left = NoiseSchedule.make(manifest.schedule, manifest.steps).alphas_cumprod
+        samples, steps = parity_samples(left, manifest.image_size, manifest.channels, pictures)
+        predictions = UNetReference.of(name, exact.run, samples, steps)
+        return lambda engine, variant: predictions.compare(engine, UNET_BOUNDS[variant.precision])
+    assert isinstance(manifest, UFlowManifest)
+    pictures = parity_images(bundle.folder, images, manifest.input_size, manifest.fit)
+    reference = Reference.of(name, exact.run, pictures, manifest.channels, manifest.rule)
+    return lambda engine, variant: reference.compare(engine, variant.error_bound)
+
+
+def _noted(bundle: Bundle[M], plans: Sequence[Plan], found: Sequence[Judged]) -> Bundle[M]:
     path = bundle.folder / PARITY
     entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for plan, parity in zip(plans, found, strict=True):

@@ -1,4 +1,4 @@
-"""``python -m uflow_edge.training.diffusion_command``: train a small diffusion UNet on a folder of photographs."""
+"""``uflow-train-unet``: train a small diffusion UNet on a folder of photographs."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ _DEFAULT = "(default: %(default)s)"
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    command = "python -m uflow_edge.training.diffusion_command"
+    command = "uflow-train-unet"
     parser = command_parser(
         command,
         "Train a small diffusion UNet that purifies: it learns the least noisy steps of the schedule only. "

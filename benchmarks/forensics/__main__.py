@@ -81,11 +81,21 @@ def trained_unet(folder: Path, steps: int, seed: int) -> Path:
     return unet
 
 
-def methods(unet: Path, seed: int) -> dict[str, Method]:
+def exported(unet: Path, folder: Path) -> Path:
+    """The bundle of a UNet, exported now if it is not there yet."""
+    from uflow_edge.export.unet.bundle import UNetExportOptions, export_unet_bundle
+
+    bundle = folder / f"{unet.name}.uflow"
+    if not bundle.exists():
+        export_unet_bundle(unet, bundle, options=UNetExportOptions(precisions=("fp32",)), report=print)
+    return bundle
+
+
+def methods(bundle: Path, seed: int) -> dict[str, Method]:
     """Everything that is compared, by name."""
     from uflow_edge.benchmarks.forensics.purification import purifier
 
-    strong, weak = purifier(unet, 40), purifier(unet, 20)
+    strong, weak = purifier(bundle, 40), purifier(bundle, 20)
     return {
         UNTOUCHED: lambda image: image,
         "JPEG, quality 90": lambda image: jpeg(image, 90),
@@ -124,13 +134,13 @@ def benchmark(out: Path, scale: Scale, seed: int, unet: Path | None) -> ExitCode
     """Train, plant, purify, detect, report."""
     for module, extra in (("skimage", "dev"), ("diffusers", "train"), ("sklearn", "train")):
         require(module, extra)
-    unet = unet or trained_unet(out, scale.training_steps, seed)
+    bundle = exported(unet or trained_unet(out, scale.training_steps, seed), out)
     images = spread(crops(test_photographs()), scale.images)
     planted = planted_images(images, seed)
     clean = clean_scores(crops(test_photographs() + grey_photographs()))
     natural = NaturalnessModel.fit([photograph.image for photograph in training_photographs()])
     outcomes = []
-    for name, method in methods(unet, seed).items():
+    for name, method in methods(bundle, seed).items():
         jobs = progress([(case, p) for case, ps in planted.items() for p in ps], name)
         results: dict[str, list[Image]] = {case: [] for case in planted}
         for case, picture in jobs:

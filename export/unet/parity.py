@@ -45,6 +45,9 @@ class Difference:
         """The larger of both, number by number."""
         return Difference(max(self.maximum, other.maximum), max(self.rms, other.rms))
 
+    def __str__(self) -> str:
+        return f"{self.maximum:.1e}, {self.rms:.1e}"
+
     def within(self, bound: "Difference") -> bool:
         """Whether neither number is above its bound."""
         return self.maximum <= bound.maximum and self.rms <= bound.rms

@@ -12,12 +12,13 @@ import torch
 
 from uflow_edge.export import bundle as bundle_module
 from uflow_edge.export import onnx_graph
-from uflow_edge.export.bundle import ExportOptions, GoodImages, ParityLost, export_bundle
+from uflow_edge.export.bundle import ExportOptions, GoodImages, export_bundle
 from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.export.command import main
 from uflow_edge.export.network import EnergyGraph
 from uflow_edge.export.parity import ENERGY_BOUNDS
 from uflow_edge.export.parity_images import noise_images
+from uflow_edge.export.writing import ParityLost
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import read_image

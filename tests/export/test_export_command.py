@@ -13,7 +13,7 @@ from uflow_edge.export.command import main
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
-ENGINE = "engines/sm75+80+86+89+120-rtx"
+ENGINE = "engines/sm80+86+89+120-rtx"
 RTX = ("--trt", "--trt-target", "rtx")
 
 
@@ -127,15 +127,15 @@ def test_the_library_is_looked_for_before_time_is_spent(trained: Path, desk: Pat
 
 _INTERRUPTED = """
 import os, signal, sys
-from uflow_edge.export import bundle, command
+from uflow_edge.export import command, writing
 
-real = bundle.to_fp16
+real = writing.to_fp16
 
 def to_fp16(model):
     os.kill(os.getpid(), signal.SIGINT)
     return real(model)
 
-bundle.to_fp16 = to_fp16
+writing.to_fp16 = to_fp16
 command.main(sys.argv[1:])
 """
 

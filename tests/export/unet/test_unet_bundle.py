@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from uflow_edge.export.bundle import ParityLost
+from uflow_edge.export import plan_parity
+from uflow_edge.export.command import main
 from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.plans import build_plans
-from uflow_edge.export.unet.bundle import ExportedUNet, UNetExportOptions, export_unet_bundle
-from uflow_edge.export.unet.parity import UNET_BOUNDS, Difference
+from uflow_edge.export.unet.bundle import UNetExportOptions, export_unet_bundle
+from uflow_edge.export.unet.parity import UNET_BOUNDS, Difference, UNetParity
+from uflow_edge.export.writing import Exported, ParityLost
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import BadInput
@@ -41,13 +43,13 @@ def network(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(network: Path, tmp_path_factory) -> ExportedUNet:
+def exported(network: Path, tmp_path_factory) -> Exported:
     """Its bundle. Read only."""
     return export_unet_bundle(network, tmp_path_factory.mktemp("exported") / "tiny.uflow")
 
 
 @pytest.fixture
-def bundle(exported: ExportedUNet, tmp_path: Path) -> Bundle[UNetManifest]:
+def bundle(exported: Exported, tmp_path: Path) -> Bundle[UNetManifest]:
     """A copy to change."""
     return Bundle.load(shutil.copytree(exported.bundle.folder, tmp_path / "tiny.uflow"), UNetManifest)
 
@@ -145,3 +147,43 @@ def test_the_authors_layout_with_its_flags(diffcf_reference, tmp_path) -> None:
     manifest = export_unet_bundle(checkpoint, tmp_path / "a.uflow", flags, options).bundle.manifest
     assert (manifest.source.name, manifest.source.origin) == ("unet.pt", "guided-diffusion's")
     assert manifest.image_size == 64
+
+
+def test_the_command_exports_proves_and_builds(network, tmp_path, monkeypatch, exit_code, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--unet", network, "--out", "unet.uflow", "--precision", "fp32"]
+    assert exit_code(main, *arguments, "--trt", "--trt-target", "rtx", "--compute-capability", "8.6") == 0
+    said = capsys.readouterr().out
+    assert "compared with torch at steps 5, 40, 300, 900" in said and said.count(" holds\n") == 1
+    assert "uflow-purify --bundle unet.uflow" in said
+    manifest = Bundle.load("unet.uflow", UNetManifest).manifest
+    assert [variant.precision for variant in manifest.variants] == ["fp32"]
+    assert [plan.graph for plan in manifest.plans] == ["model.fp32.onnx"]
+    capsys.readouterr()
+    for wrong, message in (
+        (["--good", "x"], "--good: not with --unet"),
+        (["--plan"], "--plan: not with --unet"),
+        (["--trt-target", "rtx"], "--trt-target: only with --trt"),
+    ):
+        assert exit_code(main, *arguments, *wrong) == 2
+        assert message in capsys.readouterr().err
+    assert exit_code(main, "--ckpt", "any.ckpt", "--unet-config", "x.yaml") == 2
+    assert exit_code(main, *arguments) == 3  # there already
+
+
+class StandIn(OnnxRuntimeEngine):
+    """Runs the graph that a plan was built from."""
+
+    def __init__(self, bundle, plan) -> None:
+        (variant,) = (variant for variant in bundle.manifest.variants if variant.file == plan.graph)
+        super().__init__(bundle.path(variant), bundle.manifest, variant)
+
+
+def test_an_engine_of_a_unet_is_held_against_its_graph(bundle, monkeypatch) -> None:
+    monkeypatch.setattr(plan_parity, "TensorRtEngine", StandIn)
+    built, (result,) = build_plans(bundle, ["fp32"], PlanOptions("rtx", compute_capabilities=("8.6",)))
+    after, (parity,) = plan_parity.check_plans(built, [result.plan])
+    assert isinstance(parity, UNetParity)
+    assert parity.holds and parity.noise.maximum == 0  # the same graph in the same engine
+    assert Bundle.load(after.folder, UNetManifest) == after
+    assert json.loads((after.folder / "parity.json").read_text())[result.plan.file][0]["holds"]
