@@ -22,7 +22,8 @@ class UNetManifest(Manifest):
         channels: C of a patch; 3, RGB in [-1, 1].
         learned_variance: the network gives the variance of a step too, between its two bounds.
         schedule: how noise grows over the steps.
-        steps: how many of them the network was trained on.
+        steps: of that schedule.
+        noisiest_step: index of the last one that the network has learned; None, all.
     """
 
     kind: ClassVar[str] = "unet"
@@ -32,6 +33,7 @@ class UNetManifest(Manifest):
     learned_variance: bool
     schedule: ScheduleName = "linear"
     steps: int = 1000
+    noisiest_step: int | None = None
 
     @property
     def signature(self) -> Signature:
@@ -55,6 +57,7 @@ class UNetManifest(Manifest):
         """See `Manifest.parse`; dataclasses refuse missing and unknown fields themselves."""
         manifest = cls(**{**values, **common_fields(values)})
         sizes = [manifest.image_size, manifest.channels, manifest.steps]
+        sizes += [] if manifest.noisiest_step is None else [manifest.noisiest_step]
         if not all(isinstance(n, int) and n > 0 for n in sizes):
             raise ValueError(f"sizes must be positive integers: {sizes}")
         if manifest.schedule not in SCHEDULES or not isinstance(manifest.learned_variance, bool):

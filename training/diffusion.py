@@ -104,7 +104,7 @@ def train_unet(
     losses = fit_unet(model, fit, held_out, options, run, resume_file, on_step)
     step = min(PURIFY_STEP, options.noisiest_step)
     result = DiffusionFit(options.steps, losses, denoising(model, held_out, step, options.seed))
-    save_unet(model, out)
+    save_unet(model, out, options.noisiest_step)
     resume_file.unlink(missing_ok=True)
     return result
 

@@ -12,6 +12,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
+from uflow_edge.export.unet.schedule import NOISIEST_STEP
 from uflow_edge.runtime.files import replacing_folder
 from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.training.diffusion_options import SCHEDULE_STEPS, DiffusionOptions
@@ -68,8 +69,16 @@ def noised(clean: Tensor, steps: Tensor, random: np.random.Generator) -> tuple[T
     return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, noise
 
 
-def save_unet(model: UNet2DModel, out: Path) -> None:
-    """Write a folder as diffusers lays it out (``unet/``, ``scheduler/``) in one rename."""
+def save_unet(model: UNet2DModel, out: Path, noisiest_step: int) -> None:
+    """Write a folder as diffusers lays it out (``unet/``, ``scheduler/``) in one rename.
+
+    Args:
+        model: the network.
+        out: the folder.
+        noisiest_step: that it has learned; kept beside the schedule, so that nobody asks for more.
+    """
+    scheduler = noise_schedule()
+    scheduler.register_to_config(**{NOISIEST_STEP: noisiest_step})
     with replacing_folder(out) as temporary:
         model.save_pretrained(temporary / "unet")
-        noise_schedule().save_pretrained(temporary / "scheduler")
+        scheduler.save_pretrained(temporary / "scheduler")

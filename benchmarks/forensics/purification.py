@@ -24,6 +24,8 @@ def purifier(bundle: Path, steps: int) -> Purify:
 
     def purify(image: Image, guide: Guidance) -> Image:
         options = PurifyOptions(steps=steps, guide=guide, seed=zlib.crc32(image.tobytes()))
-        return Purifier(network.predict, network.schedule, network.image_size, options).purify(image)
+        return Purifier(network.predict, network.schedule, network.image_size, options, network.noisiest_step).purify(
+            image
+        )
 
     return purify

@@ -108,6 +108,7 @@ def manifest_of(checkpoint: UNetCheckpoint) -> UNetManifest:
         learned_variance=checkpoint.learned_variance,
         schedule=checkpoint.schedule,
         steps=checkpoint.steps,
+        noisiest_step=checkpoint.noisiest_step,
         variants=(),
         files={},
         tools=tool_versions("diffusers"),

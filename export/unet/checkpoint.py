@@ -19,7 +19,7 @@ from uflow_edge.export.unet.flags import (
 )
 from uflow_edge.export.unet.guided_diffusion import blank_network, check_tensors, convert, is_guided_diffusion
 from uflow_edge.export.unet.inferred_flags import settle_flags
-from uflow_edge.export.unet.schedule import read_schedule
+from uflow_edge.export.unet.schedule import read_noisiest_step, read_schedule
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.unet_manifest import ScheduleName
 
@@ -46,6 +46,7 @@ class UNetCheckpoint:
         learned_variance: whether it returns 2 C channels, the second half being the variance.
         schedule: of the noise in training.
         steps: of that schedule.
+        noisiest_step: index of the last one that the network has learned; None, all.
         origin: who wrote it, for people.
     """
 
@@ -56,6 +57,7 @@ class UNetCheckpoint:
     learned_variance: bool
     schedule: ScheduleName
     steps: int
+    noisiest_step: int | None
     origin: str
 
 
@@ -100,6 +102,7 @@ def _read_file(path: Path, stated: StatedFlags) -> UNetCheckpoint:
         flags.learn_sigma,
         flags.noise_schedule,
         flags.diffusion_steps,
+        None,
         GUIDED_DIFFUSION,
     )
 
@@ -132,7 +135,7 @@ def _read_folder(path: Path, stated: StatedFlags) -> UNetCheckpoint:
         raise BadInput("predict_xstart: the network predicts the picture; only those that predict the noise are run")
     channels = int(config["in_channels"])
     learned = int(config["out_channels"]) == 2 * channels
-    schedule, steps = _schedule(path, learned, stated)
+    schedule, steps, noisiest_step = _schedule(path, learned, stated)
     source = f"{folder / _CONFIG}"
     return UNetCheckpoint(
         weights,
@@ -142,6 +145,7 @@ def _read_folder(path: Path, stated: StatedFlags) -> UNetCheckpoint:
         settled("learn_sigma", stated.learn_sigma, learned, source),
         schedule,
         steps,
+        noisiest_step,
         DIFFUSERS,
     )
 
@@ -202,15 +206,17 @@ def _doubled(value: Any) -> Any:
     return 2 * value if isinstance(value, int) else None
 
 
-def _schedule(path: Path, learned_variance: bool, stated: StatedFlags) -> tuple[ScheduleName, int]:
+def _schedule(path: Path, learned_variance: bool, stated: StatedFlags) -> tuple[ScheduleName, int, int | None]:
     """Of the noise: the scheduler's in a pipeline folder, else as stated, else as published networks have it."""
     file = path / "scheduler" / "scheduler_config.json"
     if not file.is_file():
-        return stated.noise_schedule or DEFAULT_SCHEDULE, stated.diffusion_steps or DEFAULT_STEPS
-    name, steps = read_schedule(file, read_json(file), learned_variance)
+        return stated.noise_schedule or DEFAULT_SCHEDULE, stated.diffusion_steps or DEFAULT_STEPS, None
+    config = read_json(file)
+    name, steps = read_schedule(file, config, learned_variance)
     return (
         settled("noise_schedule", stated.noise_schedule, name, str(file)),
         settled("diffusion_steps", stated.diffusion_steps, steps, str(file)),
+        read_noisiest_step(file, config, steps),
     )
 
 

@@ -13,6 +13,9 @@ _NAMES: Mapping[str, ScheduleName] = {"linear": "linear", "squaredcos_cap_v2": "
 _LINEAR = {"beta_start": 1e-4, "beta_end": 0.02}  # with 1000 steps; with fewer, larger in proportion
 _LEARNED = "learned_range"
 
+NOISIEST_STEP = "noisiest_step"
+"""Entry of our own: index of the last step that the network has learned, where that is not the schedule's last."""
+
 
 def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool) -> tuple[ScheduleName, int]:
     """The noise schedule and its number of steps.
@@ -51,6 +54,20 @@ def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool)
             )
     assert name is not None
     return name, steps
+
+
+def read_noisiest_step(path: Path, config: Mapping[str, Any], steps: int) -> int | None:
+    """The last step that the network has learned; None where it has learned them all.
+
+    Raises:
+        BadInput: no step of the schedule.
+    """
+    found = config.get(NOISIEST_STEP)
+    if found is None:
+        return None
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 < found < steps:
+        raise BadInput(f"{path}: {NOISIEST_STEP} is {found!r}; expected a whole number from 1 to {steps - 1}")
+    return found
 
 
 def _text(value: Any) -> str:

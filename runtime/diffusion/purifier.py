@@ -133,6 +133,7 @@ class Purifier:
         schedule: NoiseSchedule,
         image_size: int,
         options: PurifyOptions = PurifyOptions(),
+        noisiest_step: int | None = None,
     ) -> None:
         """Keep the network and what it was trained with.
 
@@ -141,12 +142,14 @@ class Purifier:
             schedule: that it was trained with.
             image_size: side of a patch in pixels, S.
             options: how to purify.
+            noisiest_step: index of the last step that the network has learned; default, the schedule's last.
 
         Raises:
-            UsageError: more steps than the schedule has.
+            UsageError: more steps than it has learned.
         """
-        if options.steps >= len(schedule):
-            raise UsageError(f"steps {options.steps}: the network's schedule allows 1 to {len(schedule) - 1}")
+        last = len(schedule) - 1 if noisiest_step is None else noisiest_step
+        if options.steps > last:
+            raise UsageError(f"steps {options.steps}: the network has learned steps 1 to {last}")
         self.schedule: Final = schedule
         self.image_size: Final = image_size
         self.options: Final = options

@@ -135,7 +135,7 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
         )
         stack.callback(network.close)
         work = FilePurifier(
-            Purifier(network.predict, network.schedule, network.image_size, options),
+            Purifier(network.predict, network.schedule, network.image_size, options, network.noisiest_step),
             network.channels,
             network.identity,
             keep_metadata=arguments.keep_metadata,

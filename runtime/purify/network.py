@@ -20,6 +20,7 @@ class OpenNetwork:
         predict: runs it.
         close: gives back memory and device.
         schedule: of the noise.
+        noisiest_step: index of the last step of it that the network has learned.
         image_size: S, side of a patch in pixels.
         channels: C of a patch: 3 (RGB) or 1 (grey).
         identity: SHA-256 of the checkpoint; the same for all precisions and engines.
@@ -28,6 +29,7 @@ class OpenNetwork:
     predict: NoisePredictor
     close: Callable[[], None]
     schedule: NoiseSchedule
+    noisiest_step: int
     image_size: int
     channels: int
     identity: str
@@ -57,6 +59,7 @@ def open_network(
     manifest = bundle.manifest
     schedule = NoiseSchedule.make(manifest.schedule, manifest.steps)
     engine = open_engine(bundle, backend, precision, threads, report)
+    last = len(schedule) - 1 if manifest.noisiest_step is None else manifest.noisiest_step
     return OpenNetwork(
-        engine.run, engine.close, schedule, manifest.image_size, manifest.channels, manifest.source.sha256
+        engine.run, engine.close, schedule, last, manifest.image_size, manifest.channels, manifest.source.sha256
     )

@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.export.unet.bundle import UNetExportOptions, export_unet_bundle
+from uflow_edge.runtime.diffusion.purifier import Purifier, PurifyOptions
+from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.purify.network import open_network
 from uflow_edge.training.diffusion import DiffusionFit, train_unet
 from uflow_edge.training.diffusion_command import main
 from uflow_edge.training.diffusion_fit import DiffusionProgress
@@ -83,6 +87,16 @@ def test_diffusers_reads_what_was_written(undisturbed) -> None:
     assert scheduler.config.beta_schedule == "linear" and scheduler.config.variance_type == "fixed_small"
     assert json.loads((out / "scheduler" / "scheduler_config.json").read_text())["num_train_timesteps"] == 1000
     assert not out.with_name("unet.resume").exists()
+
+
+def test_how_far_it_has_learned_goes_with_it_to_the_purifier(undisturbed, tmp_path: Path) -> None:
+    folder, *_ = undisturbed
+    bundle = export_unet_bundle(folder, tmp_path / "a.uflow", options=UNetExportOptions(precisions=("fp32",))).bundle
+    assert bundle.manifest.noisiest_step == SMALL.noisiest_step
+    network = open_network(bundle.folder, "onnxruntime")
+    with closing(network), pytest.raises(UsageError, match=f"learned steps 1 to {SMALL.noisiest_step}"):
+        options = PurifyOptions(steps=SMALL.noisiest_step + 1)
+        Purifier(network.predict, network.schedule, network.image_size, options, network.noisiest_step)
 
 
 def test_same_seed_same_weights_other_seed_others(undisturbed, photographs: Path, tmp_path: Path) -> None:

@@ -192,6 +192,7 @@ FOLDER_FAULTS: dict[str, tuple[Change, str]] = {
         edit("scheduler/scheduler_config.json", beta_schedule=[1]),
         r"beta_schedule is \[1\]",
     ),
+    "no such step": (edit("scheduler/scheduler_config.json", noisiest_step=1000), "noisiest_step is 1000; .*1 to 999"),
     "other ends": (edit("scheduler/scheduler_config.json", beta_end=0.012), "beta_end is 0.012; .*0.0001 to 0.02"),
     "own noise": (edit("scheduler/scheduler_config.json", trained_betas=[0.1]), r"trained_betas is \[0.1\]"),
     "no noise left": (

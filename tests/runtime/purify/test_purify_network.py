@@ -112,7 +112,7 @@ def test_more_steps_than_the_network_was_trained_on(
 ) -> None:
     code = exit_code(main, "--bundle", bundle, "--images", photo, "--out", tmp_path / "out", "--steps", 1000)
     assert code == ExitCode.USAGE
-    assert "allows 1 to 999" in capsys.readouterr().err
+    assert "learned steps 1 to 999" in capsys.readouterr().err
 
 
 def test_a_precision_that_the_bundle_lacks(bundle: Path, photo: Path, tmp_path: Path, exit_code, capsys) -> None:
