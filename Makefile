@@ -34,6 +34,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m uflow_edge.benchmarks.pipeline
 	$(BIN)/python -m uflow_edge.benchmarks.cold_start
 	$(BIN)/python -m uflow_edge.benchmarks.diffusion_guidance
+	$(BIN)/python -m uflow_edge.benchmarks.diffusion_batches
 
 $(VENV)/.installed: pyproject.toml $(ROOMS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
