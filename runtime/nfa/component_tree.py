@@ -86,17 +86,22 @@ def _build(levels: FloatMap, order: IndexMap, width: int) -> IndexMap:
 
 @njit(cache=True, nogil=True)
 def select_regions(
-    levels: FloatMap, log_tail: NDArray[np.float64], log_tests: NDArray[np.float64], width: int
+    levels: FloatMap,
+    log_tail: NDArray[np.float64],
+    repeats: NDArray[np.float64],
+    log_tests: NDArray[np.float64],
+    width: int,
 ) -> tuple[IndexMap, NDArray[np.float64]]:
     """The regions of a map that survive pruning and merging.
 
-    A node of n pixels whose canonical pixel is q is worth ``n * log_tail[q] + log_tests[n]``; the lower, the more
-    significant. Of two nodes on one branch with equal value the inner one stays; a bifurcation that equals its best
-    child replaces its children.
+    A node of n pixels whose canonical pixel is q is worth ``repeats[n] * log_tail[q] + log_tests[n]``; the lower, the
+    more significant. Of two nodes on one branch with equal value the inner one stays; a bifurcation that equals its
+    best child replaces its children.
 
     Args:
         levels: (H*W,) float32, finite and not negative: what the upper level sets are taken of.
         log_tail: (H*W,) log10 of the tail probability of each pixel's own level.
+        repeats: (H*W + 1,) how many independent pixels a region of n pixels is worth.
         log_tests: (H*W + 1,) log10 of the number of tests a region of n pixels pays for.
         width: W, pixels in a row.
 
@@ -120,7 +125,7 @@ def select_regions(
         if levels[above] == levels[pixel] and above != pixel:
             area[above] += 1
             continue
-        value[pixel] = area[pixel] * log_tail[pixel] + log_tests[area[pixel]]
+        value[pixel] = repeats[area[pixel]] * log_tail[pixel] + log_tests[area[pixel]]
         if collapses[pixel]:
             if children[pixel] > 1:
                 collapses[pixel] = value[pixel] <= best_value[pixel]
