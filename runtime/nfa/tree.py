@@ -52,6 +52,11 @@ class Evidence:
         region, value = select_regions(self.levels, self.log_tail, self.repeats, self.log_tests, shape[1])
         return paint(region, value, self.outside, unique_values).reshape(shape)
 
+    def region_values(self, width: int) -> NDArray[np.float64]:
+        """The values of the regions that survive, (R,) float64, R ≥ 1, in no order."""
+        region, value = select_regions(self.levels, self.log_tail, self.repeats, self.log_tests, width)
+        return value[np.unique(region[region >= 0])]
+
 
 def lowest_value(maps: Sequence[FloatMap], size: Size) -> FloatMap:
     """Per pixel the lowest of the scales' values, each resized to the target, (height, width) float32."""
