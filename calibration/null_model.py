@@ -32,7 +32,7 @@ MIN_IMAGES = 20
 ADVISED_IMAGES = 200
 IMAGE_GAIN_EXPONENT = 0.25
 _FOLDS = 5
-_MOST_SUSPICIOUS = 0.25
+_MOST_SUSPICIOUS = 0.2
 
 Indices = NDArray[np.intp]
 
@@ -64,14 +64,14 @@ def fit_null_model(
         image_gain_exponent: how much of an image's overall gain is divided out, 0 to 1.
 
     Raises:
-        BadInput: fewer than 20 images, maps that cannot be energies, or more than a quarter of the images suspicious.
+        BadInput: fewer than 20 images, maps that cannot be energies, or more than a fifth of the images suspicious.
     """
     stacks = _checked(energies, channels)
     deviating = deviations(stacks)
     suspicious = ranked_worst(deviating, SUSPICIOUS)
     if len(suspicious) > _MOST_SUSPICIOUS * len(deviating):
         raise BadInput(
-            f"{len(suspicious)} of {len(deviating)} images look anomalous beside the others, more than a quarter: sort "
+            f"{len(suspicious)} of {len(deviating)} images look anomalous beside the others, more than a fifth: sort "
             f"the images out, or take more. By number, from 0, the worst first: {suspicious}"
         )
     kept = [np.delete(stack, suspicious, axis=0) for stack in stacks]

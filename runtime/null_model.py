@@ -76,7 +76,7 @@ class TailLaw:
             levels: x ≥ 0, any shape.
         """
         values = np.ascontiguousarray(levels, np.float32)
-        return _log10_tail(values.ravel(), _body_table(self), *self._pareto()).reshape(values.shape)
+        return _log10_tail(values.ravel(), _body_table(self), *self._pareto()).reshape(np.shape(levels))
 
     def _pareto(self) -> tuple[float, float, float, float]:
         return self.threshold, math.log10(self.exceedance), self.shape, self.spread
@@ -176,8 +176,10 @@ class NullScale:
     @staticmethod
     def normalised(energy: FloatMap, pixel_gain: FloatMap, image_gain: ImageGain) -> FloatMap:
         """The same for gains that no tail has been fitted to yet."""
-        ratios = np.abs(energy / pixel_gain).ravel()  # the sort by bit patterns needs -0.0 to be 0.0
-        return np.asarray(ratios / np.float32(image_gain.of(ratios)), np.float32)
+        with np.errstate(over="ignore"):
+            ratios = np.abs(energy / pixel_gain).ravel()  # the sort by bit patterns needs -0.0 to be 0.0
+            levels = ratios / np.float32(image_gain.of(ratios))
+        return np.minimum(levels, np.finfo(np.float32).max, out=levels)
 
     def evidence(self, energy: FloatMap, scales: int) -> Evidence:
         """One map as regions are weighed; values are log10 NFA.
@@ -262,7 +264,7 @@ class NullModel:
             BadInput: missing, damaged, of another format, or values that make no null model.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 if int(stored["format"]) != FORMAT:
                     raise ValueError(f"format {int(stored['format'])}, this version reads {FORMAT}")
                 scales = tuple(_scale(i, stored) for i in range(int(stored["scales"])))
