@@ -179,7 +179,7 @@ class NullScale:
         with np.errstate(over="ignore"):
             ratios = np.abs(energy / pixel_gain).ravel()  # the sort by bit patterns needs -0.0 to be 0.0
             levels = ratios / np.float32(image_gain.of(ratios))
-        return np.minimum(levels, np.finfo(np.float32).max, out=levels)
+        return np.asarray(np.minimum(levels, np.finfo(np.float32).max, out=levels), np.float32)
 
     def evidence(self, energy: FloatMap, scales: int) -> Evidence:
         """One map as regions are weighed; values are log10 NFA.
