@@ -218,12 +218,15 @@ def resplit(cells: Cells, images: int, splits: int) -> list[str]:
 
 def over_splits(values: Sequence[float], percent: bool) -> str:
     """Mean and its 95 % interval over splits (Student's t)."""
-    stats = require("scipy.stats", "dev")
     data = np.asarray(values)
     if np.isnan(data).any():
         return "-"
-    half = stats.t.ppf(0.975, len(data) - 1) * data.std(ddof=1) / np.sqrt(len(data)) if len(data) > 1 else np.nan
-    return f"{data.mean():.1%} ± {half:.1%}" if percent else f"{data.mean():.4f} ± {half:.4f}"
+    mean = f"{data.mean():.1%}" if percent else f"{data.mean():.4f}"
+    if len(data) < 2:
+        return mean
+    stats = require("scipy.stats", "dev")
+    half = stats.t.ppf(0.975, len(data) - 1) * data.std(ddof=1) / np.sqrt(len(data))
+    return f"{mean} ± {half:.1%}" if percent else f"{mean} ± {half:.4f}"
 
 
 def main(out: Path, seeds: Sequence[int], epochs: int, resplits: int) -> ExitCode:

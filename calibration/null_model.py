@@ -132,7 +132,7 @@ def _goodness(stacks: Sequence[FloatMap], channels: Sequence[int], exponent: flo
             for into, scale, stack in zip(log_p, model.scales, stacks, strict=True):
                 into[i] = scale.tail.log10_tail(scale.levels(stack[i]))
     fits = [
-        scale_fit(chi_square_log10_tail(stack.astype(np.float64), float(count)), after)
+        scale_fit(chi_square_log10_tail(stack, count), after)
         for stack, count, after in zip(stacks, channels, log_p, strict=True)
     ]
     return GoodnessOfFit(tuple(fits), scores, alarms)

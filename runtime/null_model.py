@@ -85,7 +85,7 @@ class TailLaw:
 @lru_cache(maxsize=64)
 def _body_table(law: TailLaw) -> NDArray[np.float64]:
     knots = np.linspace(0, law.threshold, _KNOTS + 1)
-    return np.asarray(chi_square_log10_tail((knots - law.shift) / law.scale, law.degrees), np.float64)
+    return chi_square_log10_tail((knots - law.shift) / law.scale, law.degrees)
 
 
 @njit(cache=True, nogil=True)
