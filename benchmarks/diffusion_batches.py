@@ -1,7 +1,7 @@
 """Patches of a picture one by one against several a run: ``python -m uflow_edge.benchmarks.diffusion_batches``.
 
-The same network, noise and picture; results agree, whatever the batch. A batch saves the cost of starting runs, and lets
-cores work on whole patches instead of parts of one.
+The same network, noise and picture; results agree, whatever the batch. A batch saves the cost of starting runs, and
+lets cores work on whole patches instead of parts of one.
 """
 
 import argparse

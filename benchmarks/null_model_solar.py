@@ -30,6 +30,7 @@ from uflow_edge.runtime.command_line import command_parser, progress, run_comman
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.nfa import likelihood_map, tree_score
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import FloatMap
@@ -108,7 +109,7 @@ def _measure(folders: Folders, seed: int) -> dict[str, Any]:
     paths = paths_of(folders)
     for part in PARTS:
         maps = [
-            run(model_input(checked_frame(read_image(path)), side)[np.newaxis]).energies
+            LatentStatistics.of(run(model_input(checked_frame(read_image(path)), side)[np.newaxis])).energies
             for path in progress(paths[part], f"energies of {part} cells")
         ]
         for i, scale in enumerate(zip(*maps, strict=True)):
