@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.drift import DriftMonitor, DriftState, drift_numbers
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.nfa import Region, regions_above, tree_score
@@ -110,6 +111,7 @@ class Inspector:
         self._device = device
         self.views: Final = views
         self.operating_point: OperatingPoint = manifest.operating_point
+        self._drift = None if manifest.drift is None else DriftMonitor(manifest.drift)
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int | None = None, views: ViewOptions = ViewOptions()) -> "Inspector":
@@ -179,11 +181,22 @@ class Inspector:
         return Inferred(prepared, LatentStatistics.of(outputs), started, prepared.clock.now())
 
     def judge(
-        self, inferred: Inferred, *, frame: int = 0, source: str = "", captured: float | None = None
+        self,
+        inferred: Inferred,
+        *,
+        frame: int = 0,
+        source: str = "",
+        captured: float | None = None,
+        camera: str = "",
     ) -> Inspection:
         """The third part: the number of false alarms, and the decision.
 
         Tests are counted over all parts of the frame, so what is promised is promised for the frame.
+
+        Args:
+            inferred: what `infer` gave.
+            frame, source, captured: see `inspect`.
+            camera: whose drift the frame belongs to, where several are watched: a file is its own source.
         """
         prepared, statistics = inferred.prepared, inferred.statistics
         boxes, clock = prepared.boxes, prepared.clock
@@ -196,29 +209,40 @@ class Inspector:
         if len(boxes) > 1:
             score -= np.float32(math.log10(len(boxes)))
         point, peak = self.operating_point, float(score.max())
+        anomalous = peak > point.threshold
+        captured = clock.started if captured is None else captured
         verdict = Verdict(
             frame=frame,
             source=source,
             size=prepared.size,
-            anomalous=peak > point.threshold,
+            anomalous=anomalous,
             score=peak,
             operating_point=point,
             regions=tuple(_to_frame(found, score.shape, box) for found in regions_above(score, point.threshold)),
             mask=_mask_in_frame(score, point, prepared.size, box),
             timestamps=Timestamps(
-                captured=clock.started if captured is None else captured,
+                captured=captured,
                 started=clock.started,
                 preprocessed=prepared.preprocessed,
                 inferred=inferred.inferred,
                 thresholded=clock.now(),
                 engine_started=inferred.engine_started,
             ),
+            drift=self._watch(statistics, camera, peak, anomalous, captured),
         )
         energies, exceedances = (
             tuple(stitch(list(scale), boxes, outside=0)[0] for scale in scales)
             for scales in (statistics.energies, statistics.exceedances)
         )
         return Inspection(verdict, energies, exceedances, score, box)
+
+    def _watch(
+        self, statistics: LatentStatistics, camera: str, score: float, anomalous: bool, captured: float
+    ) -> DriftState | None:
+        if self._drift is None:
+            return None
+        numbers = drift_numbers(statistics.energies, self.manifest.channels, score)
+        return self._drift.update(camera, numbers, anomalous=anomalous, captured=captured)
 
     def _resized(self, frame_bgr: Image, boxes: tuple[Box, ...]) -> Image:
         """(N, S, S, 3) uint8 RGB."""

@@ -72,7 +72,7 @@ def test_what_is_offered_instead_can_be_had(images: int) -> None:
     scores = np.random.default_rng(0).normal(size=images).tolist()
     with pytest.raises(TooFewImages, match="299 are needed") as refused:
         operating_point(scores, Promise(0.01, 0.95))
-    offered = [part for part in str(refused.value).split("(")[1:]]
+    offered = str(refused.value).split("(")[1:]
     assert len(offered) == 3
     for part in offered:
         words = part.split(")")[0].split()
