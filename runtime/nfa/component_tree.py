@@ -86,17 +86,22 @@ def _build(levels: FloatMap, order: IndexMap, width: int) -> IndexMap:
 
 @njit(cache=True, nogil=True)
 def select_regions(
-    levels: FloatMap, log_tail: NDArray[np.float64], log_tests: NDArray[np.float64], width: int
+    levels: FloatMap,
+    log_tail: NDArray[np.float64],
+    repeats: NDArray[np.float64],
+    log_tests: NDArray[np.float64],
+    width: int,
 ) -> tuple[IndexMap, NDArray[np.float64]]:
     """The regions of a map that survive pruning and merging.
 
-    A node of n pixels whose canonical pixel is q is worth ``n * log_tail[q] + log_tests[n]``; the lower, the more
-    significant. Of two nodes on one branch with equal value the inner one stays; a bifurcation that equals its best
-    child replaces its children.
+    A node of n pixels whose canonical pixel is q is worth ``repeats[n] * log_tail[q] + log_tests[n]``; the lower, the
+    more significant. Of two nodes on one branch with equal value the inner one stays; a bifurcation that equals its
+    best child replaces its children.
 
     Args:
         levels: (H*W,) float32, finite and not negative: what the upper level sets are taken of.
         log_tail: (H*W,) log10 of the tail probability of each pixel's own level.
+        repeats: (H*W + 1,) how many independent pixels a region of n pixels is worth.
         log_tests: (H*W + 1,) log10 of the number of tests a region of n pixels pays for.
         width: W, pixels in a row.
 
@@ -120,7 +125,7 @@ def select_regions(
         if levels[above] == levels[pixel] and above != pixel:
             area[above] += 1
             continue
-        value[pixel] = area[pixel] * log_tail[pixel] + log_tests[area[pixel]]
+        value[pixel] = repeats[area[pixel]] * log_tail[pixel] + log_tests[area[pixel]]
         if collapses[pixel]:
             if children[pixel] > 1:
                 collapses[pixel] = value[pixel] <= best_value[pixel]
@@ -178,3 +183,42 @@ def paint(region: IndexMap, value: NDArray[np.float64], outside: float, unique_v
         if region[pixel] != _OUTSIDE and painted[region[pixel]]:
             out[pixel] = value[region[pixel]]
     return out
+
+
+@njit(cache=True, nogil=True)
+def opening_maxima(levels: FloatMap, width: int, classes: int) -> tuple[FloatMap, IndexMap]:
+    """Levels of the regional maxima of the map's area openings by 1, 2, 4, … 2^(classes − 1) pixels.
+
+    They are the nodes of so many pixels, none of whose children has as many.
+
+    Args:
+        levels: (H*W,) float32, finite, not negative.
+        width: W.
+        classes: number of openings.
+
+    Returns:
+        Level and class of every maximum, (M,) each, in no order.
+    """
+    n = levels.size
+    order = _ascending_order(levels)
+    parent = _build(levels, order, width)
+    area = np.ones(n, np.int32)
+    largest_child = np.zeros(n, np.int32)
+    maxima = np.empty(n * classes, np.float32)
+    of_class = np.empty(n * classes, np.int32)
+    count = 0
+    for i in range(n - 1, -1, -1):
+        pixel = order[i]
+        above = parent[pixel]
+        if levels[above] == levels[pixel] and above != pixel:
+            area[above] += 1
+            continue
+        for one in range(classes):
+            if largest_child[pixel] < 1 << one <= area[pixel]:
+                maxima[count] = levels[pixel]
+                of_class[count] = one
+                count += 1
+        if above != pixel:
+            area[above] += area[pixel]
+            largest_child[above] = max(largest_child[above], area[pixel])
+    return maxima[:count].copy(), of_class[:count].copy()

@@ -1,16 +1,20 @@
 """Tree NFA: significance of the connected upper level sets of the energy maps (paper, section 4).
 
-Under the null model a pixel's energy follows a χ² law with C degrees of freedom. The tail at ``x = E/C`` is bounded
-by Chernoff's ``P ≤ exp(−C/2 · (x − 1 − ln x))``; a region of n independent pixels, all at least at x, by its n-th
-power. The score map holds, in each pixel, −log10 of that bound times the number of tests.
+Under the null model a pixel's energy follows a χ² law with C degrees of freedom, and a region of n independent pixels,
+all at least at ``x = E/C``, has the n-th power of the tail there. The paper bounds that tail by Chernoff's
+``P ≤ exp(−C/2 · (x − 1 − ln x))``; `chi_square` has it exactly. The score map holds, in each pixel, −log10 of the
+probability times the number of tests.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail_of_levels
 from uflow_edge.runtime.nfa.component_tree import paint, select_regions
 from uflow_edge.runtime.nfa.counts import log10_tests, log10_tests_by_size, pixels_of
 from uflow_edge.runtime.nfa.maps import checked_maps, upsample_bilinear
@@ -19,17 +23,64 @@ from uflow_edge.runtime.numeric import FloatMap, Size
 Rule: TypeAlias = Literal["upstream", "one_sided", "per_size"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 DEFAULT_RULE: Rule = "one_sided"
+Tail: TypeAlias = Literal["chernoff", "chi_square"]
+TAILS: tuple[Tail, ...] = get_args(Tail)
+DEFAULT_TAIL: Tail = "chernoff"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One scale's map as regions are weighed: one of n pixels, the lowest of which is q, is worth
+    ``repeats[n] * log_tail[q] + log_tests[n]``.
+
+    Attributes:
+        levels: (H*W,) float32, finite, not negative, no -0.0: what the upper level sets are taken of.
+        log_tail: (H*W,) float64, log10 of the probability that a pixel reaches its level by chance; falls with it.
+        repeats: (H*W + 1,) float64, how many independent pixels a region of n pixels is worth.
+        log_tests: (H*W + 1,) float64, log10 of the number of tests that a region of n pixels pays for.
+        outside: value of pixels in no region.
+    """
+
+    levels: FloatMap
+    log_tail: NDArray[np.float64]
+    repeats: NDArray[np.float64]
+    log_tests: NDArray[np.float64]
+    outside: float
+
+    def value_map(self, shape: Size, *, unique_values: bool = False) -> FloatMap:
+        """The value of the most significant region that each pixel lies in, (H, W) float32."""
+        region, value = select_regions(self.levels, self.log_tail, self.repeats, self.log_tests, shape[1])
+        return paint(region, value, self.outside, unique_values).reshape(shape)
+
+    def region_values(self, width: int) -> NDArray[np.float64]:
+        """The values of the regions that survive, (R,) float64, R ≥ 1, in no order."""
+        region, value = select_regions(self.levels, self.log_tail, self.repeats, self.log_tests, width)
+        return value[np.unique(region[region >= 0])]
+
+
+def lowest_value(maps: Sequence[FloatMap], size: Size) -> FloatMap:
+    """Per pixel the lowest of the scales' values, each resized to the target, (height, width) float32."""
+    lowest = np.full(size, np.inf, np.float32)
+    for one in maps:
+        np.minimum(lowest, upsample_bilinear(one, size), out=lowest)
+    return lowest
 
 
 def tree_score(
-    energies: Sequence[ArrayLike], channels: Sequence[int], size: Size, *, rule: Rule = DEFAULT_RULE
+    energies: Sequence[ArrayLike],
+    channels: Sequence[int],
+    size: Size,
+    *,
+    rule: Rule = DEFAULT_RULE,
+    tail: Tail = DEFAULT_TAIL,
 ) -> FloatMap:
-    """Map of −log10 NFA of the most significant region that each pixel lies in.
+    """Map of −log10 NFA of the most significant region that each pixel lies in, latents being N(0, 1) by chance.
 
     ``upstream`` agrees with the authors' code, habits included: the bound is applied below the mean too, where it
     does not hold, so latents calmer than the null model count as anomalous; and of regions with exactly equal
     probability only one is painted. ``one_sided`` sets P = 1 for E ≤ C. ``per_size`` also counts the tests size by
-    size, so that a small region does not pay for the number of large ones: sharp, and meant for calibrated maps.
+    size, so that a small region does not pay for the number of large ones: sharp, and meant for latents that do
+    follow the null model. `null_model.calibrated_score` is for those that do not.
 
     Args:
         energies: per scale, finest first, (H_i, W_i): sum of squared latents over channels. Finite, not negative;
@@ -37,12 +88,13 @@ def tree_score(
         channels: per scale, C_i, the number of latent channels.
         size: (height, width) of the result.
         rule: how regions are weighed against each other and against chance.
+        tail: of the law of a pixel's energy: Chernoff's bound, or exact. ``upstream`` knows the bound only.
 
     Returns:
         (height, width) float32, higher is more anomalous; above 0, fewer than one detection expected by chance.
 
     Raises:
-        ValueError: maps that cannot be energies (see `checked_maps`), or an unknown rule.
+        ValueError: maps that cannot be energies (see `checked_maps`), or an unknown rule or tail.
 
     Example:
         >>> import numpy as np
@@ -53,26 +105,59 @@ def tree_score(
     """
     if rule not in RULES:
         raise ValueError(f"expected a rule among {', '.join(RULES)}; got {rule!r}")
+    if tail not in TAILS or (rule == "upstream" and tail != "chernoff"):
+        raise ValueError(f"expected a tail among {', '.join(TAILS)}, and chernoff with upstream's rule; got {tail!r}")
     maps = checked_maps("energy", energies, channels, size)
-    lowest = np.full(size, np.inf, np.float32)
-    for one, count in zip(maps, channels, strict=True):
-        np.minimum(lowest, upsample_bilinear(_scale_map(one, count, len(maps), rule), size), out=lowest)
+    values = [
+        _evidence(one, count, len(maps), rule, tail).value_map(_shape(one), unique_values=rule == "upstream")
+        for one, count in zip(maps, channels, strict=True)
+    ]
+    lowest = lowest_value(values, size)
     tests = 0.0 if rule == "per_size" else log10_tests(pixels_of(maps))
     return np.subtract(np.float32(-tests), lowest, out=lowest)
 
 
-def _scale_map(energy: FloatMap, channels: int, scales: int, rule: Rule) -> FloatMap:
-    """One scale's log10 P (log10 NFA under ``per_size``) by pixel, with what "no region" means outside all of them."""
-    height, width = energy.shape
+def _shape(one: FloatMap) -> Size:
+    height, width = one.shape
+    return height, width
+
+
+def _evidence(energy: FloatMap, channels: int, scales: int, rule: Rule, tail: Tail) -> Evidence:
+    """One scale under the uncalibrated null model: values are log10 P, and log10 NFA under ``per_size``."""
     levels = np.abs(energy / np.float32(channels)).ravel()  # the sort by bit patterns needs -0.0 to be 0.0
     if rule == "per_size":
         log_tests = log10_tests_by_size(levels.size, scales)
         outside = float(log_tests[1])  # a single pixel that is certain to happen
     else:
         log_tests, outside = np.zeros(levels.size + 1), 0.0
-    log_tail = chernoff_log10_tail(levels, channels, one_sided=rule != "upstream")
-    region, value = select_regions(levels, log_tail, log_tests, width)
-    return paint(region, value, outside, rule == "upstream").reshape(height, width)
+    if tail == "chi_square":
+        log_tail = exact_log10_tail(levels, channels)
+    else:
+        log_tail = chernoff_log10_tail(levels, channels, one_sided=rule != "upstream")
+    return Evidence(levels, log_tail, _whole_sizes(levels.size), log_tests, outside)
+
+
+@lru_cache(maxsize=64)
+def _whole_sizes(pixels: int) -> NDArray[np.float64]:
+    """Every pixel counts, 0 to S."""
+    sizes = np.arange(pixels + 1, dtype=np.float64)
+    sizes.flags.writeable = False
+    return sizes
+
+
+def exact_log10_tail(levels: FloatMap, channels: int) -> NDArray[np.float64]:
+    """log10 P(χ²_C ≥ C·x) above the mean, and P = 1 at and below it.
+
+    The cut keeps large calm regions, whose tail of about a half is raised to a high power, from outweighing small
+    conspicuous ones.
+
+    Args:
+        levels: x = E/C, (n,) float32.
+        channels: C, degrees of freedom.
+    """
+    log_tail = chi_square_log10_tail_of_levels(levels, channels)
+    log_tail[levels <= 1] = 0.0
+    return log_tail
 
 
 def chernoff_log10_tail(levels: FloatMap, channels: int, *, one_sided: bool) -> NDArray[np.float64]:

@@ -1,0 +1,146 @@
+"""Fit the null model to energies of good images (see `runtime.null_model` for the model).
+
+Whatever is estimated from an image makes that image look more ordinary than a new one. So everything is cross-fitted:
+gains come from one part of the images, and the tail and the counts of regions from the levels of the others; the
+goodness of fit comes from images that neither has seen. Parts are runs of consecutive images, for neighbours in time
+are alike.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from uflow_edge.calibration.goodness import GoodnessOfFit, scale_fit
+from uflow_edge.calibration.null_gains import (
+    image_gain,
+    levels_of,
+    log_energies,
+    pixel_gain,
+    trust_in_places,
+)
+from uflow_edge.calibration.null_regions import fit_regions, maxima_by_class
+from uflow_edge.calibration.null_screening import SUSPICIOUS, deviations, ranked_worst
+from uflow_edge.calibration.null_tail import fit_tail
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail
+from uflow_edge.runtime.null_model import NullModel, NullScale
+from uflow_edge.runtime.numeric import FloatMap
+
+MIN_IMAGES = 20
+ADVISED_IMAGES = 200
+IMAGE_GAIN_EXPONENT = 0.25
+_FOLDS = 5
+_MOST_SUSPICIOUS = 0.2
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class NullFit:
+    """What calibration found.
+
+    Attributes:
+        model: fitted to all images but the suspicious ones.
+        goodness: on the same images, each scored by a model that has not seen it.
+        suspicious: indices of images that look anomalous themselves, the worst first; look at them.
+    """
+
+    model: NullModel
+    goodness: GoodnessOfFit
+    suspicious: tuple[int, ...]
+
+
+def fit_null_model(
+    energies: Sequence[ArrayLike], channels: Sequence[int], *, image_gain_exponent: float = IMAGE_GAIN_EXPONENT
+) -> NullFit:
+    """Learn what good images look like, leaving out those that do not look good themselves.
+
+    Args:
+        energies: per scale, finest first, (N, H_i, W_i), of images that the flow was *not* trained on, in the order in
+            which they were taken.
+        channels: per scale, C_i.
+        image_gain_exponent: how much of an image's overall gain is divided out, 0 to 1.
+
+    Raises:
+        BadInput: fewer than 20 images, maps that cannot be energies, or more than a fifth of the images suspicious.
+    """
+    stacks = _checked(energies, channels)
+    deviating = deviations(stacks)
+    suspicious = ranked_worst(deviating, SUSPICIOUS)
+    if len(suspicious) > _MOST_SUSPICIOUS * len(deviating):
+        raise BadInput(
+            f"{len(suspicious)} of {len(deviating)} images look anomalous beside the others, more than a fifth: sort "
+            f"the images out, or take more. By number, from 0, the worst first: {suspicious}"
+        )
+    kept = [np.delete(stack, suspicious, axis=0) for stack in stacks]
+    goodness = _goodness(kept, channels, image_gain_exponent)
+    return NullFit(_fit(kept, image_gain_exponent), goodness, tuple(suspicious))
+
+
+def _checked(energies: Sequence[ArrayLike], channels: Sequence[int]) -> list[FloatMap]:
+    stacks = [np.ascontiguousarray(one, np.float32) for one in energies]
+    if not stacks or len(stacks) != len(channels):
+        raise BadInput(f"expected energies of {len(channels)} scales, got {len(stacks)}")
+    if any(stack.ndim != 3 or len(stack) != len(stacks[0]) or stack[:1].size == 0 for stack in stacks):
+        raise BadInput(f"expected energies [N, H, W] of the same images a scale, got {[s.shape for s in stacks]}")
+    if len(stacks[0]) < MIN_IMAGES:
+        raise BadInput(
+            f"{len(stacks[0])} good images are too few to calibrate with: expected at least {MIN_IMAGES}, better "
+            f"{ADVISED_IMAGES}, that the flow was not trained on"
+        )
+    for scale, stack in enumerate(stacks):
+        if not (np.isfinite(stack).all() and stack.min() >= 0 and np.median(stack) > 0):
+            raise BadInput(f"energies of scale {scale}: expected finite values of 0 or more, not mostly 0")
+    return stacks
+
+
+def _folds(images: int) -> list[Indices]:
+    return [np.asarray(part, np.intp) for part in np.array_split(np.arange(images), _FOLDS)]
+
+
+def _fit(stacks: Sequence[FloatMap], exponent: float) -> NullModel:
+    return NullModel(tuple(_fit_scale(stack, exponent) for stack in stacks), len(stacks[0]))
+
+
+def _fit_scale(energies: FloatMap, exponent: float) -> NullScale:
+    """Gains from all images; tail and counts from levels whose gains come from other images."""
+    images, _, width = energies.shape
+    logs, folds = log_energies(energies), _folds(images)
+    trust = trust_in_places(logs, folds)
+    levels = np.empty((images, logs[0].size), np.float32)
+    for held_out in folds:
+        others = np.delete(np.arange(images), held_out)
+        gain = pixel_gain(logs[others], trust)
+        levels[held_out] = levels_of(energies[held_out], gain, image_gain(energies[others], gain, exponent))
+    tail = fit_tail(levels)
+    repeats, counts = fit_regions(maxima_by_class(levels, width), tail, images)
+    gain = pixel_gain(logs, trust)
+    return NullScale(gain, image_gain(energies, gain, exponent), tail, repeats, counts)
+
+
+def _goodness(stacks: Sequence[FloatMap], channels: Sequence[int], exponent: float) -> GoodnessOfFit:
+    images = len(stacks[0])
+    scores, alarms = np.empty(images), np.zeros(images, np.intp)
+    log_p = [np.empty((images, stack[0].size)) for stack in stacks]
+    for held_out in _folds(images):
+        model = _fit([np.delete(stack, held_out, axis=0) for stack in stacks], exponent)
+        for i in held_out:
+            values = np.concatenate(_region_values(model, stacks, i))
+            scores[i], alarms[i] = -values.min(), (values <= 0).sum()
+            for into, scale, stack in zip(log_p, model.scales, stacks, strict=True):
+                into[i] = scale.tail.log10_tail(scale.levels(stack[i]))
+    fits = [
+        scale_fit(chi_square_log10_tail(stack.astype(np.float64), float(count)), after)
+        for stack, count, after in zip(stacks, channels, log_p, strict=True)
+    ]
+    return GoodnessOfFit(tuple(fits), scores, alarms)
+
+
+def _region_values(model: NullModel, stacks: Sequence[FloatMap], image: int) -> list[NDArray[np.float64]]:
+    """log10 NFA of the surviving regions of one image, a scale."""
+    return [
+        scale.evidence(stack[image], len(stacks)).region_values(stack.shape[2])
+        for scale, stack in zip(model.scales, stacks, strict=True)
+    ]

@@ -1,0 +1,110 @@
+"""The exact tail of the χ² law, as a logarithm that neither underflows nor loses its digits.
+
+P(χ²_ν ≥ E) is the regularised upper incomplete gamma function Q(ν/2, E/2). Above the mean it is a continued fraction
+(DLMF 8.9.2) evaluated by Lentz's method as modified by Thompson and Barnett (J. Comput. Phys. 64, 1986); below, one
+minus the series of its complement (DLMF 8.7.1), which converges there and does not cancel.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from numba import njit, vectorize
+from numpy.typing import NDArray
+
+from uflow_edge.runtime.numeric import FloatMap
+
+_PRECISION = 1e-15
+_TINY = 1e-300  # keeps a denominator that happens to vanish from dividing by 0
+_LN_10 = math.log(10.0)
+_KNOTS = 8192
+_TABLE_END = 8.0  # times the mean: past it the fraction needs few terms, and few pixels
+
+
+@njit(cache=True, nogil=True)
+def _log_upper_fraction(shape: float, x: float) -> float:
+    """ln of the continued fraction that Γ(a, x) / (e⁻ˣ xᵃ) is, for x ≥ a + 1."""
+    b = x + 1 - shape
+    c = 1 / _TINY
+    d = 1 / b
+    fraction = d
+    term = 0
+    while True:
+        term += 1
+        a = term * (shape - term)
+        b += 2
+        d = a * d + b
+        c = b + a / c
+        d = 1 / (d if d != 0 else _TINY)
+        c = c if c != 0 else _TINY
+        step = d * c
+        fraction *= step
+        if abs(step - 1) < _PRECISION:
+            return math.log(fraction)
+
+
+@njit(cache=True, nogil=True)
+def _lower_series(shape: float, x: float) -> float:
+    """Sum of xⁿ / ((a + 1) … (a + n)) from n = 0, which P(a, x) Γ(a + 1) / (e⁻ˣ xᵃ) is."""
+    term = total = 1.0
+    n = shape
+    while term > total * _PRECISION:
+        n += 1
+        term *= x / n
+        total += term
+    return total
+
+
+@vectorize(["float64(float64, float64)"], cache=True)
+def chi_square_log10_tail(energy: float, degrees: float) -> float:
+    """log10 P(χ²_ν ≥ E), element by element.
+
+    The logarithm is good to 2e-11 of its size, down to −10⁵ and beyond (checked against mpmath).
+
+    Args:
+        energy: E ≥ 0, float64.
+        degrees: ν > 0, degrees of freedom, not necessarily whole.
+
+    Returns:
+        float64, 0 at E = 0 and falling from there.
+    """
+    shape, x = degrees / 2, energy / 2
+    if x <= 0:
+        return 0.0
+    log_density = shape * math.log(x) - x - math.lgamma(shape)
+    if x >= shape + 1:
+        return (log_density + _log_upper_fraction(shape, x)) / _LN_10
+    lower = math.exp(log_density) * _lower_series(shape, x) / shape
+    return math.log1p(-lower) / _LN_10
+
+
+def chi_square_log10_tail_of_levels(levels: FloatMap, degrees: float) -> NDArray[np.float64]:
+    """log10 P(χ²_ν ≥ ν·x), fast enough for every pixel of every frame: 20 times as fast as `chi_square_log10_tail`.
+
+    Up to 8 times the mean, a straight line between exact values 0.001 apart, so still monotone, and at most
+    3e-7 · ν decades below the curve; exact beyond.
+
+    Args:
+        levels: x = E/ν ≥ 0, (n,) float32.
+        degrees: ν.
+    """
+    return _interpolated(levels, _tail_table(degrees), degrees)
+
+
+@lru_cache(maxsize=64)
+def _tail_table(degrees: float) -> NDArray[np.float64]:
+    knots = np.linspace(0, _TABLE_END, _KNOTS + 1)
+    return np.asarray(chi_square_log10_tail(knots * degrees, degrees), np.float64)
+
+
+@njit(cache=True, nogil=True)
+def _interpolated(levels: FloatMap, table: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    out = np.empty(levels.size)
+    for i in range(levels.size):
+        position = levels[i] * (_KNOTS / _TABLE_END)
+        if position < _KNOTS:
+            knot = int(position)
+            out[i] = table[knot] + (position - knot) * (table[knot + 1] - table[knot])
+        else:
+            out[i] = chi_square_log10_tail(levels[i] * degrees, degrees)
+    return out
