@@ -38,6 +38,7 @@ class UFlowManifest(Manifest):
         scales: of the latents, finest first.
         exceedance_probability: p at which exceedances are counted.
         rule: how the tree NFA weighs regions.
+        null_model: file of the calibrated null model, which then takes the place of ``rule``; None without one.
         operating_point: threshold on the image score.
         drift: what good frames looked like at calibration, to notice when they no longer do; None: nobody watches.
     """
@@ -52,6 +53,7 @@ class UFlowManifest(Manifest):
     rule: Rule = DEFAULT_RULE
     operating_point: OperatingPoint = LOG_NFA_0
     drift: DriftRange | None = None
+    null_model: str | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -96,6 +98,8 @@ class UFlowManifest(Manifest):
             raise ValueError(f"fit {manifest.fit!r} or rule {manifest.rule!r}")
         if not isinstance(manifest.operating_point.threshold, (int, float)):
             raise ValueError(f"threshold {manifest.operating_point.threshold!r}")
+        if manifest.null_model is not None and manifest.null_model not in manifest.files:
+            raise ValueError(f"the null model {manifest.null_model} needs a checksum")
         if manifest.drift is not None and len(manifest.drift.mean) != len(manifest.scales) + 1:
             raise ValueError(f"drift of {len(manifest.drift.mean)} numbers, expected one a scale and the score")
         return manifest
