@@ -108,4 +108,4 @@ class UFlowManifest(Manifest):
 def _drift(values: dict[str, Any] | None) -> DriftRange | None:
     if values is None:
         return None
-    return DriftRange(tuple(values["mean"]), tuple(values["deviation"]), values["images"])
+    return DriftRange(**{**values, "mean": tuple(values["mean"]), "deviation": tuple(values["deviation"])})
