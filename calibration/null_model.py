@@ -7,7 +7,7 @@ are alike.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,8 +75,18 @@ def fit_null_model(
             f"the images out, or take more. By number, from 0, the worst first: {suspicious}"
         )
     kept = [np.delete(stack, suspicious, axis=0) for stack in stacks]
-    goodness = _goodness(kept, channels, image_gain_exponent)
-    return NullFit(_fit(kept, image_gain_exponent), goodness, tuple(suspicious))
+    unseen = _cross_fit(kept, image_gain_exponent)
+    margin = unseen.margin
+    model = _with_margin(_fit(kept, image_gain_exponent), margin)
+    goodness = GoodnessOfFit(
+        scales=tuple(
+            scale_fit(chi_square_log10_tail(stack, count), after)
+            for stack, count, after in zip(kept, channels, unseen.log_tails, strict=True)
+        ),
+        image_scores=np.array([-values.min() - margin for values in unseen.values]),
+        false_alarms=np.array([(values + margin <= 0).sum() for values in unseen.values], np.intp),
+    )
+    return NullFit(model, goodness, tuple(suspicious))
 
 
 def _checked(energies: Sequence[ArrayLike], channels: Sequence[int]) -> list[FloatMap]:
@@ -120,22 +130,45 @@ def _fit_scale(energies: FloatMap, exponent: float) -> NullScale:
     return NullScale(gain, image_gain(energies, gain, exponent), tail, repeats, counts)
 
 
-def _goodness(stacks: Sequence[FloatMap], channels: Sequence[int], exponent: float) -> GoodnessOfFit:
+@dataclass(frozen=True, slots=True)
+class _CrossFit:
+    """Every image as a model sees it that was fitted to the other folds.
+
+    Attributes:
+        values: of each image, log10 NFA of its surviving regions.
+        log_tails: per scale, (N, H*W) log10 of the pixels' tail.
+    """
+
+    values: list[NDArray[np.float64]]
+    log_tails: list[NDArray[np.float64]]
+
+    @property
+    def margin(self) -> float:
+        """What log10 NFA must be raised by for at most one region an image at or below 0; 0 where that holds anyway.
+
+        It seldom does not: the classes of size share the alarms, and their alarms are largely the same regions. Maps
+        of a few pixels have one class, and no such reserve.
+        """
+        images = len(self.values)
+        ordered = np.sort(np.concatenate(self.values))
+        return max(float(-ordered[images]) + 1e-9, 0.0) if ordered.size > images else 0.0
+
+
+def _cross_fit(stacks: Sequence[FloatMap], exponent: float) -> _CrossFit:
     images = len(stacks[0])
-    scores, alarms = np.empty(images), np.zeros(images, np.intp)
-    log_p = [np.empty((images, stack[0].size)) for stack in stacks]
+    values: list[NDArray[np.float64]] = []
+    log_tails = [np.empty((images, stack[0].size)) for stack in stacks]
     for held_out in _folds(images):
         model = _fit([np.delete(stack, held_out, axis=0) for stack in stacks], exponent)
         for i in held_out:
-            values = np.concatenate(_region_values(model, stacks, i))
-            scores[i], alarms[i] = -values.min(), (values <= 0).sum()
-            for into, scale, stack in zip(log_p, model.scales, stacks, strict=True):
+            values.append(np.concatenate(_region_values(model, stacks, i)))
+            for into, scale, stack in zip(log_tails, model.scales, stacks, strict=True):
                 into[i] = scale.tail.log10_tail(scale.levels(stack[i]))
-    fits = [
-        scale_fit(chi_square_log10_tail(stack.astype(np.float64), float(count)), after)
-        for stack, count, after in zip(stacks, channels, log_p, strict=True)
-    ]
-    return GoodnessOfFit(tuple(fits), scores, alarms)
+    return _CrossFit(values, log_tails)
+
+
+def _with_margin(model: NullModel, margin: float) -> NullModel:
+    return replace(model, scales=tuple(replace(scale, counts=scale.counts + margin) for scale in model.scales))
 
 
 def _region_values(model: NullModel, stacks: Sequence[FloatMap], image: int) -> list[NDArray[np.float64]]:

@@ -9,8 +9,8 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numba import njit, vectorize
-from numpy.typing import NDArray
+from numba import njit
+from numpy.typing import ArrayLike, NDArray
 
 from uflow_edge.runtime.numeric import FloatMap
 
@@ -55,19 +55,8 @@ def _lower_series(shape: float, x: float) -> float:
     return total
 
 
-@vectorize(["float64(float64, float64)"], cache=True)
-def chi_square_log10_tail(energy: float, degrees: float) -> float:
-    """log10 P(χ²_ν ≥ E), element by element.
-
-    The logarithm is good to 2e-11 of its size, down to −10⁵ and beyond (checked against mpmath).
-
-    Args:
-        energy: E ≥ 0, float64.
-        degrees: ν > 0, degrees of freedom, not necessarily whole.
-
-    Returns:
-        float64, 0 at E = 0 and falling from there.
-    """
+@njit(cache=True, nogil=True)
+def _log10_tail(energy: float, degrees: float) -> float:
     shape, x = degrees / 2, energy / 2
     if x <= 0:
         return 0.0
@@ -76,6 +65,27 @@ def chi_square_log10_tail(energy: float, degrees: float) -> float:
         return (log_density + _log_upper_fraction(shape, x)) / _LN_10
     lower = math.exp(log_density) * _lower_series(shape, x) / shape
     return math.log1p(-lower) / _LN_10
+
+
+@njit(cache=True, nogil=True)
+def _log10_tails(energies: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    out = np.empty(energies.size)
+    for i in range(energies.size):
+        out[i] = _log10_tail(energies[i], degrees)
+    return out
+
+
+def chi_square_log10_tail(energies: ArrayLike, degrees: float) -> NDArray[np.float64]:
+    """log10 P(χ²_ν ≥ E), element by element: 0 at E = 0 and falling from there.
+
+    The logarithm is good to 2e-11 of its size, down to −10⁵ and beyond (checked against mpmath).
+
+    Args:
+        energies: E, any shape; below 0 as at 0.
+        degrees: ν > 0, degrees of freedom, not necessarily whole.
+    """
+    values = np.asarray(energies, np.float64)
+    return np.asarray(_log10_tails(values.ravel(), float(degrees)), np.float64).reshape(values.shape)
 
 
 def chi_square_log10_tail_of_levels(levels: FloatMap, degrees: float) -> NDArray[np.float64]:
@@ -88,13 +98,13 @@ def chi_square_log10_tail_of_levels(levels: FloatMap, degrees: float) -> NDArray
         levels: x = E/ν ≥ 0, (n,) float32.
         degrees: ν.
     """
-    return _interpolated(levels, _tail_table(degrees), degrees)
+    return _interpolated(levels, _tail_table(float(degrees)), float(degrees))
 
 
 @lru_cache(maxsize=64)
 def _tail_table(degrees: float) -> NDArray[np.float64]:
     knots = np.linspace(0, _TABLE_END, _KNOTS + 1)
-    return np.asarray(chi_square_log10_tail(knots * degrees, degrees), np.float64)
+    return chi_square_log10_tail(knots * degrees, degrees)
 
 
 @njit(cache=True, nogil=True)
@@ -106,5 +116,5 @@ def _interpolated(levels: FloatMap, table: NDArray[np.float64], degrees: float) 
             knot = int(position)
             out[i] = table[knot] + (position - knot) * (table[knot + 1] - table[knot])
         else:
-            out[i] = chi_square_log10_tail(levels[i] * degrees, degrees)
+            out[i] = _log10_tail(levels[i] * degrees, degrees)
     return out
