@@ -59,9 +59,10 @@ def _section(title: str, content: str) -> str:
     return f"<section><h2>{title}</h2>{content}</section>" if content else ""
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "plain") -> str:
     lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<div class=wide><table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{lines}</table></div>"
+    heading = "".join(f"<th>{cell}</th>" for cell in head)
+    return f"<div class=wide><table class={kind}><tr>{heading}</tr>{lines}</table></div>"
 
 
 def _note(text: str) -> str:
@@ -225,7 +226,7 @@ def _costs(bundle: Bundle[UFlowManifest]) -> str:
     if not timed:
         rows = [[*row[:-2], row[-1]] for row in rows]
         head.remove("ms")
-    return _table(head, rows) + _note(
+    return _table(head, rows, "costs") + _note(
         "Against the checkpoint in torch, or the graph it was built from: relative error of energies, largest change "
         "of an image's log-NFA in decades, smallest overlap of the masks at log-NFA 0 without the null model."
     )

@@ -6,7 +6,7 @@ STYLE = """
   --good: #00735c; --bad: #cf2a0b; --data: #1f6fb4; --data-quiet: #9aa5af; --band: #e0a52640; --limit: #b32408;
   --note: #fff6dd; --note-line: #c98a00;
 }
-@media (prefers-color-scheme: dark) and (not print) { :root {
+@media screen and (prefers-color-scheme: dark) { :root {
   color-scheme: dark; --ground: #0d1013; --panel: #171b1f; --ink: #edf0f2; --quiet: #9aa5af; --line: #2c333a;
   --good: #35c4a2; --bad: #ff8a6b; --data: #62b2f4; --data-quiet: #6b7680; --band: #e0a5263d; --limit: #ff8a6b;
   --note: #2f2507; --note-line: #e0a526;
@@ -14,12 +14,13 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI",
   Roboto, "Noto Sans", sans-serif; font-variant-numeric: tabular-nums; }
-main { max-width: 1060px; margin: 0 auto; padding: 28px 20px 48px; display: grid; gap: 16px; }
+main { max-width: 1060px; margin: 0 auto; padding: 28px 20px 48px; display: grid; gap: 16px;
+  grid-template-columns: minmax(0, 1fr); }
 h1 { font-size: 26px; line-height: 1.2; margin: 0; letter-spacing: -.01em; }
 h2 { font-size: 17px; margin: 0 0 8px; } h3 { font-size: 14px; margin: 0 0 2px; }
 p { margin: 0; } p + p { margin-top: 8px; }
 header p, .quiet, figcaption, .note-text { color: var(--quiet); }
-.note-text { font-size: 13.5px; margin-top: 8px; max-width: 82ch; }
+.note-text { font-size: 13.5px; margin-top: 8px; max-width: 105ch; }
 section, .card { background: var(--panel); border: 1px solid var(--line); border-radius: 12px; padding: 16px 18px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(215px, 1fr)); gap: 12px; }
 .card p { font-size: 13.5px; color: var(--quiet); } .card .label { font-weight: 600; }
@@ -32,6 +33,7 @@ th, td { padding: 6px 0 6px 16px; border-top: 1px solid var(--line); text-align:
 tr:first-child > * { border-top: 0; }
 th { font-weight: 600; font-size: 13px; color: var(--quiet); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.costs td:nth-child(2), .costs th:nth-child(2) { text-align: left; white-space: normal; min-width: 200px; }
 .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .facts td:first-child { color: var(--quiet); width: 180px; white-space: nowrap; vertical-align: top; }
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
@@ -51,7 +53,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
 .key { display: inline-flex; align-items: center; gap: 6px; margin-right: 14px; font-size: 13px; color: var(--quiet); }
 .key i { width: 18px; border-top: 3px solid var(--data); } .key.before i { border-color: var(--data-quiet); }
 .key.diagonal i { border-top: 2px dashed var(--quiet); }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: 10px; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 10px; }
 figure { margin: 0; } figure img { width: 100%; display: block; border-radius: 8px; background: #07090a; }
 figcaption { font-size: 12.5px; margin-top: 3px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 figcaption b { color: var(--ink); }
