@@ -129,12 +129,14 @@ def chosen_images(good: Sequence[Path], exclude: Sequence[str]) -> list[ImageFil
 
 
 def _page(bundle: Bundle[UFlowManifest], calibration: Calibration, engine: Engine) -> str:
+    from uflow_edge.calibration.latency import latencies_ms
     from uflow_edge.calibration.report import report_page
     from uflow_edge.calibration.report_pictures import draw_pictures
 
     inspector = Inspector(bundle.manifest, engine, calibration.options.views, null_model=calibration.null_model)
     inspector.operating_point = calibration.operating_point
-    return report_page(bundle, calibration, draw_pictures(calibration, inspector), datetime.now().astimezone())
+    pictures = draw_pictures(calibration, inspector)
+    return report_page(bundle, calibration, pictures, latencies_ms(bundle), datetime.now().astimezone())
 
 
 def _print_summary(calibration: Calibration) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 
@@ -18,13 +18,20 @@ _LISTED = 200
 _BAND_CONFIDENCE = 0.95
 
 
-def report_page(bundle: Bundle[UFlowManifest], calibration: Calibration, pictures: Pictures, made: datetime) -> str:
+def report_page(
+    bundle: Bundle[UFlowManifest],
+    calibration: Calibration,
+    pictures: Pictures,
+    latencies_ms: Mapping[tuple[str, str], float],
+    made: datetime,
+) -> str:
     """The page.
 
     Args:
         bundle: that was calibrated; its ``parity.json`` is shown, if it has one.
         calibration: what was found.
         pictures: of the images themselves.
+        latencies_ms: see `latency.latencies_ms`.
         made: when.
     """
     name = escape(bundle.folder.resolve().name)
@@ -37,7 +44,7 @@ def report_page(bundle: Bundle[UFlowManifest], calibration: Calibration, picture
         _section("False alarms on good images", _alarms(calibration)),
         _section("The null model", _null_model(calibration, bundle.manifest)),
         _section("What good frames look like, to notice drift", _drift(calibration, bundle.manifest)),
-        _section("What other graphs and engines cost", _costs(bundle)),
+        _section("What other graphs and engines cost", _costs(bundle, latencies_ms)),
         _section("Images that look anomalous", _suspicious(calibration, pictures)),
         _section("Held-out images, the highest scores: what is nearest to a false alarm", _gallery(pictures.highest)),
         _section("Held-out images, the lowest scores", _gallery(pictures.lowest)),
@@ -200,7 +207,7 @@ def _drift(calibration: Calibration, manifest: UFlowManifest) -> str:
     )
 
 
-def _costs(bundle: Bundle[UFlowManifest]) -> str:
+def _costs(bundle: Bundle[UFlowManifest], latencies_ms: Mapping[tuple[str, str], float]) -> str:
     path = bundle.folder / "parity.json"
     if not path.is_file():
         return ""
@@ -208,7 +215,7 @@ def _costs(bundle: Bundle[UFlowManifest]) -> str:
     for file, entries in json.loads(path.read_text(encoding="utf-8")).items():
         for entry in entries:
             verdict = "<span class=good>kept</span>" if entry["holds"] else "<span class=bad>missed</span>"
-            milliseconds = entry.get("milliseconds")
+            milliseconds = latencies_ms.get((file, entry["engine"]))
             rows.append(
                 [
                     escape(file) + ("" if file in bundle.manifest.files else " <span class=quiet>(not written)</span>"),
@@ -221,14 +228,11 @@ def _costs(bundle: Bundle[UFlowManifest]) -> str:
                     verdict,
                 ]
             )
-    timed = any(row[-2] for row in rows)
     head = ["graph", "engine", "energy, worst", "mean", "log-NFA", "mask IoU", "ms", "bound"]
-    if not timed:
-        rows = [[*row[:-2], row[-1]] for row in rows]
-        head.remove("ms")
     return _table(head, rows, "costs") + _note(
         "Against the checkpoint in torch, or the graph it was built from: relative error of energies, largest change "
-        "of an image's log-NFA in decades, smallest overlap of the masks at log-NFA 0 without the null model."
+        "of an image's log-NFA in decades, smallest overlap of the masks at log-NFA 0 without the null model. "
+        "Milliseconds: median of one image, network alone, on this machine."
     )
 
 

@@ -12,7 +12,7 @@ from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.overlay import draw_maps
 
-SHOWN = 5
+SHOWN = 6
 _LONGER_SIDE = 320
 _QUALITY = 82
 
