@@ -17,6 +17,7 @@ from uflow_edge.runtime.numeric import FloatMap
 SUSPICIOUS = 4.0
 _REGION_SHARE = 1 / 64  # of a map
 _NORMAL_QUARTILE = 0.6745
+_SMALLEST_DEVIATION = 0.01  # of ln level: images that are nearly copies of each other are not suspicious for it
 
 
 def deviations(stacks: Sequence[FloatMap]) -> NDArray[np.float64]:
@@ -40,7 +41,7 @@ def _deviations_at_scale(energies: FloatMap) -> NDArray[np.float64]:
     size_class = max(int(gain.size * _REGION_SHARE), 1).bit_length() - 1
     peaks = np.array([_log_peak(one / gain, size_class) for one in energies])
     median, quartile = np.quantile(peaks, [0.5, 0.75])
-    return np.asarray((peaks - median) / max((quartile - median) / _NORMAL_QUARTILE, 1e-9), np.float64)
+    return np.asarray((peaks - median) / max((quartile - median) / _NORMAL_QUARTILE, _SMALLEST_DEVIATION), np.float64)
 
 
 def _log_peak(levels: FloatMap, size_class: int) -> float:

@@ -127,6 +127,27 @@ def test_no_false_alarm_on_a_hundred_images_of_the_null_model(rule: str) -> None
         assert tree_score(energies, [84, 80], (32, 32), rule=rule).max() < 0
 
 
+@pytest.mark.parametrize("rule", ["one_sided", "per_size"])
+def test_the_exact_tail_raises_no_false_alarm_on_the_null_model_or_below(rule: str) -> None:
+    for seed in range(50):
+        random = np.random.default_rng(seed)
+        energies = [random.chisquare(c, (s, s)).astype(np.float32) for c, s in ((84, 32), (80, 16))]
+        for variance in (1.0, 0.8):
+            calm = [one * np.float32(variance) for one in energies]
+            assert tree_score(calm, [84, 80], (32, 32), rule=rule, tail="chi_square").max() < 0
+
+
+def test_the_exact_tail_finds_weaker_anomalies_than_the_bound() -> None:
+    found = {"chernoff": 0, "chi_square": 0}
+    for seed in range(20):
+        energy = np.random.default_rng(seed).chisquare(84, (32, 32)).astype(np.float32)
+        energy[14:20, 14:20] *= 1.3
+        for tail in found:
+            found[tail] += int(tree_score([energy], [84], (32, 32), rule="per_size", tail=tail).max() > 0)
+    assert found["chi_square"] == 20
+    assert found["chernoff"] <= 10
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (7, 13)])
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (64, 48)])
@@ -185,5 +206,9 @@ def test_maps_that_cannot_be_energies(energies: list[np.ndarray], channels: list
 def test_unknown_rule_and_size() -> None:
     with pytest.raises(ValueError, match="upstream, one_sided, per_size"):
         tree_score([np.ones((2, 2))], [4], (4, 4), rule="best")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="chernoff, chi_square"):
+        tree_score([np.ones((2, 2))], [4], (4, 4), tail="exact")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="chernoff with upstream's rule"):
+        tree_score([np.ones((2, 2))], [4], (4, 4), rule="upstream", tail="chi_square")
     with pytest.raises(ValueError, match="at least 1x1"):
         tree_score([np.ones((2, 2))], [4], (0, 4))
