@@ -6,7 +6,7 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from uflow_edge.calibration.calibrate import Calibration, CalibrationOptions, calibrate
+from uflow_edge.calibration.calibrate import Calibration, CalibrationOptions, Parting, calibrate
 from uflow_edge.calibration.operating_point import Promise, clopper_pearson
 from uflow_edge.calibration.report import alarm_rows, notices
 from uflow_edge.calibration.saving import REPORT, save_calibration
@@ -15,7 +15,7 @@ from uflow_edge.runtime.bundle import Bundle, find_bundle
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, table
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
-from uflow_edge.runtime.errors import ExitCode, UsageError
+from uflow_edge.runtime.errors import ExitCode, UsageError, require
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import PRECISIONS
 from uflow_edge.runtime.sources.folders import ImageFile, image_files
@@ -85,6 +85,11 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--tile", type=positive_int, metavar="N", help="cut regions into squares of N pixels")
     model.add_argument("--overlap", type=float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)")
     parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="first write an INT8 graph, of the images of the null model; run it with --precision int8, here too",
+    )
+    parser.add_argument(
         "--report",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -94,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Calibrate as the command line asks. Nothing is written before all is known."""
+    """Calibrate as the command line asks. Nothing is written before all is known, but an INT8 graph, which stays."""
     options = CalibrationOptions(
         promise=Promise(arguments.max_false_alarms, arguments.confidence),
         null_model=arguments.null_model == "auto",
@@ -103,6 +108,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     )
     bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
     images = chosen_images(arguments.good, arguments.exclude)
+    if arguments.int8:
+        bundle = _with_int8(bundle, images, options)
     with closing(open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)) as engine:
         calibration = calibrate(bundle, images, engine, options, _say)
         page = _page(bundle, calibration, engine) if arguments.report else None
@@ -110,6 +117,22 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     _print_summary(calibration)
     print(f"wrote {written.folder}/" + (f"; see {written.folder / REPORT}" if page else ""))
     return ExitCode.BAD_INPUT if calibration.unreadable else ExitCode.OK
+
+
+def _with_int8(
+    bundle: Bundle[UFlowManifest], images: Sequence[ImageFile], options: CalibrationOptions
+) -> Bundle[UFlowManifest]:
+    """The bundle with an INT8 graph. Held-out images have no part in it, or the promise would not hold for it."""
+    if not options.null_model:
+        raise UsageError("--int8 is made with the images of the null model: not with --null-model none")
+    for module in ("onnx", "onnx_ir"):
+        require(module, "calibrate")
+    from uflow_edge.calibration.int8 import quantize_bundle
+
+    fitted = Parting.of(images, options).fitted
+    bundle, result = quantize_bundle(bundle, [image.path for image in fitted], report=_say)
+    _say(f"int8: {result.quantized_work:.0%} of the work; {'; '.join(map(str, result.parities))}")
+    return bundle
 
 
 def chosen_images(good: Sequence[Path], exclude: Sequence[str]) -> list[ImageFile]:

@@ -103,11 +103,12 @@ def notices(calibration: Calibration) -> list[str]:
     found = []
     if calibration.suspicious_held_out:
         found.append(
-            f"{len(calibration.suspicious_held_out)} held-out images look anomalous. They count, or the promise would "
-            "not hold; if some are defective, leave them out with --exclude and calibrate again."
+            f"Held-out images that look anomalous: {len(calibration.suspicious_held_out)}. They count, or the promise "
+            "would not hold; if some are defective, leave them out with --exclude and calibrate again."
         )
     if calibration.suspicious_fitted:
-        found.append(f"{len(calibration.suspicious_fitted)} images look anomalous and were left out of the null model.")
+        left_out = len(calibration.suspicious_fitted)
+        found.append(f"Images that look anomalous and were left out of the null model: {left_out}.")
     if calibration.correlation is not None:
         found.append(
             f"Scores of successive images are alike (rank correlation {calibration.correlation:.2f}). If images show "
@@ -117,7 +118,7 @@ def notices(calibration: Calibration) -> list[str]:
         sizes = ", ".join(f"{count} of {width} x {height}" for (height, width), count in calibration.sizes.items())
         found.append(f"Images differ in size: {sizes} pixels. All were resized; the line should see what these show.")
     if calibration.unreadable:
-        found.append(f"{len(calibration.unreadable)} images could not be read and were left out.")
+        found.append(f"Images that could not be read and were left out: {len(calibration.unreadable)}.")
     if calibration.drift is None:
         found.append("Too few good held-out images to say what drift is: nobody will watch for it.")
     return found
