@@ -1,7 +1,7 @@
 """Charts of the calibration report as inline SVG; colours come from the page, so both themes can be read."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -11,6 +11,7 @@ _WIDTH, _HEIGHT = 900, 280
 _SIDE = 240
 _MARGIN = (12, 14, 38, 46)  # top, right, bottom, left
 _BINS = 48
+_WIDE = 30.0  # interquartile ranges that an even axis shows well
 
 
 class _Frame:
@@ -37,11 +38,12 @@ class _Frame:
     def text(self, x: float, y: float, text: str, kind: str = "", anchor: str = "middle") -> None:
         self.add(f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
 
-    def axes(self, x_label: str, y_label: str) -> None:
-        for tick in ticks(*self._x):
-            x = self.x(tick)
+    def axes(self, x_label: str, y_label: str, marks: Mapping[float, float] | None = None) -> None:
+        """Axes and grid; ``marks`` are values to write along x, and where they belong in its coordinates."""
+        for value, position in (marks or {tick: tick for tick in ticks(*self._x)}).items():
+            x = self.x(position)
             self.add(f'<path class=tick d="M{x:.1f} {self.bottom}v4"/>')
-            self.text(x, self.bottom + 16, number(tick))
+            self.text(x, self.bottom + 16, number(value))
         for tick in ticks(*self._y, most=5):
             y = self.y(tick)
             self.add(f'<path class=grid d="M{self.left} {y:.1f}H{self.right}"/>')
@@ -71,29 +73,47 @@ def score_histogram(scores: Sequence[float], threshold: float, band: tuple[float
     """
     values = np.asarray(scores, np.float64)
     low, high = float(min(values.min(), threshold, 0.0)), float(max(values.max(), threshold, 0.0))
-    room = 0.04 * (high - low) or 1.0
-    low, high = low - room, high + room
-    counts, edges = np.histogram(values, _BINS, (low, high))
-    frame = _Frame(_WIDTH, _HEIGHT, (low, high), (0.0, float(counts.max()) * 1.14))
-    left, right = (frame.x(min(max(end, low), high)) for end in band)
+    along = _scale_for(values, low, high)
+    room = 0.04 * (along(high) - along(low)) or 1.0
+    shown = along(low) - room, along(high) + room
+    counts, edges = np.histogram([along(value) for value in values], _BINS, shown)
+    frame = _Frame(_WIDTH, _HEIGHT, shown, (0.0, float(counts.max()) * 1.14))
+    left, right = (frame.x(along(end) if math.isfinite(end) else end) for end in band)
     height = frame.bottom - frame.top
     if right - left >= 0.5:
         frame.add(
             f'<rect class=band x="{left:.1f}" y="{frame.top}" width="{right - left:.1f}" height="{height}">'
             "<title>the true quantile of good images lies here</title></rect>"
         )
-    frame.axes("score, −log10 NFA", "held-out images")
+    marks = ticks(*shown) if along(high) == high else _decades(low, high)
+    frame.axes("score, −log10 NFA", "held-out images", {value: along(value) for value in marks})
     for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
             x, top = frame.x(start), frame.y(float(count))
-            above = " above" if start >= threshold else ""
+            above = " above" if start >= along(threshold) else ""
             frame.add(
                 f'<rect class="bar{above}" x="{x + 0.5:.1f}" y="{top:.1f}" width="{frame.x(end) - x - 1:.1f}" '
-                f'height="{frame.bottom - top:.1f}"><title>{count} images from {start:.2f} to {end:.2f}</title></rect>'
+                f'height="{frame.bottom - top:.1f}"><title>{count} images</title></rect>'
             )
-    _line(frame, 0.0, "zero", "log-NFA 0", level=1)
-    _line(frame, threshold, "limit", f"threshold {threshold:.2f}", level=0)
+    _line(frame, along(0.0), "zero", "log-NFA 0", level=1)
+    _line(frame, along(threshold), "limit", f"threshold {threshold:.2f}", level=0)
     return frame.svg(f"Histogram of {values.size} scores; threshold {threshold:.2f}")
+
+
+def _scale_for(values: NDArray[np.float64], low: float, high: float) -> Callable[[float], float]:
+    """Where a score lies along the axis: evenly, or by its inverse hyperbolic sine where a few lie far out."""
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    spread = float(upper - lower)
+    if spread <= 0 or high - low <= _WIDE * spread:
+        return float
+    return lambda value: math.asinh(value / spread)
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """0 and powers of ten of both signs in a range, every second one where they are many."""
+    largest = math.floor(math.log10(max(abs(low), abs(high), 1.0)))
+    powers = [10.0**power for power in range(largest, -1, -1 - largest // 4)]
+    return [value for value in sorted({0.0, *powers, *(-power for power in powers)}) if low <= value <= high]
 
 
 def _line(frame: _Frame, value: float, kind: str, label: str, level: int) -> None:

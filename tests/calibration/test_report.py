@@ -64,6 +64,14 @@ def test_the_quantiles_of_true_p_values_are_the_diagonal() -> None:
     assert len(before.get("points", "").split()) < 50  # what lies beyond the chart is not drawn on its edge
 
 
+def test_one_image_far_out_does_not_squeeze_the_others() -> None:
+    scores = [*np.random.default_rng(0).normal(-1, 1, 298).tolist(), 4000.0]
+    bars = of_class(score_histogram(scores, 1.5, (0.5, 1.5)), "bar")
+    assert len(bars) > 10
+    (beyond,) = [bar for bar in bars if float(bar.get("x", "")) > 850]
+    assert "above" in beyond.get("class", "")
+
+
 @given(low=st.floats(-1e6, 1e6), extent=st.floats(1e-3, 1e6))
 def test_ticks_are_few_and_inside(low: float, extent: float) -> None:
     found = ticks(low, low + extent)
