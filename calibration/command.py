@@ -6,9 +6,10 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from uflow_edge.calibration.calibrate import Calibration, CalibrationOptions, Parting, calibrate
+from uflow_edge.calibration.calibrate import Calibration, calibrate
+from uflow_edge.calibration.findings import alarm_rows, notices
 from uflow_edge.calibration.operating_point import Promise, clopper_pearson
-from uflow_edge.calibration.report import alarm_rows, notices
+from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.saving import REPORT, save_calibration
 from uflow_edge.runtime.arguments import views
 from uflow_edge.runtime.bundle import Bundle, find_bundle

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from uflow_edge.calibration import command
-from uflow_edge.calibration.calibrate import Calibration, CalibrationOptions, Parting, calibrate
+from uflow_edge.calibration.calibrate import Calibration, calibrate
 from uflow_edge.calibration.command import chosen_images
 from uflow_edge.calibration.operating_point import Promise, TooFewImages
+from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.saving import REPORT, save_calibration
 from uflow_edge.runtime.bundle import Bundle, save_operating_point
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
