@@ -280,6 +280,8 @@ def test_drift_is_shown_until_it_is_over(tab: Tab, line: Line, server: PageServe
     ink, ground = ([int(part) for part in re.findall(r"\d+", colour)[:3]] for colour in tab.run(colours))
     assert abs(luminance(ink) - luminance(ground)) > 0.5
     assert tab.text("#word") == "GOOD"
+    tab.screen(*SCREENS["small phone"], dark=dark)
+    assert tab.run("document.documentElement.scrollWidth") <= SCREENS["small phone"][0]
     line.put(drift=DriftState("ok", "belt", "score", 0.1, 0.6))
     tab.until("document.getElementById('drift').hidden")
     assert tab.complaints == []
