@@ -93,7 +93,7 @@ def _inspector(
     device = device_frames(engine, bundle.manifest.input_size, say)
     if device is not None:
         stack.callback(device.close)
-    inspector = Inspector(bundle.manifest, engine, views, device)
+    inspector = Inspector.of(bundle, engine, views, device)
     inspector.warm_up()
     if arguments.threshold is not None:
         inspector.operating_point = OperatingPoint(arguments.threshold, "manual")

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.drift import DriftMonitor, DriftState, drift_numbers
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.nfa import Region, regions_above, tree_score
+from uflow_edge.runtime.null_model import NullModel
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.preprocess import Box, checked_frame, model_input
@@ -96,6 +99,7 @@ class Inspector:
         engine: Engine,
         views: ViewOptions = ViewOptions(),
         device: "DeviceFrames | None" = None,
+        null_model: NullModel | None = None,
     ) -> None:
         """Put together what was opened elsewhere.
 
@@ -104,12 +108,33 @@ class Inspector:
             engine: runs it; neither this nor ``device`` is closed here.
             views: which parts of a frame are inspected.
             device: resizes on the GPU and runs the same engine there; default, the CPU resizes.
+            null_model: that good images have taught; default, latents are taken as N(0, 1) and the manifest's rule
+                holds.
         """
         self.manifest: Final = manifest
         self.engine: Final = engine
         self._device = device
+        self._null_model = null_model
         self.views: Final = views
         self.operating_point: OperatingPoint = manifest.operating_point
+        self._drift = None if manifest.drift is None else DriftMonitor(manifest.drift)
+
+    @classmethod
+    def of(
+        cls,
+        bundle: Bundle[UFlowManifest],
+        engine: Engine,
+        views: ViewOptions = ViewOptions(),
+        device: "DeviceFrames | None" = None,
+    ) -> "Inspector":
+        """Like the constructor, for all that a bundle says, its null model included.
+
+        Raises:
+            BadInput: the null model cannot be read.
+        """
+        name = bundle.manifest.null_model
+        null_model = None if name is None else NullModel.load(bundle.folder / name)
+        return cls(bundle.manifest, engine, views, device, null_model)
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int | None = None, views: ViewOptions = ViewOptions()) -> "Inspector":
@@ -129,14 +154,14 @@ class Inspector:
         bundle = Bundle.load(path, UFlowManifest)
         variant = bundle.manifest.variants[0]
         engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant, threads)
-        inspector = cls(bundle.manifest, engine, views)
+        inspector = cls.of(bundle, engine, views)
         inspector.warm_up()
         return inspector
 
     def warm_up(self) -> None:
         """Compile or load all kernels."""
         side = self.manifest.input_size
-        whole = Inspector(self.manifest, self.engine, device=self._device)
+        whole = Inspector(self.manifest, self.engine, device=self._device, null_model=self._null_model)
         whole.inspect(np.zeros((side + 1, side + 1, 3), np.uint8))
 
     def inspect(self, frame_bgr: Image, *, frame: int = 0, source: str = "", captured: float | None = None) -> Verdict:
@@ -179,46 +204,71 @@ class Inspector:
         return Inferred(prepared, LatentStatistics.of(outputs), started, prepared.clock.now())
 
     def judge(
-        self, inferred: Inferred, *, frame: int = 0, source: str = "", captured: float | None = None
+        self,
+        inferred: Inferred,
+        *,
+        frame: int = 0,
+        source: str = "",
+        captured: float | None = None,
+        camera: str = "",
     ) -> Inspection:
         """The third part: the number of false alarms, and the decision.
 
         Tests are counted over all parts of the frame, so what is promised is promised for the frame.
+
+        Args:
+            inferred: what `infer` gave.
+            frame, source, captured: see `inspect`.
+            camera: whose drift the frame belongs to, where several are watched: a file is its own source.
         """
         prepared, statistics = inferred.prepared, inferred.statistics
         boxes, clock = prepared.boxes, prepared.clock
-        side = self.manifest.input_size
-        scores = [
-            tree_score(energies, self.manifest.channels, (side, side), rule=self.manifest.rule)
-            for energies in zip(*statistics.energies, strict=True)
-        ]
+        scores = [self._score(energies) for energies in zip(*statistics.energies, strict=True)]
         score, box = stitch(scores, boxes, outside=-math.inf)
         if len(boxes) > 1:
             score -= np.float32(math.log10(len(boxes)))
         point, peak = self.operating_point, float(score.max())
+        anomalous = peak > point.threshold
+        captured = clock.started if captured is None else captured
         verdict = Verdict(
             frame=frame,
             source=source,
             size=prepared.size,
-            anomalous=peak > point.threshold,
+            anomalous=anomalous,
             score=peak,
             operating_point=point,
             regions=tuple(_to_frame(found, score.shape, box) for found in regions_above(score, point.threshold)),
             mask=_mask_in_frame(score, point, prepared.size, box),
             timestamps=Timestamps(
-                captured=clock.started if captured is None else captured,
+                captured=captured,
                 started=clock.started,
                 preprocessed=prepared.preprocessed,
                 inferred=inferred.inferred,
                 thresholded=clock.now(),
                 engine_started=inferred.engine_started,
             ),
+            drift=self._watch(statistics, camera, peak, anomalous, captured),
         )
         energies, exceedances = (
             tuple(stitch(list(scale), boxes, outside=0)[0] for scale in scales)
             for scales in (statistics.energies, statistics.exceedances)
         )
         return Inspection(verdict, energies, exceedances, score, box)
+
+    def _score(self, energies: Sequence[FloatMap]) -> FloatMap:
+        """(S, S) float32, −log10 NFA of one part of the frame."""
+        size = (self.manifest.input_size, self.manifest.input_size)
+        if self._null_model is not None:
+            return self._null_model.score(energies, size)
+        return tree_score(energies, self.manifest.channels, size, rule=self.manifest.rule)
+
+    def _watch(
+        self, statistics: LatentStatistics, camera: str, score: float, anomalous: bool, captured: float
+    ) -> DriftState | None:
+        if self._drift is None:
+            return None
+        numbers = drift_numbers(statistics.energies, self.manifest.channels, score)
+        return self._drift.update(camera, numbers, anomalous=anomalous, captured=captured)
 
     def _resized(self, frame_bgr: Image, boxes: tuple[Box, ...]) -> Image:
         """(N, S, S, 3) uint8 RGB."""

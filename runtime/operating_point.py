@@ -28,6 +28,20 @@ class OperatingPoint:
     origin: Origin
     false_alarm_rate: float | None = None
     good_images: int | None = None
+    confidence: float | None = None
+
+    @property
+    def promise(self) -> str:
+        """What may be expected of it, for people."""
+        if self.origin == "manual":
+            return "set by hand: no promise"
+        if self.false_alarm_rate is None:
+            return "a contrario: fewer than one false detection an image, if latents follow the null model"
+        trust = "on average" if self.confidence is None else f"with {self.confidence * 100:.4g} % confidence"
+        return (
+            f"at most {self.false_alarm_rate * 100:.4g} % of good images called anomalous, {trust} "
+            f"(from {self.good_images} held-out images)"
+        )
 
 
 LOG_NFA_0 = OperatingPoint(threshold=0.0, origin="log_nfa_0")

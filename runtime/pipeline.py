@@ -229,7 +229,10 @@ class Pipeline:
 
     def _judge(self, item: "tuple[Frame, Inferred]") -> "tuple[Frame, Inspection]":
         frame, inferred = item
-        inspection = self.inspector.judge(inferred, frame=frame.index, source=frame.source, captured=frame.captured)
+        camera = frame.source if len(self._captures) > 1 else self._captures[0].source.name
+        inspection = self.inspector.judge(
+            inferred, frame=frame.index, source=frame.source, captured=frame.captured, camera=camera
+        )
         self._count(inspected=1, anomalous=int(inspection.verdict.anomalous))
         return frame, inspection
 

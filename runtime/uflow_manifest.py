@@ -7,6 +7,7 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.drift import DriftRange
 from uflow_edge.runtime.manifest import Manifest, Signature, Tensor, common_fields
 from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, RULES, Rule
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
@@ -37,7 +38,9 @@ class UFlowManifest(Manifest):
         scales: of the latents, finest first.
         exceedance_probability: p at which exceedances are counted.
         rule: how the tree NFA weighs regions.
+        null_model: file of the calibrated null model, which then takes the place of ``rule``; None without one.
         operating_point: threshold on the image score.
+        drift: what good frames looked like at calibration, to notice when they no longer do; None: nobody watches.
     """
 
     kind: ClassVar[str] = "uflow"
@@ -49,6 +52,8 @@ class UFlowManifest(Manifest):
     exceedance_probability: float
     rule: Rule = DEFAULT_RULE
     operating_point: OperatingPoint = LOG_NFA_0
+    drift: DriftRange | None = None
+    null_model: str | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
@@ -81,6 +86,7 @@ class UFlowManifest(Manifest):
                 **common_fields(values),
                 "scales": tuple(LatentScale(**scale) for scale in values["scales"]),
                 "operating_point": OperatingPoint(**values["operating_point"]),
+                "drift": _drift(values.get("drift")),
                 "mean": tuple(values.get("mean", ())),
                 "std": tuple(values.get("std", ())),
             }
@@ -92,4 +98,14 @@ class UFlowManifest(Manifest):
             raise ValueError(f"fit {manifest.fit!r} or rule {manifest.rule!r}")
         if not isinstance(manifest.operating_point.threshold, (int, float)):
             raise ValueError(f"threshold {manifest.operating_point.threshold!r}")
+        if manifest.null_model is not None and manifest.null_model not in manifest.files:
+            raise ValueError(f"the null model {manifest.null_model} needs a checksum")
+        if manifest.drift is not None and len(manifest.drift.mean) != len(manifest.scales) + 1:
+            raise ValueError(f"drift of {len(manifest.drift.mean)} numbers, expected one a scale and the score")
         return manifest
+
+
+def _drift(values: dict[str, Any] | None) -> DriftRange | None:
+    if values is None:
+        return None
+    return DriftRange(**{**values, "mean": tuple(values["mean"]), "deviation": tuple(values["deviation"])})

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.nfa.regions import Region
 from uflow_edge.runtime.numeric import Size
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -65,6 +66,7 @@ class Verdict:
         regions: where the score map exceeds the threshold, in pixels of the frame, the most significant first.
         mask: (height, width) bool, the same regions pixel by pixel.
         timestamps: of each stage.
+        drift: where this camera's good frames are beside those of the calibration; None without a calibration.
     """
 
     frame: int
@@ -76,6 +78,7 @@ class Verdict:
     regions: tuple[Region, ...]
     mask: NDArray[np.bool_]
     timestamps: Timestamps
+    drift: DriftState | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Every field in plain types; the mask in COCO's uncompressed run-length encoding (column by column)."""
@@ -96,6 +99,7 @@ class Verdict:
                 "nfa": times.nfa_ms,
                 "total": times.total_ms,
             },
+            "drift": None if self.drift is None else self.drift.as_json(),
         }
 
 

@@ -14,6 +14,7 @@ from uflow_edge.runtime.page.status import (
     AnomalyReport,
     CameraReport,
     Counts,
+    DriftReport,
     GalleryReport,
     LastVerdict,
     Status,
@@ -219,6 +220,7 @@ class LivePage:
             last=_last_verdict(track),
             verdicts_per_second=track.rate(now),
             stages=[],
+            drift=_drift(track),
         )
 
 
@@ -235,3 +237,10 @@ def _last_verdict(track: Track) -> LastVerdict | None:
         anomalous=verdict.anomalous,
         regions=len(verdict.regions),
     )
+
+
+def _drift(track: Track) -> DriftReport | None:
+    drift = None if track.last is None else track.last[1].verdict.drift
+    if drift is None:
+        return None
+    return DriftReport(drift.status, drift.statistic, drift.direction, drift.shift, drift.limit, drift.since)

@@ -31,6 +31,26 @@ class LastVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftReport:
+    """Where a camera's good frames are beside those of the calibration; see `uflow_edge.runtime.drift.DriftState`.
+
+    Attributes:
+        status: ``warning`` while they are elsewhere.
+        statistic: the number that is farthest off: ``gain_0`` (finest scale), ``gain_1``, …, or ``score``.
+        direction: than at calibration.
+        shift, limit: in standard deviations of good images; signed, and where the warning is raised.
+        since: when it was raised, seconds since the epoch, or None.
+    """
+
+    status: Literal["ok", "warning"]
+    statistic: str
+    direction: Literal["higher", "lower"]
+    shift: float
+    limit: float
+    since: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class CameraReport:
     """One camera.
 
@@ -45,6 +65,7 @@ class CameraReport:
         last: the newest verdict, or None.
         verdicts_per_second: over the last five seconds.
         stages: latency of every stage over the last frames.
+        drift: None before the first verdict, or without a calibration.
     """
 
     name: str
@@ -57,6 +78,7 @@ class CameraReport:
     last: LastVerdict | None
     verdicts_per_second: float
     stages: list[StageLatency]
+    drift: DriftReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

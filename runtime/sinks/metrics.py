@@ -79,6 +79,18 @@ class Metrics:
         self._threshold = prometheus.Gauge(
             "uflow_threshold", "A frame with a score above is anomalous", registry=self._registry
         )
+        self._drift_warning = prometheus.Gauge(
+            "uflow_drift_warning",
+            "1 while a camera's good frames differ from those of the calibration",
+            ["camera"],
+            registry=self._registry,
+        )
+        self._drift_shift = prometheus.Gauge(
+            "uflow_drift_shift",
+            "How far they are off, in standard deviations of good images",
+            ["camera"],
+            registry=self._registry,
+        )
 
     def needed(self, frame: "Frame", inspection: "Inspection") -> "tuple[Frame, Inspection]":
         """The verdict without its mask."""
@@ -99,6 +111,10 @@ class Metrics:
         self._scores.observe(verdict.score)
         self._last_score.set(verdict.score)
         self._threshold.set(verdict.operating_point.threshold)
+        drift = verdict.drift
+        if drift is not None:
+            self._drift_warning.labels(drift.camera).set(drift.status == "warning")
+            self._drift_shift.labels(drift.camera).set(drift.shift)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -4,6 +4,7 @@ import re
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
+from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.inspector import Inspection
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -136,3 +138,19 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "prometheus_client", None)
     with pytest.raises(MissingDependency, match=r"pip install 'uflow-edge\[serve\]'"):
         Metrics(Tally)
+
+
+def test_drift_of_every_camera() -> None:
+    metrics = Metrics(Tally, thermal_zones=NOWHERE)
+    frame, inspection = result(-3.0, waited_ms=0, stages_ms=(1, 2, 3))
+    metrics.put(frame, inspection)
+    assert not [name for name, labels in samples(metrics.exposition()[0]) if name.startswith("uflow_drift")]
+    for state in (
+        DriftState("warning", "left", "gain_1", -1.25, 0.6, 1_700_000_000.0),
+        DriftState("ok", "right", "score", 0.25, 0.6),
+    ):
+        metrics.put(frame, replace(inspection, verdict=replace(inspection.verdict, drift=state)))
+    found = samples(metrics.exposition()[0])
+    left, right = (("camera", "left"),), (("camera", "right"),)
+    assert (found["uflow_drift_warning", left], found["uflow_drift_shift", left]) == (1, -1.25)
+    assert (found["uflow_drift_warning", right], found["uflow_drift_shift", right]) == (0, 0.25)

@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,7 @@ import pytest
 from websockets.sync.client import connect
 
 from uflow_edge.runtime.capture import CameraState
+from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.inspector import Inspection
 from uflow_edge.runtime.nfa import Region
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -170,7 +172,7 @@ class Line:
         )
         self.page = LivePage((4,), controls, cameras=cameras, silence_limit_s=None, clock=clock)
 
-    def put(self, score: float = -12.0, camera: str = "belt") -> None:
+    def put(self, score: float = -12.0, camera: str = "belt", drift: DriftState | None = None) -> None:
         index, now = next(self._indices), time.time()
         image, mask = self._texture.copy(), np.zeros((240, 320), np.bool_)
         anomalous = score > self.threshold
@@ -187,6 +189,7 @@ class Line:
             regions=(Region(110, 80, 100, 80, 8000, -score),) if anomalous else (),
             mask=mask,
             timestamps=Timestamps(now - 0.04, now - 0.039, now - 0.036, now - 0.004, now),
+            drift=drift,
         )
         energies = (np.where(mask[::10, ::10], np.float32(60), np.float32(4)),)
         inspection = Inspection(verdict, energies, energies, np.zeros((64, 64), np.float32), (0, 0, 320, 240))
@@ -259,6 +262,33 @@ def test_a_lost_camera_is_said_loudly_and_its_picture_is_grey(tab: Tab, line: Li
     line.states = {"belt": CameraState("running")}
     tab.until("document.getElementById('alarm').hidden")
     tab.until("getComputedStyle(document.getElementById('picture')).filter", "none")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_drift_is_shown_until_it_is_over(tab: Tab, line: Line, server: PageServer, dark: bool) -> None:
+    tab.screen(1280, 800, dark=dark)
+    tab.open(server.url)
+    line.put(drift=DriftState("ok", "belt", "gain_0", 0.2, 0.6))
+    tab.until("document.getElementById('lamp').dataset.state", "good")
+    assert tab.run("document.getElementById('drift').hidden") is True
+    line.put(drift=DriftState("warning", "belt", "gain_2", -1.44, 0.6, 1_700_000_000.0))
+    tab.until("document.getElementById('drift').hidden", False)
+    clock = tab.run("new Date(1700000000000).toLocaleTimeString([], {hour12: false})")
+    assert f"since {clock}" in tab.text("#drift strong")
+    assert "energy at scale 3 is 1.4 standard deviations lower than at calibration" in tab.text("#drift-detail")
+    colours = "(s => [s.color, s.backgroundColor])(getComputedStyle(document.getElementById('drift')))"
+    ink, ground = ([int(part) for part in re.findall(r"\d+", colour)[:3]] for colour in tab.run(colours))
+    assert abs(luminance(ink) - luminance(ground)) > 0.5
+    assert tab.text("#word") == "GOOD"
+    tab.screen(*SCREENS["small phone"], dark=dark)
+    assert tab.run("document.documentElement.scrollWidth") <= SCREENS["small phone"][0]
+    line.put(drift=DriftState("ok", "belt", "score", 0.1, 0.6))
+    tab.until("document.getElementById('drift').hidden")
+    assert tab.complaints == []
+
+
+def luminance(rgb: list[int]) -> float:
+    return float(np.dot(rgb, [0.2126, 0.7152, 0.0722])) / 255
 
 
 def test_a_device_that_is_away_is_said_and_found_again(tab: Tab, line: Line) -> None:

@@ -2,6 +2,7 @@
 
 import { drawChart, rangeOf } from "./chart.js";
 import { currentThreshold, updateThreshold } from "./controls.js";
+import { drifts, showDrift } from "./drift.js";
 import { clockTime, count, duration, element, score, write } from "./format.js";
 import { updateGallery } from "./gallery.js";
 import { updateNumbers } from "./numbers.js";
@@ -117,6 +118,7 @@ function show({ camera: answered, status, steps: fresh }) {
   // What was asked before another camera was chosen is not this one's.
   if (answered === camera && fresh.length) steps = [...steps.filter((step) => step[0] < fresh[0][0]), ...fresh].slice(-STEPS);
   showDecision(chosen, status);
+  showDrift(chosen);
   updateThreshold(status.threshold, rangeOf(steps, status.threshold.value));
   drawChart(steps, status.step, currentThreshold());
   updateNumbers(status, chosen);
@@ -204,8 +206,9 @@ function showCameras(cameras, chosen) {
     tab.setAttribute("aria-selected", String(one === chosen));
     const decision = decisionOf(one);
     tab.dataset.state = tab.firstChild.dataset.state = decision.state;
+    tab.toggleAttribute("data-drift", drifts(one));
     write(tab.lastChild, decision.state === "lost" ? `${one.name}: ${decision.word}` : one.name);
-    tab.setAttribute("aria-label", `${one.name}: ${decision.word}`);
+    tab.setAttribute("aria-label", `${one.name}: ${decision.word}${drifts(one) ? ", drifts" : ""}`);
   });
 }
 

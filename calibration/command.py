@@ -1,0 +1,191 @@
+"""``uflow-calibrate``: teach a bundle what good images of the line look like, and draw the line with a promise."""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+from uflow_edge.calibration.calibrate import Calibration, calibrate
+from uflow_edge.calibration.findings import alarm_rows, notices
+from uflow_edge.calibration.operating_point import Promise, clopper_pearson
+from uflow_edge.calibration.parting import CalibrationOptions, Parting
+from uflow_edge.calibration.saving import REPORT, save_calibration
+from uflow_edge.runtime.arguments import views
+from uflow_edge.runtime.bundle import Bundle, find_bundle
+from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, table
+from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
+from uflow_edge.runtime.errors import ExitCode, UsageError, require
+from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.manifest import PRECISIONS
+from uflow_edge.runtime.sources.folders import ImageFile, image_files
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
+
+_AVERAGE = "average"
+_LISTED = 20
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``uflow-calibrate``."""
+    usual = Promise()
+    parser = command_parser(
+        "uflow-calibrate",
+        "Learn from good images of the line what its latents look like when nothing is wrong, and take the threshold\n"
+        "from others, so that it keeps a promise. Writes both into the bundle, with a report. The images must be new\n"
+        "to the training, and each must show another part.",
+        [
+            "uflow-calibrate --good parts/good/                         # the one *.uflow bundle in this folder",
+            "uflow-calibrate --bundle bottle.uflow --good parts/good/ --max-false-alarms 0.05",
+            "uflow-calibrate --good parts/good/ --exclude scratched.png # it was listed, and it is not good",
+            "uflow-calibrate --good parts/good/ --max-false-alarms 0.05 --confidence average --null-model none",
+        ],
+    )
+    parser.add_argument(
+        "--good", nargs="+", type=Path, metavar="PATH", required=True, help="good images, and folders of them"
+    )
+    parser.add_argument(
+        "--exclude", nargs="+", default=[], metavar="FILE", help="images among them that are not good: names or paths"
+    )
+    promise = parser.add_argument_group("promise")
+    promise.add_argument(
+        "--max-false-alarms",
+        type=float,
+        default=usual.false_alarm_rate,
+        metavar="X",
+        help=f"share of good images that may be called anomalous (default: {usual.false_alarm_rate})",
+    )
+    promise.add_argument(
+        "--confidence",
+        type=_confidence,
+        default=usual.confidence,
+        metavar=f"X|{_AVERAGE}",
+        help=f"probability that this holds; {_AVERAGE}: it holds on average over calibrations, for which fewer images "
+        f"do (default: {usual.confidence})",
+    )
+    promise.add_argument(
+        "--null-model",
+        choices=["auto", "none"],
+        default="auto",
+        help="auto learns one from the images that the threshold does not need; none leaves latents as N(0, 1) "
+        "(default: auto)",
+    )
+    promise.add_argument("--seed", type=int, default=0, metavar="N", help="of the parting of the images (default: 0)")
+    model = parser.add_argument_group("model", "The threshold holds for a line that is run with the same options.")
+    model.add_argument(
+        "--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)"
+    )
+    model.add_argument(
+        "--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)"
+    )
+    model.add_argument("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU)")
+    model.add_argument("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
+    model.add_argument(
+        "--roi", action="append", metavar="X,Y,W,H", help="region of interest in pixels; again for another one"
+    )
+    model.add_argument("--tile", type=positive_int, metavar="N", help="cut regions into squares of N pixels")
+    model.add_argument("--overlap", type=float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)")
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="first write an INT8 graph, of the images of the null model; run it with --precision int8, here too",
+    )
+    parser.add_argument(
+        "--report",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help=f"write {REPORT} into the bundle; it shows some of the images (default: --report)",
+    )
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """Calibrate as the command line asks. Nothing is written before all is known, but an INT8 graph, which stays."""
+    options = CalibrationOptions(
+        promise=Promise(arguments.max_false_alarms, arguments.confidence),
+        null_model=arguments.null_model == "auto",
+        seed=arguments.seed,
+        views=views(arguments),
+    )
+    bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
+    images = chosen_images(arguments.good, arguments.exclude)
+    if arguments.int8:
+        bundle = _with_int8(bundle, images, options)
+    with closing(open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)) as engine:
+        calibration = calibrate(bundle, images, engine, options, _say)
+        page = _page(bundle, calibration, engine) if arguments.report else None
+    written = save_calibration(bundle, calibration, page)
+    _print_summary(calibration)
+    print(f"wrote {written.folder}/" + (f"; see {written.folder / REPORT}" if page else ""))
+    return ExitCode.BAD_INPUT if calibration.unreadable else ExitCode.OK
+
+
+def _with_int8(
+    bundle: Bundle[UFlowManifest], images: Sequence[ImageFile], options: CalibrationOptions
+) -> Bundle[UFlowManifest]:
+    """The bundle with an INT8 graph. Held-out images have no part in it, or the promise would not hold for it."""
+    if not options.null_model:
+        raise UsageError("--int8 is made with the images of the null model: not with --null-model none")
+    for module in ("onnx", "onnx_ir"):
+        require(module, "calibrate")
+    from uflow_edge.calibration.int8 import quantize_bundle
+
+    fitted = Parting.of(images, options).fitted
+    bundle, result = quantize_bundle(bundle, [image.path for image in fitted], report=_say)
+    _say(f"int8: {result.quantized_work:.0%} of the work; {'; '.join(map(str, result.parities))}")
+    return bundle
+
+
+def chosen_images(good: Sequence[Path], exclude: Sequence[str]) -> list[ImageFile]:
+    """Image files, each once, without those that are excluded by name or path.
+
+    Raises:
+        BadInput: a path that does not exist, or a folder without images.
+        UsageError: something is excluded that is not there.
+    """
+    images = list({image.path.resolve(): image for image in image_files(good)}.values())
+    for name in exclude:
+        left = [image for image in images if image.path.name != name and image.path.resolve() != Path(name).resolve()]
+        if len(left) == len(images):
+            raise UsageError(f"--exclude {name}: no such image among the {len(images)} good ones")
+        images = left
+    return images
+
+
+def _page(bundle: Bundle[UFlowManifest], calibration: Calibration, engine: Engine) -> str:
+    from uflow_edge.calibration.latency import latencies_ms
+    from uflow_edge.calibration.report import report_page
+    from uflow_edge.calibration.report_pictures import draw_pictures
+
+    inspector = Inspector(bundle.manifest, engine, calibration.options.views, null_model=calibration.null_model)
+    inspector.operating_point = calibration.operating_point
+    pictures = draw_pictures(calibration, inspector)
+    return report_page(bundle, calibration, pictures, latencies_ms(bundle), datetime.now().astimezone())
+
+
+def _print_summary(calibration: Calibration) -> None:
+    point = calibration.operating_point
+    rows = []
+    for label, count, images in alarm_rows(calibration):
+        low, high = clopper_pearson(count, images)
+        rows.append([label, f"{count} of {images}", f"{count / images:.1%}", f"{low:.1%} to {high:.1%}"])
+    print(table(["good images above", "flagged", "share", "95 % interval"], rows, left={0}))
+    for judged in (*calibration.suspicious_held_out, *calibration.suspicious_fitted)[:_LISTED]:
+        print(f"looks anomalous: {judged.score:10.2f}  {judged.image.path}")
+    for notice in notices(calibration):
+        print(f"note: {notice}")
+    print(f"threshold: {point.threshold:.2f}; {point.promise}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _confidence(text: str) -> float | None:
+    return None if text == _AVERAGE else float(text)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``uflow-calibrate``."""
+    arguments = parser().parse_args(argv)
+    run_command(lambda: run(arguments))

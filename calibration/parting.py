@@ -1,0 +1,72 @@
+"""What a calibration is asked for, and which images do what: some teach the null model, others carry the promise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from uflow_edge.calibration.null_model import ADVISED_IMAGES, MIN_IMAGES
+from uflow_edge.calibration.operating_point import Promise, TooFewImages, alternatives
+from uflow_edge.runtime.sources.folders import ImageFile
+from uflow_edge.runtime.views import ViewOptions
+
+MOST_FITTED = 1000
+"""Images that a null model is learned from at most; more would change it little."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationOptions:
+    """Choices of a calibration.
+
+    Attributes:
+        promise: that the threshold shall keep.
+        null_model: whether to learn one.
+        seed: of the parting of images.
+        views: which parts of a frame are inspected; the line must be run with the same.
+    """
+
+    promise: Promise = Promise()
+    null_model: bool = True
+    seed: int = 0
+    views: ViewOptions = ViewOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """Which images the null model is learned from, and which are held out; both in the order they came in."""
+
+    fitted: tuple[ImageFile, ...]
+    held_out: tuple[ImageFile, ...]
+
+    @classmethod
+    def of(cls, images: Sequence[ImageFile], options: CalibrationOptions) -> "Parting":
+        """Hold out half of the images, more where the promise needs more, and fit to the others.
+
+        Raises:
+            TooFewImages: the message says how many are needed, and what can be promised with these.
+        """
+        if not options.null_model:
+            options.promise.require(len(images))
+            return cls((), tuple(images))
+        held_out = max(options.promise.images_needed, len(images) // 2, len(images) - MOST_FITTED)
+        if len(images) - held_out < MIN_IMAGES:
+            raise _too_few(len(images), options.promise)
+        chosen = np.zeros(len(images), np.bool_)
+        chosen[np.random.default_rng(options.seed).permutation(len(images))[:held_out]] = True
+        return cls(
+            tuple(image for image, out in zip(images, chosen, strict=True) if not out),
+            tuple(image for image, out in zip(images, chosen, strict=True) if out),
+        )
+
+
+def _too_few(images: int, promise: Promise) -> TooFewImages:
+    needed = promise.images_needed
+    message = (
+        f"{images} good images are too few for a null model and for {promise}: {MIN_IMAGES} are needed for the one, "
+        f"better {ADVISED_IMAGES}, and {needed} more for the other"
+    )
+    spare = images - MIN_IMAGES
+    if spare > 0:
+        message += f". With {images}: " + ("" if spare >= needed else f"{alternatives(spare, promise)}; or ")
+        message += "no null model (--null-model none)"
+    return TooFewImages(message)

@@ -1,0 +1,184 @@
+"""Whether good frames still look as they did at calibration; a camera that moves or a light that ages shows here first.
+
+Of every frame judged good a few numbers are taken: per scale ln(mean E / C), and the image score. Each is standardised
+with its mean and standard deviation over held-out good images of the calibration, cut off at ±4, and averaged with
+weights that fade exponentially (the EWMA chart: Roberts, Technometrics 1, 1959; Lucas & Saccucci, Technometrics 32,
+1990). If frames are exchangeable with the calibration's images, an average z has variance λ/(2 − λ) of its own, and the
+calibrated mean that it is held against has variance 1/N. So z leaves
+
+    ± q · sqrt(λ/(2 − λ) + 1/N)
+
+with q Student's t at N − 1 degrees of freedom where the normal law has five standard deviations, less than once in
+100,000 frames (docs/operating-point.md has the measured rates). A warning is taken back when every average is within
+half of its limit.
+
+Anomalous frames are left out, as long as they are defects: after twenty in a row they are a change, and count.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+MEMORY = 100
+"""Frames that an average rests on: two thirds of the weight is theirs."""
+MIN_IMAGES = 20
+"""Fewer know their own spread too little: the limit would lie beyond what is cut off."""
+_WEIGHT = 2 / (MEMORY + 1)  # λ
+_FALSE_WARNING = 5.0  # standard deviations
+_CLIP = 4.0
+_CLEARED = 0.5
+_RUN_OF_ANOMALIES = 20
+_CAMERAS = 64
+SCORE = "score"
+
+
+@dataclass(frozen=True, slots=True)
+class DriftRange:
+    """What the numbers of good images were at calibration: per scale ln(mean E / C), finest first, then the score.
+
+    Attributes:
+        mean: of each number.
+        deviation: their standard deviations between images, > 0.
+        images: N, how many they were learned from.
+
+    Raises:
+        ValueError: on construction, if these are no such numbers.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    images: int
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.deviation) or len(self.mean) < 2 or self.images < MIN_IMAGES:
+            raise ValueError(f"drift: expected as many means as deviations, of {MIN_IMAGES} images or more: {self}")
+        if not all(map(math.isfinite, (*self.mean, *self.deviation))) or min(self.deviation) <= 0:
+            raise ValueError(f"drift: expected finite means and positive deviations: {self}")
+
+    @classmethod
+    def of(cls, numbers: NDArray[np.float64]) -> "DriftRange":
+        """Learn it from (N, scales + 1) numbers of good images, a row an image (see `drift_numbers`)."""
+        images, values = len(numbers), np.asarray(numbers, np.float64)
+        if images < MIN_IMAGES:
+            raise ValueError(f"drift: expected {MIN_IMAGES} images or more, got {images}")
+        deviation = np.maximum(values.std(axis=0, ddof=1), 1e-6)  # one image, many times over
+        return cls(tuple(values.mean(axis=0).tolist()), tuple(deviation.tolist()), images)
+
+    @property
+    def limit(self) -> float:
+        """How far an average may lie from the calibrated mean, in standard deviations of good images."""
+        return _student(_FALSE_WARNING, self.images - 1) * math.sqrt(_WEIGHT / (2 - _WEIGHT) + 1 / self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class DriftState:
+    """Where one camera's good frames are, beside those of the calibration.
+
+    Attributes:
+        status: ``warning`` while they are elsewhere.
+        camera: whose frames.
+        statistic: the number that is farthest off: ``gain_0`` (finest scale), ``gain_1``, …, or ``score``.
+        shift: how far, in standard deviations of good images; positive is higher.
+        limit: the shift at which a warning is raised.
+        since: when it was raised, seconds since the epoch; None without one.
+    """
+
+    status: Literal["ok", "warning"]
+    camera: str
+    statistic: str
+    shift: float
+    limit: float
+    since: float | None = None
+
+    @property
+    def direction(self) -> Literal["higher", "lower"]:
+        """Than at calibration."""
+        return "higher" if self.shift >= 0 else "lower"
+
+    def as_json(self) -> dict[str, Any]:
+        """Every field in plain types."""
+        return {**asdict(self), "direction": self.direction}
+
+
+class DriftMonitor:
+    """Watches every camera by itself. For one thread; microseconds a frame."""
+
+    def __init__(self, expected: DriftRange) -> None:
+        self._expected = expected
+        self._limit = expected.limit
+        self._tracks: dict[str, _Track] = {}
+
+    def update(self, camera: str, numbers: Sequence[float], *, anomalous: bool, captured: float) -> DriftState:
+        """Take a frame into account.
+
+        Args:
+            camera: whose frame.
+            numbers: see `drift_numbers`.
+            anomalous: the verdict on it.
+            captured: seconds since the epoch.
+        """
+        track = self._tracks.get(camera)
+        if track is None:
+            if len(self._tracks) >= _CAMERAS:
+                del self._tracks[next(iter(self._tracks))]
+            track = self._tracks[camera] = _Track(camera, len(self._expected.mean), self._limit)
+        track.anomalies_in_a_row = track.anomalies_in_a_row + 1 if anomalous else 0
+        if not anomalous or track.anomalies_in_a_row > _RUN_OF_ANOMALIES:
+            track.add(self._expected, numbers, captured)
+        return track.state
+
+
+class _Track:
+    """One camera's averages."""
+
+    __slots__ = ("anomalies_in_a_row", "averages", "state")
+
+    def __init__(self, camera: str, numbers: int, limit: float) -> None:
+        self.anomalies_in_a_row = 0
+        self.averages = [0.0] * numbers
+        self.state = DriftState("ok", camera, SCORE, 0.0, limit)
+
+    def add(self, expected: DriftRange, numbers: Sequence[float], captured: float) -> None:
+        averages = self.averages
+        for i, (value, mean, deviation) in enumerate(zip(numbers, expected.mean, expected.deviation, strict=True)):
+            standardised = min(max((value - mean) / deviation, -_CLIP), _CLIP)
+            averages[i] += _WEIGHT * (standardised - averages[i])
+        worst = max(range(len(averages)), key=lambda i: abs(averages[i]))
+        shift, before = averages[worst], self.state
+        warned = before.status == "warning"
+        warns = abs(shift) > (before.limit * _CLEARED if warned else before.limit)
+        self.state = replace(
+            before,
+            status="warning" if warns else "ok",
+            statistic=SCORE if worst == len(averages) - 1 else f"gain_{worst}",
+            shift=shift,
+            since=(before.since if warned else captured) if warns else None,
+        )
+
+
+def drift_numbers(energies: Sequence[NDArray[np.float32]], channels: Sequence[int], score: float) -> tuple[float, ...]:
+    """What is watched of one frame.
+
+    Args:
+        energies: per scale, finest first, of any shape, all parts of the frame together.
+        channels: C_i of every scale.
+        score: of the frame, −log10 NFA.
+    """
+    means = (float(energy.mean(dtype=np.float64)) / count for energy, count in zip(energies, channels, strict=True))
+    return (*(math.log(max(mean, 1e-12)) for mean in means), score)
+
+
+def _student(normal: float, degrees: int) -> float:
+    """Quantile of Student's t where the normal law has ``normal`` (Abramowitz & Stegun 26.7.5)."""
+    z, v = normal, degrees
+    return (
+        z
+        + (z**3 + z) / (4 * v)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4)
+    )

@@ -1,0 +1,256 @@
+"""Calibrating a real bundle from folders of images, good and bad, and what is left when it goes wrong."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from uflow_edge.calibration import command
+from uflow_edge.calibration.calibrate import Calibration, calibrate
+from uflow_edge.calibration.command import chosen_images
+from uflow_edge.calibration.operating_point import Promise, TooFewImages
+from uflow_edge.calibration.parting import CalibrationOptions, Parting
+from uflow_edge.calibration.saving import REPORT, save_calibration
+from uflow_edge.runtime.bundle import Bundle, save_operating_point
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.errors import UsageError
+from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.operating_point import OperatingPoint
+from uflow_edge.runtime.sources.folders import ImageFile
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.views import ViewOptions
+
+PROMISE = Promise(0.1, 0.9)  # 22 held-out images
+ASKED = ("--max-false-alarms", 0.1, "--confidence", 0.9, "--backend", "onnxruntime", "--threads", 1)
+
+
+def files(count: int) -> list[ImageFile]:
+    return [ImageFile(Path(f"{i:04d}.png"), Path(f"{i:04d}")) for i in range(count)]
+
+
+def calibrated(bundle_folder: Path, good: Path, **options: object) -> Calibration:
+    bundle = Bundle.load(bundle_folder, UFlowManifest)
+    variant = bundle.manifest.variants[0]
+    engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant, 1)
+    chosen = CalibrationOptions(PROMISE, **options)  # type: ignore[arg-type]
+    return calibrate(bundle, chosen_images([good], []), engine, chosen)
+
+
+@pytest.fixture(scope="module")
+def calibration(exported: Path, good_folder: Path) -> Calibration:
+    return calibrated(exported, good_folder)
+
+
+def test_no_image_is_in_both_parts_and_none_is_lost() -> None:
+    parting = Parting.of(files(101), CalibrationOptions(PROMISE))
+    assert len(parting.held_out) == 50
+    assert sorted([*parting.fitted, *parting.held_out], key=str) == files(101)
+    assert list(parting.fitted) == sorted(parting.fitted, key=str)  # in the order they came in
+    assert Parting.of(files(101), CalibrationOptions(PROMISE)) == parting
+    assert Parting.of(files(101), CalibrationOptions(PROMISE, seed=1)) != parting
+
+
+def test_the_promise_comes_first_where_images_are_few() -> None:
+    parting = Parting.of(files(330), CalibrationOptions(Promise(0.01, 0.95)))
+    assert (len(parting.fitted), len(parting.held_out)) == (31, 299)
+    parting = Parting.of(files(5000), CalibrationOptions(Promise(0.01, 0.95)))
+    assert (len(parting.fitted), len(parting.held_out)) == (1000, 4000)
+    parting = Parting.of(files(330), CalibrationOptions(Promise(0.01, 0.95), null_model=False))
+    assert (len(parting.fitted), len(parting.held_out)) == (0, 330)
+
+
+@pytest.mark.parametrize(("images", "offer"), [(10, "none"), (100, "--max-false-alarms 0.0368"), (310, "none")])
+def test_too_few_images_are_refused_before_any_is_read(images: int, offer: str) -> None:
+    with pytest.raises(TooFewImages, match="20 are needed for the one, better 200, and 299 more") as refused:
+        Parting.of(files(images), CalibrationOptions(Promise(0.01, 0.95)))
+    assert (offer in str(refused.value)) == (images > 20)
+
+
+def test_the_bundle_judges_as_the_calibration_did(bundle_folder: Path, calibration: Calibration) -> None:
+    save_calibration(Bundle.load(bundle_folder, UFlowManifest), calibration, None)
+    inspector = Inspector.load(bundle_folder, threads=1)
+    assert inspector.operating_point == calibration.operating_point
+    for judged in calibration.held_out[:5]:
+        verdict = inspector.inspect(read_image(judged.image.path))
+        assert verdict.score == pytest.approx(judged.score, abs=1e-5)
+        assert verdict.drift is not None and verdict.drift.status == "ok"
+    point = calibration.operating_point
+    assert (point.false_alarm_rate, point.confidence, point.good_images) == (0.1, 0.9, 30)
+    assert calibration.above(point.threshold) == sum(score > point.threshold for score in calibration.scores) <= 1
+
+
+def test_calibrating_again_replaces_what_was_there(
+    bundle_folder: Path, good_folder: Path, calibration: Calibration
+) -> None:
+    bundle = Bundle.load(bundle_folder, UFlowManifest)
+    save_calibration(bundle, calibration, "first")
+    (first,) = bundle_folder.glob("null_model-*.npz")
+    again = calibrated(bundle_folder, good_folder, seed=1)
+    save_calibration(bundle, again, "second")
+    (second,) = bundle_folder.glob("null_model-*.npz")
+    loaded = Bundle.load(bundle_folder, UFlowManifest)
+    assert first.name != second.name == loaded.manifest.null_model
+    assert loaded.manifest.operating_point == again.operating_point
+    assert (bundle_folder / REPORT).read_text() == "second"
+    save_calibration(bundle, calibrated(bundle_folder, good_folder, null_model=False), None)
+    loaded = Bundle.load(bundle_folder, UFlowManifest)
+    assert loaded.manifest.null_model is None
+    assert not list(bundle_folder.glob("null_model*")) and not (bundle_folder / REPORT).exists()
+
+
+def test_the_same_images_give_the_same_calibration(exported: Path, good_folder: Path, calibration: Calibration) -> None:
+    again = calibrated(exported, good_folder)
+    assert again.scores == calibration.scores
+    assert again.operating_point == calibration.operating_point
+
+
+class Interrupted(BaseException):
+    """Like Ctrl-C."""
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_a_bundle_can_be_loaded_whenever_saving_is_interrupted(
+    bundle_folder: Path, calibration: Calibration, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """Every write is a rename: let one after another be the last that happens."""
+    bundle = Bundle.load(bundle_folder, UFlowManifest)
+    save_calibration(bundle, calibration, "first")
+    before = Bundle.load(bundle_folder, UFlowManifest).manifest
+    new_point = OperatingPoint(7.0, "conformal", 0.1, 30, 0.9)
+    renames, real = [0], Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if renames[0] == moment:
+            raise Interrupted
+        renames[0] += 1
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    from dataclasses import replace as changed
+
+    finished = True
+    try:
+        save_calibration(bundle, changed(calibration, operating_point=new_point), "second")
+    except Interrupted:
+        finished = False
+    monkeypatch.undo()
+    after = Bundle.load(bundle_folder, UFlowManifest).manifest
+    assert after.operating_point in (before.operating_point, new_point)
+    assert after.null_model == before.null_model
+    Inspector.load(bundle_folder, threads=1)
+    assert finished == (moment == 5)
+    assert (after.operating_point == new_point) == (moment > 2)
+    assert not [path for path in bundle_folder.iterdir() if path.name.startswith(".")]
+
+
+def test_what_changed_in_the_manifest_meanwhile_stays(bundle_folder: Path, calibration: Calibration) -> None:
+    bundle = Bundle.load(bundle_folder, UFlowManifest)
+    save_operating_point(bundle, OperatingPoint(3.0, "manual"))
+    manifest = json.loads((bundle_folder / "manifest.json").read_text())
+    manifest["tools"]["another"] = "1.0"
+    (bundle_folder / "manifest.json").write_text(json.dumps(manifest))
+    written = save_calibration(bundle, calibration, None).manifest
+    assert written.tools["another"] == "1.0"
+    assert written.operating_point == calibration.operating_point
+
+
+def test_regions_of_interest_and_tiles(exported: Path, good_folder: Path) -> None:
+    found = calibrated(exported, good_folder, views=ViewOptions(tile=50))
+    inspector = Inspector(
+        Bundle.load(exported, UFlowManifest).manifest,
+        Inspector.load(exported, threads=1).engine,
+        ViewOptions(tile=50),
+        null_model=found.null_model,
+    )
+    judged = found.held_out[0]
+    assert inspector.inspect(read_image(judged.image.path)).score == pytest.approx(judged.score, abs=1e-5)
+
+
+@pytest.fixture
+def mixed(good_folder: Path, tmp_path: Path) -> Path:
+    """The good pictures, six of which have a hole, one is larger, and one is no picture at all."""
+    folder = shutil.copytree(good_folder, tmp_path / "mixed")
+    for i in range(0, 60, 10):
+        picture = np.asarray(Image.open(folder / f"{i:02d}.png")).copy()
+        picture[20:60, 20:60] = np.where(np.indices((40, 40)).sum(0) % 2, 255, 0)
+        Image.fromarray(picture).save(folder / f"{i:02d}.png")
+    Image.open(folder / "07.png").resize((120, 100)).save(folder / "07.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
+    return folder
+
+
+def test_the_command_lists_what_is_wrong_with_the_images(
+    bundle_folder: Path, mixed: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(command.main, "--bundle", bundle_folder, "--good", mixed, *ASKED) == 3
+    told = capsys.readouterr().out
+    listed = set(re.findall(r"looks anomalous: .*/(\d\d)\.png", told))
+    assert {"00", "10", "20", "30", "40", "50"} <= listed
+    assert re.search(r"unreadable: .*broken\.png", told)
+    assert "59 of 80 x 80, 1 of 120 x 100 pixels" in told
+    assert "left out of the null model" in told
+    assert "with 90 % confidence" in told
+    page = (bundle_folder / REPORT).read_text()
+    assert all(f"{name}.png" in page for name in listed)
+    assert "broken.png" in page
+    sources = re.findall(r"(?:src|href|url)\s*[=(]\s*['\"]?([^'\" >]{0,10})", page)
+    assert sources and set(sources) == {"data:image"}  # nothing from elsewhere
+    assert Bundle.load(bundle_folder, UFlowManifest).manifest.files[REPORT]
+
+
+def test_the_command_without_what_is_excluded(
+    bundle_folder: Path, mixed: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [*(f"{i:02d}.png" for i in range(0, 60, 10)), str(mixed / "broken.png")]
+    code = exit_code(command.main, "--bundle", bundle_folder, "--good", mixed, *ASKED, "--no-report", "--exclude", *bad)
+    assert code == 0
+    told = capsys.readouterr().out
+    assert not {"00", "10", "20"} & set(re.findall(r"looks anomalous: .*/(\d\d)\.png", told))
+    assert not (bundle_folder / REPORT).exists()
+
+
+def test_too_few_images_change_nothing(
+    bundle_folder: Path, good_folder: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (bundle_folder / "manifest.json").read_bytes()
+    assert exit_code(command.main, "--bundle", bundle_folder, "--good", good_folder) == 3
+    assert "60 good images are too few" in capsys.readouterr().err
+    assert (bundle_folder / "manifest.json").read_bytes() == before
+
+
+def test_an_interrupted_run_leaves_the_bundle_as_it_was(
+    bundle_folder: Path, good_folder: Path, exit_code: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in bundle_folder.iterdir() if path.is_file()}
+    seen: list[int] = []
+    real = OnnxRuntimeEngine.run
+
+    def run(self: OnnxRuntimeEngine, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        seen.append(1)
+        if len(seen) == 50:
+            raise KeyboardInterrupt
+        return real(self, *inputs)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "run", run)
+    assert exit_code(command.main, "--bundle", bundle_folder, "--good", good_folder, *ASKED) == 130
+    assert {path.name: path.read_bytes() for path in bundle_folder.iterdir() if path.is_file()} == before
+
+
+def test_excluding_what_is_not_there_is_a_mistake(good_folder: Path) -> None:
+    assert len(chosen_images([good_folder, good_folder / "00.png"], ["01.png"])) == 59  # and each only once
+    with pytest.raises(UsageError, match="no such image among the 60"):
+        chosen_images([good_folder], ["elephant.png"])
+
+
+def test_a_damaged_null_model_is_noticed(bundle_folder: Path, calibration: Calibration) -> None:
+    written = save_calibration(Bundle.load(bundle_folder, UFlowManifest), calibration, None)
+    path = bundle_folder / str(written.manifest.null_model)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Exception, match="differs from what was exported"):
+        Inspector.load(bundle_folder)
