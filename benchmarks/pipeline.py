@@ -27,7 +27,8 @@ from uflow_edge.benchmarks.timing import interleaved_medians
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.command_line import positive_int, table
 from uflow_edge.runtime.engines.selection import open_engine
-from uflow_edge.runtime.inspector import Inspection, Inspector
+from uflow_edge.runtime.inspection import Inspection
+from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.pipeline import Feed, Pipeline

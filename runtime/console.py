@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from uflow_edge.runtime.command_line import print_beside_bar, progress
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.inspector import Inspection
+    from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
     from uflow_edge.runtime.tally import Tally
 

@@ -1,23 +1,21 @@
 """The product in one file: a frame goes in, is resized, run through the flow and thresholded; a verdict comes out."""
 
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.drift import DriftMonitor, DriftState, drift_numbers
 from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.in_frame import mask_in_frame, region_in_frame
+from uflow_edge.runtime.inspection import Clock, Inferred, Inspection, Prepared
 from uflow_edge.runtime.latents import LatentStatistics
-from uflow_edge.runtime.nfa import Region, regions_above, tree_score
+from uflow_edge.runtime.nfa import regions_above, tree_score
 from uflow_edge.runtime.null_model import NullModel
-from uflow_edge.runtime.numeric import FloatMap, Image, Size
+from uflow_edge.runtime.numeric import FloatMap, Image
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.preprocess import Box, checked_frame, model_input
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
@@ -26,56 +24,6 @@ from uflow_edge.runtime.views import ViewOptions, stitch
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.device_frames import DeviceFrames
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """A verdict together with the maps it was made from.
-
-    Attributes:
-        verdict: the decision.
-        energies: per scale, finest first, (H_i, W_i) float32.
-        exceedances: likewise.
-        score: (S, S) float32, −log10 NFA in the model's input; larger where several parts of the frame were inspected.
-        box: the part of the frame that the maps cover.
-    """
-
-    verdict: Verdict
-    energies: tuple[FloatMap, ...]
-    exceedances: tuple[FloatMap, ...]
-    score: FloatMap
-    box: Box
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A frame as the engine takes it.
-
-    Attributes:
-        frame_bgr: (H, W, 3) uint8.
-        pictures: (N, S, S, 3) uint8 RGB, one for each part of the frame; None where the GPU resizes them.
-        boxes: the parts.
-        size: (height, width) of the frame.
-        clock: started with the work on the frame.
-        preprocessed: when this was done, seconds since the epoch.
-    """
-
-    frame_bgr: Image
-    pictures: Image | None
-    boxes: tuple[Box, ...]
-    size: Size
-    clock: "Clock"
-    preprocessed: float
-
-
-@dataclass(frozen=True, slots=True)
-class Inferred:
-    """A frame as it leaves the engine: its latent statistics, and when the engine began and ended."""
-
-    prepared: Prepared
-    statistics: LatentStatistics
-    engine_started: float
-    inferred: float
 
 
 class Inspector:
@@ -237,8 +185,8 @@ class Inspector:
             anomalous=anomalous,
             score=peak,
             operating_point=point,
-            regions=tuple(_to_frame(found, score.shape, box) for found in regions_above(score, point.threshold)),
-            mask=_mask_in_frame(score, point, prepared.size, box),
+            regions=tuple(region_in_frame(found, score.shape, box) for found in regions_above(score, point.threshold)),
+            mask=mask_in_frame(score, point, prepared.size, box),
             timestamps=Timestamps(
                 captured=captured,
                 started=clock.started,
@@ -277,40 +225,3 @@ class Inspector:
             for left, top, right, bottom in boxes
         ]
         return pictures[0][np.newaxis] if len(pictures) == 1 else np.stack(pictures)
-
-
-class Clock:
-    """Wall-clock time that cannot jump between two stages of one frame."""
-
-    def __init__(self) -> None:
-        self.started = time.time()
-        self._counter = time.perf_counter()
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        return self.started + (time.perf_counter() - self._counter)
-
-
-def _to_frame(region: Region, map_size: Size, box: Box) -> Region:
-    """From a map to the frame, rounded outwards so that the box still covers the region."""
-    left, top, right, bottom = box
-    across, down = (right - left) / map_size[1], (bottom - top) / map_size[0]
-    x, y = int(region.x * across), int(region.y * down)
-    return Region(
-        x=left + x,
-        y=top + y,
-        width=int(np.ceil((region.x + region.width) * across)) - x,
-        height=int(np.ceil((region.y + region.height) * down)) - y,
-        area=max(round(region.area * across * down), 1),
-        log_nfa=region.log_nfa,
-    )
-
-
-def _mask_in_frame(score: FloatMap, point: OperatingPoint, size: Size, box: Box) -> NDArray[np.bool_]:
-    left, top, right, bottom = box
-    mask = np.zeros(size, np.bool_)
-    detected = np.asarray(score > point.threshold, np.uint8)
-    if detected.any():
-        resized = cv2.resize(detected, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST_EXACT)
-        mask[top:bottom, left:right] = resized.astype(np.bool_)
-    return mask

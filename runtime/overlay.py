@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from uflow_edge.runtime.inspector import Inspection
+from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.nfa import likelihood_map
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 

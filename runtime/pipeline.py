@@ -19,7 +19,8 @@ from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.triggers import FreeRun
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.inspector import Inferred, Inspection, Inspector, Prepared
+    from uflow_edge.runtime.inspection import Inferred, Inspection, Prepared
+    from uflow_edge.runtime.inspector import Inspector
     from uflow_edge.runtime.sinks import Sink
     from uflow_edge.runtime.sources import Frame, Source
     from uflow_edge.runtime.triggers import Trigger

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from uflow_edge.runtime.inspector import Inspection
+from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.overlay import draw_maps
 from uflow_edge.runtime.sources import Frame

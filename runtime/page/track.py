@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uflow_edge.runtime.inspector import Inspection
+from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.verdict import Timestamps
 

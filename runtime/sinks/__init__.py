@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.inspector import Inspection
+    from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
 
 __all__ = ["SelectiveSink", "Sink", "verdict_only"]

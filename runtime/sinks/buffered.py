@@ -10,7 +10,7 @@ from uflow_edge.runtime.errors import UflowEdgeError
 from uflow_edge.runtime.sinks import SelectiveSink, Sink
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.inspector import Inspection
+    from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
 
 _SECONDS_TO_CLOSE_THE_SINK = 2.0

@@ -12,7 +12,7 @@ from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, UsageE
 from uflow_edge.runtime.sinks import Sink, verdict_only
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.inspector import Inspection
+    from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
     from uflow_edge.runtime.verdict import Verdict
 

@@ -13,7 +13,7 @@ from uflow_edge.runtime.sinks import verdict_only
 from uflow_edge.runtime.tally import Tally
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.inspector import Inspection
+    from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
 
 _STAGE_BUCKETS = (

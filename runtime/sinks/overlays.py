@@ -14,7 +14,7 @@ from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.overlay import draw_overlay
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.inspector import Inspection
+    from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
 
 PictureFormat = Literal["png", "jpeg"]

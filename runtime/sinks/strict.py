@@ -6,7 +6,7 @@ from uflow_edge.runtime.errors import BadInput, UflowEdgeError
 from uflow_edge.runtime.sinks import Sink
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.inspector import Inspection
+    from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
 
 

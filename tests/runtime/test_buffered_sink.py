@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.inspector import Inspection
+from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks import verdict_only
 from uflow_edge.runtime.sinks.buffered import BufferedSink, Patience

@@ -20,7 +20,8 @@ import pytest
 from skimage import data
 
 from uflow_edge.runtime.inbox import Policy
-from uflow_edge.runtime.inspector import Inspection, Inspector
+from uflow_edge.runtime.inspection import Inspection
+from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.pipeline import Feed, Pipeline
 from uflow_edge.runtime.sinks.json_lines import JsonLines

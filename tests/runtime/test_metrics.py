@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.errors import BadInput, MissingDependency
-from uflow_edge.runtime.inspector import Inspection
+from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.metrics import Metrics
 from uflow_edge.runtime.sources import Frame

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.inspector import Inspection
+from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.modbus import ModbusSink
 from uflow_edge.runtime.sources import Frame

@@ -18,7 +18,7 @@ import pytest
 
 from uflow_edge.runtime.command import main
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
-from uflow_edge.runtime.inspector import Inspection
+from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.buffered import BufferedSink, Patience
 from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink

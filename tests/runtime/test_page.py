@@ -25,7 +25,7 @@ from websockets.sync.client import connect
 
 from uflow_edge.runtime.capture import CameraState
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
-from uflow_edge.runtime.inspector import Inspection
+from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.nfa import Region
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.page import Controls, LivePage, PageServer, serve

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from uflow_edge.runtime.capture import Capture, Patience
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.inbox import Inbox
-from uflow_edge.runtime.inspector import Inspection, Inspector
+from uflow_edge.runtime.inspection import Inspection
+from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.pipeline import Feed, Pipeline, PipelineOptions
 from uflow_edge.runtime.sources import Frame, SourceLost
 from uflow_edge.runtime.triggers import EveryMilliseconds, FreeRun

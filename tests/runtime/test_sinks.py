@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
-from uflow_edge.runtime.inspector import Inspection
+from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.nfa.regions import Region
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.json_lines import JsonLines, ReaderLeft, json_line, open_json_lines
