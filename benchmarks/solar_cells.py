@@ -1,4 +1,4 @@
-"""The demo: solar cells from images to verdicts with the three commands, and a report of how well that went.
+"""The demo: solar cells from images to verdicts with the product's four commands, and a report of how well that went.
 
 ``make demo``, or ``python -m uflow_edge.benchmarks.solar_cells --out demo``. The images are the monocrystalline
 cells of the ELPV data set (Deitsch et al., 2019; Buerhop-Lutz et al., 2018; CC BY-NC-SA 4.0), from its PyPI package.
@@ -61,7 +61,7 @@ class Folders:
 
     @property
     def threshold(self) -> Path:
-        """Good images that only the threshold is taken from."""
+        """Good images that null model and threshold are taken from."""
         return self.data / "threshold" / "good"
 
     @property
@@ -122,17 +122,23 @@ def run_tool(command: str, *arguments: object) -> Stage:
 
 
 def flow_detectors(bundle: Path, test: Labelled) -> list[Detector]:
-    """Image scores of the likelihood and of every tree rule, from the exported model's energies."""
+    """Image scores of the likelihood, of the calibrated null model and of every tree rule, from a bundle's energies."""
     inspector = Inspector.load(bundle)
     channels, side = inspector.manifest.channels, inspector.manifest.input_size
     likelihood: list[float] = []
+    calibrated: list[float] = []
     by_rule: dict[str, list[float]] = {rule: [] for rule in RULES}
     for path in progress(test.paths, "scoring with every rule"):
-        energies = inspector.examine(read_image(path)).energies
+        inspection = inspector.examine(read_image(path))
+        energies = inspection.energies
+        calibrated.append(inspection.verdict.score)
         likelihood.append(float(likelihood_map(energies, channels, (side, side)).max()))
         for rule in RULES:
             by_rule[rule].append(float(tree_score(energies, channels, (side, side), rule=rule).max()))
-    flow = [Detector("U-Flow, likelihood", likelihood)]
+    flow = [
+        Detector("U-Flow, likelihood", likelihood),
+        Detector("U-Flow, tree NFA, calibrated", calibrated, natural_threshold=0.0),
+    ]
     return flow + [Detector(_RULE_NAMES[rule], by_rule[rule], natural_threshold=0.0) for rule in RULES]
 
 
@@ -149,7 +155,7 @@ def baseline_detectors(checkpoint: Path, good: list[Path], test: Labelled, seed:
 
 
 def demo(out: Path, seed: int, epochs: int) -> ExitCode:
-    """Train, export, infer, compare, report."""
+    """Train, export, calibrate, infer, compare, report."""
     folders = Folders(out)
     lay_out_images(folders.data, seed)
     stages = [
@@ -157,9 +163,10 @@ def demo(out: Path, seed: int, epochs: int) -> ExitCode:
             "uflow-train", "--data", folders.data, "--extractor", "efficientnet_lite0", "--out", folders.checkpoint,
             "--epochs", epochs, "--learning-rate", LEARNING_RATE, "--seed", seed, "--restart",
         ),
+        run_tool("uflow-export", "--ckpt", folders.checkpoint, "--out", folders.bundle, "--overwrite"),
         run_tool(
-            "uflow-export", "--ckpt", folders.checkpoint, "--out", folders.bundle, "--overwrite",
-            "--good", folders.threshold, "--false-alarm-rate", FALSE_ALARM_RATE,
+            "uflow-calibrate", "--bundle", folders.bundle, "--good", folders.threshold,
+            "--max-false-alarms", FALSE_ALARM_RATE, "--confidence", "average", "--seed", seed,
         ),
     ]  # fmt: skip
     shutil.rmtree(folders.overlays, ignore_errors=True)
@@ -188,7 +195,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line of the demo."""
     parser = command_parser(
         "python -m uflow_edge.benchmarks.solar_cells",
-        "Train, export and infer on real solar cells, and report how well it went.",
+        "Train, export, calibrate and infer on real solar cells, and report how well it went.",
         ["python -m uflow_edge.benchmarks.solar_cells --out demo"],
     )
     parser.add_argument("--out", type=Path, default=Path("demo"), metavar="FOLDER", help="(default: %(default)s)")
