@@ -288,6 +288,7 @@ sys.meta_path.insert(0, Absent())
 from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.plans import build_plans
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 _, (result,) = build_plans(Bundle.load({str(bundle.folder)!r}, UFlowManifest), ["fp32"], PlanOptions("rtx"))
 print(result.plan.file)
