@@ -43,9 +43,9 @@ def check_plans(
         reference = Reference.of(name, exact.run, pictures, manifest.channels, manifest.rule)
     found = []
     for plan in plans:
-        bound = next(variant.error_bound for variant in manifest.variants if variant.file == plan.graph)
+        variant = next(variant for variant in manifest.variants if variant.file == plan.graph)
         with closing(TensorRtEngine(bundle, plan)) as engine:
-            found.append(reference.compare(engine, bound))
+            found.append(reference.compare(engine, variant.error_bound, mean=variant.precision == "int8"))
     return _noted(bundle, plans, found), tuple(found)
 
 

@@ -1,0 +1,1 @@
+"""Fits a bundle to its line: null model, operating point, INT8."""
