@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +20,7 @@ import onnx_ir as ir
 from uflow_edge.calibration.int8_cache import cache_file, cache_folder, cached
 from uflow_edge.calibration.int8_equalisation import equalize, links
 from uflow_edge.calibration.int8_graph import Layer, layers, quantize
+from uflow_edge.calibration.int8_half import with_fp16_rest
 from uflow_edge.calibration.int8_latents import correct_latents
 from uflow_edge.calibration.int8_ranges import RANGE_METHODS, RangeMethod, measure
 from uflow_edge.calibration.int8_search import Choice, Judge, search
@@ -39,8 +41,11 @@ FILE = "model.int8.onnx"
 FEWEST_IMAGES = 8
 
 
-class NothingQuantized(UflowEdgeError):
-    """Not a single layer can be computed in INT8 within the bound."""
+_ALLOWANCE = 1.5  # for pictures and engines that the search has not seen
+
+
+class Int8Failed(UflowEdgeError):
+    """No layer can be computed in INT8 within the bound, or the finished graph misses it on other pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,11 @@ class Int8Options:
     """How to quantise.
 
     Attributes:
-        error_bound: mean relative error of the energies that INT8 may cost, at the scale that suffers most.
+        error_bound: mean relative error of the energies that the search may spend, at the scale that suffers most; the
+            finished graph may have half as much again on other pictures.
         ranges: how the range of an activation is chosen.
         equalize: whether channels are brought to one size first.
+        rest: precision of what is not INT8: fp32 for CPUs, fp16 for GPUs.
         calibration_images: most images that ranges are taken from.
         search_images: images held out of that, to choose layers by.
         cache: folder of kept measurements; None: in the user's cache folder.
@@ -62,6 +69,7 @@ class Int8Options:
     error_bound: float = ENERGY_BOUNDS["int8"]
     ranges: RangeMethod = "mse"
     equalize: bool = True
+    rest: Literal["fp32", "fp16"] = "fp32"
     calibration_images: int = 32
     search_images: int = 8
     cache: Path | None = None
@@ -81,7 +89,7 @@ class Int8Result:
         variant: as the manifest lists it.
         layers: all that might have been quantised.
         choice: which were, and how sensitive each is.
-        parities: the INT8 graph against the FP32 one, one an engine, on the held-out images.
+        parities: the INT8 graph against the FP32 one, one an engine, on pictures that layers were not chosen by.
         calibration_images, search_images: how many there were of each.
         seconds: that it took.
     """
@@ -128,7 +136,8 @@ def quantize_bundle(
 
     Raises:
         BadInput: too few images, or no FP32 graph to start from.
-        NothingQuantized: no layer keeps the bound; the bundle is as it was.
+        Int8Failed: no layer keeps the bound, and the bundle is as it was; or the finished graph misses it by more than
+            half on other pictures, and the bundle has no INT8 graph any more.
     """
     started = time.perf_counter()
     manifest = bundle.manifest
@@ -144,15 +153,18 @@ def quantize_bundle(
     candidates = layers(prepared)
     choice = search(judge, candidates, options.error_bound)
     if not choice.chosen:
-        raise NothingQuantized(
+        raise Int8Failed(
             f"{bundle.folder}: no layer can be computed in INT8 with energies within {options.error_bound:.1%}; "
             "allow a larger error, or stay with fp16"
         )
     quantized = quantize(prepared, choice.chosen, ranges)
     correct_latents(quantized, judge.corrections(quantized))
-    variant = Variant(FILE, "int8", exact.opset, exact.batch, options.error_bound)
+    if options.rest == "fp16":
+        quantized = with_fp16_rest(quantized)
+    bound = _ALLOWANCE * options.error_bound
+    variant = Variant(FILE, "int8", quantized.opset_imports[""], exact.batch, bound)
     report("comparing with the fp32 graph")
-    bundle, parities = _store(bundle, variant, quantized, held_out)
+    bundle, parities = _store(bundle, variant, quantized, calibration[: len(held_out)])
     seconds = time.perf_counter() - started
     return bundle, Int8Result(
         bundle.manifest.variants[-1], candidates, choice, parities, len(calibration), len(held_out), seconds
@@ -205,6 +217,9 @@ def _store(
         data = next((file.name for file in files if file != path), None)
         variant = replace(variant, data=data)
         parities = _parities(bundle, variant, pictures)
+        worst = next((parity for parity in parities if not parity.holds), None)
+        if worst is not None:
+            raise Int8Failed(f"{path}: not kept, it is too far from {manifest.variants[0].file}. {worst}")
     except BaseException:
         path.unlink(missing_ok=True)
         raise

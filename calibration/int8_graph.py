@@ -8,6 +8,8 @@ is quantised. Engines keep it as integers wherever the layer before can write th
 * a residual addition reads the integers too where they are there already, so that the branch is stored once and the
   addition can join the convolution before it;
 * biases stay in FP32: TensorRT takes no others, and they cost nothing.
+
+Scales are numbers that FP16 holds, so that the same ones serve a graph whose other parts are in FP16.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,7 +26,7 @@ from uflow_edge.runtime.numeric import FloatMap
 LARGEST = 127
 """Of an INT8 number; −128 is left out, so that the range is symmetric."""
 
-_SMALLEST_RANGE = 1e-6  # where all is zero
+_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 2.0**15  # that FP16 holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +118,16 @@ def drop_unread(graph: ir.Graph) -> None:
 def rounded_weights(weights: FloatMap) -> tuple[NDArray[np.int8], FloatMap]:
     """Weights (C_out, …) as INT8 numbers, and the scale of each result channel, (C_out,) float32."""
     largest = np.abs(weights).max(axis=tuple(range(1, weights.ndim)))
-    scales = (np.maximum(largest, _SMALLEST_RANGE) / LARGEST).astype(np.float32)
+    scales = _scales(largest)
     quotients = weights / scales.reshape(-1, *[1] * (weights.ndim - 1))
     return np.clip(np.rint(quotients), -LARGEST, LARGEST).astype(np.int8), scales
+
+
+def _scales(ranges: NDArray[np.floating]) -> FloatMap:
+    """What one step of an INT8 number is worth: the smallest number FP16 holds with which nothing is clipped."""
+    exact = np.clip(ranges / LARGEST, _SMALLEST_SCALE, _LARGEST_SCALE)
+    near = exact.astype(np.float16)
+    return np.where(near < exact, np.nextafter(near, np.float16(np.inf)), near).astype(np.float32)
 
 
 class _Pairs:
@@ -134,9 +143,9 @@ class _Pairs:
         if value not in self.known:
             if value.name not in self._ranges:
                 raise BadInput(f"the range of {value.name} has not been measured; calibrate again")
-            scale = np.float32(max(self._ranges[value.name], _SMALLEST_RANGE) / LARGEST)
+            scale = _scales(np.asarray(self._ranges[value.name]))
             parameters = (
-                constant(self._graph, f"{value.name}_scale", np.asarray(scale)),
+                constant(self._graph, f"{value.name}_scale", scale),
                 constant(self._graph, "int8_zero", np.asarray(np.int8(0))),
             )
             integers = self._result(f"{value.name}_int8", value, ir.DataType.INT8)
