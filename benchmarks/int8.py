@@ -28,6 +28,7 @@ from uflow_edge.runtime.command_line import command_parser, progress, run_comman
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import ExitCode, UflowEdgeError, require
 from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.manifest import Variant
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import model_input
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
@@ -43,11 +44,13 @@ class Contender:
     Attributes:
         name: for people.
         file: the graph.
+        variant: what it is in a bundle.
         work: share of the multiplications in INT8; None where it was not counted.
     """
 
     name: str
     file: Path
+    variant: Variant
     work: float | None = None
 
 
@@ -63,10 +66,12 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ours = list(_ours(bundle, train, arguments.error_bound, folder))
-        exact = Contender("fp32", bundle.path(manifest.variants[0]), 0.0)
-        halves = [Contender("fp16", bundle.path(v), 0.0) for v in manifest.variants if v.precision == "fp16"]
-        peers = list(_onnxruntime_static(exact.file, _spread(train, manifest, _PEER_IMAGES), folder))
-        peers += [Contender(name, Path(file)) for name, _, file in (peer.partition("=") for peer in arguments.peer)]
+        exact = Contender("fp32", bundle.path(manifest.variants[0]), manifest.variants[0], 0.0)
+        halves = [Contender("fp16", bundle.path(v), v, 0.0) for v in manifest.variants if v.precision == "fp16"]
+        # As onnxruntime's users run them: with its own fusions, which `int8` variants go without.
+        files = dict(_onnxruntime_static(exact.file, _spread(train, manifest, _PEER_IMAGES), folder))
+        files |= {name: Path(file) for name, _, file in (peer.partition("=") for peer in arguments.peer)}
+        peers = [Contender(name, file, exact.variant) for name, file in files.items()]
         contenders = [exact, *halves, *ours, *peers]
         _print_quality(contenders, manifest, [*good, *defective], labels)
         _print_times([exact, *halves, *ours[:2], *peers[:1]], manifest, good[0], arguments.rounds)
@@ -79,8 +84,9 @@ def _ours(bundle: Bundle[UFlowManifest], images: Sequence[Path], bound: float, f
     variations: Mapping[str, Int8Options] = {
         "ours": usual,
         "ours, FP16 around it": replace(usual, rest="fp16"),
-        "ours, not equalised": replace(usual, equalize=False),
+        "ours, equalised": replace(usual, equalize=True),
         "ours, every layer": replace(usual, error_bound=1e6),
+        "ours, every layer, equalised": replace(usual, error_bound=1e6, equalize=True),
     }
     for i, (name, options) in enumerate(variations.items()):
         copy = folder / f"{i}.uflow"
@@ -88,8 +94,8 @@ def _ours(bundle: Bundle[UFlowManifest], images: Sequence[Path], bound: float, f
         changed, result = quantize_bundle(Bundle.load(copy, UFlowManifest), images, options, print)
         if name == "ours":
             _print_layers(result)
-        yield Contender(name, changed.path(result.variant), result.quantized_work)
-    yield Contender("every layer, min-max, no remedy", _plain(bundle, images, folder), 1.0)
+        yield Contender(name, changed.path(result.variant), result.variant, result.quantized_work)
+    yield Contender("every layer, min-max, no remedy", _plain(bundle, images, folder), result.variant, 1.0)
 
 
 def _plain(bundle: Bundle[UFlowManifest], images: Sequence[Path], folder: Path) -> Path:
@@ -100,10 +106,10 @@ def _plain(bundle: Bundle[UFlowManifest], images: Sequence[Path], folder: Path) 
     return write_onnx(quantize(model, [layer.name for layer in found], ranges), folder / "plain.onnx")[0]
 
 
-def _onnxruntime_static(graph: Path, pictures: Sequence[Image], folder: Path) -> Iterator[Contender]:
+def _onnxruntime_static(graph: Path, pictures: Sequence[Image], folder: Path) -> Iterator[tuple[str, Path]]:
     quantization: Any = require("onnxruntime.quantization")
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self._pictures = iter(pictures)
 
@@ -120,7 +126,7 @@ def _onnxruntime_static(graph: Path, pictures: Sequence[Image], folder: Path) ->
             calibrate_method=quantization.CalibrationMethod[method],
             extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "CalibPercentile": 99.99},
         )  # fmt: skip
-        yield Contender(f"onnxruntime, {title}", file)
+        yield f"onnxruntime, {title}", file
 
 
 def _print_layers(result: Int8Result) -> None:
@@ -143,7 +149,7 @@ def _print_quality(
     rows = []
     for contender in contenders:
         try:
-            with closing(OnnxRuntimeEngine(contender.file, manifest, manifest.variants[0])) as engine:
+            with closing(OnnxRuntimeEngine(contender.file, manifest, contender.variant)) as engine:
                 seen = Seen.by(engine.run, pictures, manifest)
         except Exception as error:  # a graph of someone else's that onnxruntime cannot run is a result too
             if isinstance(error, UflowEdgeError) or exact is not None:
@@ -169,11 +175,10 @@ def _row(contender: Contender, quality: Quality) -> tuple[str, ...]:
 
 
 def _print_times(contenders: Sequence[Contender], manifest: UFlowManifest, picture: Image, rounds: int) -> None:
-    variant = manifest.variants[0]
     with ExitStack() as opened:
         runs: dict[tuple[str, str], Callable[[], object]] = {}
         for contender in contenders:
-            for make in engines_here(contender.file, manifest, variant, threads=1):
+            for make in engines_here(contender.file, manifest, contender.variant, threads=1):
                 engine = opened.enter_context(closing(make()))
                 library = engine.name.split()[0]
                 runs[contender.name, library] = lambda run=engine.run: run(picture[np.newaxis])  # type: ignore[misc]

@@ -1,8 +1,8 @@
 """An INT8 graph for a bundle, made from its FP32 graph and good pictures of its line.
 
-    measure ranges → equalise channels → choose layers → quantise → correct the latents → prove it → list it
+    measure ranges → choose layers → quantise → correct the latents → prove it → list it
 
-One module each: int8_ranges, int8_equalisation, int8_search, int8_graph, int8_latents. docs/int8.md has what was
+One module each: int8_ranges, int8_search, int8_graph, int8_latents. docs/int8.md has what was
 measured. Needs onnx and onnx-ir, not torch.
 """
 
@@ -56,7 +56,8 @@ class Int8Options:
         error_bound: mean relative error of the energies that the search may spend, at the scale that suffers most; the
             finished graph may have half as much again on other pictures.
         ranges: how the range of an activation is chosen.
-        equalize: whether channels are brought to one size first.
+        equalize: whether channels are brought to one size first: helps where every layer is to be quantised, and does
+            not go with FP16 around it, where enlarged channels may overflow.
         rest: precision of what is not INT8: fp32 for CPUs, fp16 for GPUs.
         calibration_images: most images that ranges are taken from.
         search_images: images held out of that, to choose layers by.
@@ -68,7 +69,7 @@ class Int8Options:
 
     error_bound: float = ENERGY_BOUNDS["int8"]
     ranges: RangeMethod = "mse"
-    equalize: bool = True
+    equalize: bool = False
     rest: Literal["fp32", "fp16"] = "fp32"
     calibration_images: int = 32
     search_images: int = 8
@@ -77,6 +78,8 @@ class Int8Options:
     def __post_init__(self) -> None:
         if not self.error_bound > 0 or min(self.calibration_images, self.search_images) < 1:
             raise UsageError(f"expected a positive bound and positive numbers of images: {self}")
+        if self.equalize and self.rest == "fp16":
+            raise UsageError("equalised channels may overflow in FP16: choose one of the two")
         if self.ranges not in RANGE_METHODS:
             raise UsageError(f"ranges {self.ranges!r}: expected one of {', '.join(RANGE_METHODS)}")
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,6 +19,7 @@ from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.numeric import Image
 
 Measurement = Mapping[str, Magnitudes]
+_LARGEST, _COUNTS = "largest/", "counts/"
 _FORMAT = "1"  # to be raised with whatever changes the meaning of a kept measurement
 
 
@@ -37,7 +39,7 @@ def cache_file(folder: Path, graph_sha256: str, what: str, pictures: Sequence[Im
         pictures: in any order.
     """
     digest = hashlib.sha256("\n".join((_FORMAT, graph_sha256, what)).encode())
-    for one in sorted(hashlib.sha256(np.ascontiguousarray(picture)).hexdigest() for picture in pictures):
+    for one in sorted(hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures):
         digest.update(one.encode())
     return folder / f"{digest.hexdigest()}.npz"
 
@@ -53,19 +55,17 @@ def cached(path: Path, measure: Callable[[], Measurement]) -> Measurement:
 
 def _read(path: Path) -> Measurement | None:
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            found = {
-                name.removeprefix("counts/"): Magnitudes(kept[f"largest/{name.removeprefix('counts/')}"], kept[name])
-                for name in kept.files
-                if name.startswith("counts/")
-            }
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            names = [name.removeprefix(_COUNTS) for name in kept.files if name.startswith(_COUNTS)]
+            found = {name: Magnitudes(kept[_LARGEST + name], kept[_COUNTS + name]) for name in names}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none, or not whole
         return None
     return found if found and all(m.counts.shape == (BINS,) for m in found.values()) else None
 
 
 def _write(path: Path, found: Measurement) -> None:
-    arrays = {f"largest/{name}": magnitudes.by_channel for name, magnitudes in found.items()}
-    arrays |= {f"counts/{name}": magnitudes.counts for name, magnitudes in found.items()}
+    arrays: dict[str, Any] = {}
+    for name, magnitudes in found.items():
+        arrays |= {_LARGEST + name: magnitudes.by_channel, _COUNTS + name: magnitudes.counts}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,9 +131,8 @@ def costs(
             for variant in manifest.variants
             for make in engines_here(bundle.path(variant), manifest, variant, threads=1)
         ]
-        times = processor_medians(
-            [lambda run=engine.run: run(pictures[0][np.newaxis]) for _, engine in engines], rounds
-        )
+        first = pictures[0][np.newaxis]
+        times = processor_medians([partial(engine.run, first) for _, engine in engines], rounds)
         return tuple(
             Cost(precision, engine.name, Seen.by(engine.run, pictures, manifest).quality(exact, labels), milliseconds)
             for (precision, engine), milliseconds in zip(engines, times, strict=True)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from uflow_edge.calibration.int8_graph import array, constant, convolutions, drop_unread
+from uflow_edge.calibration.int8_graph import array, constant, drop_unread, operands, weighted
 from uflow_edge.runtime.numeric import FloatMap
 
 _MARGIN = 1.25  # beyond the largest value seen, before an enlarged channel is clipped
@@ -41,7 +41,9 @@ class Link:
 def links(model: ir.Model) -> tuple[Link, ...]:
     """Where channels can be rescaled: values that one convolution makes and only another one reads."""
     found = []
-    for node in convolutions(model):
+    for node in weighted(model):
+        if node.op_type != "Conv":
+            continue
         value, ceiling = node.outputs[0], None
         follower = _only_reader(value)
         if follower is not None and follower.op_type in ("Relu", "Clip"):
@@ -53,7 +55,7 @@ def links(model: ir.Model) -> tuple[Link, ...]:
             value = follower.outputs[0]
             follower = _only_reader(value)
         if follower is not None and follower.op_type == "Conv" and follower.inputs[0] is value:
-            found.append(Link(node.name, follower.name, value.name, ceiling))
+            found.append(Link(node.name or "", follower.name or "", value.name or "", ceiling))
     return tuple(found)
 
 
@@ -66,14 +68,14 @@ def equalize(model: ir.Model, largest: Mapping[str, NDArray[np.float64]], chain:
         chain: where, as `links` found them.
     """
     model = model.clone()
-    nodes = {node.name: node for node in convolutions(model)}
+    nodes = {node.name or "": node for node in weighted(model)}
     for link in chain:
         gains = _gains(largest[link.value], link.ceiling)
         maker, reader = nodes[link.maker], nodes[link.reader]
         _scale(model.graph, maker, 1, gains.reshape(-1, 1, 1, 1))
         if len(maker.inputs) > 2 and maker.inputs[2] is not None:
             _scale(model.graph, maker, 2, gains)
-        _scale(model.graph, reader, 1, 1 / _as_read(gains, reader))
+        _scale(model.graph, reader, 1, np.reciprocal(_as_read(gains, reader)))
     drop_unread(model.graph)
     return model
 
@@ -93,14 +95,16 @@ def _gains(largest: NDArray[np.float64], ceiling: float | None) -> FloatMap:
 def _as_read(gains: FloatMap, reader: ir.Node) -> FloatMap:
     """Gains of the channels that each weight of a convolution multiplies, (C_out or 1, C_in / groups, 1, 1)."""
     groups = reader.attributes.get_int("group", 1)
-    results = reader.inputs[1].shape[0]
+    results = len(array(operands(reader)[1]))
     by_group = gains.reshape(groups, -1)
-    return np.repeat(by_group, int(results) // groups, axis=0)[:, :, np.newaxis, np.newaxis]
+    return np.repeat(by_group, results // groups, axis=0)[:, :, np.newaxis, np.newaxis]
 
 
 def _scale(graph: ir.Graph, node: ir.Node, i: int, factors: FloatMap) -> None:
-    scaled = (array(node.inputs[i]) * factors).astype(np.float32)
-    name = f"{node.inputs[i].name}_x"
-    while name in graph.initializers:  # other nodes may share the weight
-        name += "x"
+    weight = node.inputs[i]
+    assert weight is not None
+    scaled = (array(weight) * factors).astype(np.float32)
+    name = f"{weight.name}_of_{node.name}"  # other nodes may share the weight
+    while name in graph.initializers:
+        name += "_again"
     node.replace_input_with(i, constant(graph, name, scaled))

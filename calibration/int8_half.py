@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass
 
-from uflow_edge.calibration.int8_graph import array, constant, drop_unread
+from uflow_edge.calibration.int8_graph import array, constant, drop_unread, operands
 from uflow_edge.export.precision import to_fp16
 
 OPSET = 19
@@ -25,19 +25,15 @@ def with_fp16_rest(model: ir.Model) -> ir.Model:
     model = to_fp16(model)
     graph = model.graph
     for node in list(graph):
-        if node.op_type == "QuantizeLinear" and _is_cast_to(node.inputs[0], ir.DataType.FLOAT):
-            node.replace_input_with(0, node.inputs[0].producer().inputs[0])
-            node.replace_input_with(1, _half(graph, node.inputs[1]))
+        cast = node.inputs[0].producer() if node.op_type == "QuantizeLinear" and node.inputs[0] is not None else None
+        if cast is not None and _is_cast_to(cast.outputs[0], ir.DataType.FLOAT):
+            node.replace_input_with(0, cast.inputs[0])
+            node.replace_input_with(1, _half(graph, operands(node)[1]))
         elif node.op_type == "DequantizeLinear":
-            result = node.outputs[0]
-            readers = [reader for reader, _ in result.uses()]
-            if readers and all(_is_cast_to(reader.outputs[0], ir.DataType.FLOAT16) for reader in readers):
-                node.replace_input_with(1, _half(graph, node.inputs[1]))
-                result.type = ir.TensorType(ir.DataType.FLOAT16)
-                for cast in readers:
-                    cast.outputs[0].replace_all_uses_with(result)
+            _give_fp16(graph, node)
     for node in reversed(list(graph)):
-        if node.op_type == "Cast" and not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
+        unread = not node.outputs[0].uses() and not node.outputs[0].is_graph_output()
+        if unread and node.op_type in ("Cast", "DequantizeLinear"):
             graph.remove(node, safe=True)
     drop_unread(graph)
     model.opset_imports[""] = graph.opset_imports[""] = max(OPSET, model.opset_imports[""])
@@ -45,14 +41,27 @@ def with_fp16_rest(model: ir.Model) -> ir.Model:
     return model
 
 
-def _is_cast_to(value: ir.Value | None, kind: ir.DataType) -> bool:
-    node = None if value is None else value.producer()
-    return (
-        node is not None
-        and node.op_type == "Cast"
-        and node.outputs[0].dtype == kind
-        and (node.inputs[0].dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16))
-    )
+def _give_fp16(graph: ir.Graph, node: ir.Node) -> None:
+    """Let readers that want FP16 have it from a DequantizeLinear of their own; the others keep this one."""
+    result = node.outputs[0]
+    casts = [cast.outputs[0] for cast, _ in result.uses() if _is_cast_to(cast.outputs[0], ir.DataType.FLOAT16)]
+    if not casts:
+        return
+    name = f"{result.name}_float16"
+    half = ir.Value(name=name, shape=result.shape, type=ir.TensorType(ir.DataType.FLOAT16))
+    inputs = [node.inputs[0], _half(graph, operands(node)[1]), node.inputs[2]]
+    graph.insert_after(node, ir.node("DequantizeLinear", inputs, node.attributes, outputs=[half], name=name))
+    for cast in casts:
+        cast.replace_all_uses_with(half)
+
+
+def _is_cast_to(value: ir.Value, kind: ir.DataType) -> bool:
+    """From one floating-point type to another."""
+    node = value.producer()
+    if node is None or node.op_type != "Cast" or value.dtype != kind:
+        return False
+    source = node.inputs[0]
+    return source is not None and source.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 def _half(graph: ir.Graph, scale: ir.Value) -> ir.Value:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from uflow_edge.calibration.int8_graph import constant
+from uflow_edge.calibration.int8_graph import constant, operands
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import FloatMap
 
@@ -47,7 +47,7 @@ def latent_names(model: ir.Model) -> tuple[str, ...]:
     Raises:
         BadInput: the graph does not end so.
     """
-    return tuple(_square(output).inputs[0].name for output in model.graph.outputs if _is_energy(output))
+    return tuple(operands(_square(output))[0].name or "" for output in model.graph.outputs if _is_energy(output))
 
 
 def correct_latents(model: ir.Model, corrections: Sequence[ChannelAffine]) -> None:
@@ -56,7 +56,7 @@ def correct_latents(model: ir.Model, corrections: Sequence[ChannelAffine]) -> No
     energies = [output for output in graph.outputs if _is_energy(output)]
     for i, (energy, correction) in enumerate(zip(energies, corrections, strict=True)):
         square = _square(energy)
-        latent = square.inputs[0]
+        latent = operands(square)[0]
         scaled, moved = (
             ir.Value(name=f"latent_{i}_{what}", shape=latent.shape, type=ir.TensorType(ir.DataType.FLOAT))
             for what in ("scaled", "corrected")
@@ -80,7 +80,8 @@ def _is_energy(output: ir.Value) -> bool:
 
 def _square(energy: ir.Value) -> ir.Node:
     total = energy.producer()
-    square = None if total is None or not total.inputs else total.inputs[0].producer()
+    summed = None if total is None or not total.inputs else total.inputs[0]
+    square = None if summed is None else summed.producer()
     if square is None or square.op_type != "Mul" or square.inputs[0] is not square.inputs[1]:
         raise BadInput(f"output {energy.name} of the graph is not a sum of squares; export it again")
     return square

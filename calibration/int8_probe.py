@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from uflow_edge.runtime.engines.onnx_runtime import session_options
+from uflow_edge.runtime.engines.onnx_runtime import compute_as_written, session_options
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.numeric import FloatMap, Image
 
@@ -30,19 +30,22 @@ class Probe:
         model.graph.outputs.clear()
         model.graph.outputs.extend(values[name] for name in names)
         self.names = tuple(names)
-        self._input = model.graph.inputs[0]
+        self._input = model.graph.inputs[0].name
+        shape = model.graph.inputs[0].shape
+        self._batch = shape[0] if shape is not None and isinstance(shape[0], int) else 1
+        options = session_options(None)
+        compute_as_written(options)
         try:
             self._session = require("onnxruntime").InferenceSession(
-                ir.to_proto(model).SerializeToString(), session_options(None), providers=["CPUExecutionProvider"]
+                ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise BadInput(f"onnxruntime cannot load the graph ({error})") from error
 
     def run(self, picture: Image) -> dict[str, FloatMap]:
         """The values of one picture, (S, S, 3) uint8 RGB, by name and without the batch axis."""
-        batch = self._input.shape[0]
-        pictures = np.repeat(picture[np.newaxis], batch if isinstance(batch, int) else 1, axis=0)
-        outputs = self._session.run(list(self.names), {self._input.name: pictures})
+        pictures = np.repeat(picture[np.newaxis], self._batch, axis=0)
+        outputs = self._session.run(list(self.names), {self._input: pictures})
         return {name: output[0] for name, output in zip(self.names, outputs, strict=True)}
 
     def each(self, pictures: Iterable[Image]) -> Iterator[dict[str, FloatMap]]:

@@ -30,6 +30,7 @@ BINS = 2048
 _LEVELS = LARGEST + 1  # magnitudes an INT8 number has
 _STEP = 16
 _CLIPPED = 1e-4
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,13 @@ class Magnitudes:
 
 
 def measure(model: ir.Model, names: Sequence[str], pictures: Sequence[Image]) -> dict[str, Magnitudes]:
-    """Run pictures, (S, S, 3) uint8 RGB each, and look at values, (C, H, W) each, by name."""
+    """Run pictures, (S, S, 3) uint8 RGB each, and look at values, (C, …) each, by name."""
     probe = Probe(model, names)
     largest = _largest_by_channel(probe, progress(pictures, "largest activations"))
     counts = {name: np.zeros(BINS, np.int64) for name in names}
     for values in probe.each(progress(pictures, "magnitudes of activations")):
         for name, value in values.items():
-            top = max(float(largest[name].max()), np.finfo(np.float32).tiny)
+            top = max(float(largest[name].max()), _TINY)
             bins = np.minimum((np.abs(value.ravel()) * (BINS / top)).astype(np.int32), BINS - 1)
             counts[name] += np.bincount(bins, minlength=BINS)
     return {name: Magnitudes(largest[name], counts[name]) for name in names}
@@ -74,7 +75,7 @@ def _largest_by_channel(probe: Probe, pictures: Iterable[Image]) -> dict[str, ND
     largest: dict[str, NDArray[np.float64]] = {}
     for values in probe.each(pictures):
         for name, value in values.items():
-            found = np.abs(value).max(axis=(1, 2)).astype(np.float64)
+            found = np.abs(value).reshape(len(value), -1).max(axis=1).astype(np.float64)
             largest[name] = np.maximum(largest.get(name, found), found)
     return largest
 

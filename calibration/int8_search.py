@@ -106,4 +106,5 @@ def search(judge: Judge, candidates: Sequence[Layer], bound: float) -> Choice:
 
 def _energies(latents: FloatMap) -> FloatMap:
     """(N, C, H, W) to (N, H, W)."""
-    return np.einsum("nchw,nchw->nhw", latents, latents)
+    energies: FloatMap = np.einsum("nchw,nchw->nhw", latents, latents)
+    return energies
