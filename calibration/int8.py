@@ -26,6 +26,7 @@ from uflow_edge.calibration.int8_ranges import RANGE_METHODS, RangeMethod, measu
 from uflow_edge.calibration.int8_search import Choice, Judge, search
 from uflow_edge.export.onnx_graph import write_onnx
 from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here
+from uflow_edge.export.plans import layers_file
 from uflow_edge.runtime.bundle import Bundle, write_manifest
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
@@ -245,7 +246,8 @@ def _without_int8(bundle: Bundle[UFlowManifest]) -> Bundle[UFlowManifest]:
     manifest = bundle.manifest
     old = [variant for variant in manifest.variants if variant.precision == "int8"]
     plans = [plan for plan in manifest.plans if plan.graph in {variant.file for variant in old}]
-    retired = {variant.file for variant in old} | {v.data for v in old if v.data} | {plan.file for plan in plans}
+    retired = {variant.file for variant in old} | {variant.data for variant in old if variant.data}
+    retired |= {name for plan in plans for name in (plan.file, layers_file(plan))}
     gone = retired | {PARITY}
     manifest = replace(
         manifest,

@@ -11,7 +11,7 @@ from uflow_edge.runtime.bundle import SUFFIX, Bundle
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, MissingDependency, UsageError, require
-from uflow_edge.runtime.manifest import DEFAULT_OPSET, PRECISIONS, BatchRange, Precision
+from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, PRECISIONS, BatchRange, Precision
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
@@ -53,8 +53,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=PRECISIONS,
         metavar="P",
-        help=f"with --ckpt: of the graphs to write, {' and '.join(PRECISIONS)} (default: all); "
-        "with --bundle: of the engines to build (default: fp16)",
+        help=f"with --ckpt: of the graphs to write, {' and '.join(EXPORTED_PRECISIONS)} (default: both); "
+        "with --bundle: of the engines to build, int8 too where it has been calibrated (default: fp16)",
     )
     parser.add_argument(
         "--batch",
@@ -192,6 +192,8 @@ def _export(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCod
     from uflow_edge.export.bundle import export_bundle
     from uflow_edge.export.forecast import print_forecast
 
+    if "int8" in (arguments.precision or ()):
+        raise UsageError("int8 takes images of the line: export first, then uflow-calibrate --int8 on the bundle")
     folder = arguments.out or Path(arguments.ckpt.stem + SUFFIX)
     options = _export_options(arguments)
     if arguments.plan:
@@ -219,7 +221,7 @@ def _export_options(arguments: argparse.Namespace) -> "ExportOptions":
     from uflow_edge.export.bundle import ExportOptions
 
     return ExportOptions(
-        precisions=_ordered(arguments.precision or PRECISIONS),
+        precisions=_ordered(arguments.precision or EXPORTED_PRECISIONS),
         opset=arguments.opset or DEFAULT_OPSET,
         batch=arguments.batch.fixed if arguments.batch else None,
         fit=arguments.fit,

@@ -133,3 +133,24 @@ def test_fp16_around_integers_needs_no_casts_at_them() -> None:
     assert half.graph.outputs[0].dtype == ir.DataType.FLOAT
     (exact,), (found,) = values(quantized, "sum"), values(half, half.graph.outputs[0].name)
     np.testing.assert_allclose(found, exact, atol=0.02 * np.abs(exact).max())
+
+
+def test_a_matrix_product_has_a_scale_a_column() -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : 18]>
+    tokens (uint8[N,{SIDE},{SIDE},3] image) => (float[N,{SIDE},{SIDE},5] projected) {{
+        real = Cast <to = 1> (image)
+        projected = MatMul(real, matrix)
+    }}"""
+    proto = onnx.parser.parse_model(text)
+    matrix = (np.random.default_rng(3).standard_normal((3, 5)) * [1, 0.1, 10, 1, 1]).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(matrix, "matrix"))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+    for i, node in enumerate(model.graph):
+        node.name = f"{node.op_type}_{i}"
+    (layer,) = layers(model)
+    assert (layer.macs, layer.depthwise) == (15 * SIDE**2, False)
+    quantized = quantize(model, [layer.name], {"real": 127.0})  # a step of 1: pixels up to 127 stay as they are
+    (found,) = values(quantized, "projected")
+    integers, scales = rounded_weights(matrix, axis=1)
+    assert scales.shape == (5,)
+    np.testing.assert_allclose(found, np.minimum(PICTURE, 127) @ (integers * scales), rtol=1e-5, atol=1e-3)
