@@ -84,6 +84,7 @@ def _ours(bundle: Bundle[UFlowManifest], images: Sequence[Path], bound: float, f
     variations: Mapping[str, Int8Options] = {
         "ours": usual,
         "ours, FP16 around it": replace(usual, rest="fp16"),
+        "ours, ranges of least squared error": replace(usual, ranges="mse"),
         "ours, equalised": replace(usual, equalize=True),
         "ours, every layer": replace(usual, error_bound=1e6),
         "ours, every layer, equalised": replace(usual, error_bound=1e6, equalize=True),

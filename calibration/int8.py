@@ -56,7 +56,8 @@ class Int8Options:
     Attributes:
         error_bound: mean relative error of the energies that the search may spend, at the scale that suffers most; the
             finished graph may have half as much again on other pictures.
-        ranges: how the range of an activation is chosen.
+        ranges: how the range of an activation is chosen. What good images do not reach, anomalies may, and what is
+            clipped cannot be seen: the default clips nothing that was ever seen.
         equalize: whether channels are brought to one size first: helps where every layer is to be quantised, and does
             not go with FP16 around it, where enlarged channels may overflow.
         rest: precision of what is not INT8: fp32 for CPUs, fp16 for GPUs.
@@ -69,7 +70,7 @@ class Int8Options:
     """
 
     error_bound: float = ENERGY_BOUNDS["int8"]
-    ranges: RangeMethod = "mse"
+    ranges: RangeMethod = "minmax"
     equalize: bool = False
     rest: Literal["fp32", "fp16"] = "fp32"
     calibration_images: int = 32

@@ -84,6 +84,10 @@ def test_int8_is_run_when_asked_for_and_never_else(
     for backend in ("onnxruntime", "openvino"):
         with closing(open_engine(changed, backend, "int8")) as engine:
             assert engine.name.endswith("CPU, int8")
+    with closing(open_engine(changed, "auto", "int8")) as engine:
+        assert engine.name.startswith("OpenVINO")  # onnxruntime would compute it in FP32
+    with closing(open_engine(changed, "auto")) as engine:
+        assert engine.name.endswith("fp32")
     only = replace(changed.manifest, variants=changed.manifest.variants[-1:])
     with pytest.raises(UsageError, match="no fp32 or fp16 graph, only: int8"):
         open_engine(Bundle(changed.folder, only), "onnxruntime")
