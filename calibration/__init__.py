@@ -1,1 +1,1 @@
-"""Calibration: what good images of the line itself look like, and what can be promised about them."""
+"""Fits a bundle to its line: null model, operating point, INT8."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from uflow_edge.export.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
 from uflow_edge.runtime.command_line import command_parser, positive_int
 from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.manifest import DEFAULT_OPSET, PRECISIONS, BatchRange, Precision
+from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, PRECISIONS, BatchRange, Precision
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=PRECISIONS,
         metavar="P",
-        help=f"of the graphs to write, {' and '.join(PRECISIONS)} (default: all); "
-        "with --bundle: of the engines to build (default: fp16)",
+        help=f"of the graphs to write, {' and '.join(EXPORTED_PRECISIONS)} (default: both); "
+        "with --bundle: of the engines to build, int8 too where it has been calibrated (default: fp16)",
     )
     parser.add_argument(
         "--batch",
@@ -167,6 +167,8 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
         )
     if arguments.unet and given((*_OF_UFLOWS, "plan")):
         raise UsageError(f"{given((*_OF_UFLOWS, 'plan'))}: not with --unet")
+    if not arguments.bundle and "int8" in (arguments.precision or ()):
+        raise UsageError("int8 takes images of the line: export first, then uflow-calibrate --int8 on the bundle")
     if arguments.unet_config and not arguments.unet:
         raise UsageError("--unet-config: only with --unet")
     if not arguments.trt and (given(_OF_ENGINES) or arguments.dla_core == 0):
@@ -203,7 +205,7 @@ def export_options(arguments: argparse.Namespace) -> "ExportOptions":
     from uflow_edge.export.bundle import ExportOptions
 
     return ExportOptions(
-        precisions=_ordered(arguments.precision or PRECISIONS),
+        precisions=_ordered(arguments.precision or EXPORTED_PRECISIONS),
         opset=arguments.opset or DEFAULT_OPSET,
         batch=arguments.batch.fixed if arguments.batch else None,
         fit=arguments.fit,
@@ -218,7 +220,7 @@ def unet_export_options(arguments: argparse.Namespace) -> "UNetExportOptions":
     from uflow_edge.export.unet.bundle import UNetExportOptions
 
     return UNetExportOptions(
-        precisions=_ordered(arguments.precision or PRECISIONS),
+        precisions=_ordered(arguments.precision or EXPORTED_PRECISIONS),
         opset=arguments.opset or DEFAULT_OPSET,
         batch=arguments.batch.fixed if arguments.batch else None,
         parity_images=tuple(arguments.parity_images or ()),

@@ -27,7 +27,7 @@ from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.files import replacing_folder, sha256
 from uflow_edge.runtime.images import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.manifest import DEFAULT_OPSET, PRECISIONS, Precision, Source, Variant
+from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 from uflow_edge.runtime.preprocess import Fit
@@ -49,7 +49,7 @@ class ExportOptions:
         energy_bounds: relative error of energies above which a graph misses it, by precision.
     """
 
-    precisions: tuple[Precision, ...] = PRECISIONS
+    precisions: tuple[Precision, ...] = EXPORTED_PRECISIONS
     opset: int = DEFAULT_OPSET
     batch: int | None = None
     fit: Fit | None = None

@@ -13,7 +13,7 @@ from uflow_edge.export.console import megabytes
 from uflow_edge.runtime.command_line import table
 from uflow_edge.runtime.manifest import Precision
 
-_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2}
+_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 @dataclass(frozen=True, slots=True)

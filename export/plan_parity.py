@@ -68,7 +68,7 @@ def _comparison(bundle: Bundle[Manifest], exact: Engine, name: str, images: Sequ
     assert isinstance(manifest, UFlowManifest)
     pictures = parity_images(bundle.folder, images, manifest.input_size, manifest.fit)
     reference = Reference.of(name, exact.run, pictures, manifest.channels, manifest.rule)
-    return lambda engine, variant: reference.compare(engine, variant.error_bound)
+    return lambda engine, variant: reference.compare(engine, variant.error_bound, mean=variant.precision == "int8")
 
 
 def _noted(bundle: Bundle[M], plans: Sequence[Plan], found: Sequence[Judged]) -> Bundle[M]:

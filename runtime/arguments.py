@@ -88,6 +88,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     from uflow_edge.runtime.engines.selection import BACKENDS
+    from uflow_edge.runtime.manifest import PRECISIONS
 
     group = parser.add_argument_group("model")
     group.add_argument(
@@ -96,7 +97,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)"
     )
-    group.add_argument("--precision", choices=["fp32", "fp16"], help="(default: fp16 on a GPU, fp32 on a CPU)")
+    group.add_argument("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU)")
     group.add_argument("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
     group.add_argument(
         "--threshold", type=float, metavar="X", help="on the score, -log10 NFA (default: as the bundle says)"

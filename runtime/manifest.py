@@ -21,8 +21,10 @@ READABLE_SCHEMAS = (1, 2, SCHEMA)  # older ones lack only fields that have a def
 ENGINES = "engines"
 DEFAULT_OPSET = 18
 
-Precision: TypeAlias = Literal["fp32", "fp16"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+EXPORTED_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+"""Those that need nothing but a checkpoint; int8 takes images of the line, see docs/int8.md."""
 PlanLibrary: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
 
 

@@ -24,7 +24,7 @@ from uflow_edge.runtime.bundle import MANIFEST, Bundle
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.files import replacing_folder, sha256
-from uflow_edge.runtime.manifest import DEFAULT_OPSET, PRECISIONS, Precision, Source, Variant
+from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
 from uflow_edge.runtime.unet_manifest import UNetManifest
 
 
@@ -41,7 +41,7 @@ class UNetExportOptions:
         bounds: that graphs have to keep, by precision.
     """
 
-    precisions: tuple[Precision, ...] = PRECISIONS
+    precisions: tuple[Precision, ...] = EXPORTED_PRECISIONS
     opset: int = DEFAULT_OPSET
     batch: int | None = None
     parity_images: tuple[Path, ...] = ()

@@ -26,10 +26,11 @@ class OnnxRuntimeEngine:
     def __init__(self, graph: Path, manifest: Manifest, variant: Variant, threads: int | None = None) -> None:
         refuse_clashing_packages()
         onnxruntime = require("onnxruntime")
+        options = session_options(threads)
+        if variant.precision == "int8":
+            compute_as_written(options)
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(graph), session_options(threads), providers=["CPUExecutionProvider"]
-            )
+            self._session: Any = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise BadInput(f"{graph}: onnxruntime cannot load this graph ({error})") from error
         self._signature = manifest.signature
@@ -57,6 +58,15 @@ def session_options(threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return options
+
+
+def compute_as_written(options: Any) -> None:
+    """Keep onnxruntime from fusing what quantised graphs say into integer kernels of its own.
+
+    It would quantise biases and, on x86, shift all activations to unsigned numbers: our graphs, which leave results of
+    layers in floating point, get slower by that, and biases overflow where these are FP16 (onnxruntime 1.32).
+    """
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
 
 
 def refuse_clashing_packages() -> None:

@@ -23,6 +23,7 @@ Backend: TypeAlias = Literal["auto"] | NamedBackend
 BACKENDS: tuple[NamedBackend, ...] = get_args(NamedBackend)
 """The best first: the order in which ``auto`` tries them."""
 
+# What is taken unasked. Never int8: it decides otherwise on some images, and whoever trades that for speed says so.
 _PRECISIONS: dict[NamedBackend, tuple[Precision, ...]] = {
     "tensorrt": ("fp16", "fp32"),
     "onnxruntime-tensorrt": ("fp32",),
@@ -30,6 +31,7 @@ _PRECISIONS: dict[NamedBackend, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "fp16"),  # a CPU is slower in half precision
     "openvino": ("fp32", "fp16"),
 }
+_FOR_INT8 = tuple(sorted(BACKENDS, key="onnxruntime".__eq__))  # last: on a CPU it computes such graphs in FP32
 _PROVIDERS: dict[NamedBackend, "Provider"] = {
     "onnxruntime-tensorrt": "TensorrtExecutionProvider",
     "onnxruntime-cuda": "CUDAExecutionProvider",
@@ -47,8 +49,9 @@ def open_engine(
 
     Args:
         bundle: as loaded.
-        backend: what runs the model. ``auto`` takes the first of `BACKENDS` that works, and says so.
-        precision: of the graph or plan; None takes what is faster: fp16 on a GPU, fp32 on a CPU.
+        backend: what runs the model. ``auto`` takes the first of `BACKENDS` that works, and says so;
+            in int8, onnxruntime on the CPU only after all others.
+        precision: of the graph or plan; None takes what is faster, fp16 on a GPU, fp32 on a CPU, but never int8.
         threads: of the CPU; default, one a core.
         report: told, in one line each, what is skipped although it seemed to be there, and what is chosen.
 
@@ -66,7 +69,7 @@ def open_engine(
         return engine
     absent: list[str] = []
     failures: dict[NamedBackend, Exception] = {}
-    for candidate in BACKENDS:
+    for candidate in _FOR_INT8 if precision == "int8" else BACKENDS:
         reason = _why_absent(candidate, bundle)
         if reason is not None:
             absent.append(f"{candidate}: {reason}")

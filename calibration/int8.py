@@ -1,0 +1,275 @@
+"""An INT8 graph for a bundle, made from its FP32 graph and good pictures of its line.
+
+    measure ranges → choose layers → quantise → correct the latents → prove it → list it
+
+One module each: int8_ranges, int8_search, int8_graph, int8_latents. docs/int8.md has what was
+measured. Needs onnx and onnx-ir, not torch.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from uflow_edge.calibration.int8_cache import cache_file, cache_folder, cached
+from uflow_edge.calibration.int8_equalisation import equalize, links
+from uflow_edge.calibration.int8_graph import Layer, layers, quantize
+from uflow_edge.calibration.int8_half import with_fp16_rest
+from uflow_edge.calibration.int8_latents import correct_latents
+from uflow_edge.calibration.int8_ranges import RANGE_METHODS, RangeMethod, measure
+from uflow_edge.calibration.int8_search import Choice, Judge, search
+from uflow_edge.export.onnx_graph import write_onnx
+from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here
+from uflow_edge.export.plans import layers_file
+from uflow_edge.runtime.bundle import Bundle, write_manifest
+from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.errors import BadInput, UflowEdgeError, UsageError
+from uflow_edge.runtime.files import replacing, sha256
+from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.manifest import Variant
+from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.preprocess import model_input
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
+
+FILE = "model.int8.onnx"
+FEWEST_IMAGES = 8
+
+
+_ALLOWANCE = 1.5  # for pictures and engines that the search has not seen
+
+
+class Int8Failed(UflowEdgeError):
+    """No layer can be computed in INT8 within the bound, or the finished graph misses it on other pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Options:
+    """How to quantise.
+
+    Attributes:
+        error_bound: mean relative error of the energies that the search may spend, at the scale that suffers most; the
+            finished graph may have half as much again on other pictures.
+        ranges: how the range of an activation is chosen. What good images do not reach, anomalies may, and what is
+            clipped cannot be seen: the default clips nothing that was ever seen.
+        equalize: whether channels are brought to one size first: helps where every layer is to be quantised, and does
+            not go with FP16 around it, where enlarged channels may overflow.
+        rest: precision of what is not INT8: fp32 for CPUs, fp16 for GPUs.
+        calibration_images: most images that ranges are taken from.
+        search_images: images held out of that, to choose layers by.
+        cache: folder of kept measurements; None: in the user's cache folder.
+
+    Raises:
+        UsageError: on construction, values that make no sense.
+    """
+
+    error_bound: float = ENERGY_BOUNDS["int8"]
+    ranges: RangeMethod = "minmax"
+    equalize: bool = False
+    rest: Literal["fp32", "fp16"] = "fp32"
+    calibration_images: int = 32
+    search_images: int = 8
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.error_bound > 0 or min(self.calibration_images, self.search_images) < 1:
+            raise UsageError(f"expected a positive bound and positive numbers of images: {self}")
+        if self.equalize and self.rest == "fp16":
+            raise UsageError("equalised channels may overflow in FP16: choose one of the two")
+        if self.ranges not in RANGE_METHODS:
+            raise UsageError(f"ranges {self.ranges!r}: expected one of {', '.join(RANGE_METHODS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Result:
+    """What became of it.
+
+    Attributes:
+        variant: as the manifest lists it.
+        layers: all that might have been quantised.
+        choice: which were, and how sensitive each is.
+        parities: the INT8 graph against the FP32 one, one an engine, on pictures that layers were not chosen by.
+        calibration_images, search_images: how many there were of each.
+        seconds: that it took.
+    """
+
+    variant: Variant
+    layers: tuple[Layer, ...]
+    choice: Choice
+    parities: tuple[Parity, ...]
+    calibration_images: int
+    search_images: int
+    seconds: float
+
+    @property
+    def quantized_work(self) -> float:
+        """Share of the multiplications that INT8 does, 0 to 1."""
+        chosen = set(self.choice.chosen)
+        return sum(layer.macs for layer in self.layers if layer.name in chosen) / sum(
+            layer.macs for layer in self.layers
+        )
+
+    @property
+    def left_in_float(self) -> tuple[Layer, ...]:
+        """Layers that are not quantised, the most sensitive first."""
+        left = [layer for layer in self.layers if layer.name not in self.choice.chosen]
+        return tuple(sorted(left, key=lambda layer: -self.choice.sensitivity[layer.name]))
+
+
+def quantize_bundle(
+    bundle: Bundle[UFlowManifest],
+    images: Sequence[Path],
+    options: Int8Options = Int8Options(),
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[Bundle[UFlowManifest], Int8Result]:
+    """Give a bundle an INT8 graph, or another one; at every moment it can be loaded.
+
+    Args:
+        bundle: as loaded, with an FP32 graph first.
+        images: good images of the line, files and folders.
+        options: see `Int8Options`.
+        report: told the name of each stage as it starts.
+
+    Returns:
+        The bundle as it is now, and what was done.
+
+    Raises:
+        BadInput: too few images, or no FP32 graph to start from.
+        Int8Failed: no layer keeps the bound, and the bundle is as it was; or the finished graph misses it by more than
+            half on other pictures, and the bundle has no INT8 graph any more.
+    """
+    started = time.perf_counter()
+    manifest = bundle.manifest
+    exact = manifest.variants[0]
+    if exact.precision != "fp32":
+        raise BadInput(f"{bundle.folder}: its first graph is {exact.precision}, expected fp32; export it again")
+    calibration, held_out = _pictures(manifest, images, options)
+    report(f"measuring activations on {len(calibration)} images")
+    model = ir.load(bundle.path(exact))
+    prepared, ranges = _prepared(model, manifest.graph_sha256(exact), calibration, options)
+    report(f"choosing layers by {len(held_out)} other images")
+    judge = Judge(model, prepared, ranges, held_out)
+    candidates = layers(prepared)
+    choice = search(judge, candidates, options.error_bound)
+    if not choice.chosen:
+        raise Int8Failed(
+            f"{bundle.folder}: no layer can be computed in INT8 with energies within {options.error_bound:.1%}; "
+            "allow a larger error, or stay with fp16"
+        )
+    quantized = quantize(prepared, choice.chosen, ranges)
+    correct_latents(quantized, judge.corrections(quantized))
+    if options.rest == "fp16":
+        quantized = with_fp16_rest(quantized)
+    bound = _ALLOWANCE * options.error_bound
+    variant = Variant(FILE, "int8", quantized.opset_imports[""], exact.batch, bound)
+    report("comparing with the fp32 graph")
+    bundle, parities = _store(bundle, variant, quantized, calibration[: len(held_out)])
+    seconds = time.perf_counter() - started
+    return bundle, Int8Result(
+        bundle.manifest.variants[-1], candidates, choice, parities, len(calibration), len(held_out), seconds
+    )
+
+
+def _pictures(manifest: UFlowManifest, images: Sequence[Path], options: Int8Options) -> tuple[list[Image], list[Image]]:
+    """Pictures to measure ranges on, and others to choose layers by: spread evenly over the images given."""
+    files = list(find_images(images))
+    if len(files) < FEWEST_IMAGES:
+        raise BadInput(f"{len(files)} images: INT8 needs at least {FEWEST_IMAGES} good images of the line, better 40")
+    held = min(options.search_images, len(files) // 2)
+    used = min(options.calibration_images + held, len(files))
+    spread = [files[i] for i in np.linspace(0, len(files) - 1, used).round().astype(int)]
+    aside = set(np.linspace(0, used - 1, held).round().astype(int).tolist())
+    pictures = [
+        model_input(read_image(file), manifest.input_size, manifest.fit) for file in progress(spread, "reading images")
+    ]
+    calibration = [picture for i, picture in enumerate(pictures) if i not in aside]
+    return calibration, [pictures[i] for i in sorted(aside)]
+
+
+def _prepared(
+    model: ir.Model, graph_sha256: str, pictures: Sequence[Image], options: Int8Options
+) -> tuple[ir.Model, dict[str, float]]:
+    """The graph to quantise, and the range of every activation in it."""
+    folder = options.cache or cache_folder()
+    if options.equalize:
+        chain = links(model)
+        names = sorted({link.value for link in chain})
+        path = cache_file(folder, graph_sha256, "as exported", pictures)
+        seen = cached(path, lambda: measure(model, names, pictures)) if chain else {}
+        model = equalize(model, {name: seen[name].by_channel for name in names}, chain)
+    prepared = model
+    sources = sorted({layer.source for layer in layers(prepared)})
+    path = cache_file(folder, graph_sha256, f"equalised: {options.equalize}", pictures)
+    magnitudes = cached(path, lambda: measure(prepared, sources, pictures))
+    return prepared, {name: magnitudes[name].range(options.ranges) for name in sources}
+
+
+def _store(
+    bundle: Bundle[UFlowManifest], variant: Variant, model: ir.Model, pictures: Sequence[Image]
+) -> tuple[Bundle[UFlowManifest], tuple[Parity, ...]]:
+    """Write and list the graph; until it is listed, no INT8 graph is."""
+    bundle = _without_int8(bundle)
+    folder, manifest = bundle.folder, bundle.manifest
+    path = folder / variant.file
+    try:
+        files = write_onnx(model, path)
+        data = next((file.name for file in files if file != path), None)
+        variant = replace(variant, data=data)
+        parities = _parities(bundle, variant, pictures)
+        worst = next((parity for parity in parities if not parity.holds), None)
+        if worst is not None:
+            raise Int8Failed(f"{path}: not kept, it is too far from {manifest.variants[0].file}. {worst}")
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    digests = {file.name: sha256(file) for file in files}
+    report = folder / PARITY
+    entries = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
+    entries[variant.file] = [{**asdict(parity), "holds": parity.holds} for parity in parities]
+    with replacing(report) as temporary:
+        temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    manifest = replace(
+        manifest,
+        variants=(*manifest.variants, variant),
+        files={**manifest.files, **digests, PARITY: sha256(report)},
+    )
+    return write_manifest(folder, manifest), parities
+
+
+def _without_int8(bundle: Bundle[UFlowManifest]) -> Bundle[UFlowManifest]:
+    """The bundle without its INT8 graph, that graph's plans, and a digest of the parity report."""
+    manifest = bundle.manifest
+    old = [variant for variant in manifest.variants if variant.precision == "int8"]
+    plans = [plan for plan in manifest.plans if plan.graph in {variant.file for variant in old}]
+    retired = {variant.file for variant in old} | {variant.data for variant in old if variant.data}
+    retired |= {name for plan in plans for name in (plan.file, layers_file(plan))}
+    gone = retired | {PARITY}
+    manifest = replace(
+        manifest,
+        variants=tuple(variant for variant in manifest.variants if variant not in old),
+        plans=tuple(plan for plan in manifest.plans if plan not in plans),
+        files={name: digest for name, digest in manifest.files.items() if name not in gone},
+    )
+    bundle = write_manifest(bundle.folder, manifest)
+    for name in retired:
+        (bundle.folder / name).unlink(missing_ok=True)
+    return bundle
+
+
+def _parities(bundle: Bundle[UFlowManifest], variant: Variant, pictures: Sequence[Image]) -> tuple[Parity, ...]:
+    manifest = bundle.manifest
+    exact = manifest.variants[0]
+    with closing(OnnxRuntimeEngine(bundle.path(exact), manifest, exact)) as engine:
+        name = f"{exact.file} in {engine.name}"
+        reference = Reference.of(name, engine.run, pictures, manifest.channels, manifest.rule)
+    found = []
+    for make in engines_here(bundle.path(variant), manifest, variant):
+        with closing(make()) as engine:
+            found.append(reference.compare(engine, variant.error_bound, mean=True))
+    return tuple(found)

@@ -1,0 +1,178 @@
+"""From a bundle and good images to a bundle with an INT8 graph."""
+
+import json
+import shutil
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from uflow_edge.calibration import int8
+from uflow_edge.calibration.int8 import FILE, Int8Failed, Int8Options, quantize_bundle
+from uflow_edge.calibration.int8_costs import Seen, auroc, costs
+from uflow_edge.export.parity import PARITY
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.selection import open_engine
+from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.preprocess import model_input
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
+
+BOUND = 0.1
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Bundle[UFlowManifest]:
+    shutil.copytree(exported, tmp_path / "gravel.uflow")
+    return Bundle.load(tmp_path / "gravel.uflow", UFlowManifest)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Int8Options:
+    return Int8Options(error_bound=BOUND, search_images=4, cache=tmp_path / "cache")
+
+
+def pictures(folder: Path, side: int) -> list[np.ndarray]:
+    return [model_input(read_image(path), side) for path in sorted(folder.iterdir())]
+
+
+def test_a_bundle_gets_an_int8_graph_that_keeps_its_bound(
+    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path
+) -> None:
+    good = texture_folder / "train" / "good"
+    stages: list[str] = []
+    changed, result = quantize_bundle(bundle, [good], options, stages.append)
+    assert Bundle.load(bundle.folder, UFlowManifest) == changed
+    assert [variant.precision for variant in changed.manifest.variants][-1] == "int8"
+    assert result.variant == changed.manifest.variants[-1]
+    assert result.choice.error <= BOUND
+    assert 0.3 < result.quantized_work <= 1
+    assert (result.calibration_images, result.search_images) == (12, 4)
+    assert {layer.name for layer in result.left_in_float}.isdisjoint(result.choice.chosen)
+    noted = json.loads((bundle.folder / PARITY).read_text())
+    assert [entry["engine"] for entry in noted[FILE]] == [parity.engine for parity in result.parities]
+    assert all(entry["bounds_mean"] and entry["holds"] for entry in noted[FILE])
+    assert noted.keys() > {FILE}
+    model = onnx.load(bundle.folder / FILE)
+    assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) > 5
+    size = (bundle.folder / FILE).stat().st_size
+    assert size < (bundle.folder / changed.manifest.variants[0].file).stat().st_size
+    assert len(stages) == 3
+
+
+def test_energies_stay_unbiased(bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path) -> None:
+    changed, _ = quantize_bundle(bundle, [texture_folder / "train" / "good"], options)
+    manifest = changed.manifest
+    images = pictures(texture_folder / "train" / "good", manifest.input_size)
+    seen = []
+    for variant in (manifest.variants[0], manifest.variants[-1]):
+        with closing(OnnxRuntimeEngine(changed.path(variant), manifest, variant)) as engine:
+            seen.append(Seen.by(engine.run, images, manifest))
+    for exact, found in zip(seen[0].energies, seen[1].energies, strict=True):
+        assert abs(found.mean() / exact.mean() - 1) < BOUND
+        assert 0 < np.abs(found / exact - 1).mean() < 1.5 * BOUND
+
+
+def test_int8_is_run_when_asked_for_and_never_else(
+    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path
+) -> None:
+    changed, _ = quantize_bundle(bundle, [texture_folder / "train" / "good"], options)
+    for backend in ("onnxruntime", "openvino"):
+        with closing(open_engine(changed, backend, "int8")) as engine:
+            assert engine.name.endswith("CPU, int8")
+    with closing(open_engine(changed, "auto", "int8")) as engine:
+        assert engine.name.startswith("OpenVINO")  # onnxruntime would compute it in FP32
+    with closing(open_engine(changed, "auto")) as engine:
+        assert engine.name.endswith("fp32")
+    only = replace(changed.manifest, variants=changed.manifest.variants[-1:])
+    with pytest.raises(UsageError, match="no fp32 or fp16 graph, only: int8"):
+        open_engine(Bundle(changed.folder, only), "onnxruntime")
+
+
+def test_a_second_time_measures_nothing_and_writes_the_same(
+    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = texture_folder / "train" / "good"
+    first, _ = quantize_bundle(bundle, [good], options)
+    monkeypatch.setattr(int8, "measure", lambda *_: pytest.fail("measured again"))
+    second, _ = quantize_bundle(first, [good], options)
+    assert second.manifest == first.manifest
+
+
+def test_equalised(bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path) -> None:
+    _, result = quantize_bundle(bundle, [texture_folder / "train" / "good"], replace(options, equalize=True))
+    assert result.choice.error <= BOUND
+    assert all(parity.holds for parity in result.parities)
+
+
+def test_fp16_around_it(bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path) -> None:
+    changed, result = quantize_bundle(bundle, [texture_folder / "train" / "good"], replace(options, rest="fp16"))
+    assert result.variant.opset == 19
+    assert all(parity.holds for parity in result.parities)
+    weights = {tensor.data_type for tensor in onnx.load(changed.path(result.variant)).graph.initializer}
+    assert {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT16} <= weights
+
+
+def test_what_is_interrupted_leaves_a_bundle_that_loads(
+    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = texture_folder / "train" / "good"
+    first, _ = quantize_bundle(bundle, [good], options)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(int8, "_parities", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quantize_bundle(first, [good], options)
+    left = Bundle.load(bundle.folder, UFlowManifest)
+    assert [variant.precision for variant in left.manifest.variants] == ["fp32", "fp16"]
+    assert not (bundle.folder / FILE).exists()
+
+
+def test_a_bound_that_nothing_keeps_changes_nothing(
+    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in bundle.folder.iterdir()}
+    with pytest.raises(Int8Failed, match="no layer can be computed in INT8 with energies within"):
+        quantize_bundle(bundle, [texture_folder / "train" / "good"], replace(options, error_bound=1e-9))
+    assert {path.name: path.read_bytes() for path in bundle.folder.iterdir()} == before
+
+
+def test_too_few_images(bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path) -> None:
+    few = sorted((texture_folder / "train" / "good").iterdir())[:7]
+    with pytest.raises(BadInput, match="7 images: INT8 needs at least 8"):
+        quantize_bundle(bundle, few, options)
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(UsageError, match="positive"):
+        Int8Options(error_bound=0)
+    with pytest.raises(UsageError, match="minmax, percentile, entropy, mse"):
+        Int8Options(ranges="median")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="overflow in FP16"):
+        Int8Options(equalize=True, rest="fp16")
+
+
+def test_costs_of_every_graph(bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path) -> None:
+    changed, _ = quantize_bundle(bundle, [texture_folder / "train" / "good"], options)
+    side = changed.manifest.input_size
+    good, hole = (pictures(texture_folder / "test" / kind, side) for kind in ("good", "hole"))
+    found = costs(changed, good, hole, rounds=2)
+    assert {cost.precision for cost in found} == {"fp32", "fp16", "int8"}
+    exact = found[0]
+    assert (exact.precision, exact.quality.energy_error, exact.quality.score_change) == ("fp32", 0, 0)
+    assert all(cost.milliseconds > 0 for cost in found)
+    errors = {cost.precision: cost.quality.energy_error for cost in found if cost.engine.startswith("onnxruntime")}
+    assert errors["fp32"] < errors["fp16"] < errors["int8"] < 0.5
+    assert all(cost.quality.auroc in (0, 0.5, 1) for cost in found)  # one image of each kind
+
+
+def test_auroc_counts_pairs() -> None:
+    scores, defective = np.array([0.0, 1.0, 1.0, 3.0]), np.array([False, False, True, True])
+    assert auroc(scores, defective) == pytest.approx(3.5 / 4)
+    assert auroc(scores, np.zeros(4, bool)) is None
