@@ -21,7 +21,7 @@ from uflow_edge.calibration.int8 import Int8Options, Int8Result, quantize_bundle
 from uflow_edge.calibration.int8_costs import Quality, Seen, processor_medians
 from uflow_edge.calibration.int8_graph import layers, quantize
 from uflow_edge.calibration.int8_ranges import measure
-from uflow_edge.export.onnx_graph import write_onnx
+from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.export.parity import engines_here
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.command_line import command_parser, progress, run_command, table

@@ -27,7 +27,8 @@ from uflow_edge.export.forecast import parts
 from uflow_edge.export.lowered_network import lower
 from uflow_edge.export.lowering import LoweredFlow, lower_flow
 from uflow_edge.export.network import EnergyGraph, UFlow
-from uflow_edge.export.onnx_graph import simplify, trace, write_onnx
+from uflow_edge.export.onnx_files import write_onnx
+from uflow_edge.export.onnx_graph import simplify, trace
 from uflow_edge.runtime.command_line import progress, table
 from uflow_edge.runtime.errors import require
 from uflow_edge.runtime.manifest import DEFAULT_OPSET

@@ -24,7 +24,7 @@ from uflow_edge.calibration.int8_half import with_fp16_rest
 from uflow_edge.calibration.int8_latents import correct_latents
 from uflow_edge.calibration.int8_ranges import RANGE_METHODS, RangeMethod, measure
 from uflow_edge.calibration.int8_search import Choice, Judge, search
-from uflow_edge.export.onnx_graph import write_onnx
+from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here
 from uflow_edge.export.plans import layers_file
 from uflow_edge.runtime.bundle import Bundle, write_manifest

@@ -1,12 +1,10 @@
 """From a torch network to ONNX files that say nothing of the machine they were made on."""
 
 import hashlib
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import (
@@ -17,13 +15,11 @@ from onnx_ir.passes.common import (
 )
 from torch import Tensor, nn
 
+from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.manifest import DEFAULT_OPSET
 from uflow_edge.runtime.uflow_manifest import INPUT_NAME
 
-DATA_SUFFIX = ".data"
-LARGEST_FILE = 1 << 30
-"""Bytes of weights above which they get a file of their own; protobuf refuses files of 2 GiB."""
 TRACED_BATCH = 2
 """Of examples that stand for any batch: torch.export takes a 1 for a constant."""
 
@@ -151,40 +147,3 @@ def _forget_origins(model: ir.Model) -> None:
     for item in (model, graph, *graph, *graph.inputs, *graph.initializers.values(), *results):
         item.metadata_props.clear()
         item.doc_string = None
-
-
-def write_onnx(model: ir.Model, path: Path, largest_file: int = LARGEST_FILE) -> tuple[Path, ...]:
-    """Check a model and write it, all or nothing.
-
-    Args:
-        model: what `trace` or `to_fp16` returned.
-        path: of the graph.
-        largest_file: bytes of weights above which they go into a second file beside it, named after it.
-
-    Returns:
-        The files written: the graph, and its weights where they lie apart.
-
-    Raises:
-        BadInput: the model does not pass the ONNX checker.
-        OSError: it cannot be written; what was there before is still there.
-    """
-    weights = sum(
-        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
-    )
-    data = path.with_name(path.name + DATA_SUFFIX)
-    apart = weights > largest_file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In a folder of its own, for the graph names the file of its weights.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-        written = Path(folder) / path.name
-        ir.save(model, written, external_data=data.name if apart else None)
-        try:
-            onnx.checker.check_model(str(written), full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise BadInput(f"{path}: the exported graph is not valid ONNX ({error})") from error
-        path.unlink(missing_ok=True)  # never an old graph beside new weights
-        data.unlink(missing_ok=True)
-        if apart:
-            written.with_name(data.name).replace(data)
-        written.replace(path)
-    return (path, data) if apart else (path,)

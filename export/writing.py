@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import onnx_ir as ir
 
-from uflow_edge.export.onnx_graph import write_onnx
+from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.export.parity import Judged
 from uflow_edge.export.plans import carry_over
 from uflow_edge.export.precision import rounded, to_fp16

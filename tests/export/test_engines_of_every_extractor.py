@@ -7,7 +7,8 @@ import pytest
 from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.lowered_network import lower
 from uflow_edge.export.network import EnergyGraph, UFlow
-from uflow_edge.export.onnx_graph import trace, write_onnx
+from uflow_edge.export.onnx_files import write_onnx
+from uflow_edge.export.onnx_graph import trace
 from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.precision import to_fp16
 from uflow_edge.export.tensorrt import DYNAMIC, TensorSpec, build_engine

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uflow_edge.export.onnx_graph import LARGEST_FILE, export_onnx, simplify, trace, write_onnx
+from uflow_edge.export.onnx_files import LARGEST_FILE, write_onnx
+from uflow_edge.export.onnx_graph import export_onnx, simplify, trace
 from uflow_edge.export.tensorrt_library import load_library
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput
@@ -177,7 +178,7 @@ _WRITE = """
 import resource, signal, sys
 from pathlib import Path
 import onnx_ir as ir
-from uflow_edge.export.onnx_graph import write_onnx
+from uflow_edge.export.onnx_files import write_onnx
 model = ir.load(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -227,7 +228,8 @@ import json, resource, sys
 from pathlib import Path
 from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.network import EnergyGraph, UFlow
-from uflow_edge.export.onnx_graph import trace, write_onnx
+from uflow_edge.export.onnx_files import write_onnx
+from uflow_edge.export.onnx_graph import trace
 from uflow_edge.export.precision import to_fp16
 graph = EnergyGraph(UFlow(Architecture.default("mcait", 448)), 0.9).eval().requires_grad_(False)
 model = trace(graph, 448, ["energy_0", "energy_1", "exceedance_0", "exceedance_1"])

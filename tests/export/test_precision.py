@@ -9,7 +9,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from uflow_edge.export.onnx_graph import trace, write_onnx
+from uflow_edge.export.onnx_files import write_onnx
+from uflow_edge.export.onnx_graph import trace
 from uflow_edge.export.precision import rounded, to_fp16
 from uflow_edge.export.tensorrt_library import load_library
 from uflow_edge.runtime.engines.tensorrt_library import logger_of

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from uflow_edge.export.onnx_graph import write_onnx
+from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.precision import rounded, to_fp16
 from uflow_edge.export.tensorrt import TensorSpec, build_engine
@@ -247,7 +247,7 @@ def test_tensorrt_rtx_builds_any_batch(graphs, tmp_path, precision: str) -> None
 _EXPORT = """
 import sys
 from pathlib import Path
-from uflow_edge.export.onnx_graph import write_onnx
+from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.export.precision import to_fp16
 from uflow_edge.export.unet.bundle import manifest_of
 from uflow_edge.export.unet.checkpoint import load_unet
@@ -276,7 +276,7 @@ import json, resource, sys, time
 from pathlib import Path
 import torch
 from uflow_edge.export.unet.guided_diffusion import blank_network, convert, renamed, unet_config
-from uflow_edge.export.onnx_graph import write_onnx
+from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.export.precision import to_fp16
 from uflow_edge.export.unet.bundle import manifest_of
 from uflow_edge.export.unet.checkpoint import load_unet
