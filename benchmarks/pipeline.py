@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import cv2
 import numpy as np
 
 from uflow_edge.benchmarks.gravel import gravel_bundle, gravel_frames
@@ -42,7 +43,7 @@ from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.verdict import Verdict
 
-SIZES: dict[str, Size] = {"640x480": (480, 640), "1920x1080": (1080, 1920)}
+SIZES: dict[str, Size] = {"300x300": (300, 300), "640x480": (480, 640), "1920x1080": (1080, 1920)}
 DIFFERENT_FRAMES = 20
 FRAMES_A_RUN = 100
 RUNS, SINGLE_FRAMES = 12, 200
@@ -180,6 +181,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=positive_int, help="of the engine; default: one a core")
     arguments = parser.parse_args()
+    cv2.setNumThreads(1)  # as uflow-infer has it
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         bundle = Bundle.load(arguments.bundle or gravel_bundle(folder), UFlowManifest)

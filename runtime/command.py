@@ -35,6 +35,9 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
         _report(f"unreadable: {error}")
         pipeline.count_unreadable()
 
+    import cv2
+
+    cv2.setNumThreads(1)  # its workers spin between two short jobs, on cores that the engine needs
     meaning.refuse_what_does_not_belong(arguments)
     people = sys.stderr if arguments.json == _STDOUT else sys.stdout
     with ExitStack() as stack:
