@@ -128,7 +128,7 @@ def _decisions(test: Labelled, detectors: list[Detector], verdicts: list[dict[st
 
 def _stage_times(verdicts: list[dict[str, Any]]) -> str:
     rows = []
-    for stage in ("preprocess", "engine", "nfa", "total"):
+    for stage in ("preprocess", "engine", "nfa", "work"):
         times = [verdict["milliseconds"][stage] for verdict in verdicts]
         ninety = statistics.quantiles(times, n=10)[-1]
         rows.append([stage, f"{statistics.median(times):.2f}", f"{ninety:.2f}"])

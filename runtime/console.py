@@ -36,7 +36,7 @@ class Console:
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
         """Print one line."""
         verdict = inspection.verdict
-        self._milliseconds.append(verdict.timestamps.total_ms)
+        self._milliseconds.append(verdict.timestamps.work_ms)
         self._bar.update()
         if self._line_a_frame:
             word = "ANOMALY" if verdict.anomalous else "good   "
@@ -56,5 +56,5 @@ class Console:
         text += f", {tally.dropped} dropped" if tally.dropped else ""
         text += "".join(f", {number} not delivered to {name}" for name, number in tally.undelivered.items() if number)
         if self._milliseconds:
-            text += f", median {statistics.median(self._milliseconds):.1f} ms a frame"
+            text += f", median {statistics.median(self._milliseconds):.1f} ms of work a frame"
         return text

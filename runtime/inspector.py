@@ -171,6 +171,7 @@ class Inspector:
         """
         prepared, statistics = inferred.prepared, inferred.statistics
         boxes, clock = prepared.boxes, prepared.clock
+        nfa_started = clock.now()
         scores = [self._score(energies) for energies in zip(*statistics.energies, strict=True)]
         score, box = stitch(scores, boxes, outside=-math.inf)
         if len(boxes) > 1:
@@ -194,6 +195,7 @@ class Inspector:
                 inferred=inferred.inferred,
                 thresholded=clock.now(),
                 engine_started=inferred.engine_started,
+                nfa_started=nfa_started,
             ),
             drift=self._watch(statistics, camera, peak, anomalous, captured),
         )

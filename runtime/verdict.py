@@ -20,7 +20,7 @@ class Timestamps:
         captured: the frame was there.
         started: work on it began.
         preprocessed, inferred, thresholded: that stage ended.
-        engine_started: the engine took it up, if that was not at once.
+        engine_started, nfa_started: that stage took it up, if that was not at once.
     """
 
     captured: float
@@ -29,6 +29,7 @@ class Timestamps:
     inferred: float
     thresholded: float
     engine_started: float | None = None
+    nfa_started: float | None = None
 
     @property
     def preprocess_ms(self) -> float:
@@ -44,11 +45,17 @@ class Timestamps:
     @property
     def nfa_ms(self) -> float:
         """Thresholding, in milliseconds."""
-        return (self.thresholded - self.inferred) * 1e3
+        started = self.inferred if self.nfa_started is None else self.nfa_started
+        return (self.thresholded - started) * 1e3
+
+    @property
+    def work_ms(self) -> float:
+        """All stages, without what the frame waited between them, in milliseconds."""
+        return self.preprocess_ms + self.engine_ms + self.nfa_ms
 
     @property
     def total_ms(self) -> float:
-        """Frame to verdict, in milliseconds."""
+        """Frame to verdict, waiting included, in milliseconds."""
         return (self.thresholded - self.started) * 1e3
 
 
@@ -97,6 +104,7 @@ class Verdict:
                 "preprocess": times.preprocess_ms,
                 "engine": times.engine_ms,
                 "nfa": times.nfa_ms,
+                "work": times.work_ms,
                 "total": times.total_ms,
             },
             "drift": None if self.drift is None else self.drift.as_json(),

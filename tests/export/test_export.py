@@ -23,7 +23,7 @@ from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.manifest import PRECISIONS, Precision
+from uflow_edge.runtime.manifest import EXPORTED_PRECISIONS, Precision
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 FP32 = ExportOptions(precisions=("fp32",))
@@ -58,7 +58,7 @@ def test_any_batch_gives_what_torch_gives(session, trained: Path, batch: int) ->
         assert np.abs(found[i + 2] - expected[i + 2].numpy()).mean() < 0.05
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", EXPORTED_PRECISIONS)
 def test_opset_is_as_the_manifest_says_and_the_checker_agrees(exported: Path, precision: Precision) -> None:
     model = onnx.load(exported / f"model.{precision}.onnx")
     onnx.checker.check_model(model, full_check=True)
@@ -74,7 +74,7 @@ def test_the_graph_tells_nothing_of_where_it_was_made(exported: Path) -> None:
         assert trace not in content
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", EXPORTED_PRECISIONS)
 def test_parity_is_measured_and_kept(exported: Path, precision: Precision) -> None:
     entries = json.loads((exported / "parity.json").read_text())[f"model.{precision}.onnx"]
     engines = [entry["engine"] for entry in entries]
