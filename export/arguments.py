@@ -13,6 +13,7 @@ from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
     from uflow_edge.export.bundle import ExportOptions, GoodImages
+    from uflow_edge.export.triton import TritonOptions
     from uflow_edge.export.unet.bundle import UNetExportOptions
 
 _OF_NETWORKS = ("out", "overwrite", "opset", "allow_parity_loss")
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
             "uflow-export --ckpt bottle.ckpt --trt                     # and builds engines for the GPU here",
             "uflow-export --ckpt bottle.ckpt --trt --trt-target rtx    # or for the RTX GPUs of others; needs no GPU",
             "uflow-export --bundle bottle.uflow --trt                  # on a Jetson: needs no torch",
+            "uflow-export --bundle bottle.uflow --triton models/       # a repository for Triton Inference Server",
             "uflow-export --unet 256x256_diffusion_uncond.pt --out unet.uflow   # for uflow-purify",
         ],
     )
@@ -46,7 +48,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a diffusion UNet: guided-diffusion's state dict or a diffusers folder",
     )
-    source.add_argument("--bundle", type=Path, metavar="FOLDER", help="a bundle to build engines for, with --trt")
+    source.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="FOLDER",
+        help="a bundle to build engines for, with --trt, or to serve, with --triton",
+    )
     parser.add_argument(
         "--plan",
         action="store_true",
@@ -58,17 +65,19 @@ def parser() -> argparse.ArgumentParser:
         choices=PRECISIONS,
         metavar="P",
         help=f"of the graphs to write, {' and '.join(EXPORTED_PRECISIONS)} (default: both); "
-        "with --bundle: of the engines to build, int8 too where it has been calibrated (default: fp16)",
+        "with --trt: of the engines to build, int8 too where it has been calibrated (default: fp16); "
+        "with --triton: of the one graph to serve (default: the bundle's first)",
     )
     parser.add_argument(
         "--batch",
         type=_batch,
         metavar="N|MIN:OPT:MAX",
-        help="samples a run: a number fixes the graph to it; a range is what engines are built for "
+        help="samples a run: a number fixes the graph to it; a range is what engines are built for, or Triton sends "
         f"(default: the graph takes any, engines {BatchRange()})",
     )
     _add_networks(parser)
     _add_engines(parser)
+    _add_triton(parser)
     return parser
 
 
@@ -77,7 +86,9 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--out", type=Path, metavar="FOLDER", help="the bundle (default: <checkpoint's name>.uflow in this folder)"
     )
-    group.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace a bundle, or a --triton repository, that is there"
+    )
     group.add_argument("--opset", type=positive_int, metavar="N", help=f"ONNX opset (default: {DEFAULT_OPSET})")
     group.add_argument(
         "--allow-parity-loss", action="store_true", help="also write a graph that misses its bound, and say so"
@@ -149,6 +160,20 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_triton(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model repository, with --bundle")
+    group.add_argument(
+        "--triton", type=Path, metavar="REPOSITORY", help="write a model repository for Triton Inference Server"
+    )
+    group.add_argument(
+        "--triton-plan",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="serve this TensorRT plan of the bundle instead of a graph (default: the only one it has)",
+    )
+
+
 def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
     """Options that would silently do nothing.
 
@@ -159,12 +184,14 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
     def given(names: Sequence[str]) -> str:
         return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name))
 
-    if arguments.bundle and not arguments.trt:
-        raise UsageError("--bundle needs --trt: a bundle's graphs are turned into engines")
-    if arguments.bundle and given((*_OF_NETWORKS, *_OF_UFLOWS)):
+    if arguments.bundle and not (arguments.trt or arguments.triton):
         raise UsageError(
-            f"{given((*_OF_NETWORKS, *_OF_UFLOWS))}: only with --ckpt or --unet; the graphs of a bundle are as they are"
+            "--bundle needs --trt or --triton: a bundle's graphs are turned into engines, or served by Triton"
         )
+    fixed = [name for name in (*_OF_NETWORKS, *_OF_UFLOWS) if not (arguments.triton and name == "overwrite")]
+    if arguments.bundle and given(fixed):
+        raise UsageError(f"{given(fixed)}: only with --ckpt or --unet; the graphs of a bundle are as they are")
+    _refuse_around_triton(arguments)
     if arguments.unet and given((*_OF_UFLOWS, "plan")):
         raise UsageError(f"{given((*_OF_UFLOWS, 'plan'))}: not with --unet")
     if not arguments.bundle and "int8" in (arguments.precision or ()):
@@ -175,6 +202,27 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{given(_OF_ENGINES) or '--dla-core'}: only with --trt")
     if arguments.false_alarm_rate is not None and not arguments.good:
         raise UsageError("--false-alarm-rate needs --good: it is a promise made from good images")
+
+
+def _refuse_around_triton(arguments: argparse.Namespace) -> None:
+    if arguments.triton_plan is not None and not arguments.triton:
+        raise UsageError("--triton-plan: only with --triton")
+    if not arguments.triton:
+        return
+    if not arguments.bundle:
+        raise UsageError("--triton needs --bundle: export the checkpoint first")
+    if arguments.trt or arguments.plan:
+        raise UsageError("--triton: not with --trt or --plan; build engines first, then serve one with --triton-plan")
+    if len(arguments.precision or ()) > 1:
+        raise UsageError("--triton serves one graph: name one --precision")
+
+
+def triton_options(arguments: argparse.Namespace) -> "TritonOptions":
+    """Of a model repository."""
+    from uflow_edge.export.triton import TritonOptions
+
+    precisions = _ordered(arguments.precision or ())
+    return TritonOptions(precisions[0] if precisions else None, arguments.triton_plan, arguments.batch)
 
 
 def plan_options(arguments: argparse.Namespace) -> PlanOptions:
