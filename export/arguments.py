@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uflow_edge.export import triton_arguments
 from uflow_edge.export.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
 from uflow_edge.runtime.command_line import command_parser, positive_int
 from uflow_edge.runtime.errors import UsageError
@@ -13,7 +14,6 @@ from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
     from uflow_edge.export.bundle import ExportOptions, GoodImages
-    from uflow_edge.export.triton import TritonOptions
     from uflow_edge.export.unet.bundle import UNetExportOptions
 
 _OF_NETWORKS = ("out", "overwrite", "opset", "allow_parity_loss")
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_networks(parser)
     _add_engines(parser)
-    _add_triton(parser)
+    triton_arguments.add(parser)
     return parser
 
 
@@ -160,20 +160,6 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_triton(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model repository, with --bundle")
-    group.add_argument(
-        "--triton", type=Path, metavar="REPOSITORY", help="write a model repository for Triton Inference Server"
-    )
-    group.add_argument(
-        "--triton-plan",
-        nargs="?",
-        const="",
-        metavar="FILE",
-        help="serve this TensorRT plan of the bundle instead of a graph (default: the only one it has)",
-    )
-
-
 def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
     """Options that would silently do nothing.
 
@@ -191,7 +177,7 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
     fixed = [name for name in (*_OF_NETWORKS, *_OF_UFLOWS) if not (arguments.triton and name == "overwrite")]
     if arguments.bundle and given(fixed):
         raise UsageError(f"{given(fixed)}: only with --ckpt or --unet; the graphs of a bundle are as they are")
-    _refuse_around_triton(arguments)
+    triton_arguments.refuse_what_does_not_belong(arguments)
     if arguments.unet and given((*_OF_UFLOWS, "plan")):
         raise UsageError(f"{given((*_OF_UFLOWS, 'plan'))}: not with --unet")
     if not arguments.bundle and "int8" in (arguments.precision or ()):
@@ -202,27 +188,6 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{given(_OF_ENGINES) or '--dla-core'}: only with --trt")
     if arguments.false_alarm_rate is not None and not arguments.good:
         raise UsageError("--false-alarm-rate needs --good: it is a promise made from good images")
-
-
-def _refuse_around_triton(arguments: argparse.Namespace) -> None:
-    if arguments.triton_plan is not None and not arguments.triton:
-        raise UsageError("--triton-plan: only with --triton")
-    if not arguments.triton:
-        return
-    if not arguments.bundle:
-        raise UsageError("--triton needs --bundle: export the checkpoint first")
-    if arguments.trt or arguments.plan:
-        raise UsageError("--triton: not with --trt or --plan; build engines first, then serve one with --triton-plan")
-    if len(arguments.precision or ()) > 1:
-        raise UsageError("--triton serves one graph: name one --precision")
-
-
-def triton_options(arguments: argparse.Namespace) -> "TritonOptions":
-    """Of a model repository."""
-    from uflow_edge.export.triton import TritonOptions
-
-    precisions = _ordered(arguments.precision or ())
-    return TritonOptions(precisions[0] if precisions else None, arguments.triton_plan, arguments.batch)
 
 
 def plan_options(arguments: argparse.Namespace) -> PlanOptions:

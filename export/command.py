@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.export import arguments as meaning
-from uflow_edge.export import console
+from uflow_edge.export import console, triton_arguments
 from uflow_edge.export.plan_options import PlanOptions
+from uflow_edge.export.triton import write_repository
 from uflow_edge.runtime.bundle import SUFFIX, Bundle
 from uflow_edge.runtime.command_line import run_command
 from uflow_edge.runtime.engines import EngineFailed
@@ -97,10 +98,8 @@ def _export_unet(arguments: argparse.Namespace, plan_options: PlanOptions) -> Ex
 
 
 def _write_triton(arguments: argparse.Namespace) -> ExitCode:
-    from uflow_edge.export.triton import write_repository
-
     bundle = Bundle.load(arguments.bundle, UFlowManifest)
-    options = meaning.triton_options(arguments)
+    options = triton_arguments.options(arguments)
     ensemble = write_repository(bundle, arguments.triton, options, overwrite=arguments.overwrite)
     print(
         f"wrote {arguments.triton}/, which serves {ensemble}; next: tritonserver --model-repository {arguments.triton}"

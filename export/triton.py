@@ -98,7 +98,8 @@ def write_repository(
     with replacing_folder(repository) as folder:
         _write_network(bundle, network, _model_folder(folder, models.network()))
         _write_judge(bundle, _model_folder(folder, models.judge()))
-        _model_folder(folder, models.ensemble())  # Triton looks for a version of an ensemble too
+        ensemble = _model_folder(folder, models.ensemble())
+        (ensemble / ".keep").touch()  # Triton wants the folder; git and object stores lose one that is empty
     return name + INSPECT
 
 

@@ -377,6 +377,7 @@ def test_the_command(bundle, tmp_path, exit_code, capsys) -> None:
     assert [name for name in names(models) if name.count("/") == 2] == [
         "gravel/1/manifest.json",
         "gravel/1/model.py",
+        "gravel_inspect/1/.keep",
         "gravel_network/1/model.onnx",
     ]
     graph = models / "gravel_network" / "1" / "model.onnx"
