@@ -36,9 +36,12 @@ class TritonOptions:
         precision: of the graph; None, the bundle's first.
         plan: a TensorRT plan's file in the bundle, to serve instead of a graph; empty: the only one there is; None: a
             graph.
-        batch: pictures a run: preferred is its optimum, and its maximum. Of a plan, it is what the plan was built for.
+        batch: pictures a run of a graph: preferred is its optimum, and its maximum. A plan has its own.
         queue_delay_microseconds: that a picture may wait for others to share a run.
         judges: processes that turn energies into verdicts.
+
+    Raises:
+        UsageError: on construction, if Triton could not do that.
     """
 
     precision: Precision | None = None
@@ -46,6 +49,14 @@ class TritonOptions:
     batch: BatchRange | None = None
     queue_delay_microseconds: int = 1000
     judges: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch.minimum > 1 and not self.batch.fixed:
+            raise UsageError(f"batch {self.batch}: Triton sends single pictures too; expected MAX or 1:PREFERRED:MAX")
+        if self.plan is not None and (self.precision is not None or self.batch is not None):
+            raise UsageError("a plan has its precision and batch already; choose one or the other")
+        if self.judges < 1 or self.queue_delay_microseconds < 0:
+            raise UsageError(f"{self}: expected a judge at least, and no negative delay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,7 @@ def write_repository(
 
     Raises:
         BadInput: something else is in the way, or the bundle has no such graph or plan, or none that Triton can batch.
-        UsageError: options that contradict each other or the bundle's name.
+        UsageError: the bundle's name cannot be that of a model.
         OSError: it cannot be written; what was there is still there.
     """
     name = _model_name(bundle.folder)
@@ -130,8 +141,6 @@ def _graph(manifest: UFlowManifest, options: TritonOptions) -> _Network:
 
 
 def _plan(manifest: UFlowManifest, options: TritonOptions) -> _Network:
-    if options.precision is not None or options.batch is not None:
-        raise UsageError("a plan has its precision and batch already; choose one or the other")
     served = [plan for plan in manifest.plans if plan.library == "tensorrt"]  # Triton does not run TensorRT-RTX
     named = [plan for plan in served if options.plan in ("", plan.file, Path(plan.file).name)]
     if len(named) != 1:
@@ -180,8 +189,11 @@ def _write_network(bundle: Bundle[UFlowManifest], network: _Network, folder: Pat
 def _write_judge(bundle: Bundle[UFlowManifest], folder: Path) -> None:
     null_model = bundle.manifest.null_model
     if null_model is not None:
-        if Path(null_model).suffix != ".npz":  # Python imports what lies beside model.py
-            raise BadInput(f"{bundle.folder}: its null model is called {null_model}, expected an .npz")
+        path = Path(null_model)
+        if path.suffix != ".npz" or path.name != null_model:  # Python imports what lies beside model.py
+            raise BadInput(
+                f"{bundle.folder}: its null model is called {null_model}, expected an .npz beside the manifest"
+            )
         shutil.copyfile(bundle.folder / null_model, folder / null_model)
     shutil.copyfile(bundle.folder / MANIFEST, folder / MANIFEST)
     shutil.copyfile(_MODEL, folder / "model.py")

@@ -314,21 +314,42 @@ def test_a_plan_is_served_with_the_batch_it_was_built_for(bundle, tmp_path) -> N
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "message"),
+    ("options", "message"),
     [
-        (TritonOptions(plan=""), BadInput, "2 TensorRT plans, expected one in the bundle; there: engines/a"),
-        (TritonOptions(plan="c.plan"), BadInput, "no TensorRT plan 'c.plan' in the bundle; there: engines/a.plan, eng"),
-        (TritonOptions(plan="b.plan"), BadInput, "engines/b.plan takes 2:2:4 pictures a run, .* with --batch 1:2:4"),
-        (TritonOptions(plan="a.plan", batch=BatchRange()), UsageError, "a plan has its precision and batch already"),
-        (TritonOptions(precision="int8"), BadInput, "has no int8 graph, only: fp32, fp16"),
+        (TritonOptions(plan=""), "2 TensorRT plans, expected one in the bundle; there: engines/a"),
+        (TritonOptions(plan="c.plan"), "no TensorRT plan 'c.plan' in the bundle; there: engines/a.plan, eng"),
+        (TritonOptions(plan="b.plan"), "engines/b.plan takes 2:2:4 pictures a run, .* with --batch 1:2:4"),
+        (TritonOptions(precision="int8"), "has no int8 graph, only: fp32, fp16"),
     ],
     ids=lambda value: str(value) if isinstance(value, TritonOptions) else "",
 )
-def test_what_cannot_be_served(bundle, tmp_path, options, error, message) -> None:
+def test_what_cannot_be_served(bundle, tmp_path, options, message) -> None:
     bundle = a_plan(a_plan(bundle, "a.plan"), "b.plan", batch=BatchRange(2, 2, 4))
-    with pytest.raises(error, match=message):
+    with pytest.raises(BadInput, match=message):
         write_repository(bundle, tmp_path / "models", options)
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"plan": "a.plan", "batch": BatchRange()}, "a plan has its precision and batch already"),
+        ({"plan": "", "precision": "fp16"}, "a plan has its precision and batch already"),
+        ({"batch": BatchRange(2, 4, 8)}, "batch 2:4:8: Triton sends single pictures too"),
+        ({"judges": 0}, "expected a judge at least"),
+        ({"queue_delay_microseconds": -1}, "no negative delay"),
+    ],
+    ids=str,
+)
+def test_choices_that_contradict_each_other(choices, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        TritonOptions(**choices)
+
+
+def test_one_number_is_the_largest_batch(bundle, tmp_path) -> None:
+    write_repository(bundle, tmp_path / "models", TritonOptions(batch=BatchRange.parse("6")))
+    config = parsed(tmp_path / "models", "gravel_network")
+    assert (config.max_batch_size, list(config.dynamic_batching.preferred_batch_size)) == (6, [6])
 
 
 def test_a_graph_of_one_batch_cannot_be_batched(bundle, tmp_path) -> None:
