@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uflow_edge.export import triton_arguments
 from uflow_edge.export.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
 from uflow_edge.runtime.command_line import command_parser, positive_int
 from uflow_edge.runtime.errors import UsageError
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
             "uflow-export --ckpt bottle.ckpt --trt                     # and builds engines for the GPU here",
             "uflow-export --ckpt bottle.ckpt --trt --trt-target rtx    # or for the RTX GPUs of others; needs no GPU",
             "uflow-export --bundle bottle.uflow --trt                  # on a Jetson: needs no torch",
+            "uflow-export --bundle bottle.uflow --triton models/       # a repository for Triton Inference Server",
             "uflow-export --unet 256x256_diffusion_uncond.pt --out unet.uflow   # for uflow-purify",
         ],
     )
@@ -46,7 +48,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="a diffusion UNet: guided-diffusion's state dict or a diffusers folder",
     )
-    source.add_argument("--bundle", type=Path, metavar="FOLDER", help="a bundle to build engines for, with --trt")
+    source.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="FOLDER",
+        help="a bundle to build engines for, with --trt, or to serve, with --triton",
+    )
     parser.add_argument(
         "--plan",
         action="store_true",
@@ -58,17 +65,19 @@ def parser() -> argparse.ArgumentParser:
         choices=PRECISIONS,
         metavar="P",
         help=f"of the graphs to write, {' and '.join(EXPORTED_PRECISIONS)} (default: both); "
-        "with --bundle: of the engines to build, int8 too where it has been calibrated (default: fp16)",
+        "with --trt: of the engines to build, int8 too where it has been calibrated (default: fp16); "
+        "with --triton: of the one graph to serve (default: the bundle's first)",
     )
     parser.add_argument(
         "--batch",
         type=_batch,
         metavar="N|MIN:OPT:MAX",
-        help="samples a run: a number fixes the graph to it; a range is what engines are built for "
+        help="samples a run: a number fixes the graph to it; a range is what engines are built for, or Triton sends "
         f"(default: the graph takes any, engines {BatchRange()})",
     )
     _add_networks(parser)
     _add_engines(parser)
+    triton_arguments.add(parser)
     return parser
 
 
@@ -77,7 +86,9 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--out", type=Path, metavar="FOLDER", help="the bundle (default: <checkpoint's name>.uflow in this folder)"
     )
-    group.add_argument("--overwrite", action="store_true", help="replace a bundle that is there")
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace a bundle, or a --triton repository, that is there"
+    )
     group.add_argument("--opset", type=positive_int, metavar="N", help=f"ONNX opset (default: {DEFAULT_OPSET})")
     group.add_argument(
         "--allow-parity-loss", action="store_true", help="also write a graph that misses its bound, and say so"
@@ -159,12 +170,14 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
     def given(names: Sequence[str]) -> str:
         return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name))
 
-    if arguments.bundle and not arguments.trt:
-        raise UsageError("--bundle needs --trt: a bundle's graphs are turned into engines")
-    if arguments.bundle and given((*_OF_NETWORKS, *_OF_UFLOWS)):
+    if arguments.bundle and not (arguments.trt or arguments.triton):
         raise UsageError(
-            f"{given((*_OF_NETWORKS, *_OF_UFLOWS))}: only with --ckpt or --unet; the graphs of a bundle are as they are"
+            "--bundle needs --trt or --triton: a bundle's graphs are turned into engines, or served by Triton"
         )
+    fixed = [name for name in (*_OF_NETWORKS, *_OF_UFLOWS) if not (arguments.triton and name == "overwrite")]
+    if arguments.bundle and given(fixed):
+        raise UsageError(f"{given(fixed)}: only with --ckpt or --unet; the graphs of a bundle are as they are")
+    triton_arguments.refuse_what_does_not_belong(arguments)
     if arguments.unet and given((*_OF_UFLOWS, "plan")):
         raise UsageError(f"{given((*_OF_UFLOWS, 'plan'))}: not with --unet")
     if not arguments.bundle and "int8" in (arguments.precision or ()):

@@ -1,4 +1,4 @@
-"""``uflow-export``: turn a checkpoint into a bundle, and a bundle's graphs into TensorRT engines."""
+"""``uflow-export``: turn a checkpoint into a bundle, and a bundle's graphs into engines or what Triton serves."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.export import arguments as meaning
-from uflow_edge.export import console
+from uflow_edge.export import console, triton_arguments
 from uflow_edge.export.plan_options import PlanOptions
+from uflow_edge.export.triton import write_repository
 from uflow_edge.runtime.bundle import SUFFIX, Bundle
 from uflow_edge.runtime.command_line import run_command
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, MissingDependency, require
 from uflow_edge.runtime.manifest import Manifest, Precision
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
     from uflow_edge.export.plans import PlanResult
@@ -30,6 +32,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         return _export(arguments, options)
     if arguments.unet:
         return _export_unet(arguments, options)
+    if arguments.triton:
+        return _write_triton(arguments)
     bundle = Bundle.load(arguments.bundle, Manifest)
     precisions = meaning.engine_precisions(arguments)
     if arguments.plan:
@@ -90,6 +94,16 @@ def _export_unet(arguments: argparse.Namespace, plan_options: PlanOptions) -> Ex
             exported.bundle, meaning.engine_precisions(arguments), plan_options, arguments.parity_images or ()
         )
     print(f"wrote {folder}/; next: uflow-purify --bundle {folder} --images <folder> --out <folder>")
+    return ExitCode.OK
+
+
+def _write_triton(arguments: argparse.Namespace) -> ExitCode:
+    bundle = Bundle.load(arguments.bundle, UFlowManifest)
+    options = triton_arguments.options(arguments)
+    ensemble = write_repository(bundle, arguments.triton, options, overwrite=arguments.overwrite)
+    print(
+        f"wrote {arguments.triton}/, which serves {ensemble}; next: tritonserver --model-repository {arguments.triton}"
+    )
     return ExitCode.OK
 
 

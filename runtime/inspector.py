@@ -1,7 +1,6 @@
 """The product in one file: a frame goes in, is resized, run through the flow and thresholded; a verdict comes out."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,11 +12,12 @@ from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.in_frame import mask_in_frame, region_in_frame
 from uflow_edge.runtime.inspection import Clock, Inferred, Inspection, Prepared
 from uflow_edge.runtime.latents import LatentStatistics
-from uflow_edge.runtime.nfa import regions_above, tree_score
+from uflow_edge.runtime.nfa import regions_above
 from uflow_edge.runtime.null_model import NullModel
-from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.preprocess import Box, checked_frame, model_input
+from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.verdict import Timestamps, Verdict
 from uflow_edge.runtime.views import ViewOptions, stitch
@@ -62,7 +62,7 @@ class Inspector:
         self.manifest: Final = manifest
         self.engine: Final = engine
         self._device = device
-        self._null_model = null_model
+        self._scorer = Scorer(manifest, null_model)
         self.views: Final = views
         self.operating_point: OperatingPoint = manifest.operating_point
         self._drift = None if manifest.drift is None else DriftMonitor(manifest.drift)
@@ -80,9 +80,8 @@ class Inspector:
         Raises:
             BadInput: the null model cannot be read.
         """
-        name = bundle.manifest.null_model
-        null_model = None if name is None else NullModel.load(bundle.folder / name)
-        return cls(bundle.manifest, engine, views, device, null_model)
+        scorer = Scorer.load(bundle.folder, bundle.manifest)
+        return cls(bundle.manifest, engine, views, device, scorer.null_model)
 
     @classmethod
     def load(cls, path: str | Path, *, threads: int | None = None, views: ViewOptions = ViewOptions()) -> "Inspector":
@@ -109,7 +108,7 @@ class Inspector:
     def warm_up(self) -> None:
         """Compile or load all kernels."""
         side = self.manifest.input_size
-        whole = Inspector(self.manifest, self.engine, device=self._device, null_model=self._null_model)
+        whole = Inspector(self.manifest, self.engine, device=self._device, null_model=self._scorer.null_model)
         whole.inspect(np.zeros((side + 1, side + 1, 3), np.uint8))
 
     def inspect(self, frame_bgr: Image, *, frame: int = 0, source: str = "", captured: float | None = None) -> Verdict:
@@ -171,8 +170,12 @@ class Inspector:
         """
         prepared, statistics = inferred.prepared, inferred.statistics
         boxes, clock = prepared.boxes, prepared.clock
+<<<<<<< HEAD
         nfa_started = clock.now()
         scores = [self._score(energies) for energies in zip(*statistics.energies, strict=True)]
+=======
+        scores = [self._scorer.score(energies) for energies in zip(*statistics.energies, strict=True)]
+>>>>>>> triton
         score, box = stitch(scores, boxes, outside=-math.inf)
         if len(boxes) > 1:
             score -= np.float32(math.log10(len(boxes)))
@@ -204,13 +207,6 @@ class Inspector:
             for scales in (statistics.energies, statistics.exceedances)
         )
         return Inspection(verdict, energies, exceedances, score, box)
-
-    def _score(self, energies: Sequence[FloatMap]) -> FloatMap:
-        """(S, S) float32, −log10 NFA of one part of the frame."""
-        size = (self.manifest.input_size, self.manifest.input_size)
-        if self._null_model is not None:
-            return self._null_model.score(energies, size)
-        return tree_score(energies, self.manifest.channels, size, rule=self.manifest.rule)
 
     def _watch(
         self, statistics: LatentStatistics, camera: str, score: float, anomalous: bool, captured: float
