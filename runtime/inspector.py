@@ -170,12 +170,8 @@ class Inspector:
         """
         prepared, statistics = inferred.prepared, inferred.statistics
         boxes, clock = prepared.boxes, prepared.clock
-<<<<<<< HEAD
         nfa_started = clock.now()
-        scores = [self._score(energies) for energies in zip(*statistics.energies, strict=True)]
-=======
         scores = [self._scorer.score(energies) for energies in zip(*statistics.energies, strict=True)]
->>>>>>> triton
         score, box = stitch(scores, boxes, outside=-math.inf)
         if len(boxes) > 1:
             score -= np.float32(math.log10(len(boxes)))
