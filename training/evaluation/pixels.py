@@ -1,10 +1,14 @@
 """Accumulators of pixel metrics: one image at a time in, and memory that depends on the number of bins alone.
 
+All sums are whole numbers, fractions among them in units of 2⁻⁴⁰. So neither the order of the images nor how they are
+parted among accumulators that are merged later changes a bit; there is room for eight million images.
+
 Sources: U-Flow (arXiv 2211.12353), section 5.3: the mean of each image's intersection over union, at log-NFA 0 and at
 the best threshold; Bergmann et al., IJCV 2021: the per-region overlap.
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +21,7 @@ from uflow_edge.training.evaluation.score_axis import BINS, ScoreAxis
 
 EPSILON = 1e-10
 """Makes the overlap of two empty masks 1, and moves no other by anything that is seen."""
+_ONE = 1 << 40
 
 
 def intersection_over_union(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
@@ -63,9 +68,9 @@ class PixelScores:
         self._axis = axis
         self._defective = np.zeros(BINS, np.int64)
         self._good = np.zeros(BINS, np.int64)
-        self._overlap = np.zeros(BINS, np.float64)
+        self._overlap = np.zeros(BINS, np.int64)
         self._regions = 0
-        self._iou = np.zeros(BINS + 1, np.float64)  # the last threshold is above all scores
+        self._iou = np.zeros(BINS + 1, np.int64)  # the last threshold is above all scores
         self._images = 0
 
     def add(self, scores: FloatMap, truth: NDArray[np.bool_]) -> None:
@@ -81,14 +86,25 @@ class PixelScores:
         good = np.bincount(bins[~truth], minlength=BINS)
         self._defective += defective
         self._good += good
-        self._iou += _iou_at_every_threshold(defective, good)
+        self._iou += _fixed(_iou_at_every_threshold(defective, good))
         self._images += 1
         if inside.size:
             regions, labels = cv2.connectedComponents(truth.astype(np.uint8), connectivity=8)
             of_pixel = labels[truth]
             areas = np.bincount(of_pixel, minlength=regions)
-            self._overlap += np.bincount(inside, weights=1 / areas[of_pixel], minlength=BINS)
+            shares = np.bincount(inside, weights=1 / areas[of_pixel], minlength=BINS)
+            self._overlap += _fixed(np.asarray(shares, np.float64))
             self._regions += regions - 1
+
+    def merge(self, other: "PixelScores") -> None:
+        """Add all images of another accumulator on the same axis."""
+        assert self._axis == other._axis, "histograms of different bins cannot be added"
+        self._defective += other._defective
+        self._good += other._good
+        self._overlap += other._overlap
+        self._regions += other._regions
+        self._iou += other._iou
+        self._images += other._images
 
     def metrics(self) -> PixelMetrics:
         """Of all images so far.
@@ -97,9 +113,9 @@ class PixelScores:
             ValueError: there are no defective or no good pixels.
         """
         ranking = Ranking(self._defective, self._good)
-        overlap = rising_overlap(self._overlap, self._regions)
+        overlap = rising_overlap(self._overlap / _ONE, self._regions)
         rate = ranking.false_positive_rate
-        mean_iou = self._iou / self._images
+        mean_iou = self._iou / (_ONE * self._images)
         best = int(mean_iou.argmax())
         return PixelMetrics(
             auroc=ranking.auroc,
@@ -117,6 +133,10 @@ def _iou_at_every_threshold(defective: NDArray[np.int64], good: NDArray[np.int64
     found = np.append(np.cumsum(defective[::-1])[::-1], 0)
     false_alarms = np.append(np.cumsum(good[::-1])[::-1], 0)
     return np.asarray((found + EPSILON) / (defective.sum() + false_alarms + EPSILON), np.float64)
+
+
+def _fixed(fractions: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.rint(fractions * _ONE).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +163,10 @@ class Decisions:
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
-        self._iou = 0.0
+        self._iou = 0
         self._false_alarms = 0
-        self._images = {True: 0, False: 0}  # by whether they are good
-        self._flagged = {True: 0, False: 0}
+        self._images = Counter[bool]()  # by whether they are good
+        self._flagged = Counter[bool]()
 
     def add(self, predicted: NDArray[np.bool_], truth: NDArray[np.bool_], regions: int, *, is_good: bool) -> None:
         """One image.
@@ -156,17 +176,25 @@ class Decisions:
             regions: how many were found.
             is_good: what the image is labelled.
         """
-        self._iou += intersection_over_union(predicted, truth)
+        self._iou += round(intersection_over_union(predicted, truth) * _ONE)
         self._images[is_good] += 1
         self._flagged[is_good] += regions > 0
         self._false_alarms += regions if is_good else 0
+
+    def merge(self, other: "Decisions") -> None:
+        """Add all images of another accumulator at the same threshold."""
+        assert self._threshold == other._threshold, "decisions at different thresholds cannot be added"
+        self._iou += other._iou
+        self._false_alarms += other._false_alarms
+        self._images.update(other._images)
+        self._flagged.update(other._flagged)
 
     def metrics(self) -> DecisionMetrics:
         """Of all images so far; there must be good and defective ones."""
         good, defective = self._images[True], self._images[False]
         return DecisionMetrics(
             threshold=self._threshold,
-            mean_iou=self._iou / (good + defective),
+            mean_iou=self._iou / (_ONE * (good + defective)),
             false_alarms_per_good_image=self._false_alarms / good,
             good_flagged=self._flagged[True] / good,
             defective_found=self._flagged[False] / defective,

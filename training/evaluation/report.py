@@ -54,8 +54,9 @@ def category_section(evaluation: Evaluation, inspector: Inspector) -> str:
         f"{evaluation.defective} defective images in {evaluation.seconds:.1f} s, {escape(evaluation.engine)}</p>"
         + (f"<ul class=notice>{unreadable}</ul>" if unreadable else "")
         + f"{_KEYS}<div class=plots>{''.join(figures)}</div>"
-        + f"<p class=quiet>Oracle thresholds: {thresholds}. Pixel AUROC, what ties in a bin may hide at most: {bounds}."
-        + "</p><h3>Defective images, the lowest scores: what is missed</h3>"
+        + f"<p class=quiet>Oracle thresholds: {thresholds}. Pixel AUROC counts pairs in one bin half; at most they hide: "
+        + f"{bounds}.</p><p class=quiet>{_OUTLINES}</p>"
+        + "<h3>Defective images, the lowest scores: what is missed, or nearly</h3>"
         + _gallery(evaluation.missed, inspector)
         + "<h3>Good images, the highest scores: what is nearest to a false alarm</h3>"
         + _gallery(evaluation.false_alarms, inspector)
@@ -86,6 +87,7 @@ def report_page(evaluations: Sequence[Evaluation], sections: Sequence[str]) -> s
 
 _CURVES = ("ROC of images", "ROC of pixels", "Per-region overlap")
 _KEYS = "<p class=keys><span class='key nfa'><i></i>nfa</span><span class='key likelihood'><i></i>likelihood</span></p>"
+_OUTLINES = "Pictures: blue outlines what is defective, white what is detected at the operating point."
 _RANKING = (
     "nfa: −log10 NFA, what decisions are made with; likelihood: the anomaly map without a threshold of its own. "
     "AUPRO: overlap of each connected defect, averaged, integrated to 30 % false positives and normalised. "

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +70,14 @@ def test_an_unreadable_image_is_listed_and_the_others_count(
     (found,) = json.loads(numbers.read_text())["categories"]
     assert found["good_images"] == 5
     assert "broken.png" in found["unreadable"][0] and "broken.png" in page.read_text()
+
+
+def test_torch_is_not_needed() -> None:
+    code = (
+        "import sys; from uflow_edge.training.evaluation import command, report; "
+        "sys.exit(bool({'torch', 'sklearn', 'timm'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def remove_mask(folder: Path) -> None:

@@ -106,6 +106,16 @@ def test_the_drawn_curve_is_scikit_learns(axis: ScoreAxis) -> None:
     assert {tuple(point) for point in measured(made, axis).roc} <= points
 
 
+@AXES
+def test_order_and_parting_of_the_images_do_not_change_a_bit(axis: ScoreAxis) -> None:
+    made = images(np.random.default_rng(7), axis, on_bins=False, count=9)
+    first, second = PixelScores(axis), PixelScores(axis)
+    for i, (scores, truth) in enumerate(reversed(made)):
+        (first if i % 3 else second).add(scores, truth)
+    first.merge(second)
+    assert first.metrics() == measured(made, axis)
+
+
 def test_an_accumulator_does_not_grow() -> None:
     accumulator = PixelScores(EvenAxis())
     random = np.random.default_rng(0)
@@ -140,7 +150,9 @@ def test_decisions_counted_by_hand() -> None:
     empty, left, all_of_it = np.zeros((1, 4), bool), np.array([[1, 1, 0, 0]], bool), np.ones((1, 4), bool)
     decisions.add(empty, empty, 0, is_good=True)
     decisions.add(left, empty, 3, is_good=True)
-    decisions.add(all_of_it, left, 1, is_good=False)
+    other = Decisions(2.5)
+    other.add(all_of_it, left, 1, is_good=False)
+    decisions.merge(other)
     assert astuple(decisions.metrics()) == pytest.approx((2.5, (1 + 0 + 0.5) / 3, 1.5, 0.5, 1.0))
 
 
