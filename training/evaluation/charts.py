@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TypeAlias
+
+Curve: TypeAlias = Sequence[Sequence[float]]
+"""Points [x, y] in [0, 1], rising in x."""
 
 _SIDE = 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 38
 _TICKS = 5
 
 
-def rate_curves(
-    curves: Mapping[str, Sequence[Sequence[float]]], x_label: str, y_label: str, x_limit: float = 1.0
-) -> str:
+def rate_curves(curves: Mapping[str, Curve], x_label: str, y_label: str, x_limit: float = 1.0) -> str:
     """Curves of one rate over another.
 
     Args:
-        curves: by CSS class, points [x, y] in [0, 1], rising in x.
+        curves: by CSS class.
         x_label, y_label: of the axes.
         x_limit: where the x axis ends, up to 1; curves are cut there.
     """
@@ -42,7 +44,7 @@ def rate_curves(
     return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _up_to(points: Sequence[Sequence[float]], limit: float) -> list[tuple[float, float]]:
+def _up_to(points: Curve, limit: float) -> list[tuple[float, float]]:
     """The curve as far as the limit, with a point there."""
     inside = [(x, y) for x, y in points if x <= limit]
     beyond = [(x, y) for x, y in points if x > limit]

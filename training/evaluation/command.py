@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)")
     add("--ground-truth", type=Path, metavar="FOLDER", help="<kind>/<name>_mask.png (default: ground_truth in --data)")
+    add("--no-masks", action="store_true", help="images are labelled by folder alone: leave out what needs masks")
     add("--all", action="store_true", help="every folder below --data that has a folder test")
     add("--bundles", type=Path, metavar="FOLDER", help="with --all: holds <category>.uflow (default: this folder)")
     add("--json", type=Path, metavar="FILE", help="write all numbers and curves")
@@ -74,12 +75,14 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
         raise UsageError("--all takes its bundles from --bundles FOLDER: not with --bundle")
     if arguments.bundles and not arguments.all:
         raise UsageError("--bundles is for --all; a single bundle is --bundle FOLDER")
-    data, truth = arguments.data, arguments.ground_truth
+    if arguments.ground_truth and arguments.no_masks:
+        raise UsageError("--ground-truth says where masks are: not with --no-masks")
+    data, truth, masks = arguments.data, arguments.ground_truth, not arguments.no_masks
     if not data.is_dir():
         raise BadInput(f"{data}: no such folder; expected test images laid out like MVTec AD")
     if not arguments.all:
         bundle = arguments.bundle or find_bundle(Path.cwd())
-        return [Job(data.resolve().name, bundle, labelled_images(data, truth))]
+        return [Job(data.resolve().name, bundle, labelled_images(data, truth, masks=masks))]
     categories = sorted(folder.parent for folder in data.glob("*/test") if folder.is_dir())
     if not categories:
         raise BadInput(f"{data}: no folder in it has a folder test; expected <category>/test/<kind>/")
@@ -88,7 +91,7 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
     if missing:
         raise BadInput(f"{', '.join(missing)}: no such bundle; every category below {data} needs one")
     return [
-        Job(folder.name, bundle, labelled_images(folder, None if truth is None else truth / folder.name))
+        Job(folder.name, bundle, labelled_images(folder, None if truth is None else truth / folder.name, masks=masks))
         for folder, bundle in bundles.items()
     ]
 

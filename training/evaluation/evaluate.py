@@ -39,13 +39,13 @@ class MapMetrics:
     Attributes:
         image_auroc, image_average_precision: of the map's maximum, exact.
         image_roc: [false-positive rate, true-positive rate] to draw.
-        pixels: of the map itself.
+        pixels: of the map itself; None without masks.
     """
 
     image_auroc: float
     image_average_precision: float
     image_roc: list[list[float]]
-    pixels: PixelMetrics
+    pixels: PixelMetrics | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def evaluate(
 
     Args:
         category: name of the data set, for people.
-        images: see `ground_truth.labelled_images`.
+        images: see `ground_truth.labelled_images`; where defective ones have no masks, images alone are compared.
         inspector: with the operating point to judge.
         report: told of each image that cannot be read.
 
@@ -128,6 +128,7 @@ def evaluate(
         BadInput: a mask does not fit its image, or too few images could be read to compare good with defective ones.
     """
     started = time.perf_counter()
+    has_masks = all(image.is_good or image.mask is not None for image in images)
     measured = _Measured(inspector.operating_point.threshold)
     for image in progress(images, f"inspecting {category}"):
         try:
@@ -136,7 +137,7 @@ def evaluate(
             measured.unreadable.append(str(error))
             report(f"unreadable: {error}")
             continue
-        truth = read_truth(image, (frame.shape[0], frame.shape[1]))
+        truth = read_truth(image, (frame.shape[0], frame.shape[1])) if has_masks else None
         measured.add(image, truth, inspector.examine(frame, source=str(image.path)), inspector.manifest.channels)
     defective = np.asarray(measured.is_defective, np.bool_)
     good_count, defective_count = int((~defective).sum()), int(defective.sum())
@@ -194,6 +195,7 @@ class _Measured:
     missed: _Extremes = field(default_factory=lambda: _Extremes(highest=False))
     false_alarms: _Extremes = field(default_factory=lambda: _Extremes(highest=True))
     unreadable: list[str] = field(default_factory=list)
+    has_masks: bool = False
 
     def __post_init__(self) -> None:
         self.at_log_nfa_0 = Decisions(LOG_NFA_0.threshold)
@@ -201,11 +203,13 @@ class _Measured:
         self.pixels = {name: PixelScores(axis) for name, axis in AXES.items()}
 
     def add(
-        self, image: TestImage, truth: NDArray[np.bool_], inspection: Inspection, channels: tuple[int, ...]
+        self, image: TestImage, truth: NDArray[np.bool_] | None, inspection: Inspection, channels: tuple[int, ...]
     ) -> None:
         verdict, score = inspection.verdict, inspection.score
         for name, scores in score_maps(inspection, channels).items():
-            self.pixels[name].add(scores, truth)
+            if truth is not None:
+                self.pixels[name].add(scores, truth)
+                self.has_masks = True
             self.scores[name].append(verdict.score if name == "nfa" else float(scores.max()))
         at_zero = mask_in_frame(score, LOG_NFA_0, verdict.size, inspection.box)
         regions = len(regions_above(score, LOG_NFA_0.threshold))
@@ -220,7 +224,7 @@ class _Measured:
             image_auroc=ranking.auroc,
             image_average_precision=ranking.average_precision,
             image_roc=thinned(ranking.false_positive_rate, ranking.true_positive_rate),
-            pixels=self.pixels[name].metrics(),
+            pixels=self.pixels[name].metrics() if self.has_masks else None,
         )
 
 

@@ -19,21 +19,24 @@ GROUND_TRUTH = "ground_truth"
 _ENDINGS = ("_mask", "")
 
 
-def labelled_images(data: Path, ground_truth: Path | None = None) -> list[TestImage]:
+def labelled_images(data: Path, ground_truth: Path | None = None, *, masks: bool = True) -> list[TestImage]:
     """All test images by kind and name, every defective one with its mask.
 
     Args:
         data: a folder laid out like MVTec AD, with ``test/good`` and other kinds.
         ground_truth: of the masks; default, ``ground_truth`` in it.
+        masks: without, all are left out: labels of images are all that is known.
 
     Raises:
         BadInput: no test images, none of them good or none defective, or a mask is missing.
     """
     if not (data / "test").is_dir():
         raise BadInput(f"{data}: has no folder test; expected test/{GOOD} and a folder for each kind of defect")
-    masks = data / GROUND_TRUTH if ground_truth is None else ground_truth
+    folder = data / GROUND_TRUTH if ground_truth is None else ground_truth
     images = [
-        image if image.is_good else replace(image, mask=find_mask(image, data / "test" / image.kind, masks))
+        replace(image, mask=None)
+        if image.is_good or not masks
+        else replace(image, mask=find_mask(image, data / "test" / image.kind, folder))
         for image in test_images(data)
     ]
     for is_good, name in ((True, f"no good images (test/{GOOD})"), (False, "no defective images (any other folder)")):
@@ -61,7 +64,7 @@ def find_mask(image: TestImage, folder: Path, masks: Path) -> Path:
                 return mask
     raise BadInput(
         f"{image.path}: has no mask; expected {beside / f'{image.path.stem}_mask.png'} "
-        f"(or the name without _mask, or another image format), or --ground-truth with another folder"
+        "(or the name without _mask, or another image format), --ground-truth with another folder, or --no-masks"
     )
 
 

@@ -145,14 +145,14 @@ class DecisionMetrics:
 
     Attributes:
         threshold: on the score, −log10 NFA; detected is what lies above.
-        mean_iou: mean over all images of the intersection over union of found and true mask.
+        mean_iou: mean over all images of the intersection over union of found and true mask; None without masks.
         false_alarms_per_good_image: regions found, over good images.
         good_flagged: share of good images with any region.
         defective_found: share of defective images with any region.
     """
 
     threshold: float
-    mean_iou: float
+    mean_iou: float | None
     false_alarms_per_good_image: float
     good_flagged: float
     defective_found: float
@@ -164,19 +164,24 @@ class Decisions:
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
         self._iou = 0
+        self._compared = 0  # images with masks
         self._false_alarms = 0
         self._images = Counter[bool]()  # by whether they are good
         self._flagged = Counter[bool]()
 
-    def add(self, predicted: NDArray[np.bool_], truth: NDArray[np.bool_], regions: int, *, is_good: bool) -> None:
+    def add(
+        self, predicted: NDArray[np.bool_], truth: NDArray[np.bool_] | None, regions: int, *, is_good: bool
+    ) -> None:
         """One image.
 
         Args:
-            predicted, truth: (H, W) bool masks.
+            predicted, truth: (H, W) bool masks; no truth where masks are not known.
             regions: how many were found.
             is_good: what the image is labelled.
         """
-        self._iou += round(intersection_over_union(predicted, truth) * _ONE)
+        if truth is not None:
+            self._iou += round(intersection_over_union(predicted, truth) * _ONE)
+            self._compared += 1
         self._images[is_good] += 1
         self._flagged[is_good] += regions > 0
         self._false_alarms += regions if is_good else 0
@@ -185,6 +190,7 @@ class Decisions:
         """Add all images of another accumulator at the same threshold."""
         assert self._threshold == other._threshold, "decisions at different thresholds cannot be added"
         self._iou += other._iou
+        self._compared += other._compared
         self._false_alarms += other._false_alarms
         self._images.update(other._images)
         self._flagged.update(other._flagged)
@@ -194,7 +200,7 @@ class Decisions:
         good, defective = self._images[True], self._images[False]
         return DecisionMetrics(
             threshold=self._threshold,
-            mean_iou=self._iou / (_ONE * (good + defective)),
+            mean_iou=self._iou / (_ONE * self._compared) if self._compared else None,
             false_alarms_per_good_image=self._false_alarms / good,
             good_flagged=self._flagged[True] / good,
             defective_found=self._flagged[False] / defective,

@@ -13,8 +13,9 @@ from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.overlay import draw_maps
-from uflow_edge.training.evaluation.charts import rate_curves
+from uflow_edge.training.evaluation.charts import Curve, rate_curves
 from uflow_edge.training.evaluation.evaluate import Case, Evaluation, examine_case
+from uflow_edge.training.evaluation.pixels import PixelMetrics
 from uflow_edge.training.evaluation.ranking import PRO_LIMIT
 from uflow_edge.training.evaluation.style import STYLE
 from uflow_edge.training.evaluation.tables import DECISION_HEAD, RANKING_HEAD, decision_rows, ranking_rows
@@ -31,31 +32,20 @@ def category_section(evaluation: Evaluation, inspector: Inspector) -> str:
         evaluation: what was measured.
         inspector: that measured it; inspects the worst cases again to draw them.
     """
-    maps = evaluation.maps
-    curves = [
-        rate_curves(
-            {name: one.image_roc for name, one in maps.items()}, "good images flagged", "defective images found"
-        ),
-        rate_curves(
-            {name: one.pixels.roc for name, one in maps.items()}, "good pixels flagged", "defective pixels found"
-        ),
-        rate_curves(
-            {name: one.pixels.pro for name, one in maps.items()}, "good pixels flagged", "overlap of regions", PRO_LIMIT
-        ),
-    ]
-    figures = [
-        f"<figure>{svg}<figcaption>{name}</figcaption></figure>" for svg, name in zip(curves, _CURVES, strict=True)
-    ]
-    thresholds = ", ".join(f"{name} {one.pixels.oracle_threshold:.4g}" for name, one in maps.items())
-    bounds = ", ".join(f"{name} ± {one.pixels.auroc_uncertainty:.1g}" for name, one in maps.items())
+    of_images: dict[str, Curve] = {name: one.image_roc for name, one in evaluation.maps.items()}
+    curves = {"ROC of images": rate_curves(of_images, "good images flagged", "defective images found")}
+    if pixels := _pixels(evaluation):
+        roc, pro = ({name: getattr(one, curve) for name, one in pixels.items()} for curve in ("roc", "pro"))
+        curves["ROC of pixels"] = rate_curves(roc, "good pixels flagged", "defective pixels found")
+        curves["Per-region overlap"] = rate_curves(pro, "good pixels flagged", "overlap of regions", PRO_LIMIT)
+    figures = [f"<figure>{svg}<figcaption>{name}</figcaption></figure>" for name, svg in curves.items()]
     unreadable = "".join(f"<li>{escape(line)}</li>" for line in evaluation.unreadable)
     return (
         f"<section><h2>{escape(evaluation.category)}</h2><p class=quiet>{evaluation.good} good and "
         f"{evaluation.defective} defective images in {evaluation.seconds:.1f} s, {escape(evaluation.engine)}</p>"
         + (f"<ul class=notice>{unreadable}</ul>" if unreadable else "")
         + f"{_KEYS}<div class=plots>{''.join(figures)}</div>"
-        + f"<p class=quiet>Oracle thresholds: {thresholds}. Pixel AUROC counts pairs in one bin half; at most they hide: "
-        + f"{bounds}.</p><p class=quiet>{_OUTLINES}</p>"
+        + f"<p class=quiet>{_pixel_note(evaluation)}{_OUTLINES}</p>"
         + "<h3>Defective images, the lowest scores: what is missed, or nearly</h3>"
         + _gallery(evaluation.missed, inspector)
         + "<h3>Good images, the highest scores: what is nearest to a false alarm</h3>"
@@ -85,7 +75,6 @@ def report_page(evaluations: Sequence[Evaluation], sections: Sequence[str]) -> s
     )
 
 
-_CURVES = ("ROC of images", "ROC of pixels", "Per-region overlap")
 _KEYS = "<p class=keys><span class='key nfa'><i></i>nfa</span><span class='key likelihood'><i></i>likelihood</span></p>"
 _OUTLINES = "Pictures: blue outlines what is defective, white what is detected at the operating point."
 _RANKING = (
@@ -97,6 +86,20 @@ _DECISIONS = (
     "mIoU: intersection over union of each image, then the mean; a good image counts 1 if nothing is found on it and 0 "
     "if anything is. False alarms are connected regions."
 )
+
+
+def _pixels(evaluation: Evaluation) -> dict[str, PixelMetrics]:
+    """By score map; empty where there were no masks."""
+    return {name: one.pixels for name, one in evaluation.maps.items() if one.pixels is not None}
+
+
+def _pixel_note(evaluation: Evaluation) -> str:
+    pixels = _pixels(evaluation)
+    if not pixels:
+        return "No masks were given: images alone were compared. "
+    thresholds = ", ".join(f"{name} {one.oracle_threshold:.4g}" for name, one in pixels.items())
+    bounds = ", ".join(f"{name} ± {one.auroc_uncertainty:.1g}" for name, one in pixels.items())
+    return f"Oracle thresholds: {thresholds}. What pairs of pixels in one bin can move the AUROC at most: {bounds}. "
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,8 @@ from uflow_edge.training.evaluation.evaluate import Evaluation, MapMetrics
 from uflow_edge.training.evaluation.pixels import DecisionMetrics
 from uflow_edge.training.evaluation.score_maps import AXES
 
-Numbers: TypeAlias = dict[str, float]
+Numbers: TypeAlias = dict[str, float | None]
+"""None is what needs masks where there are none."""
 
 RANKING_HEAD = ("category", "score", "image AUROC", "image AP", "pixel AUROC", "AUPRO", "oracle mIoU")
 DECISION_HEAD = ("category", "threshold", "mIoU", "false alarms / good image", "good flagged", "defective found")
@@ -18,12 +19,13 @@ MEAN = "mean"
 
 def ranking_numbers(metrics: MapMetrics) -> Numbers:
     """What one score map is worth, by name, in the order of `RANKING_HEAD`."""
+    pixels = metrics.pixels
     return {
         "image_auroc": metrics.image_auroc,
         "image_average_precision": metrics.image_average_precision,
-        "pixel_auroc": metrics.pixels.auroc,
-        "aupro": metrics.pixels.aupro,
-        "oracle_iou": metrics.pixels.oracle_iou,
+        "pixel_auroc": None if pixels is None else pixels.auroc,
+        "aupro": None if pixels is None else pixels.aupro,
+        "oracle_iou": None if pixels is None else pixels.oracle_iou,
     }
 
 
@@ -41,7 +43,7 @@ def means(evaluations: Sequence[Evaluation]) -> dict[str, Numbers]:
     """Mean over categories, of each number of each score map and threshold."""
     numbers = [_numbers(evaluation) for evaluation in evaluations]
     return {
-        group: {name: float(np.mean([one[group][name] for one in numbers])) for name in of_group}
+        group: {name: _mean([one[group][name] for one in numbers]) for name in of_group}
         for group, of_group in numbers[0].items()
     }
 
@@ -49,7 +51,7 @@ def means(evaluations: Sequence[Evaluation]) -> dict[str, Numbers]:
 def ranking_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
     """Cells below `RANKING_HEAD`, two rows a category."""
     return [
-        [category, group, *(f"{value:.4f}" for value in numbers[group].values())]
+        [category, group, *(_cell(value, ".4f") for value in numbers[group].values())]
         for category, numbers in _with_mean(evaluations)
         for group in AXES
     ]
@@ -62,8 +64,18 @@ def decision_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
     for (category, numbers), point in zip(_with_mean(evaluations), [*points, ""], strict=False):
         for group, label in (("at_log_nfa_0", "log-NFA 0"), ("at_operating_point", f"operating point{point}")):
             iou, alarms, flagged, found = numbers[group].values()
-            rows.append([category, label, f"{iou:.4f}", f"{alarms:.3f}", f"{flagged:.1%}", f"{found:.1%}"])
+            cells = (_cell(iou, ".4f"), _cell(alarms, ".3f"), _cell(flagged, ".1%"), _cell(found, ".1%"))
+            rows.append([category, label, *cells])
     return rows
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, Numbers]:

@@ -59,6 +59,26 @@ def test_every_category_with_its_own_bundle(
     assert "fine.uflow: no such bundle" in capsys.readouterr().err
 
 
+def test_without_masks_images_alone_are_compared(
+    own_labelled_folder: Path, exported: Path, tmp_path: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers, page = [tmp_path / f"{name}.json" for name in ("with", "without")], tmp_path / "page.html"
+    arguments = ["--bundle", exported, "--data", own_labelled_folder, "--threads", 1]
+    assert exit_code(main, *arguments, "--json", numbers[0]) == 0
+    shutil.rmtree(own_labelled_folder / "ground_truth")
+    assert exit_code(main, *arguments, "--json", numbers[1], "--report", page, "--no-masks") == 0
+    assert "–" in capsys.readouterr().out
+    expected, found = (json.loads(path.read_text())["mean"] for path in numbers)
+    for group, of_masks in (
+        ("nfa", {"pixel_auroc", "aupro", "oracle_iou"}),
+        ("likelihood", {"pixel_auroc", "aupro", "oracle_iou"}),
+        ("at_log_nfa_0", {"mean_iou"}),
+        ("at_operating_point", {"mean_iou"}),
+    ):
+        assert found[group] == {name: None if name in of_masks else value for name, value in expected[group].items()}
+    assert page.read_text().count("<polyline") == 2
+
+
 def test_an_unreadable_image_is_listed_and_the_others_count(
     own_labelled_folder: Path, exported: Path, tmp_path: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,7 +169,9 @@ def test_masks_may_be_named_like_their_images(own_labelled_folder: Path, exporte
     assert exit_code(main, "--bundle", exported, "--data", own_labelled_folder, "--threads", 1) == 0
 
 
-@pytest.mark.parametrize("options", [["--all", "--bundle", "a.uflow"], ["--bundles", "."]])
+@pytest.mark.parametrize(
+    "options", [["--all", "--bundle", "a.uflow"], ["--bundles", "."], ["--no-masks", "--ground-truth", "."]]
+)
 def test_options_that_exclude_each_other(options: list[str], labelled_folder: Path, exit_code: Exit) -> None:
     assert exit_code(main, "--data", labelled_folder, *options) == 2
 
