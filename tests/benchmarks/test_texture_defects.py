@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uflow_edge.benchmarks.texture_defects import KINDS, write_category
@@ -14,6 +14,7 @@ from uflow_edge.training.evaluation.ground_truth import labelled_images, read_tr
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
 def test_every_defect_covers_some_of_the_picture(kind: Callable, seed: int) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     defect, layer = kind(frame, np.random.default_rng(seed))

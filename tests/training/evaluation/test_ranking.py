@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -22,6 +22,7 @@ def labelled_scores(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(labelled_scores())
+@settings(deadline=None)
 def test_equal_to_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
     scores, labels = case
     ranking = Ranking.of(scores, labels)
@@ -30,6 +31,7 @@ def test_equal_to_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 @given(labelled_scores(), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
 def test_telling_ties_apart_moves_the_auroc_no_further_than_said(
     case: tuple[np.ndarray, np.ndarray], seed: int
 ) -> None:
