@@ -1,0 +1,181 @@
+"""``uflow-evaluate`` from its arguments to tables, JSON and page, and what it says of data that cannot be used."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from uflow_edge.training.evaluation.command import main
+
+Exit = Callable[..., int]
+
+
+def test_one_category_to_json_and_page(
+    labelled_folder: Path, exported: Path, tmp_path: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.html"
+    arguments = ["--bundle", exported, "--data", labelled_folder, "--json", numbers, "--report", page, "--threads", 1]
+    assert exit_code(main, *arguments, "--backend", "onnxruntime") == 0
+    out = capsys.readouterr().out
+    (found,) = (content := json.loads(numbers.read_text()))["categories"]
+    assert (found["category"], found["good_images"], found["defective_images"]) == ("gravel", 5, 5)
+    assert content["mean"]["nfa"]["aupro"] == found["maps"]["nfa"]["pixels"]["aupro"]
+    assert content["mean"]["likelihood"]["pixel_auroc"] > 0.8  # holes in gravel are easily seen
+    for value in content["mean"]["likelihood"].values():
+        assert f"{value:.4f}" in out
+    text, pictures = re.subn(r"data:image/jpeg;base64,[\w+/=]+", "", page.read_text())
+    assert pictures == 10
+    assert text.count("<polyline") == 6
+    assert not re.search(r"https?://|<script|\bnan\b|\binf\b", text)
+
+
+def test_every_category_with_its_own_bundle(
+    labelled_folder: Path, exported: Path, tmp_path: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("fine", "coarse"):
+        shutil.copytree(labelled_folder, tmp_path / "data" / name)
+        shutil.copytree(exported, tmp_path / "bundles" / f"{name}.uflow")
+        shutil.move(tmp_path / "data" / name / "ground_truth", tmp_path / "masks" / name)
+    (tmp_path / "data" / "no_category").mkdir()
+    arguments = ["--all", "--data", tmp_path / "data", "--bundles", tmp_path / "bundles"]
+    json_file = tmp_path / "all.json"
+    options = ["--ground-truth", tmp_path / "masks", "--json", json_file, "--threads", 1]
+    assert exit_code(main, *arguments, *options) == 0
+    content = json.loads(json_file.read_text())
+    coarse, fine = content["categories"]
+    assert (coarse["category"], fine["category"]) == ("coarse", "fine")
+    assert coarse["maps"] == fine["maps"]
+    assert content["mean"]["nfa"]["image_auroc"] == pytest.approx(fine["maps"]["nfa"]["image_auroc"])
+    assert capsys.readouterr().out.count("\nmean ") == 4
+
+    shutil.rmtree(tmp_path / "bundles" / "fine.uflow")
+    assert exit_code(main, *arguments, *options) == 3
+    assert "fine.uflow: no such bundle" in capsys.readouterr().err
+
+
+def test_without_masks_images_alone_are_compared(
+    own_labelled_folder: Path, exported: Path, tmp_path: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers, page = [tmp_path / f"{name}.json" for name in ("with", "without")], tmp_path / "page.html"
+    arguments = ["--bundle", exported, "--data", own_labelled_folder, "--threads", 1]
+    assert exit_code(main, *arguments, "--json", numbers[0]) == 0
+    shutil.rmtree(own_labelled_folder / "ground_truth")
+    assert exit_code(main, *arguments, "--json", numbers[1], "--report", page, "--no-masks") == 0
+    assert "–" in capsys.readouterr().out
+    expected, found = (json.loads(path.read_text())["mean"] for path in numbers)
+    for group, of_masks in (
+        ("nfa", {"pixel_auroc", "aupro", "oracle_iou"}),
+        ("likelihood", {"pixel_auroc", "aupro", "oracle_iou"}),
+        ("at_log_nfa_0", {"mean_iou"}),
+        ("at_operating_point", {"mean_iou"}),
+    ):
+        assert found[group] == {name: None if name in of_masks else value for name, value in expected[group].items()}
+    assert page.read_text().count("<polyline") == 2
+
+
+def test_an_unreadable_image_is_listed_and_the_others_count(
+    own_labelled_folder: Path, exported: Path, tmp_path: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_labelled_folder / "test" / "good" / "broken.png").write_bytes(b"not a picture")
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.html"
+    arguments = ["--bundle", exported, "--data", own_labelled_folder, "--json", numbers, "--report", page]
+    assert exit_code(main, *arguments, "--threads", 1) == 3
+    assert "unreadable: " in capsys.readouterr().out
+    (found,) = json.loads(numbers.read_text())["categories"]
+    assert found["good_images"] == 5
+    assert "broken.png" in found["unreadable"][0] and "broken.png" in page.read_text()
+
+
+def test_torch_is_not_needed() -> None:
+    code = (
+        "import sys; from uflow_edge.training.evaluation import command, report; "
+        "sys.exit(bool({'torch', 'sklearn', 'timm'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def remove_mask(folder: Path) -> None:
+    (folder / "ground_truth" / "hole" / "006_mask.png").unlink()
+
+
+def shrink_mask(folder: Path) -> None:
+    mask = folder / "ground_truth" / "hole" / "006_mask.png"
+    Image.open(mask).resize((48, 40)).save(mask)
+
+
+def blank_mask(folder: Path) -> None:
+    Image.new("L", (96, 96)).save(folder / "ground_truth" / "hole" / "006_mask.png")
+
+
+def spoil_mask(folder: Path) -> None:
+    (folder / "ground_truth" / "hole" / "006_mask.png").write_bytes(b"not a picture")
+
+
+def remove_defects(folder: Path) -> None:
+    for kind in ("hole", "spots"):
+        shutil.rmtree(folder / "test" / kind)
+
+
+def remove_good(folder: Path) -> None:
+    shutil.rmtree(folder / "test" / "good")
+
+
+def spoil_good(folder: Path) -> None:
+    for path in (folder / "test" / "good").iterdir():
+        path.write_bytes(b"not a picture")
+
+
+def remove_tests(folder: Path) -> None:
+    shutil.rmtree(folder / "test")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (remove_mask, r"test/hole/006.png: has no mask; expected .*ground_truth/hole/006_mask.png"),
+        (shrink_mask, r"006_mask.png: is 48x40 pixels, but .*006.png is 96x96"),
+        (blank_mask, r"006_mask.png: marks no pixel"),
+        (spoil_mask, r"006_mask.png: cannot be read as an image"),
+        (remove_defects, r"test: no defective images"),
+        (remove_good, r"test: no good images"),
+        (spoil_good, r"gravel: 0 good and 5 defective images could be read, and 5 could not"),
+        (remove_tests, r"gravel: has no folder test"),
+        (shutil.rmtree, r"gravel: no such folder"),
+    ],
+)
+def test_data_that_cannot_be_used(
+    spoil: Callable[[Path], None],
+    message: str,
+    own_labelled_folder: Path,
+    exported: Path,
+    exit_code: Exit,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spoil(own_labelled_folder)
+    assert exit_code(main, "--bundle", exported, "--data", own_labelled_folder, "--threads", 1) == 3
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_masks_may_be_named_like_their_images(own_labelled_folder: Path, exported: Path, exit_code: Exit) -> None:
+    for mask in (own_labelled_folder / "ground_truth").rglob("*_mask.png"):
+        Image.open(mask).save(mask.with_name(mask.name.replace("_mask.png", ".bmp")))
+        mask.unlink()
+    assert exit_code(main, "--bundle", exported, "--data", own_labelled_folder, "--threads", 1) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [["--all", "--bundle", "a.uflow"], ["--bundles", "."], ["--no-masks", "--ground-truth", "."]]
+)
+def test_options_that_exclude_each_other(options: list[str], labelled_folder: Path, exit_code: Exit) -> None:
+    assert exit_code(main, "--data", labelled_folder, *options) == 2
+
+
+def test_no_category_below_data(tmp_path: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(main, "--all", "--data", tmp_path) == 3
+    assert "no folder in it has a folder test" in capsys.readouterr().err

@@ -1,0 +1,150 @@
+"""``uflow-evaluate``: the paper's metrics for a bundle on labelled images, or for a bundle of every category."""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uflow_edge.runtime.bundle import Bundle, find_bundle
+from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, table
+from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
+from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
+from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.manifest import PRECISIONS
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.training.dataset import TestImage
+from uflow_edge.training.evaluation.evaluate import Evaluation, evaluate
+from uflow_edge.training.evaluation.ground_truth import labelled_images
+from uflow_edge.training.evaluation.tables import DECISION_HEAD, RANKING_HEAD, decision_rows, means, ranking_rows
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``uflow-evaluate``."""
+    parser = command_parser(
+        "uflow-evaluate",
+        "Measure how well a bundle finds and outlines defects, on images with masks laid out like MVTec AD.",
+        [
+            "uflow-evaluate --bundle bottle.uflow --data mvtec/bottle --report bottle.html",
+            "uflow-evaluate --all --bundles bundles/ --data mvtec/ --json results.json   # bundles/bottle.uflow, …",
+        ],
+    )
+    add = parser.add_argument
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="test/good, test/<kind>, …; with --all, of categories",
+    )
+    add("--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)")
+    add("--ground-truth", type=Path, metavar="FOLDER", help="<kind>/<name>_mask.png (default: ground_truth in --data)")
+    add("--no-masks", action="store_true", help="images are labelled by folder alone: leave out what needs masks")
+    add("--all", action="store_true", help="every folder below --data that has a folder test")
+    add("--bundles", type=Path, metavar="FOLDER", help="with --all: holds <category>.uflow (default: this folder)")
+    add("--json", type=Path, metavar="FILE", help="write all numbers and curves")
+    add("--report", type=Path, metavar="FILE.html", help="write a page with curves and worst cases; it shows images")
+    model = parser.add_argument_group("model").add_argument
+    model("--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)")
+    model("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU)")
+    model("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
+    return parser
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One category to evaluate: its name, the bundle's folder and the labelled images."""
+
+    category: str
+    bundle: Path
+    images: list[TestImage]
+
+
+def jobs(arguments: argparse.Namespace) -> list[Job]:
+    """What the command line asks for; all images are listed and all masks found before the first is inspected.
+
+    Raises:
+        UsageError: options that exclude each other.
+        BadInput: no categories, or one without a bundle, test images or masks.
+    """
+    if arguments.bundle and arguments.all:
+        raise UsageError("--all takes its bundles from --bundles FOLDER: not with --bundle")
+    if arguments.bundles and not arguments.all:
+        raise UsageError("--bundles is for --all; a single bundle is --bundle FOLDER")
+    if arguments.ground_truth and arguments.no_masks:
+        raise UsageError("--ground-truth says where masks are: not with --no-masks")
+    data, truth, masks = arguments.data, arguments.ground_truth, not arguments.no_masks
+    if not data.is_dir():
+        raise BadInput(f"{data}: no such folder; expected test images laid out like MVTec AD")
+    if not arguments.all:
+        bundle = arguments.bundle or find_bundle(Path.cwd())
+        return [Job(data.resolve().name, bundle, labelled_images(data, truth, masks=masks))]
+    categories = sorted(folder.parent for folder in data.glob("*/test") if folder.is_dir())
+    if not categories:
+        raise BadInput(f"{data}: no folder in it has a folder test; expected <category>/test/<kind>/")
+    bundles = {folder: (arguments.bundles or Path.cwd()) / f"{folder.name}.uflow" for folder in categories}
+    missing = [str(bundle) for bundle in bundles.values() if not bundle.is_dir()]
+    if missing:
+        raise BadInput(f"{', '.join(missing)}: no such bundle; every category below {data} needs one")
+    return [
+        Job(folder.name, bundle, labelled_images(folder, None if truth is None else truth / folder.name, masks=masks))
+        for folder, bundle in bundles.items()
+    ]
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """Evaluate as the command line asks."""
+    evaluations: list[Evaluation] = []
+    sections: list[str] = []
+    for job in jobs(arguments):
+        bundle = Bundle.load(job.bundle, UFlowManifest)
+        with closing(open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)) as engine:
+            inspector = Inspector.of(bundle, engine)
+            evaluations.append(evaluate(job.category, job.images, inspector, _say))
+            if arguments.report:
+                from uflow_edge.training.evaluation.report import category_section
+
+                sections.append(category_section(evaluations[-1], inspector))
+    print(table(RANKING_HEAD, ranking_rows(evaluations), left={0, 1}), end="\n\n")
+    print(table(DECISION_HEAD, decision_rows(evaluations), left={0, 1}))
+    if arguments.json:
+        _write(arguments.json, json.dumps(_finite(as_json(evaluations)), indent=1) + "\n")
+    if arguments.report:
+        from uflow_edge.training.evaluation.report import report_page
+
+        _write(arguments.report, report_page(evaluations, sections))
+    return ExitCode.BAD_INPUT if any(evaluation.unreadable for evaluation in evaluations) else ExitCode.OK
+
+
+def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """All categories, and the mean of each number over them."""
+    return {"categories": [evaluation.as_json() for evaluation in evaluations], "mean": means(evaluations)}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: null stands for it, such as an oracle threshold that nothing reaches."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"wrote {path}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``uflow-evaluate``."""
+    arguments = parser().parse_args(argv)
+    run_command(lambda: run(arguments))

@@ -1,0 +1,207 @@
+"""Accumulators of pixel metrics: one image at a time in, and memory that depends on the number of bins alone.
+
+All sums are whole numbers, fractions among them in units of 2⁻⁴⁰. So neither the order of the images nor how they are
+parted among accumulators that are merged later changes a bit; there is room for eight million images.
+
+Sources: U-Flow (arXiv 2211.12353), section 5.3: the mean of each image's intersection over union, at log-NFA 0 and at
+the best threshold; Bergmann et al., IJCV 2021: the per-region overlap.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from uflow_edge.runtime.numeric import FloatMap
+from uflow_edge.training.evaluation.ranking import Ranking, aupro, rising_overlap, thinned
+from uflow_edge.training.evaluation.score_axis import BINS, ScoreAxis
+
+EPSILON = 1e-10
+"""Makes the overlap of two empty masks 1, and moves no other by anything that is seen."""
+_ONE = 1 << 40
+
+
+def intersection_over_union(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """(TP + ε) / (TP + FP + FN + ε): 1 where both masks are empty, next to 0 where only one of them is.
+
+    Args:
+        predicted, truth: (H, W) bool.
+    """
+    both, either = int(np.count_nonzero(predicted & truth)), int(np.count_nonzero(predicted | truth))
+    return (both + EPSILON) / (either + EPSILON)
+
+
+@dataclass(frozen=True, slots=True)
+class PixelMetrics:
+    """What one kind of score map is worth, over all images.
+
+    Attributes:
+        auroc: of pixels.
+        auroc_uncertainty: how far ties within a bin may move it at most.
+        aupro: per-region overlap, integrated to a false-positive rate of 30 % and normalised.
+        oracle_iou: mean intersection over union at the single threshold that makes it the largest.
+        oracle_threshold: that threshold; a pixel is detected at or above it.
+        roc: [false-positive rate, true-positive rate] to draw.
+        pro: [false-positive rate, overlap] to draw.
+    """
+
+    auroc: float
+    auroc_uncertainty: float
+    aupro: float
+    oracle_iou: float
+    oracle_threshold: float
+    roc: list[list[float]]
+    pro: list[list[float]]
+
+
+class PixelScores:
+    """Counts scores of pixels in and outside defects.
+
+    Four arrays of `BINS` + 1 numbers at most, 2 MB, whatever the number and size of the images. Thresholds are the
+    edges of the axis's bins.
+    """
+
+    def __init__(self, axis: ScoreAxis) -> None:
+        self._axis = axis
+        self._defective = np.zeros(BINS, np.int64)
+        self._good = np.zeros(BINS, np.int64)
+        self._overlap = np.zeros(BINS, np.int64)
+        self._regions = 0
+        self._iou = np.zeros(BINS + 1, np.int64)  # the last threshold is above all scores
+        self._images = 0
+
+    def add(self, scores: FloatMap, truth: NDArray[np.bool_]) -> None:
+        """One image.
+
+        Args:
+            scores: (H, W), higher is more anomalous.
+            truth: (H, W) bool, where the defects are; 8-connected pixels are one region.
+        """
+        bins = self._axis.bins(scores)
+        inside = bins[truth]
+        defective = np.bincount(inside, minlength=BINS)
+        good = np.bincount(bins[~truth], minlength=BINS)
+        self._defective += defective
+        self._good += good
+        self._iou += _fixed(_iou_at_every_threshold(defective, good))
+        self._images += 1
+        if inside.size:
+            regions, labels = cv2.connectedComponents(truth.astype(np.uint8), connectivity=8)
+            of_pixel = labels[truth]
+            areas = np.bincount(of_pixel, minlength=regions)
+            shares = np.bincount(inside, weights=1 / areas[of_pixel], minlength=BINS)
+            self._overlap += _fixed(np.asarray(shares, np.float64))
+            self._regions += regions - 1
+
+    def merge(self, other: "PixelScores") -> None:
+        """Add all images of another accumulator on the same axis."""
+        assert self._axis == other._axis, "histograms of different bins cannot be added"
+        self._defective += other._defective
+        self._good += other._good
+        self._overlap += other._overlap
+        self._regions += other._regions
+        self._iou += other._iou
+        self._images += other._images
+
+    def metrics(self) -> PixelMetrics:
+        """Of all images so far.
+
+        Raises:
+            ValueError: there are no defective or no good pixels.
+        """
+        ranking = Ranking(self._defective, self._good)
+        overlap = rising_overlap(self._overlap / _ONE, self._regions)
+        rate = ranking.false_positive_rate
+        mean_iou = self._iou / (_ONE * self._images)
+        best = int(mean_iou.argmax())
+        return PixelMetrics(
+            auroc=ranking.auroc,
+            auroc_uncertainty=ranking.auroc_uncertainty,
+            aupro=aupro(rate, overlap),
+            oracle_iou=float(mean_iou[best]),
+            oracle_threshold=self._axis.lower_edge(best) if best < BINS else math.inf,
+            roc=thinned(rate, ranking.true_positive_rate),
+            pro=thinned(rate, overlap),
+        )
+
+
+def _iou_at_every_threshold(defective: NDArray[np.int64], good: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(BINS + 1,): one image's intersection over union where pixels of bin k and above are detected."""
+    found = np.append(np.cumsum(defective[::-1])[::-1], 0)
+    false_alarms = np.append(np.cumsum(good[::-1])[::-1], 0)
+    return np.asarray((found + EPSILON) / (defective.sum() + false_alarms + EPSILON), np.float64)
+
+
+def _fixed(fractions: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.rint(fractions * _ONE).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionMetrics:
+    """What a fixed threshold decides.
+
+    Attributes:
+        threshold: on the score, −log10 NFA; detected is what lies above.
+        mean_iou: mean over all images of the intersection over union of found and true mask; None without masks.
+        false_alarms_per_good_image: regions found, over good images.
+        good_flagged: share of good images with any region.
+        defective_found: share of defective images with any region.
+    """
+
+    threshold: float
+    mean_iou: float | None
+    false_alarms_per_good_image: float
+    good_flagged: float
+    defective_found: float
+
+
+class Decisions:
+    """Counts what is decided at one threshold; a few numbers in all."""
+
+    def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
+        self._iou = 0
+        self._compared = 0  # images with masks
+        self._false_alarms = 0
+        self._images = Counter[bool]()  # by whether they are good
+        self._flagged = Counter[bool]()
+
+    def add(
+        self, predicted: NDArray[np.bool_], truth: NDArray[np.bool_] | None, regions: int, *, is_good: bool
+    ) -> None:
+        """One image.
+
+        Args:
+            predicted, truth: (H, W) bool masks; no truth where masks are not known.
+            regions: how many were found.
+            is_good: what the image is labelled.
+        """
+        if truth is not None:
+            self._iou += round(intersection_over_union(predicted, truth) * _ONE)
+            self._compared += 1
+        self._images[is_good] += 1
+        self._flagged[is_good] += regions > 0
+        self._false_alarms += regions if is_good else 0
+
+    def merge(self, other: "Decisions") -> None:
+        """Add all images of another accumulator at the same threshold."""
+        assert self._threshold == other._threshold, "decisions at different thresholds cannot be added"
+        self._iou += other._iou
+        self._compared += other._compared
+        self._false_alarms += other._false_alarms
+        self._images.update(other._images)
+        self._flagged.update(other._flagged)
+
+    def metrics(self) -> DecisionMetrics:
+        """Of all images so far; there must be good and defective ones."""
+        good, defective = self._images[True], self._images[False]
+        return DecisionMetrics(
+            threshold=self._threshold,
+            mean_iou=self._iou / (_ONE * self._compared) if self._compared else None,
+            false_alarms_per_good_image=self._false_alarms / good,
+            good_flagged=self._flagged[True] / good,
+            defective_found=self._flagged[False] / defective,
+        )

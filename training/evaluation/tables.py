@@ -1,0 +1,93 @@
+"""The tables of an evaluation, one row a category and their mean below, for the terminal and the report alike."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from uflow_edge.training.evaluation.evaluate import Evaluation, MapMetrics
+from uflow_edge.training.evaluation.pixels import DecisionMetrics
+from uflow_edge.training.evaluation.score_maps import AXES
+
+Numbers: TypeAlias = dict[str, float | None]
+"""None is what needs masks where there are none."""
+
+RANKING_HEAD = ("category", "score", "image AUROC", "image AP", "pixel AUROC", "AUPRO", "oracle mIoU")
+DECISION_HEAD = ("category", "threshold", "mIoU", "false alarms / good image", "good flagged", "defective found")
+MEAN = "mean"
+
+
+def ranking_numbers(metrics: MapMetrics) -> Numbers:
+    """What one score map is worth, by name, in the order of `RANKING_HEAD`."""
+    pixels = metrics.pixels
+    return {
+        "image_auroc": metrics.image_auroc,
+        "image_average_precision": metrics.image_average_precision,
+        "pixel_auroc": None if pixels is None else pixels.auroc,
+        "aupro": None if pixels is None else pixels.aupro,
+        "oracle_iou": None if pixels is None else pixels.oracle_iou,
+    }
+
+
+def decision_numbers(metrics: DecisionMetrics) -> Numbers:
+    """What one threshold decides, by name, in the order of `DECISION_HEAD`."""
+    return {
+        "mean_iou": metrics.mean_iou,
+        "false_alarms_per_good_image": metrics.false_alarms_per_good_image,
+        "good_flagged": metrics.good_flagged,
+        "defective_found": metrics.defective_found,
+    }
+
+
+def means(evaluations: Sequence[Evaluation]) -> dict[str, Numbers]:
+    """Mean over categories, of each number of each score map and threshold."""
+    numbers = [_numbers(evaluation) for evaluation in evaluations]
+    return {
+        group: {name: _mean([one[group][name] for one in numbers]) for name in of_group}
+        for group, of_group in numbers[0].items()
+    }
+
+
+def ranking_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+    """Cells below `RANKING_HEAD`, two rows a category."""
+    return [
+        [category, group, *(_cell(value, ".4f") for value in numbers[group].values())]
+        for category, numbers in _with_mean(evaluations)
+        for group in AXES
+    ]
+
+
+def decision_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+    """Cells below `DECISION_HEAD`, two rows a category."""
+    rows = []
+    points = [f" {evaluation.at_operating_point.threshold:.2f}" for evaluation in evaluations]
+    for (category, numbers), point in zip(_with_mean(evaluations), [*points, ""], strict=False):
+        for group, label in (("at_log_nfa_0", "log-NFA 0"), ("at_operating_point", f"operating point{point}")):
+            iou, alarms, flagged, found = numbers[group].values()
+            cells = (_cell(iou, ".4f"), _cell(alarms, ".3f"), _cell(flagged, ".1%"), _cell(found, ".1%"))
+            rows.append([category, label, *cells])
+    return rows
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, Numbers]:
+    return {
+        **{name: ranking_numbers(metrics) for name, metrics in evaluation.maps.items()},
+        "at_log_nfa_0": decision_numbers(evaluation.at_log_nfa_0),
+        "at_operating_point": decision_numbers(evaluation.at_operating_point),
+    }
+
+
+def _with_mean(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, dict[str, Numbers]]]:
+    for evaluation in evaluations:
+        yield evaluation.category, _numbers(evaluation)
+    if len(evaluations) > 1:
+        yield MEAN, means(evaluations)
