@@ -1,0 +1,190 @@
+"""Times engines stage by stage, in turn, so that whatever disturbs the machine disturbs all of them alike."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle
+
+import cv2
+import numpy as np
+
+from uflow_edge.benchmarks.latency.contenders import Contender
+from uflow_edge.benchmarks.latency.instruments import Instruments, Reading
+from uflow_edge.export.parity_images import noise_images
+from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.numeric import Image, Size
+from uflow_edge.runtime.overlay import draw_overlay
+from uflow_edge.runtime.preprocess import model_input
+
+STAGES = ("capture copy", "preprocess", "engine", "nfa", "draw")
+"""A frame's way. Where the GPU resizes, that is in ``engine``; so are, always, the copies to the device and back."""
+TOTAL = "total"
+_WARM_UP_ROUNDS = 3
+_BATCH_SHARE = 4  # a batch is timed in one round of so many
+_FEWEST_BATCH_ROUNDS = 5
+_ENERGY_SECONDS = 2.0  # meters tick up to ten times a second
+
+
+@dataclass(slots=True)
+class Samples:
+    """What was measured of one contender.
+
+    Attributes:
+        stages: milliseconds of every round, by stage.
+        batches: milliseconds of the engine alone for a whole batch, by its size.
+        joules_per_frame: from frame to picture; None where nothing is metered.
+        anomalous: share of frames that it called anomalous: their regions cost time.
+    """
+
+    stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in (*STAGES, TOTAL)})
+    batches: dict[int, list[float]] = field(default_factory=dict)
+    joules_per_frame: float | None = None
+    anomalous: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of all contenders.
+
+    Attributes:
+        samples: in the order of the contenders.
+        rounds_ms: how long each round took.
+        readings: of the instruments, after each round.
+        meter: what energy is of; None where nothing is metered.
+    """
+
+    samples: tuple[Samples, ...]
+    rounds_ms: tuple[float, ...]
+    readings: tuple[Reading, ...]
+    meter: str | None
+
+
+def noise_frames(size: Size) -> list[Image]:
+    """Seeded frames with the spectrum of photographs, (height, width, 3) uint8 each."""
+    height, width = size
+    return [
+        np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+        for image in noise_images(min(max(size), 512))
+    ]
+
+
+def measure(
+    contenders: Sequence[Contender],
+    frames: Sequence[Image],
+    batches: Sequence[int],
+    rounds: int,
+    instruments: Instruments,
+) -> Measured:
+    """Time every contender on the same frames.
+
+    Args:
+        contenders: one at least.
+        frames: (H, W, 3) uint8 BGR, taken in turn, one a round.
+        batches: sizes for the throughput of the engine alone.
+        rounds: of single frames.
+        instruments: read after each of them.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # as uflow-infer has it
+    try:
+        samples = tuple(Samples() for _ in contenders)
+        for contender in contenders:
+            for _ in range(_WARM_UP_ROUNDS):
+                _one_frame(contender, frames[0])
+        rounds_ms, readings = _rounds(contenders, samples, frames, rounds, instruments)
+        _throughput(contenders, samples, frames, batches, max(_FEWEST_BATCH_ROUNDS, rounds // _BATCH_SHARE))
+        meter = _energy(contenders, samples, frames, instruments)
+    finally:
+        cv2.setNumThreads(threads)
+    return Measured(samples, tuple(rounds_ms), tuple(readings), meter)
+
+
+def _rounds(
+    contenders: Sequence[Contender],
+    samples: Sequence[Samples],
+    frames: Sequence[Image],
+    rounds: int,
+    instruments: Instruments,
+) -> tuple[list[float], list[Reading]]:
+    durations, readings = [], []
+    anomalous = [0] * len(contenders)
+    for round_ in progress(range(rounds), "latency", unit="round"):
+        started = time.perf_counter()
+        for turn in range(len(contenders)):
+            i = (turn + round_) % len(contenders)  # nobody is always the one after the slowest
+            times, found = _one_frame(contenders[i], frames[round_ % len(frames)])
+            anomalous[i] += found
+            for stage, milliseconds in zip((*STAGES, TOTAL), (*times, sum(times)), strict=True):
+                samples[i].stages[stage].append(milliseconds)
+        durations.append(1e3 * (time.perf_counter() - started))
+        readings.append(instruments.read())
+    for sample, count in zip(samples, anomalous, strict=True):
+        sample.anomalous = count / rounds
+    return durations, readings
+
+
+def _one_frame(contender: Contender, frame: Image) -> tuple[list[float], bool]:
+    """Milliseconds of each stage, and whether the frame is anomalous."""
+    inspector = contender.inspector
+    marks = [time.perf_counter()]
+
+    def mark() -> None:
+        marks.append(time.perf_counter())
+
+    captured = frame.copy()
+    mark()
+    prepared = inspector.prepare(captured)
+    mark()
+    inferred = inspector.infer(prepared)
+    mark()
+    inspection = inspector.judge(inferred)
+    mark()
+    draw_overlay(captured, inspection, inspector.manifest.channels)
+    mark()
+    return [1e3 * float(step) for step in np.diff(marks)], inspection.verdict.anomalous
+
+
+def _throughput(
+    contenders: Sequence[Contender],
+    samples: Sequence[Samples],
+    frames: Sequence[Image],
+    batches: Sequence[int],
+    rounds: int,
+) -> None:
+    side = contenders[0].inspector.manifest.input_size
+    pictures = [model_input(frame, side) for frame in frames]
+    for size in batches:
+        pool = cycle(pictures)
+        batch = np.stack([next(pool) for _ in range(size)])
+        for contender, sample in zip(contenders, samples, strict=True):
+            contender.inspector.engine.run(batch)  # engines prepare for a new size once
+            sample.batches[size] = []
+        for _ in progress(range(rounds), f"batch {size}", unit="round"):
+            for contender, sample in zip(contenders, samples, strict=True):
+                sample.batches[size].append(_milliseconds(partial(contender.inspector.engine.run, batch)))
+
+
+def _energy(
+    contenders: Sequence[Contender], samples: Sequence[Samples], frames: Sequence[Image], instruments: Instruments
+) -> str | None:
+    """Energy by contender, from frame to picture, each for long enough that the meter's steps do not matter."""
+    before = instruments.joules()
+    if before is None:
+        return None
+    meter, _ = before
+    for contender, sample in zip(contenders, samples, strict=True):
+        before, count, end = instruments.joules(), 0, time.perf_counter() + _ENERGY_SECONDS
+        while time.perf_counter() < end:
+            _one_frame(contender, frames[count % len(frames)])
+            count += 1
+        after = instruments.joules()
+        if before is not None and after is not None and after[1] >= before[1]:  # a meter that wrapped tells nothing
+            sample.joules_per_frame = (after[1] - before[1]) / count
+    return meter
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - started)
