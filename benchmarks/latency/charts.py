@@ -62,7 +62,7 @@ def strips(samples: Mapping[str, Sequence[float]], unit: str = "ms") -> str:
         )
         parts.append(f'<rect class=box x="{p50:.1f}" y="{y}" width="{max(p90 - p50, 1):.1f}" height=30>{title}</rect>')
         parts.append(f'<path class=median d="M{p50:.1f} {y - 2}v34"/><path class=tail d="M{p99:.1f} {y + 4}v22"/>')
-    return _svg(parts, axis, len(samples), "Every frame's total", f"{unit} from frame to picture, logarithmic")
+    return _svg(parts, axis, len(samples), "Every frame", f"{unit} from frame to verdict, logarithmic")
 
 
 def line(values: Sequence[float], label: str, unit: str) -> str:

@@ -4,7 +4,7 @@ from statistics import median
 
 from uflow_edge.benchmarks.latency.compare import Compared, Comparison
 from uflow_edge.benchmarks.latency.results import Results, Row
-from uflow_edge.benchmarks.latency.stages import STAGES, TOTAL
+from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
 from uflow_edge.benchmarks.latency.statistics import CONFIDENCE, Change, Percentiles
 from uflow_edge.runtime.command_line import table
 
@@ -19,15 +19,27 @@ def results_text(results: Results) -> str:
         + (f", {machine.gpu}" if machine.gpu else "")
         + f"; {results.workload.extractor} at {results.workload.input_size}, frames "
         f"{results.workload.frame[0]}x{results.workload.frame[1]} of {results.workload.frames}",
-        "milliseconds, median of " + f"{len(results.rounds)} rounds",
-        table(("", *STAGES, TOTAL, "p90", "p99", "max"), [_stages(row) for row in results.rows], left=(0,)),
+        f"milliseconds, median of {len(results.rounds)} rounds; p90, p99 and max are of {TO_VERDICT!r}",
+        table(
+            ("", *STAGES, TO_PICTURE, TO_VERDICT, "p90", "p99", "max"),
+            [_stages(row) for row in results.rows],
+            left=(0,),
+        ),
         "engine alone, a process of its own, memory and energy",
         table(_costs_head(results), [_costs(row) for row in results.rows], left=(0,)),
         f"throttling: {results.throttling['state']}\n  " + "\n  ".join(results.throttling["evidence"]),
     ]
     if results.absent:
-        parts.append("not timed\n" + "\n".join(f"  {name}: {reason}" for name, reason in results.absent.items()))
+        parts.append("not timed\n" + "\n".join(f"  {names}: {reason}" for names, reason in absent_together(results)))
     return "\n\n".join(parts)
+
+
+def absent_together(results: Results) -> list[tuple[str, str]]:
+    """Names of engines that are absent for the same reason, and the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in results.absent.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [(", ".join(names), reason) for reason, names in by_reason.items()]
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -82,8 +94,8 @@ def energy(row: Row) -> str:
 
 
 def _stages(row: Row) -> tuple[str, ...]:
-    total = Percentiles.of(row.stages[TOTAL])
-    medians = [f"{median(row.stages[stage]):.2f}" for stage in (*STAGES, TOTAL)]
+    total = Percentiles.of(row.stages[TO_VERDICT])
+    medians = [f"{median(row.stages[stage]):.2f}" for stage in (*STAGES, TO_PICTURE, TO_VERDICT)]
     return (row.name, *medians, *(f"{value:.2f}" for value in (total.p90, total.p99, total.maximum)))
 
 

@@ -9,7 +9,7 @@ from uflow_edge.export.parity import Parity, Reference
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.selection import BACKENDS, NamedBackend, open_engine
-from uflow_edge.runtime.errors import UflowEdgeError
+from uflow_edge.runtime.errors import UflowEdgeError, UsageError
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.numeric import Image
@@ -97,13 +97,14 @@ def line_up(
         nvml: to read what memory they take.
 
     Raises:
+        UsageError: the bundle has no graph in a precision that is wanted.
         UflowEdgeError: a backend that was asked for by name does not run here in any of the precisions, or the bundle
             has no FP32 graph to compare with.
     """
+    precisions = _precisions(bundle, choice)
     with closing(open_engine(bundle, "onnxruntime", "fp32", choice.threads)) as engine:
         manifest = bundle.manifest
         reference = Reference.of(REFERENCE, engine.run, pictures, manifest.channels, manifest.rule)
-    precisions = choice.precisions or tuple(dict.fromkeys(variant.precision for variant in manifest.variants))
     contenders: list[Contender] = []
     refused: list[Missing] = []
     absent: list[Missing] = []
@@ -129,6 +130,14 @@ def line_up(
         if choice.backends and len(errors) == len(precisions):
             raise errors[0]
     return Field(tuple(contenders), tuple(refused), tuple(absent))
+
+
+def _precisions(bundle: Bundle[UFlowManifest], choice: Choice) -> tuple[Precision, ...]:
+    there = tuple(dict.fromkeys(variant.precision for variant in bundle.manifest.variants))
+    missing = [precision for precision in choice.precisions or () if precision not in there]
+    if missing:
+        raise UsageError(f"{bundle.folder}: it has no {' or '.join(missing)} graph, only: {', '.join(there)}")
+    return choice.precisions or there
 
 
 def _bound(bundle: Bundle[UFlowManifest], precision: Precision) -> float:

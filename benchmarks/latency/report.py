@@ -12,7 +12,7 @@ from uflow_edge.benchmarks.latency.charts import line, stacked_bars, strips
 from uflow_edge.benchmarks.latency.compare import Comparison
 from uflow_edge.benchmarks.latency.report_style import STYLE
 from uflow_edge.benchmarks.latency.results import Results, Row
-from uflow_edge.benchmarks.latency.stages import STAGES, TOTAL
+from uflow_edge.benchmarks.latency.stages import STAGES, TO_VERDICT
 from uflow_edge.benchmarks.latency.statistics import CONFIDENCE, Percentiles
 from uflow_edge.runtime.files import replacing
 
@@ -43,7 +43,7 @@ def report_page(results: Results, comparison: Comparison | None = None) -> str:
         _notices(results),
         _section("Against the earlier run", _comparison(comparison)),
         _section("Where the time goes", _stages_chart(results)),
-        _section("Every frame", strips({row.name: row.stages[TOTAL] for row in results.rows}) + _note(_STRIPS)),
+        _section("Every frame", strips({row.name: row.stages[TO_VERDICT] for row in results.rows}) + _note(_STRIPS)),
         _section("Stage by stage", _stages_table(results)),
         _section("Throughput of the engine alone", _throughput(results)),
         _section("A process of its own, memory and energy", _costs(results)),
@@ -60,8 +60,8 @@ def report_page(results: Results, comparison: Comparison | None = None) -> str:
 
 
 _STRIPS = (
-    "A dot is one frame, from its copy to the drawn picture. The box reaches from the median to p90; the thin bar is "
-    "p99. Engines took turns, frame by frame."
+    "A dot is one frame, from its copy to the verdict, without drawing. The box reaches from the median to p90; the "
+    "thin bar is p99, which less than a few hundred rounds can only guess. Engines took turns, frame by frame."
 )
 
 
@@ -80,13 +80,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "plai
 
 
 def _cards(results: Results) -> str:
-    best = min(results.rows, key=lambda row: median(row.stages[TOTAL]))
-    total = Percentiles.of(best.stages[TOTAL])
+    best = min(results.rows, key=lambda row: median(row.stages[TO_VERDICT]))
+    total = Percentiles.of(best.stages[TO_VERDICT])
     speed, size, row = max(
         (console.images_per_second(row, size), size, row.name) for row in results.rows for size in row.batches
     )
     cards = [
-        ("Fastest, frame to picture", f"{total.p50:.1f} ms", best.name),
+        ("Fastest, frame to verdict", f"{total.p50:.1f} ms", best.name),
         ("Its slowest in a hundred", f"{total.p99:.1f} ms", f"p99; at most {total.maximum:.1f} ms"),
         ("Most images a second", f"{speed:.0f}", f"{row}, engine alone, batch {size}"),
         ("The machine was", escape(results.throttling["state"].split(",")[0]), "see below"),
@@ -171,7 +171,9 @@ def _parity(results: Results) -> str:
     rows += [
         [escape(name), "", f"<span class=bad>refused</span> {escape(why)}"] for name, why in results.refused.items()
     ]
-    rows += [[escape(name), "", f"<span class=quiet>{escape(why)}</span>"] for name, why in results.absent.items()]
+    rows += [
+        [escape(name), "", f"<span class=quiet>{escape(why)}</span>"] for name, why in console.absent_together(results)
+    ]
     return _table(["", "engine", "against the FP32 graph in onnxruntime"], rows, "texts")
 
 

@@ -48,7 +48,7 @@ class Row:
         name: backend and precision.
         engine: what the engine calls itself.
         parity: how near it is to the FP32 graph, a sentence.
-        stages: milliseconds of each round, by stage; ``total`` is their sum.
+        stages: milliseconds of each round, by stage, and sums of them, see stages.py.
         batches: milliseconds of whole batches in the engine alone, by their size.
         start_seconds: of new processes until their first verdict.
         start_megabytes: resident memory of those at most.

@@ -19,7 +19,8 @@ from uflow_edge.runtime.preprocess import model_input
 
 STAGES = ("capture copy", "preprocess", "engine", "nfa", "draw")
 """A frame's way. Where the GPU resizes, that is in ``engine``; so are, always, the copies to the device and back."""
-TOTAL = "total"
+TO_VERDICT, TO_PICTURE = "to verdict", "to picture"
+"""Sums: of all but the drawing, which a line without a screen does not do, and of all."""
 _WARM_UP_ROUNDS = 3
 _BATCH_SHARE = 4  # a batch is timed in one round of so many
 _FEWEST_BATCH_ROUNDS = 5
@@ -37,7 +38,9 @@ class Samples:
         anomalous: share of frames that it called anomalous: their regions cost time.
     """
 
-    stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in (*STAGES, TOTAL)})
+    stages: dict[str, list[float]] = field(
+        default_factory=lambda: {stage: [] for stage in (*STAGES, TO_VERDICT, TO_PICTURE)}
+    )
     batches: dict[int, list[float]] = field(default_factory=dict)
     joules_per_frame: float | None = None
     anomalous: float = 0.0
@@ -115,8 +118,10 @@ def _rounds(
             i = (turn + round_) % len(contenders)  # nobody is always the one after the slowest
             times, found = _one_frame(contenders[i], frames[round_ % len(frames)])
             anomalous[i] += found
-            for stage, milliseconds in zip((*STAGES, TOTAL), (*times, sum(times)), strict=True):
+            for stage, milliseconds in zip(STAGES, times, strict=True):
                 samples[i].stages[stage].append(milliseconds)
+            samples[i].stages[TO_VERDICT].append(sum(times[:-1]))
+            samples[i].stages[TO_PICTURE].append(sum(times))
         durations.append(1e3 * (time.perf_counter() - started))
         readings.append(instruments.read())
     for sample, count in zip(samples, anomalous, strict=True):

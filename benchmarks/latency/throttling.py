@@ -8,7 +8,9 @@ from typing import Literal, TypeAlias
 from uflow_edge.benchmarks.latency.instruments import Reading
 from uflow_edge.benchmarks.latency.statistics import Change, change
 
-State: TypeAlias = Literal["throttled", "slowed down, cause not readable here", "slowed down, not by heat", "steady"]
+State: TypeAlias = Literal[
+    "throttled", "slowed down, cause not readable here", "slowed down, not by heat", "steady", "too few rounds to tell"
+]
 
 _FALL = 0.95
 """Of the clock, last third over first, that counts as a fall: smaller ones are the governor at work."""
@@ -39,7 +41,10 @@ def assess(rounds_ms: Sequence[float], readings: Sequence[Reading]) -> Throttlin
     """
     third = max(1, len(rounds_ms) // 3)
     trend = change(rounds_ms[:third], rounds_ms[-third:])
-    evidence = [f"duration of a round: × {trend.ratio:.3f} ({trend.low:.3f} to {trend.high:.3f}), {trend.verdict}"]
+    evidence = [
+        f"duration of a round, last third over first: × {trend.ratio:.3f} "
+        f"({trend.low:.3f} to {trend.high:.3f}), {trend.verdict}"
+    ]
     falls = [
         _clock("CPU clock", [reading.cpu_mhz for reading in readings], third, evidence),
         _clock("GPU clock", [reading.gpu_mhz for reading in readings], third, evidence),
@@ -52,6 +57,8 @@ def assess(rounds_ms: Sequence[float], readings: Sequence[Reading]) -> Throttlin
     slower = trend.verdict == "slower"
     if told or (slower and any(falls) and any(warmer)):
         return Throttling("throttled", trend, tuple(evidence))
+    if trend.verdict == "too few samples":
+        return Throttling("too few rounds to tell", trend, tuple(evidence))
     if not slower:
         return Throttling("steady", trend, tuple(evidence))
     # A cause is ruled out only by instruments that were there to see it.
