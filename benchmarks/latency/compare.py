@@ -87,21 +87,38 @@ def compare(before: Results, after: Results, *, other_machine: bool = False) -> 
     old, new = ({row.name: row for row in results.rows} for results in (before, after))
     notes += [f"{name}: only in the earlier run" for name in old if name not in new]
     notes += [f"{name}: only in this run" for name in new if name not in old]
-    rows = [row for name in old if name in new for row in _rows(old[name], new[name])]
+    machine = (1.0, 1.0) if other_machine else _machine(before, after, notes)
+    rows = [row for name in old if name in new for row in _rows(old[name], new[name], machine)]
     return Comparison(tuple(rows), tuple(notes))
 
 
-def _rows(before: Row, after: Row) -> Iterator[Compared]:
+def _machine(before: Results, after: Results, notes: list[str]) -> tuple[float, float]:
+    """Interval of the ratio by which the machine itself became slower, as far as its yardstick tells."""
+    found = change(before.yardstick_ms, after.yardstick_ms)
+    if found.verdict not in ("faster", "slower"):
+        return 1.0, 1.0
+    notes.append(
+        f"the machine itself was {found.verdict}: its yardstick took × {found.ratio:.3f} "
+        f"({found.low:.3f} to {found.high:.3f}) as long"
+    )
+    return min(found.low, 1.0), max(found.high, 1.0)
+
+
+def _rows(before: Row, after: Row, machine: tuple[float, float]) -> Iterator[Compared]:
     for stage in before.stages:
         if stage in after.stages:
-            yield _compared(after.name, stage, before.stages[stage], after.stages[stage], "ms")
+            yield _compared(after.name, stage, before.stages[stage], after.stages[stage], "ms", machine)
     for size in before.batches:
         if size in after.batches:
-            yield _compared(after.name, f"engine, batch {size}", before.batches[size], after.batches[size], "ms")
+            yield _compared(
+                after.name, f"engine, batch {size}", before.batches[size], after.batches[size], "ms", machine
+            )
     if before.start_seconds and after.start_seconds:
-        yield _compared(after.name, "cold start", before.start_seconds, after.start_seconds, "s")
-        yield _compared(after.name, "resident memory", before.start_megabytes, after.start_megabytes, "MB")
+        yield _compared(after.name, "cold start", before.start_seconds, after.start_seconds, "s", machine)
+        yield _compared(after.name, "resident memory", before.start_megabytes, after.start_megabytes, "MB", (1.0, 1.0))
 
 
-def _compared(name: str, what: str, before: Sequence[float], after: Sequence[float], unit: str) -> Compared:
-    return Compared(name, what, median(before), median(after), unit, change(before, after))
+def _compared(
+    name: str, what: str, before: Sequence[float], after: Sequence[float], unit: str, machine: tuple[float, float]
+) -> Compared:
+    return Compared(name, what, median(before), median(after), unit, change(before, after, machine))

@@ -70,7 +70,7 @@ def describe_machine(root: Path = Path("/"), nvml: Nvml | None = None) -> Machin
     return Machine(
         cpu=_cpu(root),
         architecture=platform.machine(),
-        cores=_usable_cores(),
+        cores=usable_cores(),
         memory_gib=_memory_gib(root),
         gpu=nvml.name if nvml else None,
         gpu_driver=nvml.driver if nvml else None,
@@ -110,6 +110,11 @@ def read_text(path: Path) -> str | None:
     return None
 
 
+def usable_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _cpu(root: Path) -> str:
     told = read_text(root / "proc/cpuinfo")
     # ARM cores have no name of their own there, only a part number.
@@ -120,10 +125,6 @@ def _cpu(root: Path) -> str:
         or platform.processor()
         or platform.machine()
     )
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory_gib(root: Path) -> int | None:

@@ -18,6 +18,7 @@ from uflow_edge.runtime.files import replacing
 
 _SERIES: Final = (
     ("ms", "All engines, one frame each", "ms"),
+    ("yardstick_ms", "Yardstick: a fixed piece of work on all cores", "ms"),
     ("cpu_mhz", "CPU clock", "MHz"),
     ("celsius", "Hottest zone", "°C"),
     ("gpu_mhz", "GPU clock", "MHz"),

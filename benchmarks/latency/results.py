@@ -83,7 +83,7 @@ class Results:
         absent: name and reason of those that do not run here.
         throttling: state and evidence.
         meter: what energy is of; None: not readable here.
-        rounds: milliseconds of every round, with the clocks and temperatures after it.
+        rounds: milliseconds of every round and of the yardstick in it, with the clocks and temperatures after it.
     """
 
     made: str
@@ -96,6 +96,11 @@ class Results:
     throttling: Mapping[str, Any]
     meter: str | None
     rounds: tuple[Mapping[str, Any], ...]
+
+    @property
+    def yardstick_ms(self) -> tuple[float, ...]:
+        """In each round."""
+        return _durations(reading["yardstick_ms"] for reading in self.rounds)
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -127,7 +132,9 @@ def read_results(path: Path) -> Results:
         told["workload"] = Workload(**{**told["workload"], "frame": tuple(told["workload"]["frame"])})
         told["rows"] = tuple(_row(row) for row in told["rows"])
         told["rounds"] = tuple(told["rounds"])
-        return Results(**told)
+        results = Results(**told)
+        _ = results.yardstick_ms
+        return results
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"{path}: damaged, or edited: {type(error).__name__} at {error}. Measure again") from error
 

@@ -106,8 +106,10 @@ class Run:
             throttling={"state": throttling.state, "evidence": list(throttling.evidence)},
             meter=found.meter,
             rounds=tuple(
-                {"ms": milliseconds, **asdict(reading)}
-                for milliseconds, reading in zip(found.rounds_ms, found.readings, strict=True)
+                {"ms": milliseconds, "yardstick_ms": yardstick, **asdict(reading)}
+                for milliseconds, yardstick, reading in zip(
+                    found.rounds_ms, found.yardstick_ms, found.readings, strict=True
+                )
             ),
         )
 

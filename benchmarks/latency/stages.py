@@ -11,6 +11,7 @@ import numpy as np
 
 from uflow_edge.benchmarks.latency.contenders import Contender
 from uflow_edge.benchmarks.latency.instruments import Instruments, Reading
+from uflow_edge.benchmarks.latency.yardstick import open_yardstick
 from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.numeric import Image, Size
@@ -45,6 +46,12 @@ class Samples:
     joules_per_frame: float | None = None
     anomalous: float = 0.0
 
+    def add(self, times: Sequence[float]) -> None:
+        """Milliseconds of each stage of one frame."""
+        sums = (sum(times[:-1]), sum(times))
+        for stage, milliseconds in zip((*STAGES, TO_VERDICT, TO_PICTURE), (*times, *sums), strict=True):
+            self.stages[stage].append(milliseconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -52,13 +59,15 @@ class Measured:
 
     Attributes:
         samples: in the order of the contenders.
-        rounds_ms: how long each round took.
+        rounds_ms: how long each round took, all contenders together.
+        yardstick_ms: how long the yardstick took in each round.
         readings: of the instruments, after each round.
         meter: what energy is of; None where nothing is metered.
     """
 
     samples: tuple[Samples, ...]
     rounds_ms: tuple[float, ...]
+    yardstick_ms: tuple[float, ...]
     readings: tuple[Reading, ...]
     meter: str | None
 
@@ -95,12 +104,12 @@ def measure(
         for contender in contenders:
             for _ in range(_WARM_UP_ROUNDS):
                 _one_frame(contender, frames[0])
-        rounds_ms, readings = _rounds(contenders, samples, frames, rounds, instruments)
+        rounds_ms, yardstick_ms, readings = _rounds(contenders, samples, frames, rounds, instruments)
         _throughput(contenders, samples, frames, batches, max(_FEWEST_BATCH_ROUNDS, rounds // _BATCH_SHARE))
         meter = _energy(contenders, samples, frames, instruments)
     finally:
         cv2.setNumThreads(threads)
-    return Measured(samples, tuple(rounds_ms), tuple(readings), meter)
+    return Measured(samples, tuple(rounds_ms), tuple(yardstick_ms), tuple(readings), meter)
 
 
 def _rounds(
@@ -109,24 +118,24 @@ def _rounds(
     frames: Sequence[Image],
     rounds: int,
     instruments: Instruments,
-) -> tuple[list[float], list[Reading]]:
-    durations, readings = [], []
+) -> tuple[list[float], list[float], list[Reading]]:
+    """Milliseconds of each round and of the yardstick in it, and the readings after it."""
+    durations, yardstick_ms, readings = [], [], []
     anomalous = [0] * len(contenders)
-    for round_ in progress(range(rounds), "latency", unit="round"):
-        started = time.perf_counter()
-        for turn in range(len(contenders)):
-            i = (turn + round_) % len(contenders)  # nobody is always the one after the slowest
-            times, found = _one_frame(contenders[i], frames[round_ % len(frames)])
-            anomalous[i] += found
-            for stage, milliseconds in zip(STAGES, times, strict=True):
-                samples[i].stages[stage].append(milliseconds)
-            samples[i].stages[TO_VERDICT].append(sum(times[:-1]))
-            samples[i].stages[TO_PICTURE].append(sum(times))
-        durations.append(1e3 * (time.perf_counter() - started))
-        readings.append(instruments.read())
+    with open_yardstick() as yardstick:
+        for round_ in progress(range(rounds), "latency", unit="round"):
+            yardstick_ms.append(yardstick.milliseconds())
+            started = time.perf_counter()
+            for turn in range(len(contenders)):
+                i = (turn + round_) % len(contenders)  # nobody is always the one after the slowest
+                times, found = _one_frame(contenders[i], frames[round_ % len(frames)])
+                anomalous[i] += found
+                samples[i].add(times)
+            durations.append(1e3 * (time.perf_counter() - started))
+            readings.append(instruments.read())
     for sample, count in zip(samples, anomalous, strict=True):
         sample.anomalous = count / rounds
-    return durations, readings
+    return durations, yardstick_ms, readings
 
 
 def _one_frame(contender: Contender, frame: Image) -> tuple[list[float], bool]:

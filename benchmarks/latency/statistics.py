@@ -11,7 +11,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Verdict: TypeAlias = Literal["faster", "slower", "no difference that noise does not explain", "too few samples"]
+Verdict: TypeAlias = Literal[
+    "faster",
+    "slower",
+    "no difference that noise does not explain",
+    "no more than the machine itself changed",
+    "too few samples",
+]
 
 CONFIDENCE = 0.99
 """Of an interval: a comparison has dozens of rows, and each is a chance to be fooled."""
@@ -55,23 +61,31 @@ class Change:
     verdict: Verdict
 
 
-def change(before: Sequence[float], after: Sequence[float], least: float = LEAST_DIFFERENCE) -> Change:
+def change(
+    before: Sequence[float],
+    after: Sequence[float],
+    machine: tuple[float, float] = (1.0, 1.0),
+    least: float = LEAST_DIFFERENCE,
+) -> Change:
     """Compare durations, all of them positive.
 
     Args:
         before: samples of the earlier run, in order.
         after: of the later one.
+        machine: interval of the ratio by which the machine itself changed, as its yardstick tells.
         least: smallest difference of the ratio from 1 that is called one.
     """
     ratio = float(np.median(after) / np.median(before))
     if min(len(before), len(after)) < FEWEST_SAMPLES:
         return Change(ratio, 0.0, float("inf"), "too few samples")
     low, high = ratio_interval(before, after)
-    if low > 1 + least:
-        return Change(ratio, low, high, "slower")
-    if high < 1 / (1 + least):
-        return Change(ratio, low, high, "faster")
-    return Change(ratio, low, high, "no difference that noise does not explain")
+    slowest, fastest = 1 + least, 1 / (1 + least)
+    verdict: Verdict = "no difference that noise does not explain"
+    if low > slowest:
+        verdict = "slower" if low > slowest * machine[1] else "no more than the machine itself changed"
+    elif high < fastest:
+        verdict = "faster" if high < fastest * machine[0] else "no more than the machine itself changed"
+    return Change(ratio, low, high, verdict)
 
 
 def ratio_interval(

@@ -44,8 +44,9 @@ def _row(name: str, seed: int, engine_ms: float) -> Row:
 @pytest.fixture
 def results() -> Callable[..., Results]:
     machine = describe_machine()
+    unread = dict.fromkeys(("celsius", "gpu_mhz", "gpu_celsius"))
 
-    def make(seed: int = 0, **engine_ms: float) -> Results:
+    def make(seed: int = 0, yardstick: float = 2.0, **engine_ms: float) -> Results:
         return Results(
             made="2026-11-25T10:00:00+00:00",
             bundle="bottle.uflow",
@@ -56,9 +57,11 @@ def results() -> Callable[..., Results]:
             absent={"openvino fp32": "openvino <is> not installed"},
             throttling={"state": "steady", "evidence": ["CPU clock: not readable here"]},
             meter=None,
-            rounds=tuple({"ms": 20.0 + i % 3, "cpu_mhz": 3000.0, "celsius": None, "gpu_mhz": None, "gpu_celsius": None}
-                         for i in range(40)),
-        )  # fmt: skip
+            rounds=tuple(
+                {**unread, "ms": 20.0 + i % 3, "yardstick_ms": yardstick * (1 + i % 5 / 50), "cpu_mhz": 3000.0}
+                for i in range(40)
+            ),
+        )
 
     return make
 
@@ -120,6 +123,16 @@ def test_other_work_is_never_compared(results, field, value):
 def test_a_run_on_a_hot_machine_is_marked(results):
     after = replace(results(one=10), throttling={"state": "throttled", "evidence": []})
     assert compare(results(one=10), after).notes == ("the machine was not steady now: throttled",)
+
+
+def test_what_the_whole_machine_shared_is_not_put_on_the_engines(results):
+    before, after = results(1, same=10, worse=10), results(2, yardstick=3.0, same=14, worse=30)
+    found = compare(before, after)
+    verdicts = {row.name: row.change.verdict for row in found.rows if row.what == "engine"}
+    assert verdicts == {"same": "no more than the machine itself changed", "worse": "slower"}
+    assert found.notes[0].startswith("the machine itself was slower: its yardstick took × 1.5")
+    back = {row.name: row.change.verdict for row in compare(after, before).rows if row.what == "engine"}
+    assert back == {"same": "no more than the machine itself changed", "worse": "faster"}
 
 
 def _without_rows(told):
