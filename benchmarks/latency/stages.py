@@ -1,16 +1,15 @@
 """Times engines stage by stage, in turn, so that whatever disturbs the machine disturbs all of them alike."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import cycle
 
 import cv2
 import numpy as np
 
 from uflow_edge.benchmarks.latency.contenders import Contender
 from uflow_edge.benchmarks.latency.instruments import Instruments, Reading
+from uflow_edge.benchmarks.latency.statistics import FEWEST_SAMPLES
 from uflow_edge.benchmarks.latency.yardstick import open_yardstick
 from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.command_line import progress
@@ -23,8 +22,9 @@ STAGES = ("capture copy", "preprocess", "engine", "nfa", "draw")
 TO_VERDICT, TO_PICTURE = "to verdict", "to picture"
 """Sums: of all but the drawing, which a line without a screen does not do, and of all."""
 _WARM_UP_ROUNDS = 3
-_BATCH_SHARE = 4  # a batch is timed in one round of so many
-_FEWEST_BATCH_ROUNDS = 5
+_BATCHES_EVERY = 4
+"""Rounds, or fewer where that gives less than `FEWEST_SAMPLES`. Not all at once: what disturbs a machine for some
+seconds would then pass for what batches cost."""
 _ENERGY_SECONDS = 2.0  # meters tick up to ten times a second
 
 
@@ -101,11 +101,9 @@ def measure(
     cv2.setNumThreads(1)  # as uflow-infer has it
     try:
         samples = tuple(Samples() for _ in contenders)
-        for contender in contenders:
-            for _ in range(_WARM_UP_ROUNDS):
-                _one_frame(contender, frames[0])
-        rounds_ms, yardstick_ms, readings = _rounds(contenders, samples, frames, rounds, instruments)
-        _throughput(contenders, samples, frames, batches, max(_FEWEST_BATCH_ROUNDS, rounds // _BATCH_SHARE))
+        stacks = _batches(contenders[0].inspector.manifest.input_size, frames, batches)
+        _warm_up(contenders, frames, stacks)
+        rounds_ms, yardstick_ms, readings = _rounds(contenders, samples, frames, stacks, rounds, instruments)
         meter = _energy(contenders, samples, frames, instruments)
     finally:
         cv2.setNumThreads(threads)
@@ -116,12 +114,14 @@ def _rounds(
     contenders: Sequence[Contender],
     samples: Sequence[Samples],
     frames: Sequence[Image],
+    stacks: Sequence[Image],
     rounds: int,
     instruments: Instruments,
 ) -> tuple[list[float], list[float], list[Reading]]:
     """Milliseconds of each round and of the yardstick in it, and the readings after it."""
     durations, yardstick_ms, readings = [], [], []
     anomalous = [0] * len(contenders)
+    every = min(_BATCHES_EVERY, max(1, rounds // FEWEST_SAMPLES))
     with open_yardstick() as yardstick:
         for round_ in progress(range(rounds), "latency", unit="round"):
             yardstick_ms.append(yardstick.milliseconds())
@@ -133,6 +133,8 @@ def _rounds(
                 samples[i].add(times)
             durations.append(1e3 * (time.perf_counter() - started))
             readings.append(instruments.read())
+            if round_ % every == 0:
+                _run_batches(contenders, samples, stacks)
     for sample, count in zip(samples, anomalous, strict=True):
         sample.anomalous = count / rounds
     return durations, yardstick_ms, readings
@@ -159,24 +161,26 @@ def _one_frame(contender: Contender, frame: Image) -> tuple[list[float], bool]:
     return [1e3 * float(step) for step in np.diff(marks)], inspection.verdict.anomalous
 
 
-def _throughput(
-    contenders: Sequence[Contender],
-    samples: Sequence[Samples],
-    frames: Sequence[Image],
-    batches: Sequence[int],
-    rounds: int,
-) -> None:
-    side = contenders[0].inspector.manifest.input_size
+def _batches(side: int, frames: Sequence[Image], sizes: Sequence[int]) -> list[Image]:
+    """(N, S, S, 3) uint8 RGB for every size N, of the frames in turn."""
     pictures = [model_input(frame, side) for frame in frames]
-    for size in batches:
-        pool = cycle(pictures)
-        batch = np.stack([next(pool) for _ in range(size)])
+    return [np.stack([pictures[i % len(pictures)] for i in range(size)]) for size in sizes]
+
+
+def _warm_up(contenders: Sequence[Contender], frames: Sequence[Image], stacks: Sequence[Image]) -> None:
+    for contender in contenders:
+        for stack in stacks:
+            contender.inspector.engine.run(stack)
+        for _ in range(_WARM_UP_ROUNDS):
+            _one_frame(contender, frames[0])
+
+
+def _run_batches(contenders: Sequence[Contender], samples: Sequence[Samples], stacks: Sequence[Image]) -> None:
+    for stack in stacks:
         for contender, sample in zip(contenders, samples, strict=True):
-            contender.inspector.engine.run(batch)  # engines prepare for a new size once
-            sample.batches[size] = []
-        for _ in progress(range(rounds), f"batch {size}", unit="round"):
-            for contender, sample in zip(contenders, samples, strict=True):
-                sample.batches[size].append(_milliseconds(partial(contender.inspector.engine.run, batch)))
+            started = time.perf_counter()
+            contender.inspector.engine.run(stack)
+            sample.batches.setdefault(len(stack), []).append(1e3 * (time.perf_counter() - started))
 
 
 def _energy(
@@ -196,9 +200,3 @@ def _energy(
         if before is not None and after is not None and after[1] >= before[1]:  # a meter that wrapped tells nothing
             sample.joules_per_frame = (after[1] - before[1]) / count
     return meter
-
-
-def _milliseconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - started)

@@ -22,8 +22,8 @@ Verdict: TypeAlias = Literal[
 CONFIDENCE = 0.99
 """Of an interval: a comparison has dozens of rows, and each is a chance to be fooled."""
 LEAST_DIFFERENCE = 0.03
-"""Ratios nearer to 1 than this are not called: two runs of the same program differ by about as much from the layout of
-their memory, which no number of rounds within one process shows."""
+"""Ratios nearer to 1 than this are not called: two processes of one program differ a little, by the layout of their
+memory for one, and no number of rounds within a process shows that."""
 FEWEST_SAMPLES = 5
 _RESAMPLES = 4000
 

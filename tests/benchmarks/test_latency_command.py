@@ -43,7 +43,7 @@ def test_measured_reported_and_compared(exported, tmp_path, exit_code, capsys):
         assert stages.shape == (len(STAGES), 6) and (stages > 0).all()
         np.testing.assert_allclose(stages[:-1].sum(0), row["stages"][TO_VERDICT], atol=1e-3)
         np.testing.assert_allclose(stages.sum(0), row["stages"][TO_PICTURE], atol=1e-3)
-        assert {size: len(samples) for size, samples in row["batches"].items()} == {"1": 5, "3": 5}
+        assert {size: len(samples) for size, samples in row["batches"].items()} == {"1": 6, "3": 6}
         assert row["start_seconds"][0] > 0.05 and row["start_megabytes"][0] > 50
     assert told["workload"]["frame"] == [160, 120]
     assert len(told["rounds"]) == 6
