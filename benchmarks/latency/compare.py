@@ -6,8 +6,11 @@ from statistics import median
 
 from uflow_edge.benchmarks.latency.machine import Machine, differences
 from uflow_edge.benchmarks.latency.results import Results, Row, Workload
-from uflow_edge.benchmarks.latency.statistics import Change, change
+from uflow_edge.benchmarks.latency.statistics import LEAST_DIFFERENCE, Change, change
 from uflow_edge.runtime.errors import BadInput
+
+LEAST_MS = 0.05
+"""Differences of a stage below this are not called either: where others use the memory too, short ones come and go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,4 +124,5 @@ def _rows(before: Row, after: Row, machine: tuple[float, float]) -> Iterator[Com
 def _compared(
     name: str, what: str, before: Sequence[float], after: Sequence[float], unit: str, machine: tuple[float, float]
 ) -> Compared:
-    return Compared(name, what, median(before), median(after), unit, change(before, after, machine))
+    least = max(LEAST_DIFFERENCE, LEAST_MS / median(before)) if unit == "ms" else LEAST_DIFFERENCE
+    return Compared(name, what, median(before), median(after), unit, change(before, after, machine, least))

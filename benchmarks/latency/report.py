@@ -48,7 +48,7 @@ def report_page(results: Results, comparison: Comparison | None = None) -> str:
         _section("Stage by stage", _stages_table(results)),
         _section("Throughput of the engine alone", _throughput(results)),
         _section("A process of its own, memory and energy", _costs(results)),
-        _section("Do they compute the same?", _parity(results)),
+        _section("Do they compute what they should?", _parity(results)),
         _section("Was the machine steady?", _conditions(results)),
         _section("The machine", _machine(results)),
     ]
@@ -179,7 +179,7 @@ def _parity(results: Results) -> str:
 
 
 def _kept(row: Row) -> str:
-    return f"<span class=good>same</span> {escape(row.parity)}"
+    return f"<span class=good>kept</span> {escape(row.parity)}"
 
 
 def _conditions(results: Results) -> str:

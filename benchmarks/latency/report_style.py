@@ -17,7 +17,9 @@ STYLE = (
 .chart .series { stroke: var(--data); stroke-width: 1.6; }
 .stages td:nth-child(2), .stages th:nth-child(2), .compared td:nth-child(2), .compared td:last-child,
 .compared th:last-child, .texts td, .texts th { text-align: left; }
-.texts td { white-space: normal; vertical-align: top; } .texts td:first-child { white-space: nowrap; }
+.compared th, .compared td { padding: 4px 0 4px 12px; font-size: 13px; }
+.compared th:first-child, .compared td:first-child { padding-left: 0; }
+.texts td { white-space: normal; vertical-align: top; } .texts td:nth-child(-n+2) { white-space: nowrap; }
 ul { margin: 6px 0 10px; padding-left: 20px; }
 """
 )

@@ -135,6 +135,8 @@ def _rounds(
             readings.append(instruments.read())
             if round_ % every == 0:
                 _run_batches(contenders, samples, stacks)
+                for contender in contenders:  # the first frame after a larger batch is slower
+                    _one_frame(contender, frames[round_ % len(frames)])
     for sample, count in zip(samples, anomalous, strict=True):
         sample.anomalous = count / rounds
     return durations, yardstick_ms, readings

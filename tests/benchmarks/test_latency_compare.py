@@ -79,6 +79,14 @@ def test_every_row_gets_its_own_verdict(results):
     assert re.search(r"slow +engine +.* 1\.[45]\d+ .* slower", comparison_text(found))
 
 
+def test_a_few_microseconds_are_not_called(results):
+    before = results(one=0.1)
+    after = replace(before, rows=(replace(before.rows[0], stages={"engine": [0.13] * 40, "nfa": [4.0] * 40}),))
+    before = replace(before, rows=(replace(before.rows[0], stages={"engine": [0.1] * 40, "nfa": [2.0] * 40}),))
+    verdicts = {row.what: row.change.verdict for row in compare(before, after).rows}
+    assert (verdicts["engine"], verdicts["nfa"]) == ("no difference that noise does not explain", "slower")
+
+
 def test_results_survive_the_file(results, tmp_path):
     written = results(one=10)
     write_results(tmp_path / "a.json", written)
