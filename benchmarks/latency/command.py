@@ -1,0 +1,120 @@
+"""``uflow-bench``: measure every engine of a bundle on this machine, report it, and hold it against an earlier run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
+from uflow_edge.runtime.engines.selection import BACKENDS
+from uflow_edge.runtime.errors import ExitCode
+from uflow_edge.runtime.manifest import PRECISIONS
+
+if TYPE_CHECKING:
+    from uflow_edge.benchmarks.latency.run import Options
+
+T = TypeVar("T")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``uflow-bench``."""
+    parser = command_parser(
+        "uflow-bench",
+        "Measure how fast a bundle is on this machine: each engine, stage by stage, after proving that it computes "
+        "what it should.",
+        [
+            "uflow-bench --bundle bottle.uflow",
+            "uflow-bench --bundle bottle.uflow --images good/ --report latency.html --json today.json",
+            "uflow-bench --bundle bottle.uflow --images good/ --compare yesterday.json",
+        ],
+    )
+    parser.add_argument("--bundle", type=Path, required=True, help="a folder that uflow-export wrote")
+    what = parser.add_argument_group("what is measured")
+    what.add_argument("--backends", nargs="+", choices=BACKENDS, help="default: whatever runs here")
+    what.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: all that the bundle has")
+    what.add_argument("--batches", nargs="+", type=positive_int, default=[1, 2, 4], metavar="N", help="default: 1 2 4")
+    what.add_argument(
+        "--images", nargs="+", type=Path, metavar="PATH", help="frames, also to prove engines on; default: seeded noise"
+    )
+    what.add_argument("--frame-size", type=_size, default=(640, 480), metavar="WxH", help="default: 640x480")
+    what.add_argument("--threads", type=positive_int, metavar="N", help="of CPU engines; default: one a core")
+    what.add_argument("--rounds", type=positive_int, default=100, metavar="N", help="default: 100")
+    what.add_argument(
+        "--starts", type=_count, default=5, metavar="N", help="new processes an engine; default: 5; 0: none"
+    )
+    outputs = parser.add_argument_group("what comes of it")
+    outputs.add_argument("--json", type=Path, metavar="FILE", help="every sample, for --compare")
+    outputs.add_argument("--report", type=Path, metavar="FILE", help="a page with plots, one file")
+    outputs.add_argument("--compare", type=Path, metavar="FILE", help="an earlier --json; says what changed")
+    outputs.add_argument("--other-machine", action="store_true", help="compare even if it is of another machine")
+    return parser
+
+
+def bench(arguments: argparse.Namespace) -> ExitCode:
+    """Do what the command line asks for."""
+    from uflow_edge.benchmarks.latency.compare import check_comparable, compare
+    from uflow_edge.benchmarks.latency.console import comparison_text, results_text
+    from uflow_edge.benchmarks.latency.instruments import open_instruments
+    from uflow_edge.benchmarks.latency.report import write_report
+    from uflow_edge.benchmarks.latency.results import read_results, write_results
+    from uflow_edge.benchmarks.latency.run import Run
+
+    before = read_results(arguments.compare) if arguments.compare else None
+    with open_instruments() as instruments:
+        run = Run(arguments.bundle, _options(arguments), instruments)
+        if before is not None:  # said now, not after minutes of measuring
+            check_comparable(before, run.machine, run.workload, other_machine=arguments.other_machine)
+        results = run.measure()
+    comparison = None if before is None else compare(before, results, other_machine=arguments.other_machine)
+    print(results_text(results))
+    if comparison is not None:
+        print("\n" + comparison_text(comparison))
+    if arguments.json:
+        write_results(arguments.json, results)
+    if arguments.report:
+        write_report(arguments.report, results, comparison)
+    for name, reason in results.refused.items():
+        print(f"refused: {name}: {reason}", file=sys.stderr)
+    return ExitCode.BAD_INPUT if results.refused else ExitCode.OK
+
+
+def _options(arguments: argparse.Namespace) -> "Options":
+    from uflow_edge.benchmarks.latency.contenders import Choice
+    from uflow_edge.benchmarks.latency.run import Options
+
+    return Options(
+        choice=Choice(_once(arguments.backends), _once(arguments.precisions), arguments.threads),
+        batches=_once(arguments.batches) or (),
+        images=tuple(arguments.images or ()),
+        frame=arguments.frame_size,
+        rounds=arguments.rounds,
+        starts=arguments.starts,
+    )
+
+
+def _once(values: Sequence[T] | None) -> tuple[T, ...] | None:
+    """Without repetitions."""
+    return None if values is None else tuple(dict.fromkeys(values))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``uflow-bench``."""
+    arguments = parser().parse_args(argv)
+    run_command(lambda: bench(arguments))
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else positive_int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (positive_int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text!r}") from error
+    return width, height
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Results as a terminal shows them."""
+
+from statistics import median
+
+from uflow_edge.benchmarks.latency.compare import Compared, Comparison
+from uflow_edge.benchmarks.latency.results import Results, Row
+from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
+from uflow_edge.benchmarks.latency.statistics import CONFIDENCE, Change, Percentiles
+from uflow_edge.runtime.command_line import table
+
+NOT_READABLE = "not readable here"
+
+
+def results_text(results: Results) -> str:
+    """What was measured, in tables."""
+    machine = results.machine
+    parts = [
+        f"{machine.jetson or machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"
+        + (f", {machine.gpu}" if machine.gpu else "")
+        + f"; {results.workload.extractor} at {results.workload.input_size}, frames "
+        f"{results.workload.frame[0]}x{results.workload.frame[1]} of {results.workload.frames}",
+        f"milliseconds, median of {len(results.rounds)} rounds; p90, p99 and max are of {TO_VERDICT!r}",
+        table(
+            ("", *STAGES, TO_PICTURE, TO_VERDICT, "p90", "p99", "max"),
+            [_stages(row) for row in results.rows],
+            left=(0,),
+        ),
+        "engine alone, a process of its own, memory and energy",
+        table(_costs_head(results), [_costs(row) for row in results.rows], left=(0,)),
+        f"throttling: {results.throttling['state']}\n  " + "\n  ".join(results.throttling["evidence"]),
+    ]
+    if results.absent:
+        parts.append("not timed\n" + "\n".join(f"  {names}: {reason}" for names, reason in absent_together(results)))
+    return "\n\n".join(parts)
+
+
+def absent_together(results: Results) -> list[tuple[str, str]]:
+    """Names of engines that are absent for the same reason, and the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in results.absent.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [(", ".join(names), reason) for reason, names in by_reason.items()]
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """What changed, in a table."""
+    rows = [compared_cells(row) for row in comparison.rows]
+    parts = [
+        f"against the earlier run; ratio of medians with its {CONFIDENCE:.0%} bootstrap interval",
+        table(COMPARED_HEAD, rows, left=(0, 1, 6)),
+        *(f"note: {note}" for note in comparison.notes),
+    ]
+    return "\n".join(parts)
+
+
+COMPARED_HEAD = ("", "", "then", "now", "ratio", "interval", "verdict")
+
+
+def compared_cells(row: Compared) -> tuple[str, ...]:
+    """One line of a comparison."""
+    change = row.change
+    before, after = (f"{value:.4g} {row.unit}" for value in (row.before, row.after))
+    return row.name, row.what, before, after, f"{change.ratio:.3f}", interval(change), change.verdict
+
+
+def interval(change: Change) -> str:
+    """Its two ends, if there is one."""
+    return "" if change.verdict == "too few samples" else f"{change.low:.3f} to {change.high:.3f}"
+
+
+def images_per_second(row: Row, size: int) -> float:
+    """Of the engine alone, at a batch of this size."""
+    return 1e3 * size / median(row.batches[size])
+
+
+def start_seconds(row: Row) -> str:
+    """Median, with its unit."""
+    return f"{median(row.start_seconds):.2f} s" if row.start_seconds else "not measured"
+
+
+def resident_memory(row: Row) -> str:
+    """Median, with its unit."""
+    return f"{median(row.start_megabytes):.0f} MB" if row.start_megabytes else "not measured"
+
+
+def device_memory(row: Row) -> str:
+    """With its unit, if it could be read."""
+    return NOT_READABLE if row.device_bytes is None else f"{row.device_bytes / 1e6:.0f} MB"
+
+
+def energy(row: Row) -> str:
+    """With its unit, if it could be read."""
+    return NOT_READABLE if row.joules_per_frame is None else f"{1e3 * row.joules_per_frame:.1f} mJ"
+
+
+def _stages(row: Row) -> tuple[str, ...]:
+    total = Percentiles.of(row.stages[TO_VERDICT])
+    medians = [f"{median(row.stages[stage]):.2f}" for stage in (*STAGES, TO_PICTURE, TO_VERDICT)]
+    return (row.name, *medians, *(f"{value:.2f}" for value in (total.p90, total.p99, total.maximum)))
+
+
+def _costs_head(results: Results) -> tuple[str, ...]:
+    sizes = results.rows[0].batches
+    return ("", *(f"images/s at {size}" for size in sizes), "first verdict", "resident", "GPU memory", "a frame")
+
+
+def _costs(row: Row) -> tuple[str, ...]:
+    speeds = [f"{images_per_second(row, size):.1f}" for size in row.batches]
+    return (row.name, *speeds, start_seconds(row), resident_memory(row), device_memory(row), energy(row))

@@ -1,0 +1,158 @@
+"""What a machine is: enough to tell whether two timings may be compared.
+
+Files read: ``/proc/cpuinfo``, ``/proc/meminfo``, ``/etc/os-release``; on a Jetson ``/proc/device-tree/model``,
+``/etc/nv_tegra_release`` and ``/var/lib/nvpmodel/status`` (NVIDIA, Jetson Linux Developer Guide).
+"""
+
+import os
+import platform
+import re
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from uflow_edge.benchmarks.latency.nvml import Nvml
+
+_LIBRARIES = (
+    "uflow-edge", "numpy", "opencv-python", "opencv-python-headless", "numba", "onnxruntime", "onnxruntime-gpu",
+    "openvino", "tensorrt", "tensorrt-rtx", "pycuda",
+)  # fmt: skip
+_JETPACKS = {"R35": "JetPack 5", "R36": "JetPack 6", "R38": "JetPack 7"}
+"""NVIDIA's major releases of Jetson Linux, and the JetPack each belongs to."""
+_SOFTWARE = frozenset({"system", "kernel", "python", "libraries", "l4t", "power_mode", "governor", "gpu_driver"})
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine and its software. What cannot be read is None.
+
+    Attributes:
+        cpu: model.
+        architecture: as the kernel calls it.
+        cores: that this process may use.
+        memory_gib: in all, rounded.
+        gpu: that CUDA counts first.
+        gpu_driver: its driver's version.
+        jetson: model, on a Jetson.
+        l4t: release of Jetson Linux, and the JetPack it belongs to.
+        power_mode: number of nvpmodel's mode, on a Jetson.
+        governor: of the CPU's frequency.
+        system: distribution.
+        kernel: release.
+        python: version.
+        libraries: versions of those that are installed.
+    """
+
+    cpu: str
+    architecture: str
+    cores: int
+    memory_gib: int | None
+    gpu: str | None
+    gpu_driver: str | None
+    jetson: str | None
+    l4t: str | None
+    power_mode: str | None
+    governor: str | None
+    system: str | None
+    kernel: str
+    python: str
+    libraries: dict[str, str]
+
+
+def describe_machine(root: Path = Path("/"), nvml: Nvml | None = None) -> Machine:
+    """The machine that this runs on.
+
+    Args:
+        root: of the file system.
+        nvml: that tells of the GPU, if there is one.
+    """
+    return Machine(
+        cpu=_cpu(root),
+        architecture=platform.machine(),
+        cores=usable_cores(),
+        memory_gib=_memory_gib(root),
+        gpu=nvml.name if nvml else None,
+        gpu_driver=nvml.driver if nvml else None,
+        jetson=read_text(root / "proc/device-tree/model"),
+        l4t=_l4t(root),
+        power_mode=_found(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status")),
+        governor=read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        system=_found(r'^PRETTY_NAME="?([^"\n]+)', read_text(root / "etc/os-release")),
+        kernel=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        libraries=_libraries(),
+    )
+
+
+def differences(before: Machine, after: Machine) -> tuple[list[str], list[str]]:
+    """What differs, a sentence each: of the hardware, and of software and settings."""
+    hardware: list[str] = []
+    software: list[str] = []
+    for field in fields(Machine):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        if field.name == "libraries":
+            software += [
+                f"{name}: {old.get(name, 'absent')} then, {new.get(name, 'absent')} now"
+                for name in sorted({*old, *new})
+                if old.get(name) != new.get(name)
+            ]
+        elif old != new:
+            told = f"{field.name}: {_or_unknown(old)} then, {_or_unknown(new)} now"
+            (software if field.name in _SOFTWARE else hardware).append(told)
+    return hardware, software
+
+
+def read_text(path: Path) -> str | None:
+    """What a file of the kernel's says, without the end of line or string; None where it says nothing."""
+    with suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8").strip("\0 \n") or None
+    return None
+
+
+def usable_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu(root: Path) -> str:
+    told = read_text(root / "proc/cpuinfo")
+    # ARM cores have no name of their own there, only a part number.
+    part = _found(r"^CPU part\s*:\s*(\S+)", told)
+    return (
+        _found(r"^model name\s*:\s*(.+)$", told)
+        or (f"ARM part {part}" if part else None)
+        or platform.processor()
+        or platform.machine()
+    )
+
+
+def _memory_gib(root: Path) -> int | None:
+    kibibytes = _found(r"^MemTotal:\s*(\d+) kB", read_text(root / "proc/meminfo"))
+    return None if kibibytes is None else round(int(kibibytes) / 2**20)
+
+
+def _l4t(root: Path) -> str | None:
+    # Its first line is: # R36 (release), REVISION: 4.3, GCID: …
+    match = re.search(r"(R\d+) \(release\), REVISION: ([\d.]+)", read_text(root / "etc/nv_tegra_release") or "")
+    if match is None:
+        return None
+    release, revision = match.groups()
+    return f"{release}.{revision}" + (f" ({_JETPACKS[release]})" if release in _JETPACKS else "")
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _found(pattern: str, text: str | None) -> str | None:
+    match = re.search(pattern, text or "", re.MULTILINE)
+    return match[1].strip() if match else None
+
+
+def _or_unknown(value: object) -> str:
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,84 @@
+"""The GPU's own instruments, through NVIDIA's management library.
+
+Source: NVML API Reference. A figure that a GPU does not give is None: a Jetson's has hardly any of them here, and
+tegrastats (see tegrastats.py) tells the rest.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_THERMAL = 0x20 | 0x40  # nvmlClocksEventReasonSwThermalSlowdown, nvmlClocksThrottleReasonHwThermalSlowdown
+
+
+class Nvml:
+    """The GPU that NVML counts first. Made by `open_nvml`.
+
+    Attributes:
+        name: of the GPU.
+        driver: its version.
+    """
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        self._handle = library.nvmlDeviceGetHandleByIndex(0)
+        self.name = _text(library.nvmlDeviceGetName(self._handle))
+        self.driver = _text(library.nvmlSystemGetDriverVersion())
+
+    def used_bytes(self) -> int | None:
+        """Of the GPU's memory, by everybody."""
+        return self._ask(lambda: int(self._library.nvmlDeviceGetMemoryInfo(self._handle).used))
+
+    def megahertz(self) -> float | None:
+        """Of the multiprocessors."""
+        kind = self._library.NVML_CLOCK_SM
+        return self._ask(lambda: float(self._library.nvmlDeviceGetClockInfo(self._handle, kind)))
+
+    def celsius(self) -> float | None:
+        """Of the chip."""
+        kind = self._library.NVML_TEMPERATURE_GPU
+        return self._ask(lambda: float(self._library.nvmlDeviceGetTemperature(self._handle, kind)))
+
+    def joules(self) -> float | None:
+        """That the board has used since the driver was loaded."""
+        return self._ask(lambda: float(self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3)
+
+    def thermally_throttled(self) -> bool | None:
+        """Whether heat holds the clocks down at this moment."""
+        return self._ask(lambda: bool(self._library.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle) & _THERMAL))
+
+    def _ask(self, question: Callable[[], T]) -> T | None:
+        try:
+            return question()
+        except self._library.NVMLError:
+            return None
+
+
+@contextmanager
+def open_nvml() -> Iterator[Nvml | None]:
+    """The first GPU, or None without pynvml, a driver or a GPU."""
+    try:
+        library = import_module("pynvml")
+    except ImportError:
+        yield None
+        return
+    try:
+        library.nvmlInit()
+    except library.NVMLError:
+        yield None
+        return
+    try:
+        try:
+            found = Nvml(library)
+        except library.NVMLError:
+            found = None
+        yield found
+    finally:
+        library.nvmlShutdown()
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name

@@ -1,0 +1,202 @@
+"""``uflow-bench --report``: one page, no script, nothing from elsewhere."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from html import escape
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from uflow_edge.benchmarks.latency import console
+from uflow_edge.benchmarks.latency.charts import line, stacked_bars, strips
+from uflow_edge.benchmarks.latency.compare import Comparison
+from uflow_edge.benchmarks.latency.report_style import STYLE
+from uflow_edge.benchmarks.latency.results import Results, Row
+from uflow_edge.benchmarks.latency.stages import STAGES, TO_VERDICT
+from uflow_edge.benchmarks.latency.statistics import CONFIDENCE, Percentiles
+from uflow_edge.runtime.files import replacing
+
+_SERIES: Final = (
+    ("ms", "All engines, one frame each", "ms"),
+    ("yardstick_ms", "Yardstick: a fixed piece of work on all cores", "ms"),
+    ("cpu_mhz", "CPU clock", "MHz"),
+    ("celsius", "Hottest zone", "°C"),
+    ("gpu_mhz", "GPU clock", "MHz"),
+    ("gpu_celsius", "GPU temperature", "°C"),
+)
+
+
+def write_report(path: Path, results: Results, comparison: Comparison | None = None) -> None:
+    """Write the page in one rename."""
+    with replacing(path) as temporary:
+        temporary.write_text(report_page(results, comparison), encoding="utf-8")
+
+
+def report_page(results: Results, comparison: Comparison | None = None) -> str:
+    """The page."""
+    name, workload = escape(results.bundle), results.workload
+    width, height = workload.frame
+    body = [
+        f"<header><h1>Latency of {name}</h1><p>{escape(workload.extractor)} at {workload.input_size} pixels, frames of "
+        f"{width} × {height} ({escape(workload.frames)}), {len(results.rounds)} rounds, {escape(results.made)}</p>"
+        "</header>",
+        _cards(results),
+        _notices(results),
+        _section("Against the earlier run", _comparison(comparison)),
+        _section("Where the time goes", _stages_chart(results)),
+        _section("Every frame", strips({row.name: row.stages[TO_VERDICT] for row in results.rows}) + _note(_STRIPS)),
+        _section("Stage by stage", _stages_table(results)),
+        _section("Throughput of the engine alone", _throughput(results)),
+        _section("A process of its own, memory and energy", _costs(results)),
+        _section("Do they compute what they should?", _parity(results)),
+        _section("Was the machine steady?", _conditions(results)),
+        _section("The machine", _machine(results)),
+    ]
+    return (
+        "<!doctype html>\n<html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width, initial-scale=1'>"
+        "<meta name=color-scheme content='light dark'>"
+        f"<title>Latency of {name}</title><style>{STYLE}</style><body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+_STRIPS = (
+    "A dot is one frame, from its copy to the verdict, without drawing. The box reaches from the median to p90; the "
+    "thin bar is p99, which less than a few hundred rounds can only guess. Engines took turns, frame by frame."
+)
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
+
+
+def _note(text: str) -> str:
+    return f"<p class=note-text>{text}</p>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "plain") -> str:
+    lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    heading = "".join(f"<th>{cell}</th>" for cell in head)
+    return f"<div class=wide><table class={kind}><tr>{heading}</tr>{lines}</table></div>"
+
+
+def _cards(results: Results) -> str:
+    best = min(results.rows, key=lambda row: median(row.stages[TO_VERDICT]))
+    total = Percentiles.of(best.stages[TO_VERDICT])
+    speed, size, row = max(
+        (console.images_per_second(row, size), size, row.name) for row in results.rows for size in row.batches
+    )
+    cards = [
+        ("Fastest, frame to verdict", f"{total.p50:.1f} ms", best.name),
+        ("Its slowest in a hundred", f"{total.p99:.1f} ms", f"p99; at most {total.maximum:.1f} ms"),
+        ("Most images a second", f"{speed:.0f}", f"{row}, engine alone, batch {size}"),
+        ("The machine was", escape(results.throttling["state"].split(",")[0]), "see below"),
+    ]
+    return "<div class=cards>" + "".join(
+        f"<div class=card><p class=label>{label}</p><p class=figure>{figure}</p><p>{escape(text)}</p></div>"
+        for label, figure, text in cards
+    ) + "</div>"  # fmt: skip
+
+
+def _notices(results: Results) -> str:
+    found = [f"Refused, {name}: {reason}" for name, reason in results.refused.items()]
+    if results.throttling["state"] != "steady":
+        found.append(f"Figures are not those of a steady machine: {results.throttling['state']}")
+    busy = [row.name for row in results.rows if row.anomalous > 0.5]
+    if busy:
+        found.append(
+            "Most frames were anomalous, and every region costs time in NFA and drawing: "
+            f"{', '.join(busy)}. Frames of the line itself (--images) tell more."
+        )
+    return f"<div class=notice><ul>{''.join(f'<li>{escape(text)}</li>' for text in found)}</ul></div>" if found else ""
+
+
+def _comparison(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    kinds = {"faster": "good", "slower": "bad"}
+    rows = []
+    for row in comparison.rows:
+        *cells, verdict = map(escape, console.compared_cells(row))
+        rows.append([*cells, f"<span class={kinds.get(row.change.verdict, 'quiet')}>{verdict}</span>"])
+    notes = "".join(_note(escape(note)) for note in comparison.notes)
+    return _table(console.COMPARED_HEAD, rows, "compared") + notes + _note(
+        f"Ratio of medians, now over then, with its {CONFIDENCE:.0%} interval from a block bootstrap."
+    )  # fmt: skip
+
+
+def _stages_chart(results: Results) -> str:
+    medians = {row.name: {stage: median(row.stages[stage]) for stage in STAGES} for row in results.rows}
+    keys = "".join(f"<span class=key><i class=stage{i}></i>{stage}</span>" for i, stage in enumerate(STAGES))
+    return f"<p class=keys>{keys}</p>" + stacked_bars(medians)
+
+
+def _stages_table(results: Results) -> str:
+    rows = [
+        [escape(row.name) if stage == STAGES[0] else "", stage, *_percentiles(samples)]
+        for row in results.rows
+        for stage, samples in row.stages.items()
+    ]
+    return _table(["engine", "stage", "p50", "p90", "p99", "max"], rows, "stages") + _note(
+        "Milliseconds. Engines tell how long a run takes as a whole: copies to a device and back are in it. "
+        "Where the GPU resizes frames, that is in it too."
+    )
+
+
+def _percentiles(samples: Sequence[float]) -> list[str]:
+    found = Percentiles.of(samples)
+    return [f"{value:.2f}" for value in (found.p50, found.p90, found.p99, found.maximum)]
+
+
+def _throughput(results: Results) -> str:
+    sizes = list(results.rows[0].batches)
+    rows = [
+        [escape(row.name), *(f"{console.images_per_second(row, size):.1f}" for size in sizes)] for row in results.rows
+    ]
+    return _table(["images a second", *(f"batch {size}" for size in sizes)], rows)
+
+
+def _costs(results: Results) -> str:
+    rows = [[escape(row.name), *(cell(row) for cell in _COSTS)] for row in results.rows]
+    energy = f"Energy: {escape(results.meter)}." if results.meter else "Energy: no meter is readable here."
+    return _table(["", "first verdict", "resident memory", "GPU memory", "energy a frame"], rows) + _note(
+        "First verdict: uflow-infer as a new process, median; resident memory: the most that it held. " + energy
+    )
+
+
+_COSTS: Final = (console.start_seconds, console.resident_memory, console.device_memory, console.energy)
+
+
+def _parity(results: Results) -> str:
+    rows = [[escape(row.name), escape(row.engine), _kept(row)] for row in results.rows]
+    rows += [
+        [escape(name), "", f"<span class=bad>refused</span> {escape(why)}"] for name, why in results.refused.items()
+    ]
+    rows += [
+        [escape(name), "", f"<span class=quiet>{escape(why)}</span>"] for name, why in console.absent_together(results)
+    ]
+    return _table(["", "engine", "against the FP32 graph in onnxruntime"], rows, "texts")
+
+
+def _kept(row: Row) -> str:
+    return f"<span class=good>kept</span> {escape(row.parity)}"
+
+
+def _conditions(results: Results) -> str:
+    plots = []
+    for key, label, unit in _SERIES:
+        values = [reading[key] for reading in results.rounds]
+        if all(value is not None for value in values):
+            plots.append(line(values, label, unit))
+    evidence = "".join(f"<li>{escape(text)}</li>" for text in results.throttling["evidence"])
+    return f"<p>{escape(results.throttling['state'])}</p><ul>{evidence}</ul><div class=plots>{''.join(plots)}</div>"
+
+
+def _machine(results: Results) -> str:
+    rows = []
+    for field in fields(results.machine):
+        value = getattr(results.machine, field.name)
+        if field.name == "libraries":
+            value = ", ".join(f"{name} {version}" for name, version in value.items())
+        rows.append([field.name.replace("_", " "), escape(console.NOT_READABLE if value is None else str(value))])
+    return _table(["", ""], rows, "facts")

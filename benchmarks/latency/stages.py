@@ -1,0 +1,204 @@
+"""Times engines stage by stage, in turn, so that whatever disturbs the machine disturbs all of them alike."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from uflow_edge.benchmarks.latency.contenders import Contender
+from uflow_edge.benchmarks.latency.instruments import Instruments, Reading
+from uflow_edge.benchmarks.latency.statistics import FEWEST_SAMPLES
+from uflow_edge.benchmarks.latency.yardstick import open_yardstick
+from uflow_edge.export.parity_images import noise_images
+from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.numeric import Image, Size
+from uflow_edge.runtime.overlay import draw_overlay
+from uflow_edge.runtime.preprocess import model_input
+
+STAGES = ("capture copy", "preprocess", "engine", "nfa", "draw")
+"""A frame's way. Where the GPU resizes, that is in ``engine``; so are, always, the copies to the device and back."""
+TO_VERDICT, TO_PICTURE = "to verdict", "to picture"
+"""Sums: of all but the drawing, which a line without a screen does not do, and of all."""
+_WARM_UP_ROUNDS = 3
+_BATCHES_EVERY = 4
+"""Rounds, or fewer where that gives less than `FEWEST_SAMPLES`. Not all at once: what disturbs a machine for some
+seconds would then pass for what batches cost."""
+_ENERGY_SECONDS = 2.0  # meters tick up to ten times a second
+
+
+@dataclass(slots=True)
+class Samples:
+    """What was measured of one contender.
+
+    Attributes:
+        stages: milliseconds of every round, by stage.
+        batches: milliseconds of the engine alone for a whole batch, by its size.
+        joules_per_frame: from frame to picture; None where nothing is metered.
+        anomalous: share of frames that it called anomalous: their regions cost time.
+    """
+
+    stages: dict[str, list[float]] = field(
+        default_factory=lambda: {stage: [] for stage in (*STAGES, TO_VERDICT, TO_PICTURE)}
+    )
+    batches: dict[int, list[float]] = field(default_factory=dict)
+    joules_per_frame: float | None = None
+    anomalous: float = 0.0
+
+    def add(self, times: Sequence[float]) -> None:
+        """Milliseconds of each stage of one frame."""
+        sums = (sum(times[:-1]), sum(times))
+        for stage, milliseconds in zip((*STAGES, TO_VERDICT, TO_PICTURE), (*times, *sums), strict=True):
+            self.stages[stage].append(milliseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Of all contenders.
+
+    Attributes:
+        samples: in the order of the contenders.
+        rounds_ms: how long each round took, all contenders together.
+        yardstick_ms: how long the yardstick took in each round.
+        readings: of the instruments, after each round.
+        meter: what energy is of; None where nothing is metered.
+    """
+
+    samples: tuple[Samples, ...]
+    rounds_ms: tuple[float, ...]
+    yardstick_ms: tuple[float, ...]
+    readings: tuple[Reading, ...]
+    meter: str | None
+
+
+def noise_frames(size: Size) -> list[Image]:
+    """Seeded frames with the spectrum of photographs, (height, width, 3) uint8 each."""
+    height, width = size
+    return [
+        np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+        for image in noise_images(min(max(size), 512))
+    ]
+
+
+def measure(
+    contenders: Sequence[Contender],
+    frames: Sequence[Image],
+    batches: Sequence[int],
+    rounds: int,
+    instruments: Instruments,
+) -> Measured:
+    """Time every contender on the same frames.
+
+    Args:
+        contenders: one at least.
+        frames: (H, W, 3) uint8 BGR, taken in turn, one a round.
+        batches: sizes for the throughput of the engine alone.
+        rounds: of single frames.
+        instruments: read after each of them.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # as uflow-infer has it
+    try:
+        samples = tuple(Samples() for _ in contenders)
+        stacks = _batches(contenders[0].inspector.manifest.input_size, frames, batches)
+        _warm_up(contenders, frames, stacks)
+        rounds_ms, yardstick_ms, readings = _rounds(contenders, samples, frames, stacks, rounds, instruments)
+        meter = _energy(contenders, samples, frames, instruments)
+    finally:
+        cv2.setNumThreads(threads)
+    return Measured(samples, tuple(rounds_ms), tuple(yardstick_ms), tuple(readings), meter)
+
+
+def _rounds(
+    contenders: Sequence[Contender],
+    samples: Sequence[Samples],
+    frames: Sequence[Image],
+    stacks: Sequence[Image],
+    rounds: int,
+    instruments: Instruments,
+) -> tuple[list[float], list[float], list[Reading]]:
+    """Milliseconds of each round and of the yardstick in it, and the readings after it."""
+    durations, yardstick_ms, readings = [], [], []
+    anomalous = [0] * len(contenders)
+    every = min(_BATCHES_EVERY, max(1, rounds // FEWEST_SAMPLES))
+    with open_yardstick() as yardstick:
+        for round_ in progress(range(rounds), "latency", unit="round"):
+            yardstick_ms.append(yardstick.milliseconds())
+            started = time.perf_counter()
+            for turn in range(len(contenders)):
+                i = (turn + round_) % len(contenders)  # nobody is always the one after the slowest
+                times, found = _one_frame(contenders[i], frames[round_ % len(frames)])
+                anomalous[i] += found
+                samples[i].add(times)
+            durations.append(1e3 * (time.perf_counter() - started))
+            readings.append(instruments.read())
+            if round_ % every == 0:
+                _run_batches(contenders, samples, stacks)
+                for contender in contenders:  # the first frame after a larger batch is slower
+                    _one_frame(contender, frames[round_ % len(frames)])
+    for sample, count in zip(samples, anomalous, strict=True):
+        sample.anomalous = count / rounds
+    return durations, yardstick_ms, readings
+
+
+def _one_frame(contender: Contender, frame: Image) -> tuple[list[float], bool]:
+    """Milliseconds of each stage, and whether the frame is anomalous."""
+    inspector = contender.inspector
+    marks = [time.perf_counter()]
+
+    def mark() -> None:
+        marks.append(time.perf_counter())
+
+    captured = frame.copy()
+    mark()
+    prepared = inspector.prepare(captured)
+    mark()
+    inferred = inspector.infer(prepared)
+    mark()
+    inspection = inspector.judge(inferred)
+    mark()
+    draw_overlay(captured, inspection, inspector.manifest.channels)
+    mark()
+    return [1e3 * float(step) for step in np.diff(marks)], inspection.verdict.anomalous
+
+
+def _batches(side: int, frames: Sequence[Image], sizes: Sequence[int]) -> list[Image]:
+    """(N, S, S, 3) uint8 RGB for every size N, of the frames in turn."""
+    pictures = [model_input(frame, side) for frame in frames]
+    return [np.stack([pictures[i % len(pictures)] for i in range(size)]) for size in sizes]
+
+
+def _warm_up(contenders: Sequence[Contender], frames: Sequence[Image], stacks: Sequence[Image]) -> None:
+    for contender in contenders:
+        for stack in stacks:
+            contender.inspector.engine.run(stack)
+        for _ in range(_WARM_UP_ROUNDS):
+            _one_frame(contender, frames[0])
+
+
+def _run_batches(contenders: Sequence[Contender], samples: Sequence[Samples], stacks: Sequence[Image]) -> None:
+    for stack in stacks:
+        for contender, sample in zip(contenders, samples, strict=True):
+            started = time.perf_counter()
+            contender.inspector.engine.run(stack)
+            sample.batches.setdefault(len(stack), []).append(1e3 * (time.perf_counter() - started))
+
+
+def _energy(
+    contenders: Sequence[Contender], samples: Sequence[Samples], frames: Sequence[Image], instruments: Instruments
+) -> str | None:
+    """Energy by contender, from frame to picture, each for long enough that the meter's steps do not matter."""
+    before = instruments.joules()
+    if before is None:
+        return None
+    meter, _ = before
+    for contender, sample in zip(contenders, samples, strict=True):
+        before, count, end = instruments.joules(), 0, time.perf_counter() + _ENERGY_SECONDS
+        while time.perf_counter() < end:
+            _one_frame(contender, frames[count % len(frames)])
+            count += 1
+        after = instruments.joules()
+        if before is not None and after is not None and after[1] >= before[1]:  # a meter that wrapped tells nothing
+            sample.joules_per_frame = (after[1] - before[1]) / count
+    return meter

@@ -1,0 +1,123 @@
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from uflow_edge.benchmarks.latency.command import main
+from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
+from uflow_edge.runtime.files import sha256
+
+_QUICK = ("--rounds", 6, "--frame-size", "160x120", "--threads", 1)
+
+
+@pytest.fixture
+def wrong_fp16(exported: Path, tmp_path: Path) -> Path:
+    """The bundle with an FP16 graph whose largest weight is half of what it should be, and that the manifest trusts."""
+    folder = tmp_path / "wrong.uflow"
+    shutil.copytree(exported, folder)
+    graph = folder / "model.fp16.onnx"
+    model = onnx.load(graph)
+    largest = max(model.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+    largest.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(largest) / 2, largest.name))
+    onnx.save(model, graph)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][graph.name] = sha256(graph)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_measured_reported_and_compared(exported, tmp_path, exit_code, capsys):
+    today, page = tmp_path / "today.json", tmp_path / "latency.html"
+    options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--batches", 1, 3)
+    assert exit_code(main, *options, "--starts", 1, "--json", today, "--report", page) == 0
+    told = json.loads(today.read_text())
+    assert [row["name"] for row in told["rows"]] == ["onnxruntime fp32", "onnxruntime fp16"]
+    for row in told["rows"]:
+        assert list(row["stages"]) == [*STAGES, TO_VERDICT, TO_PICTURE]
+        stages = np.array([row["stages"][stage] for stage in STAGES])
+        assert stages.shape == (len(STAGES), 6) and (stages > 0).all()
+        np.testing.assert_allclose(stages[:-1].sum(0), row["stages"][TO_VERDICT], atol=1e-3)
+        np.testing.assert_allclose(stages.sum(0), row["stages"][TO_PICTURE], atol=1e-3)
+        assert {size: len(samples) for size, samples in row["batches"].items()} == {"1": 6, "3": 6}
+        assert row["start_seconds"][0] > 0.05 and row["start_megabytes"][0] > 50
+    assert told["workload"]["frame"] == [160, 120]
+    assert len(told["rounds"]) == 6
+    assert "onnxruntime fp16" in page.read_text()
+    capsys.readouterr()
+    assert exit_code(main, *options, "--starts", 0, "--compare", today) == 0
+    assert "against the earlier run" in capsys.readouterr().out
+
+
+def test_whatever_runs_here_is_timed_and_the_rest_named(exported, exit_code, capsys):
+    assert exit_code(main, "--bundle", exported, *_QUICK, "--starts", 0, "--batches", 1) == 0
+    told = capsys.readouterr().out
+    assert "onnxruntime fp32" in told
+    assert ("openvino fp32 " in told) == (find_spec("openvino") is not None)
+
+
+def test_an_engine_that_computes_something_else_is_refused(wrong_fp16, tmp_path, exit_code, capsys):
+    path, page = tmp_path / "a.json", tmp_path / "a.html"
+    options = ("--bundle", wrong_fp16, *_QUICK, "--backends", "onnxruntime", "--starts", 0)
+    assert exit_code(main, *options, "--json", path, "--report", page) == 3
+    assert "refused: onnxruntime fp16: it computes something else" in capsys.readouterr().err
+    told = json.loads(path.read_text())
+    assert [row["name"] for row in told["rows"]] == ["onnxruntime fp32"]
+    assert list(told["refused"]) == ["onnxruntime fp16"]
+    assert "Refused, onnxruntime fp16" in page.read_text()
+
+
+def test_with_nothing_else_to_time_there_is_no_result(wrong_fp16, exit_code, capsys):
+    options = ("--bundle", wrong_fp16, *_QUICK, "--backends", "onnxruntime", "--precisions", "fp16")
+    assert exit_code(main, *options) == 3
+    assert "no engine to time. onnxruntime fp16: it computes something else" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_spec("pycuda") is not None, reason="a GPU may be here")
+def test_a_backend_asked_for_by_name_must_be_here(exported, exit_code):
+    assert exit_code(main, "--bundle", exported, *_QUICK, "--backends", "onnxruntime", "tensorrt") == 4
+
+
+def test_frames_of_the_line(exported, texture_folder, tmp_path, exit_code):
+    path, images = tmp_path / "a.json", texture_folder / "train" / "good"
+    options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--precisions", "fp32", "--starts", 0)
+    assert exit_code(main, *options, "--images", images, "--json", path) == 0
+    told = json.loads(path.read_text())
+    assert told["workload"]["frames"] == "good"
+    assert "on 16 images" in told["rows"][0]["parity"]
+
+
+def test_a_run_that_cannot_be_compared_is_not_even_begun(exported, tmp_path, exit_code, capsys):
+    path = tmp_path / "a.json"
+    options = ("--bundle", exported, "--rounds", 6, "--threads", 1, "--backends", "onnxruntime", "--starts", 0)
+    assert exit_code(main, *options, "--frame-size", "160x120", "--json", path) == 0
+    capsys.readouterr()
+    assert exit_code(main, *options, "--frame-size", "120x160", "--compare", path) == 3
+    printed = capsys.readouterr()
+    assert "different work" in printed.err and not printed.out
+    told = json.loads(path.read_text())
+    told["machine"]["cores"] = 1000
+    path.write_text(json.dumps(told))
+    assert exit_code(main, *options, "--frame-size", "160x120", "--compare", path) == 3
+    assert "cores: 1000 then" in capsys.readouterr().err
+    assert exit_code(main, *options, "--frame-size", "160x120", "--compare", path, "--other-machine") == 0
+    assert "note: another machine: cores: 1000 then" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--frame-size", "640"),
+        ("--frame-size", "0x5"),
+        ("--rounds", 0),
+        ("--starts", -1),
+        ("--backends", "torch"),
+        ("--precisions", "int8"),
+    ],
+)
+def test_usage(exported, exit_code, options):
+    assert exit_code(main, "--bundle", exported, *options) == 2

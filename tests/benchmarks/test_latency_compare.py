@@ -1,0 +1,193 @@
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uflow_edge.benchmarks.latency.compare import compare
+from uflow_edge.benchmarks.latency.console import comparison_text
+from uflow_edge.benchmarks.latency.machine import describe_machine
+from uflow_edge.benchmarks.latency.report import report_page
+from uflow_edge.benchmarks.latency.results import Results, Row, Workload, read_results, write_results
+from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
+from uflow_edge.runtime.errors import BadInput
+
+
+def _row(name: str, seed: int, engine_ms: float) -> Row:
+    random = np.random.default_rng(seed)
+
+    def samples(median: float, count: int = 40) -> tuple[float, ...]:
+        return tuple(median * np.exp(random.normal(0, 0.05, count)))
+
+    medians = dict(zip(STAGES, (0.1, 1.0, engine_ms, 2.0, 3.0), strict=True))
+    return Row(
+        name=name,
+        engine=f"{name} 1.0, CPU",
+        parity="within 1e-5",
+        stages={
+            **{stage: samples(median) for stage, median in medians.items()},
+            TO_VERDICT: samples(3.1 + engine_ms),
+            TO_PICTURE: samples(6.1 + engine_ms),
+        },
+        batches={1: samples(engine_ms), 4: samples(3.5 * engine_ms)},
+        start_seconds=samples(1.5, 5),
+        start_megabytes=samples(300, 5),
+        device_bytes=None,
+        joules_per_frame=None,
+        anomalous=0.0,
+    )
+
+
+@pytest.fixture
+def results() -> Callable[..., Results]:
+    machine = describe_machine()
+    unread = dict.fromkeys(("celsius", "gpu_mhz", "gpu_celsius"))
+
+    def make(seed: int = 0, yardstick: float = 2.0, **engine_ms: float) -> Results:
+        return Results(
+            made="2026-11-25T10:00:00+00:00",
+            bundle="bottle.uflow",
+            machine=machine,
+            workload=Workload("ab" * 32, "resnet18", 256, (640, 480), "seeded noise", None, "one_sided"),
+            rows=tuple(_row(name, 10 * seed + i, ms) for i, (name, ms) in enumerate(engine_ms.items())),
+            refused={},
+            absent={"openvino fp32": "openvino <is> not installed"},
+            throttling={"state": "steady", "evidence": ["CPU clock: not readable here"]},
+            meter=None,
+            rounds=tuple(
+                {**unread, "ms": 20.0 + i % 3, "yardstick_ms": yardstick * (1 + i % 5 / 50), "cpu_mhz": 3000.0}
+                for i in range(40)
+            ),
+        )
+
+    return make
+
+
+def test_every_row_gets_its_own_verdict(results):
+    found = compare(results(1, slow=10, same=20), results(2, slow=15, same=20))
+    verdicts = {(row.name, row.what): row.change.verdict for row in found.rows}
+    assert verdicts["slow", "engine"] == verdicts["slow", "engine, batch 4"] == "slower"
+    assert verdicts["slow", TO_VERDICT] == "slower"
+    assert verdicts["slow", "nfa"] == "no difference that noise does not explain"
+    assert {verdict for (name, _), verdict in verdicts.items() if name == "same"} == {
+        "no difference that noise does not explain"
+    }
+    assert found.notes == ()
+    assert re.search(r"slow +engine +.* 1\.[45]\d+ .* slower", comparison_text(found))
+
+
+def test_a_few_microseconds_are_not_called(results):
+    before = results(one=0.1)
+    after = replace(before, rows=(replace(before.rows[0], stages={"engine": [0.13] * 40, "nfa": [4.0] * 40}),))
+    before = replace(before, rows=(replace(before.rows[0], stages={"engine": [0.1] * 40, "nfa": [2.0] * 40}),))
+    verdicts = {row.what: row.change.verdict for row in compare(before, after).rows}
+    assert (verdicts["engine"], verdicts["nfa"]) == ("no difference that noise does not explain", "slower")
+
+
+def test_results_survive_the_file(results, tmp_path):
+    written = results(one=10)
+    write_results(tmp_path / "a.json", written)
+    read = read_results(tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text())["schema"] == 1
+    assert (read.machine, read.workload, read.absent) == (written.machine, written.workload, written.absent)
+    np.testing.assert_allclose(read.rows[0].stages["engine"], written.rows[0].stages["engine"], atol=1e-4)
+    assert list(read.rows[0].batches) == [1, 4]
+    assert all(row.change.ratio == pytest.approx(1, abs=1e-3) for row in compare(written, read).rows)
+
+
+def test_engines_in_one_run_only_are_named(results):
+    notes = compare(results(old=10, both=10), results(both=10, new=10)).notes
+    assert notes == ("old: only in the earlier run", "new: only in this run")
+
+
+def test_another_machine_is_refused_unless_wanted(results):
+    before = results(one=10)
+    after = replace(results(one=10), machine=replace(before.machine, cpu="Another CPU", cores=99))
+    with pytest.raises(BadInput, match=r"different machines: cpu: .* Another CPU now; cores: .* 99 now"):
+        compare(before, after)
+    notes = compare(before, after, other_machine=True).notes
+    assert len(notes) == 2 and all(note.startswith("another machine: ") for note in notes)
+
+
+def test_other_software_is_said_and_compared(results):
+    before = results(one=10)
+    after = replace(results(one=10), machine=replace(before.machine, python="3.99"))
+    assert compare(before, after).notes == (f"python: {before.machine.python} then, 3.99 now",)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("frame", (1920, 1080)), ("checkpoint", "cd" * 32), ("threads", 1), ("rule", "per_size")]
+)
+def test_other_work_is_never_compared(results, field, value):
+    before = results(one=10)
+    after = replace(before, workload=replace(before.workload, **{field: value}))
+    with pytest.raises(BadInput, match=f"different work.*{field}"):
+        compare(before, after, other_machine=True)
+
+
+def test_a_run_on_a_hot_machine_is_marked(results):
+    after = replace(results(one=10), throttling={"state": "throttled", "evidence": []})
+    assert compare(results(one=10), after).notes == ("the machine was not steady now: throttled",)
+
+
+def test_what_the_whole_machine_shared_is_not_put_on_the_engines(results):
+    before, after = results(1, same=10, worse=10), results(2, yardstick=3.0, same=14, worse=30)
+    found = compare(before, after)
+    verdicts = {row.name: row.change.verdict for row in found.rows if row.what == "engine"}
+    assert verdicts == {"same": "no more than the machine itself changed", "worse": "slower"}
+    assert found.notes[0].startswith("the machine itself was slower: its yardstick took × 1.5")
+    back = {row.name: row.change.verdict for row in compare(after, before).rows if row.what == "engine"}
+    assert back == {"same": "no more than the machine itself changed", "worse": "faster"}
+
+
+def _without_rows(told):
+    del told["rows"]
+
+
+def _zero_duration(told):
+    told["rows"][0]["stages"]["nfa"][0] = 0
+
+
+def _other_schema(told):
+    told["schema"] = 99
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_without_rows, "damaged.*rows"),
+        (_zero_duration, "not positive"),
+        (_other_schema, "expected schema 1.*found 99"),
+    ],
+)
+def test_damaged_files_are_refused(results, tmp_path, damage, message):
+    path: Path = tmp_path / "a.json"
+    write_results(path, results(one=10))
+    told = json.loads(path.read_text())
+    damage(told)
+    path.write_text(json.dumps(told))
+    with pytest.raises(BadInput, match=message):
+        read_results(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "\0"])
+def test_files_of_others_are_refused(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(BadInput, match=r"a\.json: expected"):
+        read_results(tmp_path / "a.json")
+    with pytest.raises(BadInput, match=r"none\.json: expected"):
+        read_results(tmp_path / "none.json")
+
+
+def test_the_page_is_one_file_and_says_what_cannot_be_read(results):
+    before, after = results(1, one=10, other=20), results(2, one=15, other=20)
+    page = report_page(replace(after, refused={"bad fp16": "it computes <something> else"}), compare(before, after))
+    assert page.count("<svg") >= 4
+    assert not re.search(r"https?://|<script|<link|src=", page)
+    assert "not readable here" in page
+    assert "it computes &lt;something&gt; else" in page and "&lt;is&gt;" in page
+    assert "<span class=bad>slower</span>" in page
+    assert "nan" not in page.lower().replace("nanum", "")
