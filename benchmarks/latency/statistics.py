@@ -73,12 +73,13 @@ def change(
         before: samples of the earlier run, in order.
         after: of the later one.
         machine: interval of the ratio by which the machine itself changed, as its yardstick tells.
-        least: smallest difference of the ratio from 1 that is called one.
+        least: smallest difference of the ratio from 1 that is called one; where either run drifted by more, that.
     """
     ratio = float(np.median(after) / np.median(before))
     if min(len(before), len(after)) < FEWEST_SAMPLES:
         return Change(ratio, 0.0, float("inf"), "too few samples")
     low, high = ratio_interval(before, after)
+    least = max(least, drift(before), drift(after))
     slowest, fastest = 1 + least, 1 / (1 + least)
     verdict: Verdict = "no difference that noise does not explain"
     if low > slowest:
@@ -86,6 +87,17 @@ def change(
     elif high < fastest:
         verdict = "faster" if high < fastest * machine[0] else "no more than the machine itself changed"
     return Change(ratio, low, high, verdict)
+
+
+def drift(samples: Sequence[float]) -> float:
+    """By how much the medians of a run's thirds differ, as a fraction: what moves so within a run does so between runs.
+
+    Fewer than 30 samples have thirds too short to tell drift from noise: 0.
+    """
+    if len(samples) < 30:
+        return 0.0
+    medians = [float(np.median(third)) for third in np.array_split(np.asarray(samples), 3)]
+    return max(medians) / min(medians) - 1
 
 
 def ratio_interval(

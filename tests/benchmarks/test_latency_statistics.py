@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uflow_edge.benchmarks.latency.statistics import Percentiles, change, ratio_interval
+from uflow_edge.benchmarks.latency.statistics import Percentiles, change, drift, ratio_interval
 
 _SAMPLES = st.lists(st.floats(0.01, 1e4), min_size=5, max_size=80)
 
@@ -66,6 +66,14 @@ def test_few_samples_are_not_judged(count):
 def test_a_difference_too_small_to_be_told_from_luck_with_the_memory_is_not_called():
     assert change([100.0] * 50, [102.0] * 50).verdict == "no difference that noise does not explain"
     assert change([100.0] * 50, [102.0] * 50, least=0.01).verdict == "slower"
+
+
+def test_what_drifts_within_a_run_is_not_called_between_runs():
+    before = _rounds(0, 10, 90)
+    drifting = [sample * (1 + 0.3 * i / 89) for i, sample in enumerate(_rounds(1, 10.3, 90))]
+    assert change(before, [1.3 * sample for sample in before]).verdict == "slower"
+    assert change(before, drifting).verdict == "no difference that noise does not explain"
+    assert drift([1.0] * 10 + [1.2] * 10 + [1.1] * 10) == pytest.approx(0.2)
 
 
 def test_percentiles_of_a_hundred_and_one():

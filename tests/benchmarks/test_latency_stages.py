@@ -1,0 +1,79 @@
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from uflow_edge.benchmarks.latency.contenders import Choice, Contender, line_up
+from uflow_edge.benchmarks.latency.instruments import Instruments
+from uflow_edge.benchmarks.latency.stages import measure, noise_frames
+from uflow_edge.benchmarks.latency.yardstick import open_yardstick
+from uflow_edge.export.parity_images import noise_images
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
+
+_WATTS = 10.0
+
+
+class _Metered(Instruments):
+    """On a machine that draws the same power all the time."""
+
+    def joules(self) -> tuple[str, float]:
+        return "a meter", _WATTS * time.perf_counter()
+
+
+class _Wrapped(Instruments):
+    """Whose meter starts anew with every look at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = 100.0
+
+    def joules(self) -> tuple[str, float]:
+        self._left -= 1
+        return "a meter", self._left
+
+
+@pytest.fixture(scope="module")
+def contenders(exported: Path) -> Iterator[tuple[Contender, ...]]:
+    bundle = Bundle.load(exported, UFlowManifest)
+    with ExitStack() as stack:
+        choice = Choice(("onnxruntime",), ("fp32",), threads=1)
+        yield line_up(bundle, choice, noise_images(bundle.manifest.input_size), stack).contenders
+
+
+@pytest.mark.parametrize("size", [(48, 64), (200, 100)])
+def test_noise_frames_are_the_same_every_time(size):
+    frames = noise_frames(size)
+    assert {frame.shape for frame in frames} == {(*size, 3)}
+    assert all(frame.std() > 20 for frame in frames)
+    np.testing.assert_array_equal(frames, noise_frames(size))
+
+
+def test_energy_is_power_times_time(contenders):
+    found = measure(contenders, noise_frames((64, 64)), [2], 5, _Metered())
+    joules = found.samples[0].joules_per_frame
+    assert found.meter == "a meter"
+    # The fastest frame bounds it from below whatever else the machine does.
+    assert joules is not None and joules > 0.5 * _WATTS * min(found.samples[0].stages["to picture"]) / 1e3
+    assert len(found.readings) == len(found.yardstick_ms) == len(found.rounds_ms) == 5
+
+
+def test_a_meter_that_wraps_tells_nothing(contenders):
+    assert measure(contenders, noise_frames((64, 64)), [], 5, _Wrapped()).samples[0].joules_per_frame is None
+
+
+def test_without_a_meter_there_is_no_energy(contenders, tmp_path):
+    threads = cv2.getNumThreads()
+    found = measure(contenders, noise_frames((64, 64)), [1, 3], 8, Instruments(root=tmp_path))
+    assert (found.meter, found.samples[0].joules_per_frame) == (None, None)
+    assert {size: len(samples) for size, samples in found.samples[0].batches.items()} == {1: 8, 3: 8}
+    assert cv2.getNumThreads() == threads
+
+
+def test_the_yardstick_takes_time():
+    with open_yardstick() as yardstick:
+        assert all(yardstick.milliseconds() > 0 for _ in range(3))
