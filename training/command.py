@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from uflow_edge.export.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
@@ -16,10 +15,7 @@ from uflow_edge.training.options import (
     Augmentation,
     TrainingOptions,
 )
-
-if TYPE_CHECKING:
-    from uflow_edge.training.fit import Progress
-
+from uflow_edge.training.progress import FitBar
 
 FLIPS = {"none": (False, False), "horizontal": (True, False), "vertical": (False, True), "both": (True, True)}
 _DEFAULT = "(default: %(default)s)"
@@ -108,7 +104,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         arguments.couplings,
     )
     architecture = Architecture.default(arguments.extractor, arguments.input_size, arguments.flow_steps)
-    bar = _Bar()
+    bar = FitBar("fitting the flow")
     try:
         result = train(
             data, architecture, options, arguments.out, restart=arguments.restart, report=print, on_step=bar.update
@@ -123,29 +119,6 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     print(f"{arguments.out}: {result.steps} steps, best after epoch {result.best_epoch} (held-out {best:.4f})")
     print(f"next: uflow-export --ckpt {arguments.out}")
     return ExitCode.OK
-
-
-class _Bar:
-    """The progress bar of the fit: loss, held-out loss, time left."""
-
-    def __init__(self) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(desc="fitting the flow", unit=" step", disable=None, dynamic_ncols=True)
-
-    def update(self, progress: "Progress") -> None:
-        """Show where the fit stands."""
-        if self._bar.total is None:
-            self._bar.reset(total=progress.steps)
-            self._bar.initial = progress.step - 1
-        self._bar.n = progress.step
-        held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.4f}"
-        self._bar.set_postfix_str(f"loss {progress.loss:.4f}{held_out}", refresh=False)
-        self._bar.update(0)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        self._bar.close()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

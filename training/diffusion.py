@@ -16,10 +16,11 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 
 from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.training.dataset import fingerprint, hold_out, training_images
-from uflow_edge.training.diffusion_fit import HELD_OUT_PATCHES, DiffusionProgress, fit_unet
+from uflow_edge.training.diffusion_fit import HELD_OUT_PATCHES, fit_unet
 from uflow_edge.training.diffusion_network import alphas_cumprod, noised, save_unet, seeded_unet
 from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.diffusion_patches import Patches
+from uflow_edge.training.progress import Progress
 
 HOLD_OUT = 0.15
 PURIFY_STEP = 40
@@ -71,7 +72,7 @@ def train_unet(
     *,
     restart: bool = False,
     report: Callable[[str], None] = lambda line: None,
-    on_step: Callable[[DiffusionProgress], None] = lambda progress: None,
+    on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> DiffusionFit:
     """Train a UNet and write it as diffusers lays it out (``unet/``, ``scheduler/``) in one rename.
 

@@ -4,14 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.training.diffusion_options import DiffusionOptions
-
-if TYPE_CHECKING:
-    from uflow_edge.training.diffusion_fit import DiffusionProgress
+from uflow_edge.training.progress import FitBar
 
 _DEFAULT = "(default: %(default)s)"
 
@@ -70,7 +67,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         steps=arguments.steps,
         seed=arguments.seed,
     )
-    bar = UNetBar()
+    bar = FitBar("training the UNet")
     try:
         result = train_unet(
             arguments.data, options, arguments.out, restart=arguments.restart, report=print, on_step=bar.update
@@ -85,29 +82,6 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     print(result.denoising)
     print(f"next: uflow-export --unet {arguments.out}")
     return ExitCode.OK
-
-
-class UNetBar:
-    """The progress bar of the fit: loss, held-out loss, time left."""
-
-    def __init__(self) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(desc="training the UNet", unit=" step", disable=None, dynamic_ncols=True)
-
-    def update(self, progress: "DiffusionProgress") -> None:
-        """Show where the fit stands."""
-        if self._bar.total is None:
-            self._bar.reset(total=progress.steps)
-            self._bar.initial = progress.step - 1
-        self._bar.n = progress.step
-        held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.4f}"
-        self._bar.set_postfix_str(f"loss {progress.loss:.4f}{held_out}", refresh=False)
-        self._bar.update(0)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        self._bar.close()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

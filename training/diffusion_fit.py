@@ -19,28 +19,13 @@ from uflow_edge.training.diffusion_network import noised
 from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.diffusion_patches import Patches
 from uflow_edge.training.interrupt import deferred_interrupts
+from uflow_edge.training.progress import Progress
 from uflow_edge.training.resume import read_state
 
 HELD_OUT_PATCHES = 32
 _WARM_UP = 50
 _LARGEST_GRADIENT = 1.0
 _HELD_OUT_DRAW = 1 << 32  # beyond any step
-
-
-@dataclass(frozen=True, slots=True)
-class DiffusionProgress:
-    """Where the fit stands, after a step.
-
-    Attributes:
-        step, steps: done, and to do.
-        loss: mean squared error of the predicted noise in this step's patches; predicting none costs 1.
-        held_out: the same of the averaged weights on held-out patches, after the last look; None before.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    held_out: float | None
 
 
 @dataclass(slots=True)
@@ -61,7 +46,7 @@ def fit_unet(
     options: DiffusionOptions,
     run: dict[str, Any],
     resume_file: Path,
-    on_step: Callable[[DiffusionProgress], None],
+    on_step: Callable[[Progress], None],
 ) -> tuple[float, ...]:
     """Train in place, and leave the averaged weights in the model.
 
@@ -81,8 +66,8 @@ def fit_unet(
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
-    saved = read_state(resume_file, run)
-    state = _State(**saved) if saved else _State(0, _copy(model), _copy(model), optimizer.state_dict(), [])
+    fresh = _State(0, _copy(model), _copy(model), optimizer.state_dict(), [])
+    state = read_state(resume_file, run, _State) or fresh
     model.load_state_dict(state.model)
     optimizer.load_state_dict(state.optimizer)
     with deferred_interrupts() as interruption:
@@ -96,7 +81,7 @@ def fit_unet(
                 state.held_out.append(_held_out_loss(model, state.average, held_out, options))
                 _save(resume_file, run, state, model, optimizer)
             held_out_loss = state.held_out[-1] if state.held_out else None
-            on_step(DiffusionProgress(state.step, options.steps, loss, held_out_loss))
+            on_step(Progress(state.step, options.steps, loss, held_out_loss))
             if interruption.requested:
                 _save(resume_file, run, state, model, optimizer)
                 raise KeyboardInterrupt

@@ -12,31 +12,17 @@ from FrEIA.modules import AllInOneBlock
 from torch import Tensor
 
 from uflow_edge.export.network import UFlow
-from uflow_edge.export.tensors import load_tensors, save_tensors
+from uflow_edge.export.tensors import save_tensors
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.training.features import Features
 from uflow_edge.training.interrupt import deferred_interrupts
 from uflow_edge.training.options import TrainingOptions
+from uflow_edge.training.progress import Progress
+from uflow_edge.training.resume import read_state
 
 WEIGHT_DECAY = 1e-5
 FINAL_RATE = 0.4
 """Of the learning rate, reached linearly at the last step, as upstream does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where the fit stands, after a step.
-
-    Attributes:
-        step, steps: done, and at most to do.
-        loss: of this step's images, nats a latent.
-        held_out: the held-out images' negative log-likelihood after the last whole epoch, nats a latent; None before.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    held_out: float | None
 
 
 @dataclass(slots=True)
@@ -110,7 +96,7 @@ def fit_flow(
     parameters = [p for p in network.flow.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, weight_decay=WEIGHT_DECAY)
     run = {"identity": identity, **asdict(options)}
-    state = _resume(resume_file, run) or _initial_state(network, optimizer)
+    state = read_state(resume_file, run, _State) or _initial_state(network, optimizer)
     network.flow.load_state_dict(state.flow)
     optimizer.load_state_dict(state.optimizer)
 
@@ -198,23 +184,3 @@ def _save(path: Path, run: dict[str, Any], state: _State, network: UFlow, optimi
         "held_out": state.held_out,
     }
     save_tensors(content, path)
-
-
-def _resume(path: Path, run: dict[str, Any]) -> _State | None:
-    if not path.exists():
-        return None
-    try:
-        content = load_tensors(path, "the state of an interrupted run")
-        saved_run = content.pop("run")
-        state = _State(**content)
-    except (BadInput, AttributeError, KeyError, TypeError) as error:
-        raise BadInput(
-            f"{path}: cannot be read as the state of an interrupted run; start over with --restart"
-        ) from error
-    different = [name for name in run if saved_run.get(name) != run[name]]
-    if different:
-        raise BadInput(
-            f"{path}: belongs to an interrupted run with another {', '.join(different)}; "
-            "give the same options to go on, or start over with --restart"
-        )
-    return state

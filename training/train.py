@@ -16,9 +16,10 @@ from uflow_edge.export.tensors import save_tensors
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.training.dataset import fingerprint, hold_out, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
-from uflow_edge.training.fit import Fit, Progress, fit_flow
+from uflow_edge.training.fit import Fit, fit_flow
 from uflow_edge.training.options import Augmentation, CacheChoice, StandardizationChoice, TrainingOptions
 from uflow_edge.training.pretrained import load_pretrained
+from uflow_edge.training.progress import Progress
 from uflow_edge.training.standardize import standardize
 
 HOLD_OUT = 0.1

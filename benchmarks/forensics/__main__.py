@@ -63,14 +63,14 @@ QUICK = Scale(images=2, training_steps=60)
 def trained_unet(folder: Path, steps: int, seed: int) -> Path:
     """The UNet in a folder, trained now if it is not there yet; an interrupted training goes on."""
     from uflow_edge.training.diffusion import train_unet
-    from uflow_edge.training.diffusion_command import UNetBar
+    from uflow_edge.training.progress import FitBar
 
     unet = folder / f"unet-{steps}-{seed}"
     if not unet.exists():
         photographs = folder / "photographs"
         if not photographs.exists():
             write_training_photographs(photographs)
-        bar = UNetBar()
+        bar = FitBar("training the UNet")
         try:
             fit = train_unet(
                 photographs, DiffusionOptions(steps=steps, seed=seed), unet, report=print, on_step=bar.update

@@ -17,10 +17,10 @@ from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.purify.network import open_network
 from uflow_edge.training.diffusion import DiffusionFit, train_unet
 from uflow_edge.training.diffusion_command import main
-from uflow_edge.training.diffusion_fit import DiffusionProgress
 from uflow_edge.training.diffusion_network import alphas_cumprod, noised
 from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.diffusion_patches import Patches
+from uflow_edge.training.progress import Progress
 
 SMALL = DiffusionOptions(image_size=16, channels=(8, 16), steps=24, batch_size=8, report_every=8, seed=5)
 
@@ -113,7 +113,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 ) -> None:
     out = tmp_path / "unet"
 
-    def interrupt(progress: DiffusionProgress) -> None:
+    def interrupt(progress: Progress) -> None:
         if progress.step == stop_after:
             signal.raise_signal(signal.SIGINT)
 
@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_from_the_last_look(undisturbed, photographs: Path,
     class Killed(Exception):
         pass
 
-    def kill(progress: DiffusionProgress) -> None:
+    def kill(progress: Progress) -> None:
         if progress.step == 13:
             raise Killed
 
@@ -146,7 +146,7 @@ def test_a_killed_run_goes_on_from_the_last_look(undisturbed, photographs: Path,
 def test_the_state_of_another_run_is_refused_or_forgotten(photographs: Path, tmp_path: Path) -> None:
     resume_file = tmp_path / "unet.resume"
 
-    def interrupt(progress: DiffusionProgress) -> None:
+    def interrupt(progress: Progress) -> None:
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -154,6 +154,10 @@ def test_the_state_of_another_run_is_refused_or_forgotten(photographs: Path, tmp
     other = DiffusionOptions(image_size=16, channels=(8, 16), steps=24, batch_size=4, report_every=8, seed=5)
     with pytest.raises(BadInput, match=r"another batch_size; .* --restart"):
         trained(photographs, tmp_path / "unet", other)
+    content = torch.load(resume_file, weights_only=True)
+    torch.save({name: value for name, value in content.items() if name != "average"}, resume_file)
+    with pytest.raises(BadInput, match=r"cannot be read as the state of .* --restart"):
+        trained(photographs, tmp_path / "unet")
     resume_file.write_bytes(b"damaged")
     with pytest.raises(BadInput, match=r"cannot be read as the state of .* --restart"):
         trained(photographs, tmp_path / "unet")

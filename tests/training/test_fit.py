@@ -12,8 +12,9 @@ from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.training.command import main
-from uflow_edge.training.fit import Progress, fit_flow
+from uflow_edge.training.fit import fit_flow
 from uflow_edge.training.options import TrainingOptions
+from uflow_edge.training.progress import Progress
 from uflow_edge.training.train import seeded_network
 
 SMALL = Architecture("efficientnet_lite0", 64, 2, (3, 4), 1)
