@@ -90,16 +90,16 @@ def test_pretrained_weights_know_what_they_see(graph: EnergyGraph) -> None:
 def test_weights_from_a_file(graph: EnergyGraph, tmp_path: Path) -> None:
     extractor = graph.network.feature_extractor
     torch.save(extractor.extractor.state_dict(), tmp_path / "w.pth")
-    load_pretrained(extractor, "efficientnet_lite0", tmp_path / "w.pth")
+    load_pretrained(extractor, "efficientnet_lite0", [tmp_path / "w.pth"])
     with pytest.raises(BadInput, match="not the weights of timm's resnet18"):
         other = seeded_network(Architecture.default("resnet18", 64, 1), 0).feature_extractor
-        load_pretrained(other, "resnet18", tmp_path / "w.pth")
+        load_pretrained(other, "resnet18", [tmp_path / "w.pth"])
     save_file(extractor.extractor.state_dict(), tmp_path / "w.safetensors")
-    load_pretrained(extractor, "efficientnet_lite0", tmp_path / "w.safetensors")
+    load_pretrained(extractor, "efficientnet_lite0", [tmp_path / "w.safetensors"])
     for name, complaint in (("w.pth", "cannot be read as a state dict"), ("w.safetensors", "not a safetensors file")):
         (tmp_path / name).write_text("no")
         with pytest.raises(BadInput, match=complaint):
-            load_pretrained(extractor, "efficientnet_lite0", tmp_path / name)
+            load_pretrained(extractor, "efficientnet_lite0", [tmp_path / name])
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
