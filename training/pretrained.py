@@ -40,7 +40,7 @@ def load_pretrained(features: FeatureExtractor, extractor: str, given: Sequence[
     if given and len(given) != len(backbones):
         expected = ", then ".join(backbones.values())
         raise UsageError(f"--weights of {extractor}: expected one file each for {expected}, got {len(given)}")
-    sources = given or [None] * len(backbones)
+    sources: Sequence[Path | None] = given or [None] * len(backbones)
     origins = [
         _fill(getattr(features, module), extractor, timm_name, file)
         for (module, timm_name), file in zip(backbones.items(), sources, strict=True)

@@ -68,6 +68,7 @@ class Evaluation:
     Attributes:
         category: its name.
         engine: what ran the images.
+        scoring: what weighed regions: a `Rule`, or ``calibrated`` for the null model of the bundle.
         good, defective: how many images.
         maps: ranking, by score map.
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
@@ -79,6 +80,7 @@ class Evaluation:
 
     category: str
     engine: str
+    scoring: str
     good: int
     defective: int
     maps: dict[MapName, MapMetrics]
@@ -98,6 +100,7 @@ class Evaluation:
         return {
             "category": self.category,
             "engine": self.engine,
+            "scoring": self.scoring,
             "good_images": self.good,
             "defective_images": self.defective,
             "maps": {name: asdict(metrics) for name, metrics in self.maps.items()},
@@ -149,6 +152,7 @@ def evaluate(
     return Evaluation(
         category=category,
         engine=inspector.engine.name,
+        scoring="calibrated" if inspector.manifest.null_model else inspector.manifest.rule,
         good=good_count,
         defective=defective_count,
         maps={name: measured.map_metrics(name, defective) for name in AXES},
