@@ -20,6 +20,7 @@ from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.in_frame import mask_in_frame
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.manifest import Source
 from uflow_edge.runtime.nfa import regions_above
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.operating_point import LOG_NFA_0
@@ -67,6 +68,7 @@ class Evaluation:
 
     Attributes:
         category: its name.
+        checkpoint: what the model was made from.
         engine: what ran the images.
         scoring: what weighed regions: a `Rule`, or ``calibrated`` for the null model of the bundle.
         good, defective: how many images.
@@ -79,6 +81,7 @@ class Evaluation:
     """
 
     category: str
+    checkpoint: Source
     engine: str
     scoring: str
     good: int
@@ -99,6 +102,7 @@ class Evaluation:
 
         return {
             "category": self.category,
+            "checkpoint": asdict(self.checkpoint),
             "engine": self.engine,
             "scoring": self.scoring,
             "good_images": self.good,
@@ -151,6 +155,7 @@ def evaluate(
         )
     return Evaluation(
         category=category,
+        checkpoint=inspector.manifest.source,
         engine=inspector.engine.name,
         scoring="calibrated" if inspector.manifest.null_model else inspector.manifest.rule,
         good=good_count,

@@ -1,13 +1,15 @@
-"""Pixel metrics from histograms against scikit-learn, brute force, and cases counted by hand."""
+"""Pixel metrics from histograms against scikit-learn, torchmetrics, brute force, and cases counted by hand."""
 
 from dataclasses import astuple
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import label
 from sklearn.metrics import roc_auc_score, roc_curve
+from torchmetrics.classification import BinaryAUROC
 
 from uflow_edge.training.evaluation.pixels import Decisions, PixelMetrics, PixelScores, intersection_over_union
 from uflow_edge.training.evaluation.score_axis import BINS, EvenAxis, ScoreAxis, SignedLogAxis
@@ -44,6 +46,14 @@ def flat(made: Images) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([s.ravel() for s, _ in made]), np.concatenate([t.ravel() for _, t in made])
 
 
+def auroc_of_torchmetrics(made: Images, axis: ScoreAxis) -> float:
+    """Fed image by image, as a training would; bins instead of scores, which are all the same in single precision."""
+    metric = BinaryAUROC()
+    for scores, truth in made:
+        metric.update(torch.from_numpy(axis.bins(scores) / BINS).ravel(), torch.from_numpy(truth.astype(int)).ravel())
+    return float(metric.compute())
+
+
 def share_from(ordered: np.ndarray, threshold: float) -> float:
     return 1 - np.searchsorted(ordered, threshold, side="left") / len(ordered)
 
@@ -77,6 +87,7 @@ def test_scores_on_the_bins_give_the_metrics_exactly(axis: ScoreAxis, seed: int)
     metrics = measured(made, axis)
     scores, truth = flat(made)
     assert metrics.auroc == pytest.approx(roc_auc_score(truth, scores), abs=1e-6)
+    assert metrics.auroc == pytest.approx(auroc_of_torchmetrics(made, axis), abs=1e-6)
     assert metrics.aupro == pytest.approx(brute_force_aupro(made), abs=1e-6)
     assert metrics.oracle_iou == pytest.approx(brute_force_oracle(made), abs=1e-6)
 
