@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from uflow_edge.runtime.bundle import Bundle, write_manifest
@@ -98,6 +99,22 @@ def test_a_rule_takes_the_place_of_what_the_bundle_says(
     assert found == expected
     assert found["categories"][0]["scoring"] == rule
     assert found != measured("--bundle", calibrated)
+
+
+def test_the_authors_checkpoint_has_the_scores_of_their_code(
+    reference: Path, end_to_end: dict[str, np.ndarray], tmp_path: Path, exit_code: Exit
+) -> None:
+    for kind in ("good", "defective", "painted"):
+        (tmp_path / "cells" / "test" / kind).mkdir(parents=True)
+        shutil.copy(reference / f"{kind}.png", tmp_path / "cells" / "test" / kind)
+    arguments = ["--ckpt", reference / "resnet18_256_s4.ckpt", "--data", tmp_path / "cells", "--no-masks"]
+    json_file = tmp_path / "numbers.json"
+    assert exit_code(main, *arguments, "--rule", "upstream", "--json", json_file, "--threads", 1) == 0
+    (found,) = json.loads(json_file.read_text())["categories"]
+    for case in (*found["false_alarms"], *found["missed"]):
+        theirs = float(end_to_end[f"{case['kind']}/tree_score_256"].max())
+        assert case["score"] == pytest.approx(theirs, abs=1.0)  # what is left of 2,493 for the tests and the region's
+    assert found["at_log_nfa_0"]["defective_found"] == 0.5  # the painted one alone
 
 
 def test_a_rule_leaves_out_the_null_model(exported: Path) -> None:
