@@ -30,10 +30,7 @@ def test_mvtec_layout_and_plain_folder(texture_folder: Path) -> None:
     good = texture_folder / "train" / "good"
     assert training_images(texture_folder) == training_images(good) == sorted(good.iterdir())
     images = test_images(texture_folder)
-    assert [(image.kind, image.is_good, image.mask is not None) for image in images] == [
-        ("good", True, False),
-        ("hole", False, True),
-    ]
+    assert [(image.kind, image.is_good) for image in images] == [("good", True), ("hole", False)]
 
 
 def test_folders_that_hold_nothing_to_learn_from(tmp_path: Path) -> None:

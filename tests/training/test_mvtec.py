@@ -77,7 +77,7 @@ def test_a_training_with_their_settings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "bottle.ckpt"
-    arguments = ["--config", "bottle", "--data", texture_folder, "--out", out, "--flow-steps", 1, "--epochs", 2]
+    arguments = ["--config", "bottle", "--data", texture_folder, "--out", out, "--flow-steps", 1, "--epochs", 1]
     assert exit_code(main, *arguments, "--weights", *shallow_mcait, "--learning-rate", 1e-3) == 0
     said = capsys.readouterr().out
     assert f"weights of mcait: {shallow_mcait[0]}, {shallow_mcait[1]}" in said

@@ -38,7 +38,7 @@ def labelled_images(data: Path, ground_truth: Path | None = None, *, masks: bool
     """
     if not (data / "test").is_dir():
         raise BadInput(f"{data}: has no folder test; expected test/{GOOD} and a folder for each kind of defect")
-    images = [replace(image, mask=None) for image in test_images(data)]
+    images = test_images(data)
     for is_good, name in ((True, f"no good images (test/{GOOD})"), (False, "no defective images (any other folder)")):
         if not any(image.is_good == is_good for image in images):
             raise BadInput(f"{data / 'test'}: {name}; the metrics compare defective images with good ones")

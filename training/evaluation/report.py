@@ -84,8 +84,8 @@ def _made_of(evaluation: Evaluation) -> str:
     )
 
 
-def _number(score: float) -> str:
-    return f"{score:.2f}".replace("-", "−")
+def _number(value: float, form: str = ".2f") -> str:
+    return format(value, form).replace("-", "−")
 
 
 def _anchor(category: str) -> str:
@@ -114,7 +114,7 @@ def _pixel_note(evaluation: Evaluation) -> str:
     pixels = _pixels(evaluation)
     if not pixels:
         return "No masks were given: images alone were compared. "
-    thresholds = ", ".join(f"{name} {one.oracle_threshold:.4g}" for name, one in pixels.items())
+    thresholds = ", ".join(f"{name} {_number(one.oracle_threshold, '.4g')}" for name, one in pixels.items())
     bounds = ", ".join(f"{name} ± {one.auroc_uncertainty:.1g}" for name, one in pixels.items())
     return f"Oracle thresholds: {thresholds}. What pairs of pixels in one bin can move the AUROC at most: {bounds}. "
 
