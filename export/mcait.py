@@ -62,6 +62,10 @@ class McaitExtractor(FeatureExtractor):
         """Whitening, if there is one: the features are normalised already."""
         return self._whiten(features)
 
+    def standardize(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Likewise: they lack neither gain nor offset."""
+        return self._whiten(features)
+
     def last_normalization(self, level: int) -> nn.LayerNorm:
         """The backbone's own, over channels alone."""
         return cast(nn.LayerNorm, (self.extractor1, self.extractor2)[level].norm)

@@ -8,6 +8,7 @@ from pathlib import Path
 from uflow_edge.export.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
 from uflow_edge.runtime.errors import ExitCode, require
+from uflow_edge.training.mvtec import CONFIGS
 from uflow_edge.training.options import (
     CACHE_CHOICES,
     COUPLINGS,
@@ -29,17 +30,31 @@ def parser() -> argparse.ArgumentParser:
         [
             "uflow-train --data bottle/ --extractor efficientnet_lite0 --out bottle.ckpt",
             "uflow-train --data good_photos/ --out part.ckpt --epochs 60",
+            "uflow-train --config bottle --data mvtec/bottle --out bottle.ckpt   # as the paper: hours on a CPU",
         ],
     )
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="FOLDER", help="good images, or an MVTec layout with train/good")
     add("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
-    # Of a fixed input size is mcait alone, whose features our trainer has no normalisation for.
-    trainable = [name for name, extractor in EXTRACTORS.items() if extractor.fixed_input_size is None]
-    add("--extractor", choices=trainable, default="efficientnet_lite0", help=f"frozen backbone {_DEFAULT}")
-    add("--input-size", type=positive_int, default=INPUT_SIZE, metavar="N", help=f"side of the input {_DEFAULT}")
+    add(
+        "--config",
+        choices=CONFIGS,
+        metavar="CATEGORY",
+        help="train as the authors of U-Flow did on a category of MVTec AD: extractor, input size, flow steps, "
+        "learning rate, batch size, epochs, patience, couplings and standardising are theirs where not given here too; "
+        f"one of {', '.join(CONFIGS)}",
+    )
+    add("--extractor", choices=EXTRACTORS, default="efficientnet_lite0", help=f"frozen backbone {_DEFAULT}")
+    add("--input-size", type=positive_int, metavar="N", help=f"side of the input (default: {INPUT_SIZE}, of mcait 448)")
     add("--flow-steps", type=positive_int, default=FLOW_STEPS, metavar="N", help=f"coupling blocks a scale {_DEFAULT}")
-    add("--weights", type=Path, metavar="FILE", help="state dict of the backbone (default: its ImageNet weights)")
+    add(
+        "--weights",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="state dict of the backbone, for mcait two (default: ImageNet weights)",
+    )
     _add_fitting(parser.add_argument_group("fitting"))
     _add_data(parser.add_argument_group("data"))
     return parser
@@ -82,6 +97,15 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add("--cache", choices=CACHE_CHOICES, default="auto", help="where features are kept (default: memory if they fit)")
 
 
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; what a ``--config`` says takes the place of the defaults, so all that is given goes before it."""
+    published = CONFIGS.get(parser().parse_args(argv).config)
+    configured = parser()
+    if published is not None:
+        configured.set_defaults(**published.arguments())
+    return configured.parse_args(argv)
+
+
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Train as the command line asks."""
     for module in ("torch", "timm", "FrEIA", "psutil"):
@@ -93,7 +117,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         Augmentation(*FLIPS[arguments.flip], arguments.crop),
         arguments.standardize,
         arguments.cache,
-        arguments.weights,
+        tuple(arguments.weights),
     )
     options = TrainingOptions(
         arguments.learning_rate,
@@ -103,7 +127,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         arguments.seed,
         arguments.couplings,
     )
-    architecture = Architecture.default(arguments.extractor, arguments.input_size, arguments.flow_steps)
+    side = arguments.input_size or EXTRACTORS[arguments.extractor].fixed_input_size or INPUT_SIZE
+    architecture = Architecture.default(arguments.extractor, side, arguments.flow_steps)
     bar = FitBar("fitting the flow")
     try:
         result = train(
@@ -123,5 +148,5 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-train``."""
-    arguments = parser().parse_args(argv)
+    arguments = parsed(argv)
     run_command(lambda: run(arguments))

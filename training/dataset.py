@@ -25,14 +25,14 @@ class TestImage:
     Attributes:
         path: of the image.
         kind: ``good``, or the kind of defect.
-        mask: picture of where the defect is, if there is one.
+        mask: picture of where the defect is, once it was looked for (`evaluation.ground_truth`).
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     path: Path
     kind: str
-    mask: Path | None
+    mask: Path | None = None
 
     @property
     def is_good(self) -> bool:
@@ -56,18 +56,13 @@ def training_images(folder: Path) -> list[Path]:
 
 
 def test_images(folder: Path) -> list[TestImage]:
-    """The images in ``test``, by kind and name; none if there is no such folder.
+    """The images in ``test``, by kind and name, without masks; none if there is no such folder.
 
     Raises:
         BadInput: a kind's folder without images.
     """
     kinds = sorted(kind for kind in (folder / "test").glob("*") if kind.is_dir())
-    found = []
-    for kind in kinds:
-        for path in find_images([kind]):
-            mask = folder / "ground_truth" / kind.name / f"{path.stem}_mask.png"
-            found.append(TestImage(path, kind.name, mask if mask.is_file() else None))
-    return found
+    return [TestImage(path, kind.name) for kind in kinds for path in find_images([kind])]
 
 
 test_images.__test__ = False  # type: ignore[attr-defined]

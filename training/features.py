@@ -1,7 +1,7 @@
 """Features of the frozen extractor, computed once: afterwards only the flow costs time.
 
 All features here are layer-normalised but not yet standardised: the extractor's ``feature_normalizations`` with
-their affine part left out.
+their affine part left out. Those of `mcait` are as its backbones give them, which have a normalisation of their own.
 """
 
 import tempfile
@@ -40,8 +40,11 @@ class Features(Protocol):
 
 def extract(graph: EnergyGraph, pictures: Sequence[Image]) -> tuple[Tensor, ...]:
     """Run the frozen extractor on pictures at the model's input size, (S, S, 3) uint8 RGB."""
+    extractor = graph.network.feature_extractor
     with torch.inference_mode():
-        raw = graph.network.feature_extractor.raw_features(graph.normalized(torch.from_numpy(np.stack(pictures))))
+        raw = extractor.raw_features(graph.normalized(torch.from_numpy(np.stack(pictures))))
+        if not extractor.feature_normalizations:
+            return raw
         return tuple(F.layer_norm(feature, feature.shape[1:]) for feature in raw)
 
 

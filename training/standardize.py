@@ -18,6 +18,7 @@ from torch import Tensor
 
 from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.network import UFlow, whiten
+from uflow_edge.runtime.errors import UsageError
 from uflow_edge.training.features import Features
 from uflow_edge.training.options import Standardization, StandardizationChoice
 
@@ -54,6 +55,22 @@ class Normal:
             scores = whiten(scores, self.whitening)
             log_volume -= torch.linalg.slogdet(self.whitening.double()).logabsdet.sum()
         return float(0.5 * scores.square().sum(dtype=torch.float64) + len(features) * log_volume)
+
+
+def suited(network: UFlow, choice: StandardizationChoice) -> StandardizationChoice:
+    """The choice, or ``none`` for ``auto`` where there is no layer normalisation of ours to keep the moments in.
+
+    Raises:
+        UsageError: the extractor has none, and something else than ``none`` is asked for.
+    """
+    if network.feature_extractor.feature_normalizations:
+        return choice
+    if choice not in ("auto", "none"):
+        raise UsageError(
+            f"standardising by {choice}: the backbones of {network.architecture.extractor} normalise their features "
+            "themselves, and the flow takes them as they are; leave it out, or say none"
+        )
+    return "none"
 
 
 def standardize(

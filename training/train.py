@@ -20,7 +20,7 @@ from uflow_edge.training.fit import Fit, fit_flow
 from uflow_edge.training.options import Augmentation, CacheChoice, StandardizationChoice, TrainingOptions
 from uflow_edge.training.pretrained import load_pretrained
 from uflow_edge.training.progress import Progress
-from uflow_edge.training.standardize import standardize
+from uflow_edge.training.standardize import standardize, suited
 
 HOLD_OUT = 0.1
 _LIGHTNING_LAYOUT = "2.0.0"
@@ -35,14 +35,14 @@ class Data:
         augmentation: of the images that are fitted.
         standardization: of the features before the flow.
         cache: where features are kept.
-        weights: file with the extractor's weights; default, its ImageNet weights.
+        weights: files with the extractor's weights, one a backbone; default, its ImageNet weights.
     """
 
     folder: Path
     augmentation: Augmentation = Augmentation()
     standardization: StandardizationChoice = "auto"
     cache: CacheChoice = "auto"
-    weights: Path | None = None
+    weights: tuple[Path, ...] = ()
 
 
 def train(
@@ -68,6 +68,7 @@ def train(
 
     Raises:
         BadInput: images that cannot be used, or an interrupted run that does not fit these options.
+        UsageError: the extractor's features cannot be standardised so.
         MissingDependency: the extractor's weights are not to be had.
         KeyboardInterrupt: on Ctrl-C, after everything was saved.
     """
@@ -79,6 +80,7 @@ def train(
     report(f"{len(fit_paths)} good images to fit, {len(held_paths)} held out to stop by")
 
     network = seeded_network(architecture, options.seed)
+    standardization = suited(network, data.standardization)
     origin = load_pretrained(network.feature_extractor, architecture.extractor, data.weights)
     report(f"weights of {architecture.extractor}: {origin}")
     graph = EnergyGraph(network, DEFAULT_PROBABILITY).eval()
@@ -89,7 +91,7 @@ def train(
             fit = stack.enter_context(CachedFeatures(graph, fit_paths, where=data.cache, folder=checkpoint.parent))
             report(f"features of {len(fit)} images cached in {fit.where}: {fit.bytes / 2**20:.0f} MiB")
         held = stack.enter_context(CachedFeatures(graph, held_paths, where=data.cache, folder=checkpoint.parent))
-        chosen = standardize(network, fit, held, data.standardization)
+        chosen = standardize(network, fit, held, standardization)
         report(f"features standardised by {chosen}")
         identity = hashlib.sha256(repr((architecture, data, fingerprint(images))).encode()).hexdigest()
         result = fit_flow(network, fit, held, options, resume_file=resume_file, identity=identity, on_step=on_step)

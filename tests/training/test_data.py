@@ -30,10 +30,7 @@ def test_mvtec_layout_and_plain_folder(texture_folder: Path) -> None:
     good = texture_folder / "train" / "good"
     assert training_images(texture_folder) == training_images(good) == sorted(good.iterdir())
     images = test_images(texture_folder)
-    assert [(image.kind, image.is_good, image.mask is not None) for image in images] == [
-        ("good", True, False),
-        ("hole", False, True),
-    ]
+    assert [(image.kind, image.is_good) for image in images] == [("good", True), ("hole", False)]
 
 
 def test_folders_that_hold_nothing_to_learn_from(tmp_path: Path) -> None:
@@ -90,16 +87,16 @@ def test_pretrained_weights_know_what_they_see(graph: EnergyGraph) -> None:
 def test_weights_from_a_file(graph: EnergyGraph, tmp_path: Path) -> None:
     extractor = graph.network.feature_extractor
     torch.save(extractor.extractor.state_dict(), tmp_path / "w.pth")
-    load_pretrained(extractor, "efficientnet_lite0", tmp_path / "w.pth")
+    load_pretrained(extractor, "efficientnet_lite0", [tmp_path / "w.pth"])
     with pytest.raises(BadInput, match="not the weights of timm's resnet18"):
         other = seeded_network(Architecture.default("resnet18", 64, 1), 0).feature_extractor
-        load_pretrained(other, "resnet18", tmp_path / "w.pth")
+        load_pretrained(other, "resnet18", [tmp_path / "w.pth"])
     save_file(extractor.extractor.state_dict(), tmp_path / "w.safetensors")
-    load_pretrained(extractor, "efficientnet_lite0", tmp_path / "w.safetensors")
+    load_pretrained(extractor, "efficientnet_lite0", [tmp_path / "w.safetensors"])
     for name, complaint in (("w.pth", "cannot be read as a state dict"), ("w.safetensors", "not a safetensors file")):
         (tmp_path / name).write_text("no")
         with pytest.raises(BadInput, match=complaint):
-            load_pretrained(extractor, "efficientnet_lite0", tmp_path / name)
+            load_pretrained(extractor, "efficientnet_lite0", [tmp_path / name])
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])

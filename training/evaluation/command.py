@@ -1,25 +1,26 @@
-"""``uflow-evaluate``: the paper's metrics for a bundle on labelled images, or for a bundle of every category."""
+"""``uflow-evaluate``: the paper's metrics for a model on labelled images, or for a model of every category."""
 
 import argparse
 import json
 import math
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uflow_edge.runtime.bundle import Bundle, find_bundle
+from uflow_edge.runtime.bundle import find_bundle
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, table
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
 from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import PRECISIONS
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.nfa.tree import RULES
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.evaluate import Evaluation, evaluate
 from uflow_edge.training.evaluation.ground_truth import labelled_images
+from uflow_edge.training.evaluation.models import models_of, opened, uncalibrated
 from uflow_edge.training.evaluation.tables import DECISION_HEAD, RANKING_HEAD, decision_rows, means, ranking_rows
 
 
@@ -27,10 +28,12 @@ def parser() -> argparse.ArgumentParser:
     """The command line of ``uflow-evaluate``."""
     parser = command_parser(
         "uflow-evaluate",
-        "Measure how well a bundle finds and outlines defects, on images with masks laid out like MVTec AD.",
+        "Measure how well a model finds and outlines defects, on images with masks laid out like MVTec AD.",
         [
             "uflow-evaluate --bundle bottle.uflow --data mvtec/bottle --report bottle.html",
             "uflow-evaluate --all --bundles bundles/ --data mvtec/ --json results.json   # bundles/bottle.uflow, …",
+            "uflow-evaluate --ckpt bottle.ckpt --data mvtec/bottle                       # needs the extra train",
+            "uflow-evaluate --all --ckpt checkpoints/ --data mvtec/ --rule upstream      # as in the paper",
         ],
     )
     add = parser.add_argument
@@ -42,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         help="test/good, test/<kind>, …; with --all, of categories",
     )
     add("--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)")
+    add("--ckpt", type=Path, metavar="PATH", help="a checkpoint in its place; with --all, a folder of <category>.ckpt")
     add("--ground-truth", type=Path, metavar="FOLDER", help="<kind>/<name>_mask.png (default: ground_truth in --data)")
     add("--no-masks", action="store_true", help="images are labelled by folder alone: leave out what needs masks")
     add("--all", action="store_true", help="every folder below --data that has a folder test")
@@ -50,17 +54,23 @@ def parser() -> argparse.ArgumentParser:
     add("--report", type=Path, metavar="FILE.html", help="write a page with curves and worst cases; it shows images")
     model = parser.add_argument_group("model").add_argument
     model("--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)")
-    model("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU)")
+    model("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU and of --ckpt)")
     model("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
+    model(
+        "--rule",
+        choices=RULES,
+        help="weigh regions by this rule, at log-NFA 0, whatever the calibration; upstream is the paper's "
+        "(default: as the bundle says)",
+    )
     return parser
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One category to evaluate: its name, the bundle's folder and the labelled images."""
+    """One category to evaluate: its name, where the bundle or checkpoint is, and the labelled images."""
 
     category: str
-    bundle: Path
+    model: Path
     images: list[TestImage]
 
 
@@ -69,30 +79,32 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
 
     Raises:
         UsageError: options that exclude each other.
-        BadInput: no categories, or one without a bundle, test images or masks.
+        BadInput: no categories, or one without a model, test images or masks.
     """
     if arguments.bundle and arguments.all:
         raise UsageError("--all takes its bundles from --bundles FOLDER: not with --bundle")
     if arguments.bundles and not arguments.all:
         raise UsageError("--bundles is for --all; a single bundle is --bundle FOLDER")
+    if arguments.ckpt and (arguments.bundle or arguments.bundles):
+        raise UsageError("--ckpt takes the place of a bundle: give one of them")
     if arguments.ground_truth and arguments.no_masks:
         raise UsageError("--ground-truth says where masks are: not with --no-masks")
     data, truth, masks = arguments.data, arguments.ground_truth, not arguments.no_masks
     if not data.is_dir():
         raise BadInput(f"{data}: no such folder; expected test images laid out like MVTec AD")
     if not arguments.all:
-        bundle = arguments.bundle or find_bundle(Path.cwd())
-        return [Job(data.resolve().name, bundle, labelled_images(data, truth, masks=masks))]
+        if arguments.ckpt and not arguments.ckpt.is_file():
+            raise BadInput(f"{arguments.ckpt}: no such checkpoint; a folder of them is for --all")
+        model = arguments.ckpt or arguments.bundle or find_bundle(Path.cwd())
+        return [Job(data.resolve().name, model, labelled_images(data, truth, masks=masks))]
     categories = sorted(folder.parent for folder in data.glob("*/test") if folder.is_dir())
     if not categories:
         raise BadInput(f"{data}: no folder in it has a folder test; expected <category>/test/<kind>/")
-    bundles = {folder: (arguments.bundles or Path.cwd()) / f"{folder.name}.uflow" for folder in categories}
-    missing = [str(bundle) for bundle in bundles.values() if not bundle.is_dir()]
-    if missing:
-        raise BadInput(f"{', '.join(missing)}: no such bundle; every category below {data} needs one")
+    folder = arguments.ckpt or arguments.bundles or Path.cwd()
+    models = models_of([category.name for category in categories], folder, checkpoints=arguments.ckpt is not None)
     return [
-        Job(folder.name, bundle, labelled_images(folder, None if truth is None else truth / folder.name, masks=masks))
-        for folder, bundle in bundles.items()
+        Job(category.name, model, labelled_images(category, truth and truth / category.name, masks=masks))
+        for category, model in zip(categories, models, strict=True)
     ]
 
 
@@ -101,9 +113,12 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     evaluations: list[Evaluation] = []
     sections: list[str] = []
     for job in jobs(arguments):
-        bundle = Bundle.load(job.bundle, UFlowManifest)
-        with closing(open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)) as engine:
-            inspector = Inspector.of(bundle, engine)
+        with ExitStack() as stack:
+            bundle = stack.enter_context(opened(job.model, arguments.precision, _say))
+            if arguments.rule:
+                bundle = uncalibrated(bundle, arguments.rule)
+            engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)
+            inspector = Inspector.of(bundle, stack.enter_context(closing(engine)))
             evaluations.append(evaluate(job.category, job.images, inspector, _say))
             if arguments.report:
                 from uflow_edge.training.evaluation.report import category_section

@@ -20,6 +20,7 @@ from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.in_frame import mask_in_frame
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.manifest import Source
 from uflow_edge.runtime.nfa import regions_above
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.operating_point import LOG_NFA_0
@@ -67,7 +68,9 @@ class Evaluation:
 
     Attributes:
         category: its name.
+        checkpoint: what the model was made from.
         engine: what ran the images.
+        scoring: what weighed regions: a `Rule`, or ``calibrated`` for the null model of the bundle.
         good, defective: how many images.
         maps: ranking, by score map.
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
@@ -78,7 +81,9 @@ class Evaluation:
     """
 
     category: str
+    checkpoint: Source
     engine: str
+    scoring: str
     good: int
     defective: int
     maps: dict[MapName, MapMetrics]
@@ -97,7 +102,9 @@ class Evaluation:
 
         return {
             "category": self.category,
+            "checkpoint": asdict(self.checkpoint),
             "engine": self.engine,
+            "scoring": self.scoring,
             "good_images": self.good,
             "defective_images": self.defective,
             "maps": {name: asdict(metrics) for name, metrics in self.maps.items()},
@@ -148,7 +155,9 @@ def evaluate(
         )
     return Evaluation(
         category=category,
+        checkpoint=inspector.manifest.source,
         engine=inspector.engine.name,
+        scoring="calibrated" if inspector.manifest.null_model else inspector.manifest.rule,
         good=good_count,
         defective=defective_count,
         maps={name: measured.map_metrics(name, defective) for name in AXES},

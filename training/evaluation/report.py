@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from uflow_edge.training.evaluation.evaluate import Case, Evaluation, examine_ca
 from uflow_edge.training.evaluation.pixels import PixelMetrics
 from uflow_edge.training.evaluation.ranking import PRO_LIMIT
 from uflow_edge.training.evaluation.style import STYLE
-from uflow_edge.training.evaluation.tables import DECISION_HEAD, RANKING_HEAD, decision_rows, ranking_rows
+from uflow_edge.training.evaluation.tables import DECISION_HEAD, MEAN, RANKING_HEAD, decision_rows, ranking_rows
 
 _LONGER_SIDE = 320
 _QUALITY = 82
@@ -41,8 +42,8 @@ def category_section(evaluation: Evaluation, inspector: Inspector) -> str:
     figures = [f"<figure>{svg}<figcaption>{name}</figcaption></figure>" for name, svg in curves.items()]
     unreadable = "".join(f"<li>{escape(line)}</li>" for line in evaluation.unreadable)
     return (
-        f"<section><h2>{escape(evaluation.category)}</h2><p class=quiet>{evaluation.good} good and "
-        f"{evaluation.defective} defective images in {evaluation.seconds:.1f} s, {escape(evaluation.engine)}</p>"
+        f"<section id='{_anchor(evaluation.category)}'><h2>{escape(evaluation.category)}</h2>"
+        f"<p class=quiet>{escape(_made_of(evaluation))}</p>"
         + (f"<ul class=notice>{unreadable}</ul>" if unreadable else "")
         + f"{_KEYS}<div class=plots>{''.join(figures)}</div>"
         + f"<p class=quiet>{_pixel_note(evaluation)}{_OUTLINES}</p>"
@@ -75,6 +76,22 @@ def report_page(evaluations: Sequence[Evaluation], sections: Sequence[str]) -> s
     )
 
 
+def _made_of(evaluation: Evaluation) -> str:
+    scoring = "calibrated" if evaluation.scoring == "calibrated" else f"not calibrated, rule {evaluation.scoring}"
+    return (
+        f"{evaluation.good} good and {evaluation.defective} defective images in {evaluation.seconds:.1f} s · "
+        f"{evaluation.checkpoint.name}, {scoring} · {evaluation.engine}"
+    )
+
+
+def _number(value: float, form: str = ".2f") -> str:
+    return format(value, form).replace("-", "−")
+
+
+def _anchor(category: str) -> str:
+    return quote(category, safe="")
+
+
 _KEYS = "<p class=keys><span class='key nfa'><i></i>nfa</span><span class='key likelihood'><i></i>likelihood</span></p>"
 _OUTLINES = "Pictures: blue outlines what is defective, white what is detected at the operating point."
 _RANKING = (
@@ -97,15 +114,23 @@ def _pixel_note(evaluation: Evaluation) -> str:
     pixels = _pixels(evaluation)
     if not pixels:
         return "No masks were given: images alone were compared. "
-    thresholds = ", ".join(f"{name} {one.oracle_threshold:.4g}" for name, one in pixels.items())
+    thresholds = ", ".join(f"{name} {_number(one.oracle_threshold, '.4g')}" for name, one in pixels.items())
     bounds = ", ".join(f"{name} ± {one.auroc_uncertainty:.1g}" for name, one in pixels.items())
     return f"Oracle thresholds: {thresholds}. What pairs of pixels in one bin can move the AUROC at most: {bounds}. "
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Categories lead to their sections; below each mean a new block begins."""
     heading = "".join(f"<th>{cell}</th>" for cell in head)
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    lines = "".join(_row(*row) for row in rows)
     return f"<div class=wide><table><tr>{heading}</tr>{lines}</table></div>"
+
+
+def _row(category: str, *cells: str) -> str:
+    is_mean = category == MEAN
+    first = category if is_mean else f"<a href='#{_anchor(category)}'>{escape(category)}</a>"
+    others = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f"<tr{' class=mean' if is_mean else ''}><td>{first}</td>{others}</tr>"
 
 
 def _gallery(cases: Sequence[Case], inspector: Inspector) -> str:
@@ -118,7 +143,7 @@ def _figure(case: Case, inspector: Inspector) -> str:
     verdict = "found" if case.score > inspector.operating_point.threshold else "passed"
     return (
         f"<figure><img alt='{name}' src='data:image/jpeg;base64,{jpeg}'>"
-        f"<figcaption title='{name}'><b>{case.score:.2f}</b> {verdict} · {name}</figcaption></figure>"
+        f"<figcaption><b>{_number(case.score)}</b> {verdict}<br>{name}</figcaption></figure>"
     )
 
 

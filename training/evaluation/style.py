@@ -16,8 +16,12 @@ section { background: var(--panel); border: 1px solid var(--line); border-radius
 .notice { background: var(--note); border-radius: 8px; padding: 8px 8px 8px 28px; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { padding: 5px 0 5px 16px; border-top: 1px solid var(--line); text-align: right; white-space: nowrap; }
-tr:first-child > * { border-top: 0; } th { font-size: 13px; color: var(--quiet); }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; } th:first-child, td:first-child { padding-left: 0; }
+tr:first-child > * { border-top: 0; }
+th { font-size: 13px; line-height: 1.3; color: var(--quiet); white-space: normal; vertical-align: bottom; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
+th:first-child, td:first-child { padding-left: 0; position: sticky; left: 0; background: var(--panel); }
+td a { color: inherit; text-decoration-color: var(--line); text-underline-offset: 3px; }
+.mean td { font-weight: 650; padding-bottom: 16px; } section { scroll-margin-top: 12px; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: 14px; margin-top: 6px; }
 .chart { display: block; width: 100%; height: auto; } .chart text { font-size: 11px; fill: var(--quiet); }
 .chart path, .chart polyline { fill: none; } .chart .grid { stroke: var(--line); }
@@ -28,5 +32,5 @@ th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; } th:first-child, td:
 .key i { width: 18px; border-top: 3px solid var(--nfa); } .key.likelihood i { border-color: var(--likelihood); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 10px; }
 figure { margin: 0; } figure img { width: 100%; display: block; border-radius: 8px; }
-figcaption { font-size: 12.5px; margin-top: 3px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+figcaption { font-size: 12.5px; line-height: 1.4; margin-top: 3px; overflow-wrap: anywhere; }
 """

@@ -1,10 +1,15 @@
-"""The tables of an evaluation, one row a category and their mean below, for the terminal and the report alike."""
+"""The tables of an evaluation, one row a category and their mean below, for the terminal and the report alike.
+
+A table goes through all categories for one score, or one threshold, before it comes to the next, so that what is
+compared stands in one column.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
 
+from uflow_edge.runtime.operating_point import LOG_NFA_0
 from uflow_edge.training.evaluation.evaluate import Evaluation, MapMetrics
 from uflow_edge.training.evaluation.pixels import DecisionMetrics
 from uflow_edge.training.evaluation.score_maps import AXES
@@ -49,24 +54,30 @@ def means(evaluations: Sequence[Evaluation]) -> dict[str, Numbers]:
 
 
 def ranking_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
-    """Cells below `RANKING_HEAD`, two rows a category."""
+    """Cells below `RANKING_HEAD`: all categories once for each score map."""
     return [
         [category, group, *(_cell(value, ".4f") for value in numbers[group].values())]
-        for category, numbers in _with_mean(evaluations)
         for group in AXES
+        for category, numbers in _with_mean(evaluations)
     ]
 
 
 def decision_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
-    """Cells below `DECISION_HEAD`, two rows a category."""
-    rows = []
-    points = [f" {evaluation.at_operating_point.threshold:.2f}" for evaluation in evaluations]
-    for (category, numbers), point in zip(_with_mean(evaluations), [*points, ""], strict=False):
-        for group, label in (("at_log_nfa_0", "log-NFA 0"), ("at_operating_point", f"operating point{point}")):
-            iou, alarms, flagged, found = numbers[group].values()
-            cells = (_cell(iou, ".4f"), _cell(alarms, ".3f"), _cell(flagged, ".1%"), _cell(found, ".1%"))
-            rows.append([category, label, *cells])
-    return rows
+    """Cells below `DECISION_HEAD`: all categories at log-NFA 0, and at their operating points where these differ."""
+    points = [evaluation.at_operating_point.threshold for evaluation in evaluations]
+    labels = {"at_log_nfa_0": ["log-NFA 0"] * (len(points) + 1)}
+    if any(point != LOG_NFA_0.threshold for point in points):
+        labels["at_operating_point"] = [*(f"operating point {point:.2f}" for point in points), "operating point"]
+    return [
+        [category, label, *_decision_cells(numbers[group])]
+        for group, of_group in labels.items()
+        for (category, numbers), label in zip(_with_mean(evaluations), of_group, strict=False)
+    ]
+
+
+def _decision_cells(numbers: Numbers) -> list[str]:
+    forms = (".4f", ".3f", ".1%", ".1%")
+    return [_cell(value, form) for value, form in zip(numbers.values(), forms, strict=True)]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from uflow_edge.training.evaluation.command import main
+from uflow_edge.training.evaluation.ground_truth import labelled_images
 
 Exit = Callable[..., int]
 
@@ -44,15 +45,20 @@ def test_every_category_with_its_own_bundle(
         shutil.move(tmp_path / "data" / name / "ground_truth", tmp_path / "masks" / name)
     (tmp_path / "data" / "no_category").mkdir()
     arguments = ["--all", "--data", tmp_path / "data", "--bundles", tmp_path / "bundles"]
-    json_file = tmp_path / "all.json"
-    options = ["--ground-truth", tmp_path / "masks", "--json", json_file, "--threads", 1]
+    json_file, page = tmp_path / "all.json", tmp_path / "all.html"
+    options = ["--ground-truth", tmp_path / "masks", "--json", json_file, "--report", page, "--threads", 1]
     assert exit_code(main, *arguments, *options) == 0
     content = json.loads(json_file.read_text())
     coarse, fine = content["categories"]
     assert (coarse["category"], fine["category"]) == ("coarse", "fine")
     assert coarse["maps"] == fine["maps"]
     assert content["mean"]["nfa"]["image_auroc"] == pytest.approx(fine["maps"]["nfa"]["image_auroc"])
-    assert capsys.readouterr().out.count("\nmean ") == 4
+    assert fine["scoring"] == "one_sided" and fine["checkpoint"]["name"] == "gravel.ckpt"
+    for name in ("fine", "coarse"):
+        assert page.read_text().count(f"<a href='#{name}'>") == 3  # a row for each score, and one of decisions
+        assert page.read_text().count(f"<section id='{name}'>") == 1
+    assert page.read_text().count("<tr class=mean>") == 3
+    assert capsys.readouterr().out.count("\nmean ") == 3  # two scores; the operating point is log-NFA 0
 
     shutil.rmtree(tmp_path / "bundles" / "fine.uflow")
     assert exit_code(main, *arguments, *options) == 3
@@ -160,6 +166,61 @@ def test_data_that_cannot_be_used(
     spoil(own_labelled_folder)
     assert exit_code(main, "--bundle", exported, "--data", own_labelled_folder, "--threads", 1) == 3
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_all_faulty_masks_are_listed_before_anything_is_inspected(
+    own_labelled_folder: Path, exported: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for copy in range(9):
+        for folder, name in (("test/hole", "006.png"), ("ground_truth/hole", "006_mask.png")):
+            original = own_labelled_folder / folder / name
+            shutil.copy(original, original.with_name(name.replace("006", f"9{copy}")))
+    arguments = ["--bundle", exported, "--data", own_labelled_folder, "--threads", 1]
+    for mask in (own_labelled_folder / "ground_truth" / "hole").iterdir():
+        Image.open(mask).resize((48, 40)).save(mask)
+    assert exit_code(main, *arguments) == 3
+    said = capsys.readouterr()
+    assert said.err.count("is 48x40 pixels, but ") == 10
+    assert "; and 2 more. Save each mask in the size of its image" in said.err
+    assert "engine" not in said.out  # nothing was opened
+    shutil.rmtree(own_labelled_folder / "ground_truth" / "hole")
+    assert exit_code(main, *arguments) == 3
+    assert (error := capsys.readouterr().err).count(": has no mask; expected ") == 10
+    assert "; and 2 more. " in error
+
+
+def test_a_turned_mask_fits_the_turned_picture_alone(
+    own_labelled_folder: Path, exported: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Headers tell the sides as they are stored; a camera's EXIF rotation exchanges them."""
+    picture, mask = (own_labelled_folder / name for name in ("test/hole/006.png", "ground_truth/hole/006_mask.png"))
+    arguments = ["--bundle", exported, "--data", own_labelled_folder, "--threads", 1]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.open(picture).resize((96, 64)).save(picture, exif=exif)
+    Image.open(mask).resize((64, 96)).save(mask)
+    assert exit_code(main, *arguments) == 0
+    Image.open(mask).resize((96, 64)).save(mask)
+    assert exit_code(main, *arguments) == 3
+    assert "006_mask.png: is 96x64 pixels, but " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".PNG", "_mask.Png", "_MASK.TIF", "_Mask.png"])
+def test_case_of_a_masks_name_does_not_matter(own_labelled_folder: Path, ending: str) -> None:
+    expected = {}
+    for mask in sorted((own_labelled_folder / "ground_truth").rglob("*_mask.png")):
+        name = mask.name.replace("_mask.png", "")
+        expected[mask.parent.name, name] = mask.with_name(name + ending)
+        Image.open(mask).save(expected[mask.parent.name, name])
+        mask.unlink()
+    images = labelled_images(own_labelled_folder)
+    assert {(image.kind, image.path.stem): image.mask for image in images if not image.is_good} == expected
+
+
+def test_a_name_with_mask_goes_before_one_without(own_labelled_folder: Path) -> None:
+    mask = own_labelled_folder / "ground_truth" / "hole" / "006_mask.png"
+    shutil.copy(mask, mask.with_name("006.bmp"))
+    assert mask in {image.mask for image in labelled_images(own_labelled_folder)}
 
 
 def test_masks_may_be_named_like_their_images(own_labelled_folder: Path, exported: Path, exit_code: Exit) -> None:

@@ -1,13 +1,16 @@
-"""Pixel metrics from histograms against scikit-learn, brute force, and cases counted by hand."""
+"""Pixel metrics from histograms against scikit-learn, torchmetrics, brute force, and cases counted by hand."""
 
 from dataclasses import astuple
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.measure import label
 from sklearn.metrics import roc_auc_score, roc_curve
+from torchmetrics.classification import BinaryAUROC
+from torchmetrics.functional.classification import binary_jaccard_index
 
 from uflow_edge.training.evaluation.pixels import Decisions, PixelMetrics, PixelScores, intersection_over_union
 from uflow_edge.training.evaluation.score_axis import BINS, EvenAxis, ScoreAxis, SignedLogAxis
@@ -44,6 +47,14 @@ def flat(made: Images) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([s.ravel() for s, _ in made]), np.concatenate([t.ravel() for _, t in made])
 
 
+def auroc_of_torchmetrics(made: Images, axis: ScoreAxis) -> float:
+    """Fed image by image, as a training would; bins instead of scores, which are all the same in single precision."""
+    metric = BinaryAUROC()
+    for scores, truth in made:
+        metric.update(torch.from_numpy(axis.bins(scores) / BINS).ravel(), torch.from_numpy(truth.astype(int)).ravel())
+    return float(metric.compute())
+
+
 def share_from(ordered: np.ndarray, threshold: float) -> float:
     return 1 - np.searchsorted(ordered, threshold, side="left") / len(ordered)
 
@@ -77,6 +88,7 @@ def test_scores_on_the_bins_give_the_metrics_exactly(axis: ScoreAxis, seed: int)
     metrics = measured(made, axis)
     scores, truth = flat(made)
     assert metrics.auroc == pytest.approx(roc_auc_score(truth, scores), abs=1e-6)
+    assert metrics.auroc == pytest.approx(auroc_of_torchmetrics(made, axis), abs=1e-6)
     assert metrics.aupro == pytest.approx(brute_force_aupro(made), abs=1e-6)
     assert metrics.oracle_iou == pytest.approx(brute_force_oracle(made), abs=1e-6)
 
@@ -177,6 +189,16 @@ def test_decisions_counted_by_hand() -> None:
     other.add(all_of_it, left, 1, is_good=False)
     decisions.merge(other)
     assert astuple(decisions.metrics()) == pytest.approx((2.5, (1 + 0 + 0.5) / 3, 1.5, 0.5, 1.0))
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_overlap_is_torchmetrics_jaccard_index(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    predicted, truth = random.random((2, 9, 12)) < random.uniform(0.05, 0.9, (2, 1, 1))
+    truth[0, 0] = True  # torchmetrics calls the overlap of two empty masks 0, the paper 1
+    theirs = binary_jaccard_index(torch.from_numpy(predicted.astype(int)), torch.from_numpy(truth.astype(int)))
+    assert intersection_over_union(predicted, truth) == pytest.approx(float(theirs), abs=1e-6)
 
 
 def test_log_nfa_0_is_an_edge_and_infinities_have_a_bin() -> None:

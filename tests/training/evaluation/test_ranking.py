@@ -1,11 +1,13 @@
-"""Ranking metrics against scikit-learn and against overlaps counted region by region."""
+"""Ranking metrics against scikit-learn, torchmetrics and overlaps counted region by region."""
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics import average_precision_score, roc_auc_score
+from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from uflow_edge.training.evaluation.ranking import Ranking, aupro, thinned
 
@@ -28,6 +30,19 @@ def test_equal_to_scikit_learn(case: tuple[np.ndarray, np.ndarray]) -> None:
     ranking = Ranking.of(scores, labels)
     assert ranking.auroc == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
     assert ranking.average_precision == pytest.approx(average_precision_score(labels, scores), abs=1e-9)
+
+
+@given(labelled_scores())
+@settings(deadline=None)
+def test_equal_to_torchmetrics(case: tuple[np.ndarray, np.ndarray]) -> None:
+    """Given ranks, for torchmetrics computes in single precision, where scores may merge that are distinct here."""
+    scores, labels = case
+    ranks = np.unique(scores, return_inverse=True)[1]
+    ranking, given_ranks = Ranking.of(scores, labels), torch.from_numpy(ranks / len(ranks))
+    is_defective = torch.from_numpy(labels.astype(np.int64))
+    assert ranking.auroc == pytest.approx(float(binary_auroc(given_ranks, is_defective)), abs=1e-6)
+    found = float(binary_average_precision(given_ranks, is_defective))
+    assert ranking.average_precision == pytest.approx(found, abs=1e-6)
 
 
 @given(labelled_scores(), st.integers(0, 2**32 - 1))

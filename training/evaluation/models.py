@@ -1,0 +1,71 @@
+"""What is evaluated: a bundle, or a checkpoint, which is turned into one for the time being.
+
+A checkpoint is exported rather than run in torch: so its numbers are those of its bundle, bit for bit, whatever runs
+it, and one that its graph does not agree with is refused here too.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from uflow_edge.runtime.bundle import SUFFIX, Bundle
+from uflow_edge.runtime.errors import BadInput, UsageError, require
+from uflow_edge.runtime.manifest import Precision
+from uflow_edge.runtime.nfa import Rule
+from uflow_edge.runtime.operating_point import LOG_NFA_0
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
+
+
+def models_of(categories: Sequence[str], folder: Path, *, checkpoints: bool) -> list[Path]:
+    """The bundle or checkpoint of each category, named after it.
+
+    Raises:
+        BadInput: some are missing; the message names them all.
+    """
+    kind, suffix, is_there = ("checkpoint", ".ckpt", Path.is_file) if checkpoints else ("bundle", SUFFIX, Path.is_dir)
+    found = [folder / f"{category}{suffix}" for category in categories]
+    missing = [str(model) for model in found if not is_there(model)]
+    if missing:
+        raise BadInput(f"{', '.join(missing)}: no such {kind}; every category needs one")
+    return found
+
+
+@contextmanager
+def opened(
+    model: Path, precision: Precision | None, report: Callable[[str], None] = lambda line: None
+) -> Iterator[Bundle[UFlowManifest]]:
+    """The bundle in a folder, or that of a checkpoint, which is gone afterwards.
+
+    Args:
+        model: a folder, or the file of a checkpoint.
+        precision: that it will be run in; a checkpoint is exported in this alone, by default in FP32.
+        report: told what takes a while.
+
+    Raises:
+        BadInput: no bundle or checkpoint, or one that is damaged.
+        MissingDependency: packages to export a checkpoint with are not installed.
+        UsageError: a checkpoint in INT8, which only a calibrated bundle has.
+        ParityLost: the graph does not compute what the checkpoint does.
+    """
+    if not model.is_file():
+        yield Bundle.load(model, UFlowManifest)
+        return
+    if precision == "int8":
+        raise UsageError(f"{model}: int8 takes images of the line; export it, uflow-calibrate --int8, give the bundle")
+    for module in ("torch", "timm", "FrEIA", "onnx", "onnxscript"):
+        require(module, "train")
+    from uflow_edge.export.bundle import ExportOptions, export_bundle
+
+    report(f"exporting {model}")
+    with TemporaryDirectory(prefix=f"{model.stem}-") as temporary:
+        options = ExportOptions(precisions=("fp32" if precision is None else precision,))
+        yield export_bundle(model, Path(temporary) / f"{model.stem}{SUFFIX}", options).bundle
+
+
+def uncalibrated(bundle: Bundle[UFlowManifest], rule: Rule) -> Bundle[UFlowManifest]:
+    """The same network weighing regions by a rule, with log-NFA 0 as its operating point, whatever its calibration."""
+    return replace(
+        bundle, manifest=replace(bundle.manifest, rule=rule, null_model=None, operating_point=LOG_NFA_0, drift=None)
+    )
