@@ -9,6 +9,7 @@ from uflow_edge.export.parity import Parity, Reference
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.selection import BACKENDS, NamedBackend, open_engine
+from uflow_edge.runtime.engines.stopwatch import Stopwatch
 from uflow_edge.runtime.errors import UflowEdgeError, UsageError
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import Precision
@@ -26,6 +27,7 @@ class Contender:
         backend: what runs it.
         precision: of its graph.
         inspector: with the engine.
+        stopwatch: that the engine tells of its transfers.
         parity: how near it is to `REFERENCE`.
         device_bytes: of the GPU's memory that it took; None where that cannot be read.
     """
@@ -33,6 +35,7 @@ class Contender:
     backend: NamedBackend
     precision: Precision
     inspector: Inspector
+    stopwatch: Stopwatch
     parity: Parity
     device_bytes: int | None
 
@@ -113,8 +116,9 @@ def line_up(
         for precision in precisions:
             name = f"{backend} {precision}"
             before = nvml.used_bytes() if nvml else None
+            stopwatch = Stopwatch()
             try:
-                engine = open_engine(bundle, backend, precision, choice.threads)
+                engine = open_engine(bundle, backend, precision, choice.threads, stopwatch=stopwatch)
             except UflowEdgeError as error:
                 errors.append(error)
                 absent.append(Missing(name, str(error)))
@@ -126,7 +130,8 @@ def line_up(
                 refused.append(Missing(name, f"it computes something else: {parity}"))
                 continue
             taken = None if before is None or after is None else max(0, after - before)
-            contenders.append(Contender(backend, precision, _inspector(bundle, engine, stack), parity, taken))
+            inspector = _inspector(bundle, engine, stack)
+            contenders.append(Contender(backend, precision, inspector, stopwatch, parity, taken))
         if choice.backends and len(errors) == len(precisions):
             raise errors[0]
     return Field(tuple(contenders), tuple(refused), tuple(absent))

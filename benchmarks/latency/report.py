@@ -12,7 +12,7 @@ from uflow_edge.benchmarks.latency.charts import line, stacked_bars, strips
 from uflow_edge.benchmarks.latency.compare import Comparison
 from uflow_edge.benchmarks.latency.report_style import STYLE
 from uflow_edge.benchmarks.latency.results import Results, Row
-from uflow_edge.benchmarks.latency.stages import STAGES, TO_VERDICT
+from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
 from uflow_edge.benchmarks.latency.statistics import CONFIDENCE, Percentiles
 from uflow_edge.runtime.files import replacing
 
@@ -126,24 +126,29 @@ def _comparison(comparison: Comparison | None) -> str:
 
 
 def _stages_chart(results: Results) -> str:
-    medians = {row.name: {stage: median(row.stages[stage]) for stage in STAGES} for row in results.rows}
-    keys = "".join(f"<span class=key><i class=stage{i}></i>{stage}</span>" for i, stage in enumerate(STAGES))
-    return f"<p class=keys>{keys}</p>" + stacked_bars(medians)
+    medians = {
+        row.name: {stage: median(row.stages[stage]) for stage in STAGES if stage in row.stages} for row in results.rows
+    }
+    seen = [stage for stage in STAGES if any(stage in stages for stages in medians.values())]
+    keys = "".join(f"<span class=key><i class=stage{STAGES.index(stage)}></i>{stage}</span>" for stage in seen)
+    return f"<p class=keys>{keys}</p>" + stacked_bars(medians, STAGES)
 
 
 def _stages_table(results: Results) -> str:
     rows = [
-        [escape(row.name) if stage == STAGES[0] else "", stage, *_percentiles(samples)]
+        [escape(row.name) if stage == STAGES[0] else "", stage, *_percentiles(row.stages.get(stage))]
         for row in results.rows
-        for stage, samples in row.stages.items()
+        for stage in (*STAGES, TO_VERDICT, TO_PICTURE)
     ]
     return _table(["engine", "stage", "p50", "p90", "p99", "max"], rows, "stages") + _note(
-        "Milliseconds. Engines tell how long a run takes as a whole: copies to a device and back are in it. "
-        "Where the GPU resizes frames, that is in it too."
+        "Milliseconds. host-to-device and device-to-host: none where an engine computes in the host's memory. "
+        "Where the GPU resizes frames, that is in host-to-device."
     )
 
 
-def _percentiles(samples: Sequence[float]) -> list[str]:
+def _percentiles(samples: Sequence[float] | None) -> list[str]:
+    if samples is None:
+        return [console.NONE, "", "", ""]
     found = Percentiles.of(samples)
     return [f"{value:.2f}" for value in (found.p50, found.p90, found.p99, found.maximum)]
 

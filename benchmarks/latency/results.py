@@ -1,6 +1,6 @@
 """What ``uflow-bench --json`` writes: every sample, so that a later run can weigh noise against difference.
 
-Schema 1. Durations are milliseconds unless their name says otherwise.
+Schema 2. Durations are milliseconds unless their name says otherwise.
 """
 
 import json
@@ -13,7 +13,7 @@ from uflow_edge.benchmarks.latency.machine import Machine
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing
 
-SCHEMA = 1
+SCHEMA = 2
 _DIGITS = 4  # of milliseconds: a tenth of what a clock resolves
 
 
@@ -48,7 +48,8 @@ class Row:
         name: backend and precision.
         engine: what the engine calls itself.
         parity: how near it is to the FP32 graph, a sentence.
-        stages: milliseconds of each round, by stage, and sums of them, see stages.py.
+        stages: milliseconds of each round, by stage, and sums of them, see stages.py. Transfers are missing where the
+            device's memory is the host's.
         batches: milliseconds of whole batches in the engine alone, by their size.
         start_seconds: of new processes until their first verdict.
         start_megabytes: resident memory of those at most.

@@ -1,7 +1,7 @@
 """Times engines stage by stage, in turn, so that whatever disturbs the machine disturbs all of them alike."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -17,8 +17,10 @@ from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.preprocess import model_input
 
-STAGES = ("capture copy", "preprocess", "engine", "nfa", "draw")
-"""A frame's way. Where the GPU resizes, that is in ``engine``; so are, always, the copies to the device and back."""
+TO_DEVICE, ENGINE, TO_HOST = "host-to-device", "engine", "device-to-host"
+STAGES = ("capture copy", TO_DEVICE, "preprocess", ENGINE, TO_HOST, "nfa", "draw")
+"""A frame's way. There are no transfers where the device's memory is the host's; where the GPU resizes, that is in
+`TO_DEVICE`."""
 TO_VERDICT, TO_PICTURE = "to verdict", "to picture"
 """Sums: of all but the drawing, which a line without a screen does not do, and of all."""
 _WARM_UP_ROUNDS = 3
@@ -33,24 +35,23 @@ class Samples:
     """What was measured of one contender.
 
     Attributes:
-        stages: milliseconds of every round, by stage.
+        stages: milliseconds of every round, by stage; without those that there are none of.
         batches: milliseconds of the engine alone for a whole batch, by its size.
         joules_per_frame: from frame to picture; None where nothing is metered.
         anomalous: share of frames that it called anomalous: their regions cost time.
     """
 
-    stages: dict[str, list[float]] = field(
-        default_factory=lambda: {stage: [] for stage in (*STAGES, TO_VERDICT, TO_PICTURE)}
-    )
+    stages: dict[str, list[float]] = field(default_factory=dict)
     batches: dict[int, list[float]] = field(default_factory=dict)
     joules_per_frame: float | None = None
     anomalous: float = 0.0
 
-    def add(self, times: Sequence[float]) -> None:
+    def add(self, times: Mapping[str, float]) -> None:
         """Milliseconds of each stage of one frame."""
-        sums = (sum(times[:-1]), sum(times))
-        for stage, milliseconds in zip((*STAGES, TO_VERDICT, TO_PICTURE), (*times, *sums), strict=True):
-            self.stages[stage].append(milliseconds)
+        to_picture = sum(times.values())
+        sums = {TO_VERDICT: to_picture - times["draw"], TO_PICTURE: to_picture}
+        for stage, milliseconds in {**times, **sums}.items():
+            self.stages.setdefault(stage, []).append(milliseconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +144,10 @@ def _rounds(
     return durations, yardstick_ms, readings
 
 
-def _one_frame(contender: Contender, frame: Image) -> tuple[list[float], bool]:
+def _one_frame(contender: Contender, frame: Image) -> tuple[dict[str, float], bool]:
     """Milliseconds of each stage, and whether the frame is anomalous."""
     inspector = contender.inspector
+    contender.stopwatch.restart()
     marks = [time.perf_counter()]
 
     def mark() -> None:
@@ -161,7 +163,13 @@ def _one_frame(contender: Contender, frame: Image) -> tuple[list[float], bool]:
     mark()
     draw_overlay(captured, inspection, inspector.manifest.channels)
     mark()
-    return [1e3 * float(step) for step in np.diff(marks)], inspection.verdict.anomalous
+    steps = [1e3 * float(step) for step in np.diff(marks)]
+    times = dict(zip((stage for stage in STAGES if stage not in (TO_DEVICE, TO_HOST)), steps, strict=True))
+    transfers = contender.stopwatch.transfers
+    if transfers is not None:
+        times |= {TO_DEVICE: transfers.to_device, TO_HOST: transfers.to_host}
+        times[ENGINE] -= transfers.to_device + transfers.to_host
+    return {stage: times[stage] for stage in STAGES if stage in times}, inspection.verdict.anomalous
 
 
 def _batches(side: int, frames: Sequence[Image], sizes: Sequence[int]) -> list[Image]:

@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 
 from uflow_edge.benchmarks.latency.compare import compare
-from uflow_edge.benchmarks.latency.console import comparison_text
+from uflow_edge.benchmarks.latency.console import comparison_text, results_text
 from uflow_edge.benchmarks.latency.machine import describe_machine
 from uflow_edge.benchmarks.latency.report import report_page
 from uflow_edge.benchmarks.latency.results import Results, Row, Workload, read_results, write_results
-from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
+from uflow_edge.benchmarks.latency.stages import STAGES, TO_DEVICE, TO_HOST, TO_PICTURE, TO_VERDICT
 from uflow_edge.runtime.errors import BadInput
 
 
-def _row(name: str, seed: int, engine_ms: float) -> Row:
+def _row(name: str, seed: int, engine_ms: float, transfers: bool = False) -> Row:
     random = np.random.default_rng(seed)
 
     def samples(median: float, count: int = 40) -> tuple[float, ...]:
         return tuple(median * np.exp(random.normal(0, 0.05, count)))
 
-    medians = dict(zip(STAGES, (0.1, 1.0, engine_ms, 2.0, 3.0), strict=True))
+    medians = dict(zip(STAGES, (0.1, 0.5, 1.0, engine_ms, 0.25, 2.0, 3.0), strict=True))
+    if not transfers:
+        medians = {stage: value for stage, value in medians.items() if stage not in (TO_DEVICE, TO_HOST)}
     return Row(
         name=name,
         engine=f"{name} 1.0, CPU",
@@ -91,7 +93,7 @@ def test_results_survive_the_file(results, tmp_path):
     written = results(one=10)
     write_results(tmp_path / "a.json", written)
     read = read_results(tmp_path / "a.json")
-    assert json.loads((tmp_path / "a.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "a.json").read_text())["schema"] == 2
     assert (read.machine, read.workload, read.absent) == (written.machine, written.workload, written.absent)
     np.testing.assert_allclose(read.rows[0].stages["engine"], written.rows[0].stages["engine"], atol=1e-4)
     assert list(read.rows[0].batches) == [1, 4]
@@ -160,7 +162,7 @@ def _other_schema(told):
     [
         (_without_rows, "damaged.*rows"),
         (_zero_duration, "not positive"),
-        (_other_schema, "expected schema 1.*found 99"),
+        (_other_schema, "expected schema 2.*found 99"),
     ],
 )
 def test_damaged_files_are_refused(results, tmp_path, damage, message):
@@ -180,6 +182,20 @@ def test_files_of_others_are_refused(tmp_path, content):
         read_results(tmp_path / "a.json")
     with pytest.raises(BadInput, match=r"none\.json: expected"):
         read_results(tmp_path / "none.json")
+
+
+def test_transfers_are_told_where_there_are_any_and_are_none_elsewhere(results, tmp_path):
+    on_cpu = results(cpu=10)
+    both = replace(on_cpu, rows=(*on_cpu.rows, _row("gpu", 7, 2.0, transfers=True)))
+    write_results(tmp_path / "a.json", both)
+    both = read_results(tmp_path / "a.json")
+    told = results_text(both)
+    assert re.search(r"^cpu +[\d.]+ +none +[\d.]+ +[\d.]+ +none ", told, re.MULTILINE)
+    assert re.search(r"^gpu( +[\d.]+){9}", told, re.MULTILINE)
+    page = report_page(both, compare(both, both))
+    assert page.count(f"<td>{TO_DEVICE}</td><td>none</td>") == page.count(f"<td>{TO_HOST}</td><td>none</td>") == 1
+    assert f"</i>{TO_DEVICE}</span>" in page  # in the key of the plot
+    assert f"</i>{TO_DEVICE}</span>" not in report_page(on_cpu)
 
 
 def test_the_page_is_one_file_and_says_what_cannot_be_read(results):

@@ -9,10 +9,19 @@ import pytest
 
 from uflow_edge.benchmarks.latency.contenders import Choice, Contender, line_up
 from uflow_edge.benchmarks.latency.instruments import Instruments
-from uflow_edge.benchmarks.latency.stages import measure, noise_frames
+from uflow_edge.benchmarks.latency.stages import (
+    STAGES,
+    TO_DEVICE,
+    TO_HOST,
+    TO_PICTURE,
+    TO_VERDICT,
+    measure,
+    noise_frames,
+)
 from uflow_edge.benchmarks.latency.yardstick import open_yardstick
 from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.engines.stopwatch import Transfers
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 _WATTS = 10.0
@@ -72,6 +81,28 @@ def test_without_a_meter_there_is_no_energy(contenders, tmp_path):
     assert (found.meter, found.samples[0].joules_per_frame) == (None, None)
     assert {size: len(samples) for size, samples in found.samples[0].batches.items()} == {1: 8, 3: 8}
     assert cv2.getNumThreads() == threads
+
+
+def test_transfers_that_an_engine_tells_of_are_stages_of_their_own(contenders, monkeypatch):
+    contender = contenders[0]
+    honest = contender.inspector.engine.run
+
+    def run(pictures):
+        contender.stopwatch.add(Transfers(2e-3 * len(pictures), 1e-3 * len(pictures)))
+        return honest(pictures)
+
+    monkeypatch.setattr(contender.inspector.engine, "run", run)
+    stages = measure(contenders, noise_frames((64, 64)), [3], 6, Instruments()).samples[0].stages
+    assert list(stages) == [*STAGES, TO_VERDICT, TO_PICTURE]
+    np.testing.assert_allclose(stages[TO_DEVICE], 2e-3)  # of that frame alone, none of a batch or an untimed frame
+    np.testing.assert_allclose(stages[TO_HOST], 1e-3)
+    np.testing.assert_allclose(np.sum([stages[stage] for stage in STAGES], axis=0), stages[TO_PICTURE])
+    np.testing.assert_allclose(np.sum([stages[stage] for stage in STAGES[:-1]], axis=0), stages[TO_VERDICT])
+
+
+def test_without_transfers_there_is_no_such_stage(contenders):
+    stages = measure(contenders, noise_frames((64, 64)), [], 5, Instruments()).samples[0].stages
+    assert list(stages) == [stage for stage in (*STAGES, TO_VERDICT, TO_PICTURE) if stage not in (TO_DEVICE, TO_HOST)]
 
 
 def test_the_yardstick_takes_time():
