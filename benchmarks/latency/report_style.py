@@ -12,7 +12,7 @@ STYLE = (
 .stage6 { fill: var(--s6); background: var(--s6); }
 .key i[class^=stage] { width: 14px; height: 14px; border: 0; border-radius: 3px; }
 .chart .name { font-size: 12.5px; fill: var(--ink); } .chart .value { font-size: 12.5px; fill: var(--ink); }
-.chart circle { fill: var(--data); opacity: .35; }
+.chart circle { fill: var(--data); opacity: .55; }
 .chart .box { fill: var(--s5); opacity: .35; }
 .chart .median { stroke: var(--ink); stroke-width: 2.5; } .chart .tail { stroke: var(--bad); stroke-width: 1.5; }
 .chart .series { stroke: var(--data); stroke-width: 1.6; }
@@ -20,7 +20,13 @@ STYLE = (
 .compared th:last-child, .texts td, .texts th { text-align: left; }
 .compared th, .compared td { padding: 4px 0 4px 12px; font-size: 13px; }
 .compared th:first-child, .compared td:first-child { padding-left: 0; }
-.texts td { white-space: normal; vertical-align: top; } .texts td:nth-child(-n+2) { white-space: nowrap; }
+.texts td, .texts th { white-space: normal; } .texts td { vertical-align: top; } .texts td:first-child { min-width: 110px; }
+.stages tr:has(td:first-child:not(:empty)) > * { border-top: 2px solid var(--line); }
+.stages td:first-child, .stages th:first-child { font-weight: 600; }
+.wide { position: relative; } .wide .chart { min-width: 720px; }
+.wide table { border-collapse: separate; border-spacing: 0; }
+.wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: var(--panel); }
+summary { cursor: pointer; color: var(--quiet); margin: 10px 0 6px; font-size: 13.5px; }
 ul { margin: 6px 0 10px; padding-left: 20px; }
 """
 )
