@@ -126,7 +126,7 @@ def _comparison(comparison: Comparison | None) -> str:
     return (
         (_compared(changed) if changed else "<p>Nothing became faster or slower by more than noise explains.</p>")
         + "".join(_note(escape(note)) for note in notes)
-        + _folded(f"{len(other)} of {len(comparison.rows)} figures without a verdict", _compared(other))
+        + _folded(f"{len(other)} of {len(comparison.rows)} figures are not called", _compared(other))
     )
 
 

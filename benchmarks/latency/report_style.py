@@ -20,7 +20,8 @@ STYLE = (
 .compared th:last-child, .texts td, .texts th { text-align: left; }
 .compared th, .compared td { padding: 4px 0 4px 12px; font-size: 13px; }
 .compared th:first-child, .compared td:first-child { padding-left: 0; }
-.texts td, .texts th { white-space: normal; } .texts td { vertical-align: top; } .texts td:first-child { min-width: 110px; }
+.texts td, .texts th { white-space: normal; }
+.texts td { vertical-align: top; } .texts td:first-child { min-width: 110px; }
 .stages tr:has(td:first-child:not(:empty)) > * { border-top: 2px solid var(--line); }
 .stages td:first-child, .stages th:first-child { font-weight: 600; }
 .wide { position: relative; } .wide .chart { min-width: 720px; }
