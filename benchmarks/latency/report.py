@@ -20,7 +20,8 @@ from uflow_edge.runtime.files import replacing
 
 _SERIES: Final = (
     ("ms", "All engines, one frame each", "ms"),
-    ("yardstick_ms", "Yardstick: a fixed piece of work on all cores", "ms"),
+    ("arithmetic_ms", "Yardstick: the same arithmetic on all cores", "ms"),
+    ("memory_ms", "Yardstick: the same copy in memory", "ms"),
     ("cpu_mhz", "CPU clock", "MHz"),
     ("celsius", "Hottest zone", "°C"),
     ("gpu_mhz", "GPU clock", "MHz"),

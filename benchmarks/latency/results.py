@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from uflow_edge.benchmarks.latency.machine import Machine
+from uflow_edge.benchmarks.latency.yardstick import YARDSTICKS
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing
 
@@ -84,7 +85,7 @@ class Results:
         absent: name and reason of those that do not run here.
         throttling: state and evidence.
         meter: what energy is of; None: not readable here.
-        rounds: milliseconds of every round and of the yardstick in it, with the clocks and temperatures after it.
+        rounds: milliseconds of every round and of the yardsticks in it, with the clocks and temperatures after it.
     """
 
     made: str
@@ -99,9 +100,9 @@ class Results:
     rounds: tuple[Mapping[str, Any], ...]
 
     @property
-    def yardstick_ms(self) -> tuple[float, ...]:
-        """In each round."""
-        return _durations(reading["yardstick_ms"] for reading in self.rounds)
+    def yardsticks(self) -> Mapping[str, tuple[float, ...]]:
+        """Milliseconds of each in every round."""
+        return {name: _durations(reading[name] for reading in self.rounds) for name in YARDSTICKS}
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -134,7 +135,7 @@ def read_results(path: Path) -> Results:
         told["rows"] = tuple(_row(row) for row in told["rows"])
         told["rounds"] = tuple(told["rounds"])
         results = Results(**told)
-        _ = results.yardstick_ms
+        _ = results.yardsticks
         return results
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"{path}: damaged, or edited: {type(error).__name__} at {error}. Measure again") from error

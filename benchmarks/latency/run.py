@@ -106,9 +106,9 @@ class Run:
             throttling={"state": throttling.state, "evidence": list(throttling.evidence)},
             meter=found.meter,
             rounds=tuple(
-                {"ms": milliseconds, "yardstick_ms": yardstick, **asdict(reading)}
-                for milliseconds, yardstick, reading in zip(
-                    found.rounds_ms, found.yardstick_ms, found.readings, strict=True
+                {"ms": milliseconds, **asdict(lengths), **asdict(reading)}
+                for milliseconds, lengths, reading in zip(
+                    found.rounds_ms, found.yardsticks, found.readings, strict=True
                 )
             ),
         )

@@ -10,7 +10,7 @@ import numpy as np
 from uflow_edge.benchmarks.latency.contenders import Contender
 from uflow_edge.benchmarks.latency.instruments import Instruments, Reading
 from uflow_edge.benchmarks.latency.statistics import FEWEST_SAMPLES
-from uflow_edge.benchmarks.latency.yardstick import open_yardstick
+from uflow_edge.benchmarks.latency.yardstick import Lengths, open_yardsticks
 from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.numeric import Image, Size
@@ -61,14 +61,14 @@ class Measured:
     Attributes:
         samples: in the order of the contenders.
         rounds_ms: how long each round took, all contenders together.
-        yardstick_ms: how long the yardstick took in each round.
+        yardsticks: how long they took in each round.
         readings: of the instruments, after each round.
         meter: what energy is of; None where nothing is metered.
     """
 
     samples: tuple[Samples, ...]
     rounds_ms: tuple[float, ...]
-    yardstick_ms: tuple[float, ...]
+    yardsticks: tuple[Lengths, ...]
     readings: tuple[Reading, ...]
     meter: str | None
 
@@ -104,11 +104,11 @@ def measure(
         samples = tuple(Samples() for _ in contenders)
         stacks = _batches(contenders[0].inspector.manifest.input_size, frames, batches)
         _warm_up(contenders, frames, stacks)
-        rounds_ms, yardstick_ms, readings = _rounds(contenders, samples, frames, stacks, rounds, instruments)
+        rounds_ms, lengths, readings = _rounds(contenders, samples, frames, stacks, rounds, instruments)
         meter = _energy(contenders, samples, frames, instruments)
     finally:
         cv2.setNumThreads(threads)
-    return Measured(samples, tuple(rounds_ms), tuple(yardstick_ms), tuple(readings), meter)
+    return Measured(samples, tuple(rounds_ms), tuple(lengths), tuple(readings), meter)
 
 
 def _rounds(
@@ -118,14 +118,14 @@ def _rounds(
     stacks: Sequence[Image],
     rounds: int,
     instruments: Instruments,
-) -> tuple[list[float], list[float], list[Reading]]:
-    """Milliseconds of each round and of the yardstick in it, and the readings after it."""
-    durations, yardstick_ms, readings = [], [], []
+) -> tuple[list[float], list[Lengths], list[Reading]]:
+    """Milliseconds of each round, the yardsticks in it, and the readings after it."""
+    durations, lengths, readings = [], [], []
     anomalous = [0] * len(contenders)
     every = min(_BATCHES_EVERY, max(1, rounds // FEWEST_SAMPLES))
-    with open_yardstick() as yardstick:
+    with open_yardsticks() as yardsticks:
         for round_ in progress(range(rounds), "latency", unit="round"):
-            yardstick_ms.append(yardstick.milliseconds())
+            lengths.append(yardsticks.measure())
             started = time.perf_counter()
             for turn in range(len(contenders)):
                 i = (turn + round_) % len(contenders)  # nobody is always the one after the slowest
@@ -141,7 +141,7 @@ def _rounds(
                 _run_batches(contenders, samples, stacks)
     for sample, count in zip(samples, anomalous, strict=True):
         sample.anomalous = count / rounds
-    return durations, yardstick_ms, readings
+    return durations, lengths, readings
 
 
 def _one_frame(contender: Contender, frame: Image) -> tuple[dict[str, float], bool]:

@@ -48,7 +48,7 @@ def results() -> Callable[..., Results]:
     machine = describe_machine()
     unread = dict.fromkeys(("celsius", "gpu_mhz", "gpu_celsius"))
 
-    def make(seed: int = 0, yardstick: float = 2.0, **engine_ms: float) -> Results:
+    def make(seed: int = 0, arithmetic: float = 2.0, memory: float = 12.0, **engine_ms: float) -> Results:
         return Results(
             made="2026-11-25T10:00:00+00:00",
             bundle="bottle.uflow",
@@ -60,7 +60,13 @@ def results() -> Callable[..., Results]:
             throttling={"state": "steady", "evidence": ["CPU clock: not readable here"]},
             meter=None,
             rounds=tuple(
-                {**unread, "ms": 20.0 + i % 3, "yardstick_ms": yardstick * (1 + i % 5 / 50), "cpu_mhz": 3000.0}
+                {
+                    **unread,
+                    "ms": 20.0 + i % 3,
+                    "arithmetic_ms": arithmetic * (1 + i % 5 / 500),
+                    "memory_ms": memory * (1 + i % 5 / 500),
+                    "cpu_mhz": 3000.0,
+                }
                 for i in range(40)
             ),
         )
@@ -135,14 +141,25 @@ def test_a_run_on_a_hot_machine_is_marked(results):
     assert compare(results(one=10), after).notes == ("the machine was not steady now: throttled",)
 
 
-def test_what_the_whole_machine_shared_is_not_put_on_the_engines(results):
-    before, after = results(1, same=10, worse=10), results(2, yardstick=3.0, same=14, worse=30)
+@pytest.mark.parametrize(("yardstick", "slower"), [("arithmetic", 3.0), ("memory", 18.0)])
+def test_what_the_whole_machine_shared_is_not_put_on_the_engines(results, yardstick, slower):
+    before, after = results(1, same=10, worse=10), results(2, **{yardstick: slower}, same=14, worse=30)
     found = compare(before, after)
     verdicts = {row.name: row.change.verdict for row in found.rows if row.what == "engine"}
     assert verdicts == {"same": "no more than the machine itself changed", "worse": "slower"}
-    assert found.notes[0].startswith("the machine itself was slower: its yardstick took × 1.5")
+    assert found.notes[0].startswith(f"the machine itself may have changed: its yardstick {yardstick} took × 1.5")
     back = {row.name: row.change.verdict for row in compare(after, before).rows if row.what == "engine"}
     assert back == {"same": "no more than the machine itself changed", "worse": "faster"}
+
+
+def test_what_the_yardsticks_cannot_rule_out_is_not_put_on_the_engines(results):
+    before, after = results(1, one=10), results(2, one=14)
+    assert {row.what: row.change.verdict for row in compare(before, after).rows}["engine"] == "slower"
+    # Neighbours that came and went: the medians are the same, but may be so by chance.
+    restless = [{**reading, "memory_ms": 12.0 if i // 5 % 2 else 24.0} for i, reading in enumerate(after.rounds)]
+    found = compare(before, replace(after, rounds=tuple(restless)))
+    assert {row.what: row.change.verdict for row in found.rows}["engine"] == "no more than the machine itself changed"
+    assert found.notes[0].startswith("the machine itself may have changed: its yardstick memory")
 
 
 def _without_rows(told):

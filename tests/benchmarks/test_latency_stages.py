@@ -18,7 +18,7 @@ from uflow_edge.benchmarks.latency.stages import (
     measure,
     noise_frames,
 )
-from uflow_edge.benchmarks.latency.yardstick import open_yardstick
+from uflow_edge.benchmarks.latency.yardstick import open_yardsticks
 from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines.stopwatch import Transfers
@@ -68,7 +68,7 @@ def test_energy_is_power_times_time(contenders):
     assert found.meter == "a meter"
     # The fastest frame bounds it from below whatever else the machine does.
     assert joules is not None and joules > 0.5 * _WATTS * min(found.samples[0].stages["to picture"]) / 1e3
-    assert len(found.readings) == len(found.yardstick_ms) == len(found.rounds_ms) == 5
+    assert len(found.readings) == len(found.yardsticks) == len(found.rounds_ms) == 5
 
 
 def test_a_meter_that_wraps_tells_nothing(contenders):
@@ -105,6 +105,11 @@ def test_without_transfers_there_is_no_such_stage(contenders):
     assert list(stages) == [stage for stage in (*STAGES, TO_VERDICT, TO_PICTURE) if stage not in (TO_DEVICE, TO_HOST)]
 
 
-def test_the_yardstick_takes_time():
-    with open_yardstick() as yardstick:
-        assert all(yardstick.milliseconds() > 0 for _ in range(3))
+def test_yardsticks_take_time_and_the_copy_is_made():
+    with open_yardsticks() as yardsticks:
+        for _, target in yardsticks._parts:
+            target[:] = 0
+        lengths = yardsticks.measure()
+        assert lengths.arithmetic_ms > 0 and lengths.memory_ms > 0
+        assert all((source == target).all() for source, target in yardsticks._parts)
+        assert sum(source.nbytes for source, _ in yardsticks._parts) == 64 << 20
