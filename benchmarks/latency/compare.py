@@ -6,7 +6,7 @@ from statistics import median
 
 from uflow_edge.benchmarks.latency.machine import Machine, differences
 from uflow_edge.benchmarks.latency.results import Results, Row, Workload
-from uflow_edge.benchmarks.latency.statistics import LEAST_DIFFERENCE, Change, change
+from uflow_edge.benchmarks.latency.statistics import LEAST_DIFFERENCE, Change, change, drift
 from uflow_edge.benchmarks.latency.yardstick import YARDSTICKS
 from uflow_edge.runtime.errors import BadInput
 
@@ -101,14 +101,18 @@ def _machine(before: Results, after: Results, notes: list[str]) -> tuple[float, 
 
     Where it is narrow the machine is known to have stayed as it was; where neighbours came and went it is wide.
     """
-    found = {name: change(before.yardsticks[name], after.yardsticks[name]) for name in YARDSTICKS}
-    notes += [
-        f"the machine itself may have changed: its yardstick {name.removesuffix('_ms')} took × {one.ratio:.3f} as long "
-        f"({one.low:.3f} to {one.high:.3f})"
-        for name, one in found.items()
-        if one.low < 1 / (1 + LEAST_DIFFERENCE) or one.high > 1 + LEAST_DIFFERENCE
-    ]
-    return min(1.0, *(one.low for one in found.values())), max(1.0, *(one.high for one in found.values()))
+    lowest, highest = 1.0, 1.0
+    for name in YARDSTICKS:
+        then, now = before.yardsticks[name], after.yardsticks[name]
+        found, wobble = change(then, now), 1 + max(drift(then), drift(now))
+        low, high = found.low / wobble, found.high * wobble
+        if low < 1 / (1 + LEAST_DIFFERENCE) or high > 1 + LEAST_DIFFERENCE:
+            notes.append(
+                f"the machine itself may have changed: its yardstick of {name.removesuffix('_ms')} took "
+                f"× {found.ratio:.3f} as long ({low:.3f} to {high:.3f})"
+            )
+        lowest, highest = min(lowest, low), max(highest, high)
+    return lowest, highest
 
 
 def _rows(before: Row, after: Row, machine: tuple[float, float]) -> Iterator[Compared]:

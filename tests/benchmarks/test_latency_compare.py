@@ -147,7 +147,7 @@ def test_what_the_whole_machine_shared_is_not_put_on_the_engines(results, yardst
     found = compare(before, after)
     verdicts = {row.name: row.change.verdict for row in found.rows if row.what == "engine"}
     assert verdicts == {"same": "no more than the machine itself changed", "worse": "slower"}
-    assert found.notes[0].startswith(f"the machine itself may have changed: its yardstick {yardstick} took × 1.5")
+    assert found.notes[0].startswith(f"the machine itself may have changed: its yardstick of {yardstick} took × 1.5")
     back = {row.name: row.change.verdict for row in compare(after, before).rows if row.what == "engine"}
     assert back == {"same": "no more than the machine itself changed", "worse": "faster"}
 
@@ -159,7 +159,7 @@ def test_what_the_yardsticks_cannot_rule_out_is_not_put_on_the_engines(results):
     restless = [{**reading, "memory_ms": 12.0 if i // 5 % 2 else 24.0} for i, reading in enumerate(after.rounds)]
     found = compare(before, replace(after, rounds=tuple(restless)))
     assert {row.what: row.change.verdict for row in found.rows}["engine"] == "no more than the machine itself changed"
-    assert found.notes[0].startswith("the machine itself may have changed: its yardstick memory")
+    assert found.notes[0].startswith("the machine itself may have changed: its yardstick of memory")
 
 
 def _without_rows(told):
