@@ -19,7 +19,6 @@ from uflow_edge.benchmarks.latency.stages import (
     noise_frames,
 )
 from uflow_edge.benchmarks.latency.yardstick import open_yardsticks
-from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines.stopwatch import Transfers
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
@@ -51,7 +50,7 @@ def contenders(exported: Path) -> Iterator[tuple[Contender, ...]]:
     bundle = Bundle.load(exported, UFlowManifest)
     with ExitStack() as stack:
         choice = Choice(("onnxruntime",), ("fp32",), threads=1)
-        yield line_up(bundle, choice, noise_images(bundle.manifest.input_size), stack).contenders
+        yield line_up(bundle, choice, stack).contenders
 
 
 @pytest.mark.parametrize("size", [(48, 64), (200, 100)])
