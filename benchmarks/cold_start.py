@@ -8,39 +8,22 @@ compiled its kernels before.
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cv2
 
 from uflow_edge.benchmarks.gravel import gravel_bundle, gravel_frames
+from uflow_edge.benchmarks.latency.first_verdict import Start, start_infer
 from uflow_edge.runtime.command_line import table
 
 RUNS = 9
 LONGEST_S, MOST_MB = 2.0, 350.0
-
-_COMMAND = "from uflow_edge.runtime.command import main; main()"  # what ``uflow-infer`` is
-
-# A process counts the memory of the one that starts it as its own until it has begun. So a small one starts it.
-_LAUNCHER = """
-import resource, subprocess, sys, time
-started = time.perf_counter()
-command = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-line = command.stdout.readline()
-seconds = time.perf_counter() - started
-command.stdout.read()
-assert line.startswith(b"{") and command.wait() == 0
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-unit = 1 if sys.platform == "darwin" else 1024
-print(seconds, used.ru_maxrss * unit / 1e6, used.ru_utime + used.ru_stime)
-"""
 
 _STEPS = """
 import sys, time
@@ -77,21 +60,6 @@ for step, after in marks:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What one start took.
-
-    Attributes:
-        seconds: until the first verdict.
-        megabytes: resident, at most.
-        processor_seconds: of all processors, until it had ended.
-    """
-
-    seconds: float
-    megabytes: float
-    processor_seconds: float
-
-
 def main() -> None:
     """Print medians, and whether the goals are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,20 +86,15 @@ def main() -> None:
 
 def _to_first_verdict(bundle: Path, picture: Path, **environment: str) -> Start:
     """Start ``uflow-infer``, with these variables in its environment too."""
-    options = ["--bundle", str(bundle), "--images", str(picture), "--backend", "onnxruntime", "--json", "-"]
-    told = _told_by(_LAUNCHER, [sys.executable, "-c", _COMMAND, *options], **environment)
-    return Start(*map(float, told.split()))
+    options = ["--bundle", str(bundle), "--images", str(picture), "--backend", "onnxruntime"]
+    return start_infer(options, **environment)
 
 
 def _step_by_step(bundle: Path, picture: Path) -> dict[str, float]:
     """Seconds of each step of a start."""
-    told = _told_by(_STEPS, [str(time.time()), str(bundle), str(picture)])
+    command = [sys.executable, "-c", _STEPS, str(time.time()), str(bundle), str(picture)]
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return {step: float(seconds) for step, seconds in (line.split("\t") for line in told.splitlines())}
-
-
-def _told_by(program: str, arguments: Sequence[str], **environment: str) -> str:
-    command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | environment).stdout
 
 
 def _print_goals(starts: Sequence[Start]) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from uflow_edge.benchmarks.timing import interleaved_medians
 from uflow_edge.export.unet.bundle import UNetExportOptions, export_unet_bundle
 from uflow_edge.runtime.command_line import table
-from uflow_edge.runtime.diffusion.purifier import Purifier, PurifyOptions
+from uflow_edge.runtime.diffusion.options import PurifyOptions
+from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.purify.network import open_network
 from uflow_edge.training.diffusion_network import save_unet, seeded_unet

@@ -2,21 +2,20 @@
 
     measure ranges → choose layers → quantise → correct the latents → prove it → list it
 
-One module each: int8_ranges, int8_search, int8_graph, int8_latents. docs/int8.md has what was
-measured. Needs onnx and onnx-ir, not torch.
+One module each: int8_ranges, int8_search, int8_graph, int8_latents, and int8_bundle for the last two. docs/int8.md has
+what was measured. Needs onnx and onnx-ir, not torch.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
+from uflow_edge.calibration.int8_bundle import Int8Failed, store_int8
 from uflow_edge.calibration.int8_cache import cache_file, cache_folder, cached
 from uflow_edge.calibration.int8_equalisation import equalize, links
 from uflow_edge.calibration.int8_graph import Layer, layers, quantize
@@ -24,14 +23,10 @@ from uflow_edge.calibration.int8_half import with_fp16_rest
 from uflow_edge.calibration.int8_latents import correct_latents
 from uflow_edge.calibration.int8_ranges import RANGE_METHODS, RangeMethod, measure
 from uflow_edge.calibration.int8_search import Choice, Judge, search
-from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here
-from uflow_edge.export.plans import layers_file
-from uflow_edge.runtime.bundle import Bundle, write_manifest
+from uflow_edge.export.parity import ENERGY_BOUNDS, Parity
+from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.command_line import progress
-from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
-from uflow_edge.runtime.errors import BadInput, UflowEdgeError, UsageError
-from uflow_edge.runtime.files import replacing, sha256
+from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.images import find_images, read_image
 from uflow_edge.runtime.manifest import Variant
 from uflow_edge.runtime.numeric import Image
@@ -41,12 +36,7 @@ from uflow_edge.runtime.uflow_manifest import UFlowManifest
 FILE = "model.int8.onnx"
 FEWEST_IMAGES = 8
 
-
 _ALLOWANCE = 1.5  # for pictures and engines that the search has not seen
-
-
-class Int8Failed(UflowEdgeError):
-    """No layer can be computed in INT8 within the bound, or the finished graph misses it on other pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +159,7 @@ def quantize_bundle(
     bound = _ALLOWANCE * options.error_bound
     variant = Variant(FILE, "int8", quantized.opset_imports[""], exact.batch, bound)
     report("comparing with the fp32 graph")
-    bundle, parities = _store(bundle, variant, quantized, calibration[: len(held_out)])
+    bundle, parities = store_int8(bundle, variant, quantized, calibration[: len(held_out)])
     seconds = time.perf_counter() - started
     return bundle, Int8Result(
         bundle.manifest.variants[-1], candidates, choice, parities, len(calibration), len(held_out), seconds
@@ -208,68 +198,3 @@ def _prepared(
     path = cache_file(folder, graph_sha256, f"equalised: {options.equalize}", pictures)
     magnitudes = cached(path, lambda: measure(prepared, sources, pictures))
     return prepared, {name: magnitudes[name].range(options.ranges) for name in sources}
-
-
-def _store(
-    bundle: Bundle[UFlowManifest], variant: Variant, model: ir.Model, pictures: Sequence[Image]
-) -> tuple[Bundle[UFlowManifest], tuple[Parity, ...]]:
-    """Write and list the graph; until it is listed, no INT8 graph is."""
-    bundle = _without_int8(bundle)
-    folder, manifest = bundle.folder, bundle.manifest
-    path = folder / variant.file
-    try:
-        files = write_onnx(model, path)
-        data = next((file.name for file in files if file != path), None)
-        variant = replace(variant, data=data)
-        parities = _parities(bundle, variant, pictures)
-        worst = next((parity for parity in parities if not parity.holds), None)
-        if worst is not None:
-            raise Int8Failed(f"{path}: not kept, it is too far from {manifest.variants[0].file}. {worst}")
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    digests = {file.name: sha256(file) for file in files}
-    report = folder / PARITY
-    entries = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
-    entries[variant.file] = [{**asdict(parity), "holds": parity.holds} for parity in parities]
-    with replacing(report) as temporary:
-        temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-    manifest = replace(
-        manifest,
-        variants=(*manifest.variants, variant),
-        files={**manifest.files, **digests, PARITY: sha256(report)},
-    )
-    return write_manifest(folder, manifest), parities
-
-
-def _without_int8(bundle: Bundle[UFlowManifest]) -> Bundle[UFlowManifest]:
-    """The bundle without its INT8 graph, that graph's plans, and a digest of the parity report."""
-    manifest = bundle.manifest
-    old = [variant for variant in manifest.variants if variant.precision == "int8"]
-    plans = [plan for plan in manifest.plans if plan.graph in {variant.file for variant in old}]
-    retired = {variant.file for variant in old} | {variant.data for variant in old if variant.data}
-    retired |= {name for plan in plans for name in (plan.file, layers_file(plan))}
-    gone = retired | {PARITY}
-    manifest = replace(
-        manifest,
-        variants=tuple(variant for variant in manifest.variants if variant not in old),
-        plans=tuple(plan for plan in manifest.plans if plan not in plans),
-        files={name: digest for name, digest in manifest.files.items() if name not in gone},
-    )
-    bundle = write_manifest(bundle.folder, manifest)
-    for name in retired:
-        (bundle.folder / name).unlink(missing_ok=True)
-    return bundle
-
-
-def _parities(bundle: Bundle[UFlowManifest], variant: Variant, pictures: Sequence[Image]) -> tuple[Parity, ...]:
-    manifest = bundle.manifest
-    exact = manifest.variants[0]
-    with closing(OnnxRuntimeEngine(bundle.path(exact), manifest, exact)) as engine:
-        name = f"{exact.file} in {engine.name}"
-        reference = Reference.of(name, engine.run, pictures, manifest.channels, manifest.rule)
-    found = []
-    for make in engines_here(bundle.path(variant), manifest, variant):
-        with closing(make()) as engine:
-            found.append(reference.compare(engine, variant.error_bound, mean=True))
-    return tuple(found)

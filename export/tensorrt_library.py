@@ -2,13 +2,13 @@
 
 import re
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from uflow_edge.export.cuda_device import CudaDevice
 from uflow_edge.export.plan_options import ON_THE_JETSON, PlanOptions
-from uflow_edge.runtime.engines.tensorrt_library import MODULES, TITLES
+from uflow_edge.runtime.engines.tensorrt_library import TITLES
+from uflow_edge.runtime.engines.tensorrt_library import load_library as import_library
 from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
 from uflow_edge.runtime.manifest import PlanLibrary
 
@@ -59,20 +59,12 @@ def find_toolchain(options: PlanOptions) -> Toolchain:
 
 
 def load_library(library: PlanLibrary) -> ModuleType:
-    """Import TensorRT or TensorRT-RTX, whichever name it was installed under.
+    """Import it to build with.
 
     Raises:
         MissingDependency: it is not installed, or cannot be loaded.
     """
-    reasons = []
-    for name in MODULES[library]:
-        try:
-            return import_module(name)
-        except (ImportError, OSError) as error:  # OSError: a shared library behind it is missing
-            if not (isinstance(error, ImportError) and error.name == name):
-                reasons.append(str(error))
-    why = f"cannot be loaded ({'; '.join(reasons)})" if reasons else "is not installed"
-    raise MissingDependency(f"{TITLES[library]} {why}. {_WHAT_TO_INSTALL}")
+    return import_library(library, _WHAT_TO_INSTALL)
 
 
 def _cuda_of_package(trt: ModuleType) -> str:

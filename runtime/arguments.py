@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.command_line import command_parser, positive_int
+from uflow_edge.runtime.command_line import command_parser, positive_int, width_and_height
 from uflow_edge.runtime.errors import BadInput, UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tile", type=positive_int, metavar="N", help="cut regions into squares of N pixels")
     group.add_argument("--overlap", type=float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)")
     camera = parser.add_argument_group("cameras")
-    camera.add_argument("--camera-size", type=_size, metavar="WxH", help="picture size to ask for")
+    camera.add_argument("--camera-size", type=width_and_height, metavar="WxH", help="picture size to ask for")
     camera.add_argument("--camera-fps", type=float, metavar="X", help="frames a second to ask for")
     camera.add_argument("--pixel-format", metavar="NAME", help="to ask for: MJPG, YUYV, BayerRG8, …")
     camera.add_argument("--exposure", type=float, metavar="US", help="exposure time in microseconds")
@@ -229,11 +229,3 @@ def sources(
     if arguments.images:
         return [ImageFiles(image_files(arguments.images), on_unreadable)]
     return [WatchedFolder(arguments.watch, on_unreadable) if arguments.watch else VideoFile(arguments.video)]
-
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (positive_int(part) for part in text.lower().split("x"))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text!r}") from error
-    return width, height

@@ -39,6 +39,15 @@ def positive_int(text: str) -> int:
     return value
 
 
+def width_and_height(text: str) -> tuple[int, int]:
+    """Pixels such as ``640x480``, as an argument's type."""
+    try:
+        width, height = (positive_int(part) for part in text.lower().split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text!r}") from error
+    return width, height
+
+
 def run_command(main: Callable[[], ExitCode]) -> NoReturn:
     """Run a command and leave with its exit code; expected errors become one line on stderr, not a traceback."""
     try:

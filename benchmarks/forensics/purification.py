@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from uflow_edge.runtime.diffusion.purifier import Guidance, Purifier, PurifyOptions
+from uflow_edge.runtime.diffusion.options import Guidance, PurifyOptions
+from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.purify.network import open_network
 

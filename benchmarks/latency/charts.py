@@ -13,23 +13,23 @@ _ROW, _AXIS = 44, 40
 _MOST_DOTS = 300
 
 
-def stacked_bars(medians: Mapping[str, Mapping[str, float]]) -> str:
+def stacked_bars(medians: Mapping[str, Mapping[str, float]], order: Sequence[str]) -> str:
     """Medians of stages beside each other, a bar for each engine.
 
     Args:
         medians: milliseconds by stage, by engine.
+        order: all stages; the place in it gives each its colour.
     """
     axis = _Axis(0.0, max(sum(stages.values()) for stages in medians.values()) * 1.02)
     parts = []
     for i, (name, stages) in enumerate(medians.items()):
         y, start = i * _ROW + 8, 0.0
         parts.append(_label(name, y + 18))
-        for k, (stage, value) in enumerate(stages.items()):
+        for stage, value in stages.items():
             left, right = axis.x(start), axis.x(start + value)
             title = f"<title>{escape(name)}, {escape(stage)}: {value:.2f} ms</title>"
-            parts.append(
-                f'<rect class=stage{k} x="{left:.1f}" y="{y}" width="{right - left:.1f}" height=26>{title}</rect>'
-            )
+            place = f'x="{left:.1f}" y="{y}" width="{right - left:.1f}" height=26'
+            parts.append(f"<rect class=stage{order.index(stage)} {place}>{title}</rect>")
             start += value
         parts.append(f'<text class=value x="{axis.x(start) + 6:.1f}" y="{y + 18}">{start:.2f}</text>')
     return _svg(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
+from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, width_and_height
 from uflow_edge.runtime.engines.selection import BACKENDS
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.manifest import PRECISIONS
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--images", nargs="+", type=Path, metavar="PATH", help="frames, also to prove engines on; default: seeded noise"
     )
-    what.add_argument("--frame-size", type=_size, default=(640, 480), metavar="WxH", help="default: 640x480")
+    what.add_argument("--frame-size", type=width_and_height, default=(640, 480), metavar="WxH", help="default: 640x480")
     what.add_argument("--threads", type=positive_int, metavar="N", help="of CPU engines; default: one a core")
     what.add_argument("--rounds", type=positive_int, default=100, metavar="N", help="default: 100")
     what.add_argument(
@@ -106,14 +106,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _count(text: str) -> int:
     return 0 if text == "0" else positive_int(text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (positive_int(part) for part in text.lower().split("x"))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text!r}") from error
-    return width, height
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from statistics import median
 
 from uflow_edge.benchmarks.latency.machine import Machine, differences
 from uflow_edge.benchmarks.latency.results import Results, Row, Workload
-from uflow_edge.benchmarks.latency.statistics import LEAST_DIFFERENCE, Change, change
+from uflow_edge.benchmarks.latency.statistics import LEAST_DIFFERENCE, Change, change, drift
+from uflow_edge.benchmarks.latency.yardstick import YARDSTICKS
 from uflow_edge.runtime.errors import BadInput
 
 LEAST_MS = 0.05
@@ -96,15 +97,22 @@ def compare(before: Results, after: Results, *, other_machine: bool = False) -> 
 
 
 def _machine(before: Results, after: Results, notes: list[str]) -> tuple[float, float]:
-    """Interval of the ratio by which the machine itself became slower, as far as its yardstick tells."""
-    found = change(before.yardstick_ms, after.yardstick_ms)
-    if found.verdict not in ("faster", "slower"):
-        return 1.0, 1.0
-    notes.append(
-        f"the machine itself was {found.verdict}: its yardstick took × {found.ratio:.3f} "
-        f"({found.low:.3f} to {found.high:.3f}) as long"
-    )
-    return min(found.low, 1.0), max(found.high, 1.0)
+    """Interval of the ratio by which the machine itself may have become slower: all that a yardstick leaves possible.
+
+    Where it is narrow the machine is known to have stayed as it was; where neighbours came and went it is wide.
+    """
+    lowest, highest = 1.0, 1.0
+    for name in YARDSTICKS:
+        then, now = before.yardsticks[name], after.yardsticks[name]
+        found, wobble = change(then, now), 1 + max(drift(then), drift(now))
+        low, high = found.low / wobble, found.high * wobble
+        if low < 1 / (1 + LEAST_DIFFERENCE) or high > 1 + LEAST_DIFFERENCE:
+            notes.append(
+                f"the machine itself may have changed: its yardstick of {name.removesuffix('_ms')} took "
+                f"× {found.ratio:.3f} as long ({low:.3f} to {high:.3f})"
+            )
+        lowest, highest = min(lowest, low), max(highest, high)
+    return lowest, highest
 
 
 def _rows(before: Row, after: Row, machine: tuple[float, float]) -> Iterator[Compared]:

@@ -9,6 +9,8 @@ from uflow_edge.benchmarks.latency.statistics import CONFIDENCE, Change, Percent
 from uflow_edge.runtime.command_line import table
 
 NOT_READABLE = "not readable here"
+NONE = "none"
+"""For a stage that a frame does not go through: a transfer where the device's memory is the host's."""
 
 
 def results_text(results: Results) -> str:
@@ -95,7 +97,10 @@ def energy(row: Row) -> str:
 
 def _stages(row: Row) -> tuple[str, ...]:
     total = Percentiles.of(row.stages[TO_VERDICT])
-    medians = [f"{median(row.stages[stage]):.2f}" for stage in (*STAGES, TO_PICTURE, TO_VERDICT)]
+    medians = [
+        f"{median(row.stages[stage]):.2f}" if stage in row.stages else NONE
+        for stage in (*STAGES, TO_PICTURE, TO_VERDICT)
+    ]
     return (row.name, *medians, *(f"{value:.2f}" for value in (total.p90, total.p99, total.maximum)))
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from uflow_edge.benchmarks.latency.nvml import Nvml
 from uflow_edge.export.parity import Parity, Reference
+from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.selection import BACKENDS, NamedBackend, open_engine
+from uflow_edge.runtime.engines.stopwatch import Stopwatch
 from uflow_edge.runtime.errors import UflowEdgeError, UsageError
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import Precision
@@ -26,13 +28,15 @@ class Contender:
         backend: what runs it.
         precision: of its graph.
         inspector: with the engine.
-        parity: how near it is to `REFERENCE`.
+        stopwatch: that the engine tells of its transfers.
+        parity: how near it is to `REFERENCE`, on frames where there are any.
         device_bytes: of the GPU's memory that it took; None where that cannot be read.
     """
 
     backend: NamedBackend
     precision: Precision
     inspector: Inspector
+    stopwatch: Stopwatch
     parity: Parity
     device_bytes: int | None
 
@@ -83,17 +87,20 @@ class Field:
 def line_up(
     bundle: Bundle[UFlowManifest],
     choice: Choice,
-    pictures: Sequence[Image],
     stack: ExitStack,
+    frames: Sequence[Image] = (),
     nvml: Nvml | None = None,
 ) -> Field:
     """Open every engine that is wanted, and hold it against `REFERENCE`.
 
+    On seeded noise it must keep what the bundle promises of its graph. On frames it must keep that on average: how
+    large the largest of all errors is says how many frames there were.
+
     Args:
         bundle: as loaded.
         choice: what is wanted.
-        pictures: (S, S, 3) uint8 RGB each, to compare engines on.
         stack: closes the engines.
+        frames: (S, S, 3) uint8 RGB each, to compare engines on as well.
         nvml: to read what memory they take.
 
     Raises:
@@ -104,7 +111,11 @@ def line_up(
     precisions = _precisions(bundle, choice)
     with closing(open_engine(bundle, "onnxruntime", "fp32", choice.threads)) as engine:
         manifest = bundle.manifest
-        reference = Reference.of(REFERENCE, engine.run, pictures, manifest.channels, manifest.rule)
+        noise, *others = (
+            Reference.of(REFERENCE, engine.run, pictures, manifest.channels, manifest.rule)
+            for pictures in (noise_images(manifest.input_size), frames)
+            if pictures
+        )
     contenders: list[Contender] = []
     refused: list[Missing] = []
     absent: list[Missing] = []
@@ -113,20 +124,27 @@ def line_up(
         for precision in precisions:
             name = f"{backend} {precision}"
             before = nvml.used_bytes() if nvml else None
+            stopwatch = Stopwatch()
             try:
-                engine = open_engine(bundle, backend, precision, choice.threads)
+                engine = open_engine(bundle, backend, precision, choice.threads, stopwatch=stopwatch)
             except UflowEdgeError as error:
                 errors.append(error)
                 absent.append(Missing(name, str(error)))
                 continue
             stack.callback(engine.close)
             after = nvml.used_bytes() if nvml else None
-            parity = reference.compare(engine, _bound(bundle, precision), mean=precision == "int8")
-            if not parity.holds:
-                refused.append(Missing(name, f"it computes something else: {parity}"))
+            bound = _bound(bundle, precision)
+            parities = [
+                noise.compare(engine, bound, mean=precision == "int8"),
+                *(reference.compare(engine, bound, mean=True) for reference in others),
+            ]
+            broken = next((parity for parity in parities if not parity.holds), None)
+            if broken is not None:
+                refused.append(Missing(name, f"it computes something else: {broken}"))
                 continue
             taken = None if before is None or after is None else max(0, after - before)
-            contenders.append(Contender(backend, precision, _inspector(bundle, engine, stack), parity, taken))
+            inspector = _inspector(bundle, engine, stack)
+            contenders.append(Contender(backend, precision, inspector, stopwatch, parities[-1], taken))
         if choice.backends and len(errors) == len(precisions):
             raise errors[0]
     return Field(tuple(contenders), tuple(refused), tuple(absent))

@@ -1,5 +1,6 @@
 """``uflow-bench --report``: one page, no script, nothing from elsewhere."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from html import escape
@@ -9,16 +10,18 @@ from typing import Final
 
 from uflow_edge.benchmarks.latency import console
 from uflow_edge.benchmarks.latency.charts import line, stacked_bars, strips
-from uflow_edge.benchmarks.latency.compare import Comparison
+from uflow_edge.benchmarks.latency.compare import Compared, Comparison
+from uflow_edge.benchmarks.latency.contenders import REFERENCE
 from uflow_edge.benchmarks.latency.report_style import STYLE
-from uflow_edge.benchmarks.latency.results import Results, Row
-from uflow_edge.benchmarks.latency.stages import STAGES, TO_VERDICT
+from uflow_edge.benchmarks.latency.results import Results
+from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
 from uflow_edge.benchmarks.latency.statistics import CONFIDENCE, Percentiles
 from uflow_edge.runtime.files import replacing
 
 _SERIES: Final = (
     ("ms", "All engines, one frame each", "ms"),
-    ("yardstick_ms", "Yardstick: a fixed piece of work on all cores", "ms"),
+    ("arithmetic_ms", "Yardstick: the same arithmetic on all cores", "ms"),
+    ("memory_ms", "Yardstick: the same copy in memory", "ms"),
     ("cpu_mhz", "CPU clock", "MHz"),
     ("celsius", "Hottest zone", "°C"),
     ("gpu_mhz", "GPU clock", "MHz"),
@@ -44,7 +47,7 @@ def report_page(results: Results, comparison: Comparison | None = None) -> str:
         _notices(results),
         _section("Against the earlier run", _comparison(comparison)),
         _section("Where the time goes", _stages_chart(results)),
-        _section("Every frame", strips({row.name: row.stages[TO_VERDICT] for row in results.rows}) + _note(_STRIPS)),
+        _section("Every frame", _every_frame(results)),
         _section("Stage by stage", _stages_table(results)),
         _section("Throughput of the engine alone", _throughput(results)),
         _section("A process of its own, memory and energy", _costs(results)),
@@ -60,7 +63,8 @@ def report_page(results: Results, comparison: Comparison | None = None) -> str:
     )
 
 
-_STRIPS = (
+_NONE: Final = f"<span class=quiet>{console.NONE}</span>"
+_STRIPS: Final = (
     "A dot is one frame, from its copy to the verdict, without drawing. The box reaches from the median to p90; the "
     "thin bar is p99, which less than a few hundred rounds can only guess. Engines took turns, frame by frame."
 )
@@ -76,8 +80,8 @@ def _note(text: str) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "plain") -> str:
     lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    heading = "".join(f"<th>{cell}</th>" for cell in head)
-    return f"<div class=wide><table class={kind}><tr>{heading}</tr>{lines}</table></div>"
+    heading = f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>" if head else ""
+    return f"<div class=wide><table class={kind}>{heading}{lines}</table></div>"
 
 
 def _cards(results: Results) -> str:
@@ -114,32 +118,68 @@ def _notices(results: Results) -> str:
 def _comparison(comparison: Comparison | None) -> str:
     if comparison is None:
         return ""
-    kinds = {"faster": "good", "slower": "bad"}
-    rows = []
-    for row in comparison.rows:
+    changed = [row for row in comparison.rows if row.change.verdict in _CALLED]
+    other = [row for row in comparison.rows if row.change.verdict not in _CALLED]
+    notes = [
+        *comparison.notes,
+        f"Ratio of medians, now over then, with its {CONFIDENCE:.0%} interval from a block bootstrap.",
+    ]
+    return (
+        (_compared(changed) if changed else "<p>Nothing became faster or slower by more than noise explains.</p>")
+        + "".join(_note(escape(note)) for note in notes)
+        + _folded(f"{len(other)} of {len(comparison.rows)} figures are not called", _compared(other))
+    )
+
+
+_CALLED: Final = {"faster": "good", "slower": "bad"}
+
+
+def _compared(rows: Iterable[Compared]) -> str:
+    table = []
+    for row in rows:
         *cells, verdict = map(escape, console.compared_cells(row))
-        rows.append([*cells, f"<span class={kinds.get(row.change.verdict, 'quiet')}>{verdict}</span>"])
-    notes = "".join(_note(escape(note)) for note in comparison.notes)
-    return _table(console.COMPARED_HEAD, rows, "compared") + notes + _note(
-        f"Ratio of medians, now over then, with its {CONFIDENCE:.0%} interval from a block bootstrap."
-    )  # fmt: skip
+        table.append([*cells, f"<span class={_CALLED.get(row.change.verdict, 'quiet')}>{verdict}</span>"])
+    return _table(console.COMPARED_HEAD, table, "compared")
+
+
+def _folded(summary: str, content: str) -> str:
+    return f"<details><summary>{summary}</summary>{content}</details>"
 
 
 def _stages_chart(results: Results) -> str:
-    medians = {row.name: {stage: median(row.stages[stage]) for stage in STAGES} for row in results.rows}
-    keys = "".join(f"<span class=key><i class=stage{i}></i>{stage}</span>" for i, stage in enumerate(STAGES))
-    return f"<p class=keys>{keys}</p>" + stacked_bars(medians)
+    medians = {
+        row.name: {stage: median(row.stages[stage]) for stage in STAGES if stage in row.stages} for row in results.rows
+    }
+    seen = [stage for stage in STAGES if any(stage in stages for stages in medians.values())]
+    keys = "".join(f"<span class=key><i class=stage{STAGES.index(stage)}></i>{stage}</span>" for stage in seen)
+    return f"<p class=keys>{keys}</p><div class=wide>{stacked_bars(medians, STAGES)}</div>"
+
+
+def _every_frame(results: Results) -> str:
+    plot = strips({row.name: row.stages[TO_VERDICT] for row in results.rows})
+    return f"<div class=wide>{plot}</div>{_note(_STRIPS)}"
 
 
 def _stages_table(results: Results) -> str:
-    rows = [
-        [escape(row.name) if stage == STAGES[0] else "", stage, *_percentiles(samples)]
+    columns = (*STAGES, TO_VERDICT, TO_PICTURE)
+    medians = [
+        [escape(row.name), *(f"{median(row.stages[stage]):.2f}" if stage in row.stages else _NONE for stage in columns)]
         for row in results.rows
-        for stage, samples in row.stages.items()
     ]
-    return _table(["engine", "stage", "p50", "p90", "p99", "max"], rows, "stages") + _note(
-        "Milliseconds. Engines tell how long a run takes as a whole: copies to a device and back are in it. "
-        "Where the GPU resizes frames, that is in it too."
+    spread = [
+        [escape(row.name) if stage == STAGES[0] else "", stage, *_percentiles(row.stages[stage])]
+        for row in results.rows
+        for stage in columns
+        if stage in row.stages
+    ]
+    head = ["engine", "stage", "p50", "p90", "p99", "max"]
+    return (
+        _table(["", *columns], medians)
+        + _note(
+            "Median milliseconds. host-to-device and device-to-host are none where an engine computes in the host's "
+            "memory. Where the GPU resizes frames, that is in host-to-device."
+        )
+        + _folded("p90, p99 and max of each stage", _table(head, spread, "stages"))
     )
 
 
@@ -168,18 +208,21 @@ _COSTS: Final = (console.start_seconds, console.resident_memory, console.device_
 
 
 def _parity(results: Results) -> str:
-    rows = [[escape(row.name), escape(row.engine), _kept(row)] for row in results.rows]
-    rows += [
-        [escape(name), "", f"<span class=bad>refused</span> {escape(why)}"] for name, why in results.refused.items()
+    kept, refused = "<span class=good>kept</span>", "<span class=bad>refused</span>"
+    rows = [
+        [escape(row.name), f"{kept} {_unbroken(escape(row.parity))}<br><span class=quiet>{escape(row.engine)}</span>"]
+        for row in results.rows
     ]
+    rows += [[escape(name), f"{refused} {_unbroken(escape(why))}"] for name, why in results.refused.items()]
     rows += [
-        [escape(name), "", f"<span class=quiet>{escape(why)}</span>"] for name, why in console.absent_together(results)
+        [escape(names), f"<span class=quiet>{escape(why)}</span>"] for names, why in console.absent_together(results)
     ]
-    return _table(["", "engine", "against the FP32 graph in onnxruntime"], rows, "texts")
+    return _table(["", f"against {REFERENCE}"], rows, "texts")
 
 
-def _kept(row: Row) -> str:
-    return f"<span class=good>kept</span> {escape(row.parity)}"
+def _unbroken(text: str) -> str:
+    """With numbers such as 1e-02 never on two lines."""
+    return re.sub(r"(?<=\de)-(?=\d)", "\u2011", text)
 
 
 def _conditions(results: Results) -> str:
@@ -199,4 +242,4 @@ def _machine(results: Results) -> str:
         if field.name == "libraries":
             value = ", ".join(f"{name} {version}" for name, version in value.items())
         rows.append([field.name.replace("_", " "), escape(console.NOT_READABLE if value is None else str(value))])
-    return _table(["", ""], rows, "facts")
+    return _table((), rows, "facts")

@@ -1,6 +1,6 @@
 """What ``uflow-bench --json`` writes: every sample, so that a later run can weigh noise against difference.
 
-Schema 1. Durations are milliseconds unless their name says otherwise.
+Schema 2. Durations are milliseconds unless their name says otherwise.
 """
 
 import json
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from uflow_edge.benchmarks.latency.machine import Machine
+from uflow_edge.benchmarks.latency.yardstick import YARDSTICKS
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing
 
-SCHEMA = 1
+SCHEMA = 2
 _DIGITS = 4  # of milliseconds: a tenth of what a clock resolves
 
 
@@ -48,7 +49,8 @@ class Row:
         name: backend and precision.
         engine: what the engine calls itself.
         parity: how near it is to the FP32 graph, a sentence.
-        stages: milliseconds of each round, by stage, and sums of them, see stages.py.
+        stages: milliseconds of each round, by stage, and sums of them, see stages.py. Transfers are missing where the
+            device's memory is the host's.
         batches: milliseconds of whole batches in the engine alone, by their size.
         start_seconds: of new processes until their first verdict.
         start_megabytes: resident memory of those at most.
@@ -83,7 +85,7 @@ class Results:
         absent: name and reason of those that do not run here.
         throttling: state and evidence.
         meter: what energy is of; None: not readable here.
-        rounds: milliseconds of every round and of the yardstick in it, with the clocks and temperatures after it.
+        rounds: milliseconds of every round and of the yardsticks in it, with the clocks and temperatures after it.
     """
 
     made: str
@@ -98,9 +100,9 @@ class Results:
     rounds: tuple[Mapping[str, Any], ...]
 
     @property
-    def yardstick_ms(self) -> tuple[float, ...]:
-        """In each round."""
-        return _durations(reading["yardstick_ms"] for reading in self.rounds)
+    def yardsticks(self) -> Mapping[str, tuple[float, ...]]:
+        """Milliseconds of each in every round."""
+        return {name: _durations(reading[name] for reading in self.rounds) for name in YARDSTICKS}
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -133,7 +135,7 @@ def read_results(path: Path) -> Results:
         told["rows"] = tuple(_row(row) for row in told["rows"])
         told["rounds"] = tuple(told["rounds"])
         results = Results(**told)
-        _ = results.yardstick_ms
+        _ = results.yardsticks
         return results
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"{path}: damaged, or edited: {type(error).__name__} at {error}. Measure again") from error

@@ -17,7 +17,6 @@ from uflow_edge.benchmarks.latency.results import Results, Row, Workload
 from uflow_edge.benchmarks.latency.stages import Samples, measure, noise_frames
 from uflow_edge.benchmarks.latency.starts import Starts, measure_starts
 from uflow_edge.benchmarks.latency.throttling import assess
-from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import find_images, read_image
@@ -88,7 +87,7 @@ class Run:
         options, bundle, instruments = self._options, self._bundle, self._instruments
         made = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with ExitStack() as stack:
-            field = line_up(bundle, options.choice, self._proof(), stack, instruments.nvml)
+            field = line_up(bundle, options.choice, stack, self._proof(), instruments.nvml)
             contenders = field.contenders
             if not contenders:
                 raise BadInput(f"{bundle.folder}: no engine to time. {_told((*field.refused, *field.absent))}")
@@ -106,18 +105,18 @@ class Run:
             throttling={"state": throttling.state, "evidence": list(throttling.evidence)},
             meter=found.meter,
             rounds=tuple(
-                {"ms": milliseconds, "yardstick_ms": yardstick, **asdict(reading)}
-                for milliseconds, yardstick, reading in zip(
-                    found.rounds_ms, found.yardstick_ms, found.readings, strict=True
+                {"ms": milliseconds, **asdict(lengths), **asdict(reading)}
+                for milliseconds, lengths, reading in zip(
+                    found.rounds_ms, found.yardsticks, found.readings, strict=True
                 )
             ),
         )
 
     def _proof(self) -> list[Image]:
-        """The pictures that engines are compared on."""
-        manifest = self._bundle.manifest
+        """The frames that engines are compared on."""
         if not self._options.images:
-            return noise_images(manifest.input_size)
+            return []
+        manifest = self._bundle.manifest
         return [model_input(frame, manifest.input_size, manifest.fit) for frame in self._frames]
 
 

@@ -1,7 +1,7 @@
 """Times engines stage by stage, in turn, so that whatever disturbs the machine disturbs all of them alike."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -10,15 +10,17 @@ import numpy as np
 from uflow_edge.benchmarks.latency.contenders import Contender
 from uflow_edge.benchmarks.latency.instruments import Instruments, Reading
 from uflow_edge.benchmarks.latency.statistics import FEWEST_SAMPLES
-from uflow_edge.benchmarks.latency.yardstick import open_yardstick
+from uflow_edge.benchmarks.latency.yardstick import Lengths, open_yardsticks
 from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.preprocess import model_input
 
-STAGES = ("capture copy", "preprocess", "engine", "nfa", "draw")
-"""A frame's way. Where the GPU resizes, that is in ``engine``; so are, always, the copies to the device and back."""
+TO_DEVICE, ENGINE, TO_HOST = "host-to-device", "engine", "device-to-host"
+STAGES = ("capture copy", TO_DEVICE, "preprocess", ENGINE, TO_HOST, "nfa", "draw")
+"""A frame's way. There are no transfers where the device's memory is the host's; where the GPU resizes, that is in
+`TO_DEVICE`."""
 TO_VERDICT, TO_PICTURE = "to verdict", "to picture"
 """Sums: of all but the drawing, which a line without a screen does not do, and of all."""
 _WARM_UP_ROUNDS = 3
@@ -33,24 +35,23 @@ class Samples:
     """What was measured of one contender.
 
     Attributes:
-        stages: milliseconds of every round, by stage.
+        stages: milliseconds of every round, by stage; without those that there are none of.
         batches: milliseconds of the engine alone for a whole batch, by its size.
         joules_per_frame: from frame to picture; None where nothing is metered.
         anomalous: share of frames that it called anomalous: their regions cost time.
     """
 
-    stages: dict[str, list[float]] = field(
-        default_factory=lambda: {stage: [] for stage in (*STAGES, TO_VERDICT, TO_PICTURE)}
-    )
+    stages: dict[str, list[float]] = field(default_factory=dict)
     batches: dict[int, list[float]] = field(default_factory=dict)
     joules_per_frame: float | None = None
     anomalous: float = 0.0
 
-    def add(self, times: Sequence[float]) -> None:
+    def add(self, times: Mapping[str, float]) -> None:
         """Milliseconds of each stage of one frame."""
-        sums = (sum(times[:-1]), sum(times))
-        for stage, milliseconds in zip((*STAGES, TO_VERDICT, TO_PICTURE), (*times, *sums), strict=True):
-            self.stages[stage].append(milliseconds)
+        to_picture = sum(times.values())
+        sums = {TO_VERDICT: to_picture - times["draw"], TO_PICTURE: to_picture}
+        for stage, milliseconds in {**times, **sums}.items():
+            self.stages.setdefault(stage, []).append(milliseconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +61,14 @@ class Measured:
     Attributes:
         samples: in the order of the contenders.
         rounds_ms: how long each round took, all contenders together.
-        yardstick_ms: how long the yardstick took in each round.
+        yardsticks: how long they took in each round.
         readings: of the instruments, after each round.
         meter: what energy is of; None where nothing is metered.
     """
 
     samples: tuple[Samples, ...]
     rounds_ms: tuple[float, ...]
-    yardstick_ms: tuple[float, ...]
+    yardsticks: tuple[Lengths, ...]
     readings: tuple[Reading, ...]
     meter: str | None
 
@@ -103,11 +104,11 @@ def measure(
         samples = tuple(Samples() for _ in contenders)
         stacks = _batches(contenders[0].inspector.manifest.input_size, frames, batches)
         _warm_up(contenders, frames, stacks)
-        rounds_ms, yardstick_ms, readings = _rounds(contenders, samples, frames, stacks, rounds, instruments)
+        rounds_ms, lengths, readings = _rounds(contenders, samples, frames, stacks, rounds, instruments)
         meter = _energy(contenders, samples, frames, instruments)
     finally:
         cv2.setNumThreads(threads)
-    return Measured(samples, tuple(rounds_ms), tuple(yardstick_ms), tuple(readings), meter)
+    return Measured(samples, tuple(rounds_ms), tuple(lengths), tuple(readings), meter)
 
 
 def _rounds(
@@ -117,14 +118,14 @@ def _rounds(
     stacks: Sequence[Image],
     rounds: int,
     instruments: Instruments,
-) -> tuple[list[float], list[float], list[Reading]]:
-    """Milliseconds of each round and of the yardstick in it, and the readings after it."""
-    durations, yardstick_ms, readings = [], [], []
+) -> tuple[list[float], list[Lengths], list[Reading]]:
+    """Milliseconds of each round, the yardsticks in it, and the readings after it."""
+    durations, lengths, readings = [], [], []
     anomalous = [0] * len(contenders)
     every = min(_BATCHES_EVERY, max(1, rounds // FEWEST_SAMPLES))
-    with open_yardstick() as yardstick:
+    with open_yardsticks() as yardsticks:
         for round_ in progress(range(rounds), "latency", unit="round"):
-            yardstick_ms.append(yardstick.milliseconds())
+            lengths.append(yardsticks.measure())
             started = time.perf_counter()
             for turn in range(len(contenders)):
                 i = (turn + round_) % len(contenders)  # nobody is always the one after the slowest
@@ -140,12 +141,13 @@ def _rounds(
                 _run_batches(contenders, samples, stacks)
     for sample, count in zip(samples, anomalous, strict=True):
         sample.anomalous = count / rounds
-    return durations, yardstick_ms, readings
+    return durations, lengths, readings
 
 
-def _one_frame(contender: Contender, frame: Image) -> tuple[list[float], bool]:
+def _one_frame(contender: Contender, frame: Image) -> tuple[dict[str, float], bool]:
     """Milliseconds of each stage, and whether the frame is anomalous."""
     inspector = contender.inspector
+    contender.stopwatch.restart()
     marks = [time.perf_counter()]
 
     def mark() -> None:
@@ -161,7 +163,13 @@ def _one_frame(contender: Contender, frame: Image) -> tuple[list[float], bool]:
     mark()
     draw_overlay(captured, inspection, inspector.manifest.channels)
     mark()
-    return [1e3 * float(step) for step in np.diff(marks)], inspection.verdict.anomalous
+    steps = [1e3 * float(step) for step in np.diff(marks)]
+    times = dict(zip((stage for stage in STAGES if stage not in (TO_DEVICE, TO_HOST)), steps, strict=True))
+    transfers = contender.stopwatch.transfers
+    if transfers is not None:
+        times |= {TO_DEVICE: transfers.to_device, TO_HOST: transfers.to_host}
+        times[ENGINE] -= transfers.to_device + transfers.to_host
+    return {stage: times[stage] for stage in STAGES if stage in times}, inspection.verdict.anomalous
 
 
 def _batches(side: int, frames: Sequence[Image], sizes: Sequence[int]) -> list[Image]:

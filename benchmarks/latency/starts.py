@@ -1,11 +1,9 @@
-"""From nothing to the first verdict: ``uflow-infer`` as a new process, as benchmarks/cold_start.py times it.
+"""How long every contender takes from nothing to its first verdict, in new processes that take turns.
 
 The operating system has the files in its cache, and numba has compiled its kernels before: one start that is not
 counted sees to both.
 """
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,25 +12,10 @@ from tempfile import TemporaryDirectory
 import cv2
 
 from uflow_edge.benchmarks.latency.contenders import Contender
+from uflow_edge.benchmarks.latency.first_verdict import Start, start_infer
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import Image
-
-_COMMAND = "from uflow_edge.runtime.command import main; main()"  # what ``uflow-infer`` is
-
-# A process counts the memory of the one that starts it as its own until it has begun. So a small one starts it.
-_LAUNCHER = """
-import resource, subprocess, sys, time
-started = time.perf_counter()
-process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE)
-line = process.stdout.readline()
-seconds = time.perf_counter() - started
-process.stdout.read()
-code = process.wait()
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(seconds, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6)
-sys.exit(code or not line.startswith(b"{"))
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +46,25 @@ def measure_starts(
     Raises:
         BadInput: a process failed; the message has what it said.
     """
-    found: list[list[tuple[float, float]]] = [[] for _ in contenders]
+    found: list[list[Start]] = [[] for _ in contenders]
     with TemporaryDirectory() as folder:
         picture = Path(folder) / "frame.png"
         cv2.imwrite(str(picture), frame)
-        for start in progress(range(count + 1 if count else 0), "cold starts", unit="start"):
-            for contender, results in zip(contenders, found, strict=True):
-                result = _start(bundle, contender, picture, threads)
-                if start > 0:
-                    results.append(result)
+        for turn in progress(range(count + 1 if count else 0), "cold starts", unit="start"):
+            for contender, starts in zip(contenders, found, strict=True):
+                start = _start(bundle, contender, picture, threads)
+                if turn > 0:
+                    starts.append(start)
     return [
-        Starts(tuple(seconds for seconds, _ in results), tuple(megabytes for _, megabytes in results))
-        for results in found
+        Starts(tuple(start.seconds for start in starts), tuple(start.megabytes for start in starts)) for starts in found
     ]
 
 
-def _start(bundle: Path, contender: Contender, picture: Path, threads: int | None) -> tuple[float, float]:
-    options = ["--bundle", str(bundle), "--images", str(picture), "--json", "-"]
+def _start(bundle: Path, contender: Contender, picture: Path, threads: int | None) -> Start:
+    options = ["--bundle", str(bundle), "--images", str(picture)]
     options += ["--backend", contender.backend, "--precision", contender.precision]
     options += [] if threads is None else ["--threads", str(threads)]
-    command = [sys.executable, "-c", _LAUNCHER, sys.executable, "-c", _COMMAND, *options]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise BadInput(f"{contender.name}: uflow-infer as a new process failed ({' '.join(done.stderr.split())})")
-    seconds, megabytes = map(float, done.stdout.split())
-    return seconds, megabytes
+    try:
+        return start_infer(options)
+    except BadInput as error:
+        raise BadInput(f"{contender.name}: {error}") from error

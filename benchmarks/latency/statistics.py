@@ -72,7 +72,7 @@ def change(
     Args:
         before: samples of the earlier run, in order.
         after: of the later one.
-        machine: interval of the ratio by which the machine itself changed, as its yardstick tells.
+        machine: interval of the ratio by which the machine itself changed, as its yardsticks tell; it holds 1.
         least: smallest difference of the ratio from 1 that is called one; where either run drifted by more, that.
     """
     ratio = float(np.median(after) / np.median(before))

@@ -112,6 +112,24 @@ class TwinBuffer:
         self.host = np.empty(0, self.host.dtype)  # the last reference to the page-locked memory frees it
 
 
+class StreamTimer:
+    """Times work on a stream by the GPU's own clock. Make and use it while the context is current."""
+
+    def __init__(self, driver: Any) -> None:
+        self._start, self._end = driver.Event(), driver.Event()
+
+    @contextmanager
+    def timing(self, stream: Any) -> Iterator[None]:
+        """What is put on the stream inside the block is timed; it may not be recording."""
+        self._start.record(stream)
+        yield
+        self._end.record(stream)
+
+    def milliseconds(self) -> float:
+        """From the first to the last of it, once the stream has been waited for."""
+        return float(self._end.time_since(self._start))
+
+
 class CudaGraph:
     """Work on a stream, recorded once; launching it costs one call instead of one a kernel.
 

@@ -8,6 +8,7 @@ Source: onnxruntime's pages on I/O binding, on the CUDA and on the TensorRT exec
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
 from uflow_edge.runtime.engines.onnx_runtime import refuse_clashing_packages, session_options
+from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency, UsageError, require
 from uflow_edge.runtime.manifest import BatchRange, Manifest, Signature, Variant
 from uflow_edge.runtime.numeric import FloatMap
@@ -38,6 +40,7 @@ class OnnxRuntimeGpuEngine:
         variant: which graph it is.
         provider: what runs it; TensorRT takes minutes to build an engine the first time, and keeps it for the user.
         threads: of the CPU, for what the GPU cannot do.
+        stopwatch: told of each run's transfers; default, nobody is.
 
     Raises:
         MissingDependency: no such provider in this onnxruntime, or it cannot be loaded here.
@@ -45,7 +48,13 @@ class OnnxRuntimeGpuEngine:
     """
 
     def __init__(
-        self, graph: Path, manifest: Manifest, variant: Variant, provider: Provider, threads: int | None = None
+        self,
+        graph: Path,
+        manifest: Manifest,
+        variant: Variant,
+        provider: Provider,
+        threads: int | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         refuse_clashing_packages()
         onnxruntime = require("onnxruntime")
@@ -63,6 +72,7 @@ class OnnxRuntimeGpuEngine:
                 f"missing or of another version (onnxruntime's own message above names it)"
             )
         self._signature = manifest.signature
+        self._stopwatch = stopwatch
         self._binding: DeviceBinding | None = None
         self.name = f"onnxruntime {onnxruntime.__version__}, {_TITLES[provider]}, {variant.precision}"
 
@@ -78,7 +88,7 @@ class OnnxRuntimeGpuEngine:
         try:
             if self._binding is None or self._binding.batch != len(inputs[0]):
                 self._binding = DeviceBinding(self._session, self._signature, len(inputs[0]), "cuda")
-            return self._binding.run(inputs)
+            return self._binding.run(inputs, self._stopwatch)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise EngineFailed(f"{self.name}: the run failed ({' '.join(str(error).split())})") from error
 
@@ -107,13 +117,22 @@ class DeviceBinding:
         for tensor, value in zip(signature.outputs, self._outputs, strict=True):
             self._binding.bind_ortvalue_output(tensor.name, value)
 
-    def run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
-        """Inputs, (N, …) each, to outputs, (N, …) float32 each, both on the host."""
+    def run(self, inputs: Sequence[NDArray[Any]], stopwatch: Stopwatch | None = None) -> list[FloatMap]:
+        """Inputs, (N, …) each, to outputs, (N, …) float32 each, both on the host.
+
+        Every call waits for the device, so that the host's clock tells its parts.
+        """
+        started = time.perf_counter()
         for value, values in zip(self._inputs, inputs, strict=True):
             value.update_inplace(np.ascontiguousarray(values))
+        uploaded = time.perf_counter()
         self._session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
-        return [np.array(value.numpy()) for value in self._outputs]  # copied: the next run writes the same buffer
+        computed = time.perf_counter()
+        outputs = [np.array(value.numpy()) for value in self._outputs]  # copied: the next run writes the same buffer
+        if stopwatch is not None:
+            stopwatch.add(Transfers(1e3 * (uploaded - started), 1e3 * (time.perf_counter() - computed)))
+        return outputs
 
 
 def _session(onnxruntime: ModuleType, graph: Path, providers: list[Any], threads: int | None) -> Any:

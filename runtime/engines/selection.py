@@ -17,6 +17,7 @@ from uflow_edge.runtime.manifest import Manifest, Precision, Variant
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.engines.onnx_runtime_gpu import Provider
+    from uflow_edge.runtime.engines.stopwatch import Stopwatch
 
 NamedBackend: TypeAlias = Literal["tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino"]
 Backend: TypeAlias = Literal["auto"] | NamedBackend
@@ -44,6 +45,7 @@ def open_engine(
     precision: Precision | None = None,
     threads: int | None = None,
     report: Callable[[str], None] = lambda line: None,
+    stopwatch: "Stopwatch | None" = None,
 ) -> Engine:
     """An engine that has run one sample already. Whoever gets it closes it.
 
@@ -54,6 +56,7 @@ def open_engine(
         precision: of the graph or plan; None takes what is faster, fp16 on a GPU, fp32 on a CPU, but never int8.
         threads: of the CPU; default, one a core.
         report: told, in one line each, what is skipped although it seemed to be there, and what is chosen.
+        stopwatch: told of the transfers of each run, by engines that compute in another memory than the host's.
 
     Raises:
         UsageError: the bundle has no graph in this precision, or the backend does not take it.
@@ -64,7 +67,7 @@ def open_engine(
     if precision is not None:
         _variant(bundle.manifest, [precision])
     if backend != "auto":
-        engine = _open_and_try(bundle, backend, precision, threads)
+        engine = _open_and_try(bundle, backend, precision, threads, stopwatch)
         report(f"engine: {engine.name}")
         return engine
     absent: list[str] = []
@@ -75,7 +78,7 @@ def open_engine(
             absent.append(f"{candidate}: {reason}")
             continue
         try:
-            engine = _open_and_try(bundle, candidate, precision, threads)
+            engine = _open_and_try(bundle, candidate, precision, threads, stopwatch)
         except Exception as error:  # whatever a third party's library raises, the line goes on with the next
             failures[candidate] = error
             report(f"warning: {candidate} is skipped: {_in_one_line(error)}")
@@ -97,9 +100,13 @@ def _why_absent(backend: NamedBackend, bundle: Bundle[Manifest]) -> str | None:
 
 
 def _open_and_try(
-    bundle: Bundle[Manifest], backend: NamedBackend, precision: Precision | None, threads: int | None
+    bundle: Bundle[Manifest],
+    backend: NamedBackend,
+    precision: Precision | None,
+    threads: int | None,
+    stopwatch: "Stopwatch | None",
 ) -> Engine:
-    engine = _open(bundle, backend, precision, threads)
+    engine = _open(bundle, backend, precision, threads, stopwatch)
     try:
         blank = [tensor.zeros() for tensor in bundle.manifest.signature.inputs]
         _check(engine.name, bundle.manifest, engine.run(*blank))
@@ -109,7 +116,13 @@ def _open_and_try(
     return engine
 
 
-def _open(bundle: Bundle[Manifest], backend: NamedBackend, precision: Precision | None, threads: int | None) -> Engine:
+def _open(
+    bundle: Bundle[Manifest],
+    backend: NamedBackend,
+    precision: Precision | None,
+    threads: int | None,
+    stopwatch: "Stopwatch | None",
+) -> Engine:
     precisions = _PRECISIONS[backend] if precision is None else (precision,)
     # Imported here: a machine needs one of them only.
     if backend == "tensorrt":
@@ -117,7 +130,7 @@ def _open(bundle: Bundle[Manifest], backend: NamedBackend, precision: Precision 
         from uflow_edge.runtime.engines.plans import find_plan
         from uflow_edge.runtime.engines.tensorrt import TensorRtEngine
 
-        return TensorRtEngine(bundle, find_plan(bundle, precisions, primary_context().compute_capability))
+        return TensorRtEngine(bundle, find_plan(bundle, precisions, primary_context().compute_capability), stopwatch)
     variant = _variant(bundle.manifest, precisions)
     graph = bundle.path(variant)
     if backend == "onnxruntime":
@@ -130,7 +143,7 @@ def _open(bundle: Bundle[Manifest], backend: NamedBackend, precision: Precision 
         return OpenVinoEngine(graph, bundle.manifest, variant, threads)
     from uflow_edge.runtime.engines.onnx_runtime_gpu import OnnxRuntimeGpuEngine
 
-    return OnnxRuntimeGpuEngine(graph, bundle.manifest, variant, _PROVIDERS[backend], threads)
+    return OnnxRuntimeGpuEngine(graph, bundle.manifest, variant, _PROVIDERS[backend], threads, stopwatch)
 
 
 def _variant(manifest: Manifest, precisions: Sequence[Precision]) -> Variant:

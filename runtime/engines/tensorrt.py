@@ -2,23 +2,21 @@
 
 Buffers for the largest batch are made once, on the GPU and page-locked on the host, and their addresses given to
 TensorRT once. All work goes to one stream of the engine's own. From the second run of a batch size on, inference and
-the copies back are one CUDA graph; where that cannot be recorded, they are launched one by one.
+the copies back are one CUDA graph; where that cannot be recorded, they are launched one by one. With a stopwatch the
+graph ends before the copies, so that events can stand between the two.
 
 The engine may be made in one thread and run in another: every method makes the CUDA context current for as long as it
 works (see cuda.py). Like all engines it is for one thread at a time.
 
-Objects of the library are held in variables named after their class (``runtime``, ``engine``, ``context``), so that a
-test can look up every attribute used here in the real bindings.
+The library's object is held in a variable named after its class (``context``), see tensorrt_plan.py.
 
 Sources: NVIDIA's documentation of the TensorRT Python API (10.3, 10.16, 11) and of TensorRT-RTX 1.7.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from traceback import clear_frames
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,11 +25,13 @@ from numpy.typing import NDArray
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import run_in_batches
-from uflow_edge.runtime.engines.cuda import CudaGraph, TwinBuffer, primary_context
-from uflow_edge.runtime.engines.plans import how_to_build, precision_of
-from uflow_edge.runtime.engines.tensorrt_library import TITLES, last_words, load_library, logger_of
-from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.manifest import Manifest, Plan, Signature
+from uflow_edge.runtime.engines.cuda import CudaGraph, StreamTimer, TwinBuffer, primary_context
+from uflow_edge.runtime.engines.plans import precision_of
+from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
+from uflow_edge.runtime.engines.tensorrt_library import TITLES, load_library
+from uflow_edge.runtime.engines.tensorrt_plan import LoadedPlan, records_graphs_itself
+from uflow_edge.runtime.errors import UsageError
+from uflow_edge.runtime.manifest import Manifest, Plan
 from uflow_edge.runtime.numeric import FloatMap
 
 
@@ -50,12 +50,26 @@ class DeviceInput:
     stream: Any
 
 
+@dataclass(frozen=True, slots=True)
+class _TimedTransfers:
+    """Tells a stopwatch what was timed on the GPU."""
+
+    stopwatch: Stopwatch
+    to_device: StreamTimer
+    to_host: StreamTimer
+
+    def tell(self) -> None:
+        """Of a run that the stream has been waited for."""
+        self.stopwatch.add(Transfers(self.to_device.milliseconds(), self.to_host.milliseconds()))
+
+
 class TensorRtEngine:
     """A plan in TensorRT or TensorRT-RTX, on the GPU that CUDA counts first.
 
     Args:
         bundle: as loaded.
         chosen: the plan, see `plans.find_plan`.
+        stopwatch: told of each run's transfers, as CUDA's events time them; default, nothing is timed.
 
     Attributes:
         cuda: the context, for what else is to be done on this GPU: ``with engine.cuda.current():``.
@@ -66,27 +80,25 @@ class TensorRtEngine:
         EngineFailed: the library does not take the plan, or the GPU has no memory for it; the message says why.
     """
 
-    def __init__(self, bundle: Bundle[Manifest], chosen: Plan) -> None:
+    def __init__(self, bundle: Bundle[Manifest], chosen: Plan, stopwatch: Stopwatch | None = None) -> None:
         trt = load_library(chosen.library)
         self.cuda = primary_context()
-        self._manifest = bundle.manifest
         self._inputs, self._outputs = bundle.manifest.signature.inputs, bundle.manifest.signature.outputs
         self._batch = chosen.batch
         self._closed = False
-        self._logger = logger_of(trt)
-        self._runtime: Any = None
-        self._engine: Any = None
-        self._context: Any = None
         self._stream: Any = None
         self._buffers: dict[str, TwinBuffer] = {}
+        self._timed: _TimedTransfers | None = None
         self._graph: CudaGraph | None = None
-        self._records = not _records_graphs_itself(trt)
+        self._records = not records_graphs_itself(trt)
         self._count = 0
         self.name = f"{TITLES[chosen.library]} {trt.__version__}, {self.cuda.gpu}, {precision_of(bundle, chosen)}"
+        cannot_hold = f"{chosen.file}: the GPU cannot hold it"
+        with self._at_work(cannot_hold):
+            self._plan = LoadedPlan(trt, bundle, chosen)
         try:
-            with self._at_work(f"{chosen.file}: the GPU cannot hold it"):
-                self._load(trt, bundle, chosen)
-                self._allocate()
+            with self._at_work(cannot_hold):
+                self._allocate(stopwatch)
         except BaseException:
             self.close()
             raise
@@ -138,9 +150,18 @@ class TensorRtEngine:
 
     def _execute(self, count: int, write_input: Callable[[], None]) -> list[FloatMap]:
         with self._at_work(f"{self.name}: the run failed"):
-            write_input()
-            self._launch(count)
+            if self._timed is None:
+                write_input()
+                self._launch(count)
+            else:
+                with self._timed.to_device.timing(self._stream):
+                    write_input()
+                self._launch(count)
+                with self._timed.to_host.timing(self._stream):
+                    self._download(count)
             self._stream.synchronize()
+            if self._timed is not None:
+                self._timed.tell()
             # Copied: the next run writes the same buffers.
             return [np.array(self._buffers[tensor.name].host[:count]) for tensor in self._outputs]
 
@@ -158,7 +179,7 @@ class TensorRtEngine:
                 raise
 
     def _launch(self, count: int) -> None:
-        """Inference and the copies back, onto the stream."""
+        """Inference, and unless they are timed the copies back, onto the stream."""
         if count != self._count:
             self._set_count(count)  # the first run after this also does what TensorRT has put off: not for recording
         elif self._graph is None and self._records:
@@ -174,40 +195,28 @@ class TensorRtEngine:
         # A graph is good for one input size, and not to be kept once the context it was recorded from has changed.
         self._forget_graph()
         self._count = 0
-        context = self._context
+        context = self._plan.context
         for tensor in self._inputs:
             if not context.set_input_shape(tensor.name, (count, *tensor.shape)):
                 raise EngineFailed(f"{self.name} refuses {count} samples a run; its plan is for {self._batch}")
         self._count = count
 
     def _enqueue(self, count: int) -> None:
-        context = self._context
+        context = self._plan.context
         if not context.execute_async_v3(self._stream.handle):
-            raise EngineFailed(f"{self.name}: the run failed ({last_words(self._logger)})")
+            raise EngineFailed(f"{self.name}: the run failed ({self._plan.last_words()})")
+        if self._timed is None:
+            self._download(count)
+
+    def _download(self, count: int) -> None:
         for tensor in self._outputs:
             self._buffers[tensor.name].download(count, self._stream)
 
-    def _load(self, trt: ModuleType, bundle: Bundle[Manifest], chosen: Plan) -> None:
-        content = (bundle.folder / chosen.file).read_bytes()
-        if hashlib.sha256(content).hexdigest() != self._manifest.files[chosen.file]:  # these bytes, not the file's name
-            raise BadInput(f"{chosen.file}: differs from what was built (SHA-256). {how_to_build(bundle)}")
-        self._logger.errors.clear()
-        self._runtime = runtime = trt.Runtime(self._logger)
-        if "version-compatible" in chosen.options:
-            runtime.engine_host_code_allowed = True  # such a plan brings the code of its own TensorRT
-        self._engine = engine = runtime.deserialize_cuda_engine(content)
-        if engine is None:
-            raise EngineFailed(
-                f"{chosen.file}: {self.name} refuses it ({last_words(self._logger)}). {how_to_build(bundle)}"
-            )
-        _check_tensors(trt, engine, self._manifest.signature, chosen.file)
-        self._context = _execution_context(trt, engine)
-        if self._context is None:
-            raise EngineFailed(f"{chosen.file}: {self.name} cannot run it ({last_words(self._logger)})")
-
-    def _allocate(self) -> None:
-        driver, context, largest = self.cuda.driver, self._context, self._batch.maximum
+    def _allocate(self, stopwatch: Stopwatch | None) -> None:
+        driver, context, largest = self.cuda.driver, self._plan.context, self._batch.maximum
         self._stream = driver.Stream()
+        if stopwatch is not None:
+            self._timed = _TimedTransfers(stopwatch, StreamTimer(driver), StreamTimer(driver))
         for tensor in (*self._inputs, *self._outputs):
             self._buffers[tensor.name] = TwinBuffer(driver, (largest, *tensor.shape), tensor.dtype)
             if not context.set_tensor_address(tensor.name, self._buffers[tensor.name].pointer):
@@ -224,37 +233,10 @@ class TensorRtEngine:
             with suppress(self.cuda.driver.Error):  # a run that failed has told so already
                 self._stream.synchronize()
         self._forget_graph()
-        self._context = None
-        self._engine = None
-        self._runtime = None
+        self._plan.release()
         for buffer in self._buffers.values():
             with suppress(self.cuda.driver.Error):
                 buffer.free()
         self._buffers = {}
+        self._timed = None
         self._stream = None
-
-
-def _records_graphs_itself(trt: ModuleType) -> bool:
-    """TensorRT-RTX does, as it compiles kernels on the way."""
-    return hasattr(trt, "CudaGraphStrategy")
-
-
-def _execution_context(trt: ModuleType, engine: Any) -> Any:
-    if not _records_graphs_itself(trt):
-        return engine.create_execution_context()
-    runtime_config = engine.create_runtime_config()
-    runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    return engine.create_execution_context(runtime_config)
-
-
-def _check_tensors(trt: ModuleType, engine: Any, signature: Signature, file: str) -> None:
-    types = {trt.DataType.UINT8: "uint8", trt.DataType.FLOAT: "float32"}
-    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-    found = {
-        name: (tuple(engine.get_tensor_shape(name))[1:], types.get(engine.get_tensor_dtype(name))) for name in names
-    }
-    if found != {tensor.name: (tensor.shape, tensor.dtype) for tensor in (*signature.inputs, *signature.outputs)}:
-        raise BadInput(
-            f"{file}: its inputs and outputs are {', '.join(sorted(found))} in other shapes or types than "
-            "the manifest says; build it again"
-        )

@@ -10,7 +10,7 @@ from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
 from uflow_edge.runtime.manifest import PlanLibrary
 
 TITLES: dict[PlanLibrary, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
-MODULES: dict[PlanLibrary, tuple[str, ...]] = {
+_MODULES: dict[PlanLibrary, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     # The wheels on the package index install the second name; NVIDIA's own archive installs the first.
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
@@ -20,23 +20,29 @@ _KEPT_MESSAGES = 1000
 _TOLD = 3
 
 
-@cache
-def load_library(library: PlanLibrary) -> ModuleType:
-    """Import it.
+def load_library(library: PlanLibrary, how_to_install: str | None = None) -> ModuleType:
+    """Import it, whichever name it was installed under.
+
+    Args:
+        library: one of the two.
+        how_to_install: what the error is to say of that; default, what a machine needs that runs plans.
 
     Raises:
         MissingDependency: it is not installed, or cannot be loaded.
     """
     reasons = []
-    for name in MODULES[library]:
+    for name in _MODULES[library]:
         try:
             return import_module(name)
         except (ImportError, OSError) as error:  # OSError: a shared library behind it is missing
-            reasons.append(str(error))
-    raise MissingDependency(
-        f"{TITLES[library]} cannot be loaded ({'; '.join(reasons)}). On a Jetson it comes with JetPack (the virtual "
-        f"environment needs --system-site-packages); elsewhere: pip install '{DISTRIBUTION}[{_EXTRAS[library]}]'"
+            if not (isinstance(error, ImportError) and error.name == name):
+                reasons.append(str(error))
+    how_to_install = how_to_install or (
+        "On a Jetson it comes with JetPack (the virtual environment needs --system-site-packages); elsewhere: "
+        f"pip install '{DISTRIBUTION}[{_EXTRAS[library]}]'"
     )
+    why = f"cannot be loaded ({'; '.join(reasons)})" if reasons else "is not installed"
+    raise MissingDependency(f"{TITLES[library]} {why}. {how_to_install}")
 
 
 @cache

@@ -11,7 +11,7 @@ from uflow_edge.runtime.command_line import command_parser, positive_int, print_
 from uflow_edge.runtime.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.diffusion.purifier import PurifyOptions
+    from uflow_edge.runtime.diffusion.options import PurifyOptions
     from uflow_edge.runtime.purify.images import FilePurifier, Job, Outcome
 
 
@@ -51,8 +51,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_method(parser: argparse.ArgumentParser) -> None:
+    from uflow_edge.runtime.diffusion.options import DEFAULT_GUIDE_SCALES, GUIDANCES, SAMPLERS
     from uflow_edge.runtime.diffusion.patches import DEFAULT_OVERLAP, MOST_OVERLAP, PATCHINGS
-    from uflow_edge.runtime.diffusion.purifier import DEFAULT_GUIDE_SCALES, GUIDANCES, SAMPLERS
 
     scales = ", ".join(f"{guide} {scale:g}" for guide, scale in DEFAULT_GUIDE_SCALES.items())
     group = parser.add_argument_group("method")
@@ -98,8 +98,8 @@ def options_of(arguments: argparse.Namespace) -> "PurifyOptions":
     Raises:
         UsageError: options that cannot be meant.
     """
+    from uflow_edge.runtime.diffusion.options import PurifyOptions
     from uflow_edge.runtime.diffusion.patches import DEFAULT_OVERLAP
-    from uflow_edge.runtime.diffusion.purifier import PurifyOptions
 
     if arguments.overlap is not None and arguments.patching == "upstream":
         raise UsageError("--overlap needs --patching blend: upstream's patches do not overlap")

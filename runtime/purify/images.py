@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from uflow_edge.runtime.diffusion.noise import NoiseField
-from uflow_edge.runtime.diffusion.purifier import Purifier, PurifyOptions
+from uflow_edge.runtime.diffusion.options import PurifyOptions
+from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UsageError
 from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.images import find_images

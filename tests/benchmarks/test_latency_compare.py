@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 
 from uflow_edge.benchmarks.latency.compare import compare
-from uflow_edge.benchmarks.latency.console import comparison_text
+from uflow_edge.benchmarks.latency.console import comparison_text, results_text
 from uflow_edge.benchmarks.latency.machine import describe_machine
 from uflow_edge.benchmarks.latency.report import report_page
 from uflow_edge.benchmarks.latency.results import Results, Row, Workload, read_results, write_results
-from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
+from uflow_edge.benchmarks.latency.stages import STAGES, TO_DEVICE, TO_HOST, TO_PICTURE, TO_VERDICT
 from uflow_edge.runtime.errors import BadInput
 
 
-def _row(name: str, seed: int, engine_ms: float) -> Row:
+def _row(name: str, seed: int, engine_ms: float, transfers: bool = False) -> Row:
     random = np.random.default_rng(seed)
 
     def samples(median: float, count: int = 40) -> tuple[float, ...]:
         return tuple(median * np.exp(random.normal(0, 0.05, count)))
 
-    medians = dict(zip(STAGES, (0.1, 1.0, engine_ms, 2.0, 3.0), strict=True))
+    medians = dict(zip(STAGES, (0.1, 0.5, 1.0, engine_ms, 0.25, 2.0, 3.0), strict=True))
+    if not transfers:
+        medians = {stage: value for stage, value in medians.items() if stage not in (TO_DEVICE, TO_HOST)}
     return Row(
         name=name,
         engine=f"{name} 1.0, CPU",
@@ -46,7 +48,7 @@ def results() -> Callable[..., Results]:
     machine = describe_machine()
     unread = dict.fromkeys(("celsius", "gpu_mhz", "gpu_celsius"))
 
-    def make(seed: int = 0, yardstick: float = 2.0, **engine_ms: float) -> Results:
+    def make(seed: int = 0, arithmetic: float = 2.0, memory: float = 12.0, **engine_ms: float) -> Results:
         return Results(
             made="2026-11-25T10:00:00+00:00",
             bundle="bottle.uflow",
@@ -58,7 +60,13 @@ def results() -> Callable[..., Results]:
             throttling={"state": "steady", "evidence": ["CPU clock: not readable here"]},
             meter=None,
             rounds=tuple(
-                {**unread, "ms": 20.0 + i % 3, "yardstick_ms": yardstick * (1 + i % 5 / 50), "cpu_mhz": 3000.0}
+                {
+                    **unread,
+                    "ms": 20.0 + i % 3,
+                    "arithmetic_ms": arithmetic * (1 + i % 5 / 500),
+                    "memory_ms": memory * (1 + i % 5 / 500),
+                    "cpu_mhz": 3000.0,
+                }
                 for i in range(40)
             ),
         )
@@ -91,7 +99,7 @@ def test_results_survive_the_file(results, tmp_path):
     written = results(one=10)
     write_results(tmp_path / "a.json", written)
     read = read_results(tmp_path / "a.json")
-    assert json.loads((tmp_path / "a.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "a.json").read_text())["schema"] == 2
     assert (read.machine, read.workload, read.absent) == (written.machine, written.workload, written.absent)
     np.testing.assert_allclose(read.rows[0].stages["engine"], written.rows[0].stages["engine"], atol=1e-4)
     assert list(read.rows[0].batches) == [1, 4]
@@ -133,14 +141,25 @@ def test_a_run_on_a_hot_machine_is_marked(results):
     assert compare(results(one=10), after).notes == ("the machine was not steady now: throttled",)
 
 
-def test_what_the_whole_machine_shared_is_not_put_on_the_engines(results):
-    before, after = results(1, same=10, worse=10), results(2, yardstick=3.0, same=14, worse=30)
+@pytest.mark.parametrize(("yardstick", "slower"), [("arithmetic", 3.0), ("memory", 18.0)])
+def test_what_the_whole_machine_shared_is_not_put_on_the_engines(results, yardstick, slower):
+    before, after = results(1, same=10, worse=10), results(2, **{yardstick: slower}, same=14, worse=30)
     found = compare(before, after)
     verdicts = {row.name: row.change.verdict for row in found.rows if row.what == "engine"}
     assert verdicts == {"same": "no more than the machine itself changed", "worse": "slower"}
-    assert found.notes[0].startswith("the machine itself was slower: its yardstick took × 1.5")
+    assert found.notes[0].startswith(f"the machine itself may have changed: its yardstick of {yardstick} took × 1.5")
     back = {row.name: row.change.verdict for row in compare(after, before).rows if row.what == "engine"}
     assert back == {"same": "no more than the machine itself changed", "worse": "faster"}
+
+
+def test_what_the_yardsticks_cannot_rule_out_is_not_put_on_the_engines(results):
+    before, after = results(1, one=10), results(2, one=14)
+    assert {row.what: row.change.verdict for row in compare(before, after).rows}["engine"] == "slower"
+    # Neighbours that came and went: the medians are the same, but may be so by chance.
+    restless = [{**reading, "memory_ms": 12.0 if i // 5 % 2 else 24.0} for i, reading in enumerate(after.rounds)]
+    found = compare(before, replace(after, rounds=tuple(restless)))
+    assert {row.what: row.change.verdict for row in found.rows}["engine"] == "no more than the machine itself changed"
+    assert found.notes[0].startswith("the machine itself may have changed: its yardstick of memory")
 
 
 def _without_rows(told):
@@ -160,7 +179,7 @@ def _other_schema(told):
     [
         (_without_rows, "damaged.*rows"),
         (_zero_duration, "not positive"),
-        (_other_schema, "expected schema 1.*found 99"),
+        (_other_schema, "expected schema 2.*found 99"),
     ],
 )
 def test_damaged_files_are_refused(results, tmp_path, damage, message):
@@ -180,6 +199,21 @@ def test_files_of_others_are_refused(tmp_path, content):
         read_results(tmp_path / "a.json")
     with pytest.raises(BadInput, match=r"none\.json: expected"):
         read_results(tmp_path / "none.json")
+
+
+def test_transfers_are_told_where_there_are_any_and_are_none_elsewhere(results, tmp_path):
+    on_cpu = results(cpu=10)
+    both = replace(on_cpu, rows=(*on_cpu.rows, _row("gpu", 7, 2.0, transfers=True)))
+    write_results(tmp_path / "a.json", both)
+    both = read_results(tmp_path / "a.json")
+    told = results_text(both)
+    assert re.search(r"^cpu +[\d.]+ +none +[\d.]+ +[\d.]+ +none ", told, re.MULTILINE)
+    assert re.search(r"^gpu( +[\d.]+){9}", told, re.MULTILINE)
+    page = report_page(both)
+    assert page.count("<td><span class=quiet>none</span></td>") == 2
+    assert page.count(f"<td>{TO_DEVICE}</td>") == page.count(f"<td>{TO_HOST}</td>") == 1  # among the percentiles
+    assert f"</i>{TO_DEVICE}</span>" in page  # in the key of the plot
+    assert f"</i>{TO_DEVICE}</span>" not in report_page(on_cpu)
 
 
 def test_the_page_is_one_file_and_says_what_cannot_be_read(results):

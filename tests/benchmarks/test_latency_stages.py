@@ -9,10 +9,18 @@ import pytest
 
 from uflow_edge.benchmarks.latency.contenders import Choice, Contender, line_up
 from uflow_edge.benchmarks.latency.instruments import Instruments
-from uflow_edge.benchmarks.latency.stages import measure, noise_frames
-from uflow_edge.benchmarks.latency.yardstick import open_yardstick
-from uflow_edge.export.parity_images import noise_images
+from uflow_edge.benchmarks.latency.stages import (
+    STAGES,
+    TO_DEVICE,
+    TO_HOST,
+    TO_PICTURE,
+    TO_VERDICT,
+    measure,
+    noise_frames,
+)
+from uflow_edge.benchmarks.latency.yardstick import open_yardsticks
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.engines.stopwatch import Transfers
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 _WATTS = 10.0
@@ -42,7 +50,7 @@ def contenders(exported: Path) -> Iterator[tuple[Contender, ...]]:
     bundle = Bundle.load(exported, UFlowManifest)
     with ExitStack() as stack:
         choice = Choice(("onnxruntime",), ("fp32",), threads=1)
-        yield line_up(bundle, choice, noise_images(bundle.manifest.input_size), stack).contenders
+        yield line_up(bundle, choice, stack).contenders
 
 
 @pytest.mark.parametrize("size", [(48, 64), (200, 100)])
@@ -59,7 +67,7 @@ def test_energy_is_power_times_time(contenders):
     assert found.meter == "a meter"
     # The fastest frame bounds it from below whatever else the machine does.
     assert joules is not None and joules > 0.5 * _WATTS * min(found.samples[0].stages["to picture"]) / 1e3
-    assert len(found.readings) == len(found.yardstick_ms) == len(found.rounds_ms) == 5
+    assert len(found.readings) == len(found.yardsticks) == len(found.rounds_ms) == 5
 
 
 def test_a_meter_that_wraps_tells_nothing(contenders):
@@ -74,6 +82,33 @@ def test_without_a_meter_there_is_no_energy(contenders, tmp_path):
     assert cv2.getNumThreads() == threads
 
 
-def test_the_yardstick_takes_time():
-    with open_yardstick() as yardstick:
-        assert all(yardstick.milliseconds() > 0 for _ in range(3))
+def test_transfers_that_an_engine_tells_of_are_stages_of_their_own(contenders, monkeypatch):
+    contender = contenders[0]
+    honest = contender.inspector.engine.run
+
+    def run(pictures):
+        contender.stopwatch.add(Transfers(2e-3 * len(pictures), 1e-3 * len(pictures)))
+        return honest(pictures)
+
+    monkeypatch.setattr(contender.inspector.engine, "run", run)
+    stages = measure(contenders, noise_frames((64, 64)), [3], 6, Instruments()).samples[0].stages
+    assert list(stages) == [*STAGES, TO_VERDICT, TO_PICTURE]
+    np.testing.assert_allclose(stages[TO_DEVICE], 2e-3)  # of that frame alone, none of a batch or an untimed frame
+    np.testing.assert_allclose(stages[TO_HOST], 1e-3)
+    np.testing.assert_allclose(np.sum([stages[stage] for stage in STAGES], axis=0), stages[TO_PICTURE])
+    np.testing.assert_allclose(np.sum([stages[stage] for stage in STAGES[:-1]], axis=0), stages[TO_VERDICT])
+
+
+def test_without_transfers_there_is_no_such_stage(contenders):
+    stages = measure(contenders, noise_frames((64, 64)), [], 5, Instruments()).samples[0].stages
+    assert list(stages) == [stage for stage in (*STAGES, TO_VERDICT, TO_PICTURE) if stage not in (TO_DEVICE, TO_HOST)]
+
+
+def test_yardsticks_take_time_and_the_copy_is_made():
+    with open_yardsticks() as yardsticks:
+        for _, target in yardsticks._parts:
+            target[:] = 0
+        lengths = yardsticks.measure()
+        assert lengths.arithmetic_ms > 0 and lengths.memory_ms > 0
+        assert all((source == target).all() for source, target in yardsticks._parts)
+        assert sum(source.nbytes for source, _ in yardsticks._parts) == 64 << 20

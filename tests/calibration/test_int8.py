@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from uflow_edge.calibration import int8
-from uflow_edge.calibration.int8 import FILE, Int8Failed, Int8Options, quantize_bundle
+from uflow_edge.calibration import int8, int8_bundle
+from uflow_edge.calibration.int8 import FILE, Int8Options, quantize_bundle
+from uflow_edge.calibration.int8_bundle import Int8Failed
 from uflow_edge.calibration.int8_costs import Seen, auroc, costs
 from uflow_edge.export.parity import PARITY
 from uflow_edge.runtime.bundle import Bundle
@@ -126,7 +127,7 @@ def test_what_is_interrupted_leaves_a_bundle_that_loads(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(int8, "_parities", interrupted)
+    monkeypatch.setattr(int8_bundle, "_parities", interrupted)
     with pytest.raises(KeyboardInterrupt):
         quantize_bundle(first, [good], options)
     left = Bundle.load(bundle.folder, UFlowManifest)

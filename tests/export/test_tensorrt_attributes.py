@@ -21,6 +21,7 @@ MODULES = [
     "uflow_edge.export.tensorrt_library",
     "uflow_edge.runtime.engines.tensorrt",
     "uflow_edge.runtime.engines.tensorrt_library",
+    "uflow_edge.runtime.engines.tensorrt_plan",
 ]
 
 # Names that TensorRT has and TensorRT-RTX has not. None so far: EXPLICIT_BATCH, the precision flags and the calibrator,

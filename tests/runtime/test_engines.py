@@ -1,5 +1,6 @@
 """Engines on this machine's CPU for real, providers of a GPU as far as they go without one, and the choice of one."""
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine, session_o
 from uflow_edge.runtime.engines.onnx_runtime_gpu import DeviceBinding, OnnxRuntimeGpuEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
+from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.errors import BadInput, ExitCode, MissingDependency, UsageError
 from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.manifest import BatchRange
@@ -215,6 +217,29 @@ def test_providers_that_work_are_taken_tensorrt_first(bundle, images, pretend) -
     assert all(session.enable_fallback == 0 for session in engines)
     assert [session.providers[-1] for session in engines] == ["CPUExecutionProvider"] * 3
     assert engines[2].providers[0] == ("CUDAExecutionProvider", {"use_tf32": "0"})
+
+
+def test_a_stopwatch_is_told_of_the_transfers_of_every_run(bundle, images, pretend, monkeypatch) -> None:
+    pretend(runs_on=lambda asked: asked, run=lambda: None)
+    stopwatch = Stopwatch()
+    with closing(open_engine(bundle, "onnxruntime-cuda", stopwatch=stopwatch)) as engine:
+        assert stopwatch.transfers is not None  # of the sample that it was tried with
+        stopwatch.restart()
+        squares = (float(i**2) for i in itertools.count())  # of seconds, so that no two parts take as long
+        clock = SimpleNamespace(perf_counter=lambda: next(squares))
+        monkeypatch.setattr("uflow_edge.runtime.engines.onnx_runtime_gpu.time", clock)
+        engine.run(images)
+        assert stopwatch.transfers == Transfers(1e3 * (1 - 0), 1e3 * (9 - 4))
+        engine.run(images)
+        assert stopwatch.transfers == Transfers(1e3 * (1 + 25 - 16), 1e3 * (5 + 49 - 36))
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_where_host_memory_is_the_devices_there_are_no_transfers(bundle, images, backend) -> None:
+    stopwatch = Stopwatch()
+    with closing(open_engine(bundle, backend, stopwatch=stopwatch)) as engine:
+        engine.run(images)
+    assert stopwatch.transfers is None
 
 
 def test_engines_of_the_tensorrt_provider_are_kept_for_the_user_outside_the_bundle(

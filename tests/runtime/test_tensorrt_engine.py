@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 
 from uflow_edge.runtime.bundle import MANIFEST, Bundle
-from uflow_edge.runtime.engines import EngineFailed, Outputs, cuda, tensorrt_library
+from uflow_edge.runtime.engines import EngineFailed, Outputs, cuda
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.plans import find_plan
 from uflow_edge.runtime.engines.selection import open_engine
+from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.engines.tensorrt import DeviceInput, TensorRtEngine
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.files import sha256
@@ -33,6 +34,8 @@ from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.uflow_manifest import INPUT_NAME, UFlowManifest
 
 CONTENT = b"a plan"
+WORK = {"upload": 2.0, "execute": 5.0, "download": 0.25}
+"""Milliseconds."""
 
 
 class Gpu:
@@ -48,6 +51,7 @@ class Gpu:
         self.names = 1000
         self.fails: set[str] = set()
         self.alive: set[str] = set()
+        self.clock = 0.0  # milliseconds: work on a stream takes what WORK says
 
     @property
     def stack(self) -> list[str]:
@@ -66,11 +70,15 @@ class Gpu:
         self.names += 1
         return self.names
 
-    def enqueue(self, work: Callable[[], None]) -> None:
-        if self.recording is None:
+    def enqueue(self, kind: str, work: Callable[[], None]) -> None:
+        def timed() -> None:
             work()
+            self.clock += WORK[kind]
+
+        if self.recording is None:
+            timed()
         else:
-            self.recording.append(work)
+            self.recording.append(timed)
 
 
 class Error(Exception):
@@ -116,9 +124,25 @@ def fake_pycuda(gpu: Gpu) -> ModuleType:
             gpu.call("synchronize")
             assert gpu.recording is None, "a stream that records cannot be waited for"
 
+    class Event:
+        at: float
+
+        def __init__(self) -> None:
+            gpu.call("Event")
+
+        def record(self, stream: Stream) -> None:
+            gpu.call("record")
+            assert gpu.recording is None, "an event in a recording tells no time"
+            self.at = gpu.clock
+
+        def time_since(self, earlier: "Event") -> float:
+            assert gpu.calls[-1] == "synchronize", "the stream may not have come so far"
+            return self.at - earlier.at
+
     def upload(target: Allocation, array: np.ndarray, stream: Stream) -> None:
         gpu.call("upload")
-        gpu.enqueue(lambda: gpu.memory[int(target)].__setitem__(slice(array.nbytes), array.reshape(-1).view(np.uint8)))
+        data = array.reshape(-1).view(np.uint8)
+        gpu.enqueue("upload", lambda: gpu.memory[int(target)].__setitem__(slice(array.nbytes), data))
 
     def download(array: np.ndarray, source: Allocation, stream: Stream) -> None:
         gpu.call("download")
@@ -127,7 +151,7 @@ def fake_pycuda(gpu: Gpu) -> ModuleType:
         def copy() -> None:
             array[...] = gpu.memory[address][: array.nbytes].view(array.dtype).reshape(array.shape)
 
-        gpu.enqueue(copy)
+        gpu.enqueue("download", copy)
 
     def pagelocked_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         gpu.call("pagelocked_empty")
@@ -141,6 +165,7 @@ def fake_pycuda(gpu: Gpu) -> ModuleType:
         Error=Error,
         Context=Context,
         Stream=Stream,
+        Event=Event,
         Device=lambda ordinal: device,
         init=lambda: None,
         mem_alloc=lambda size: Allocation(gpu, size),
@@ -251,7 +276,7 @@ def fake_tensorrt(gpu: Gpu) -> ModuleType:
                         np.ascontiguousarray(output).reshape(-1).view(np.uint8)
                     )
 
-            gpu.enqueue(work)
+            gpu.enqueue("execute", work)
             return True
 
     class Engine(Alive):
@@ -348,12 +373,9 @@ def gpu(bundle: Bundle, network: OnnxRuntimeEngine, monkeypatch: pytest.MonkeyPa
         monkeypatch.setitem(sys.modules, name, module)
     libcuda = fake_libcuda(gpu)
     monkeypatch.setattr(cuda, "_driver_library", lambda: libcuda)
-    caches = (cuda.primary_context, tensorrt_library.load_library)
-    for cached in caches:
-        cached.cache_clear()
+    cuda.primary_context.cache_clear()
     yield gpu
-    for cached in caches:
-        cached.cache_clear()
+    cuda.primary_context.cache_clear()
 
 
 def pictures(count: int, side: int, seed: int = 0) -> Image:
@@ -387,7 +409,7 @@ def test_calls_come_in_the_right_order(bundle, gpu) -> None:
     side, maps = bundle.manifest.input_size, 2 * len(bundle.manifest.scales)
     engine = TensorRtEngine(bundle, bundle.manifest.plans[0])
     made = ["pagelocked_empty", "mem_alloc", "set_tensor_address"] * (1 + maps)
-    assert gpu.calls == ["push", "runtime", "engine", "context", "Stream", *made, "pop"]
+    assert gpu.calls == ["push", "runtime", "engine", "context", "pop", "push", "Stream", *made, "pop"]
     copies = ["download"] * maps
     runs = []
     for _ in range(3):
@@ -405,6 +427,28 @@ def test_calls_come_in_the_right_order(bundle, gpu) -> None:
     engine.close()  # closing again is nothing
     assert gpu.calls == ["push", "synchronize", "~context", "~engine", "~runtime", *["free"] * (1 + maps), "pop"]
     assert_nothing_left(gpu)
+
+
+def test_a_stopwatch_is_told_of_transfers_whether_work_is_recorded_or_not(bundle, network, gpu) -> None:
+    side, maps = bundle.manifest.input_size, 2 * len(bundle.manifest.scales)
+    stopwatch = Stopwatch()
+    with closing(TensorRtEngine(bundle, bundle.manifest.plans[0], stopwatch)) as engine:
+        for count, runs in ((1, 1), (1, 1), (1, 1), (4, 1), (9, 3)):
+            images = pictures(count, side)
+            stopwatch.restart()
+            assert same(engine.run(images), network.run(images))
+            assert stopwatch.transfers == Transfers(runs * WORK["upload"], runs * maps * WORK["download"])
+        stopwatch.restart()
+        engine.run_on_device(lambda target: None)  # a kernel that finds its input there
+        assert stopwatch.transfers == Transfers(0.0, maps * WORK["download"])
+    assert gpu.calls.count("launch") == 5  # all others were the first of their size
+    assert_nothing_left(gpu)
+
+
+def test_without_a_stopwatch_no_event_is_made(bundle, gpu) -> None:
+    with closing(open_engine(bundle, "tensorrt")) as engine:
+        engine.run(pictures(1, bundle.manifest.input_size))
+    assert not {"Event", "record"} & set(gpu.calls)
 
 
 def test_it_is_made_in_one_thread_run_in_another_and_closed_in_a_third(bundle, network, gpu) -> None:
@@ -617,9 +661,9 @@ def test_a_version_compatible_plan_runs_later_and_may_bring_its_code(bundle, net
     plan = compatible.manifest.plans[1]
     assert find_plan(Bundle(bundle.folder, replace(compatible.manifest, plans=(plan,))), ["fp16"], "8.7") == plan
     with closing(TensorRtEngine(compatible, plan)) as engine:
-        assert engine._runtime.engine_host_code_allowed is True
+        assert engine._plan._runtime.engine_host_code_allowed is True
     with closing(TensorRtEngine(compatible, compatible.manifest.plans[0])) as engine:
-        assert engine._runtime.engine_host_code_allowed is False
+        assert engine._plan._runtime.engine_host_code_allowed is False
 
 
 def test_auto_takes_the_plan_and_says_so(bundle, gpu) -> None:
@@ -653,7 +697,7 @@ def test_without_a_gpu_or_pycuda_it_says_what_to_install(bundle, gpu, monkeypatc
 
 def test_without_tensorrt_it_says_what_to_install(bundle, gpu, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(MissingDependency, match=r"TensorRT cannot be loaded .*pip install 'uflow-edge\[trt\]'"):
+    with pytest.raises(MissingDependency, match=r"TensorRT is not installed.*pip install 'uflow-edge\[trt\]'"):
         open_engine(bundle, "tensorrt")
 
 

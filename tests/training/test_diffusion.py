@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from uflow_edge.export.unet.bundle import UNetExportOptions, export_unet_bundle
-from uflow_edge.runtime.diffusion.purifier import Purifier, PurifyOptions
+from uflow_edge.runtime.diffusion.options import PurifyOptions
+from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.purify.network import open_network
 from uflow_edge.training.diffusion import DiffusionFit, train_unet

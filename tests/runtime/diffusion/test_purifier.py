@@ -12,8 +12,9 @@ from PIL import Image
 from skimage import data
 
 from uflow_edge.runtime.diffusion.noise import NoiseField
+from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.patches import Corner, Layout, cut
-from uflow_edge.runtime.diffusion.purifier import Purifier, PurifyOptions, to_image, to_values
+from uflow_edge.runtime.diffusion.purifier import Purifier, to_image, to_values
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.errors import BadInput, UsageError
 

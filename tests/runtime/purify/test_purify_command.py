@@ -14,7 +14,8 @@ from PIL import ExifTags, Image
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from uflow_edge.runtime.diffusion.purifier import Purifier, PurifyOptions
+from uflow_edge.runtime.diffusion.options import PurifyOptions
+from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError

@@ -11,7 +11,8 @@ from PIL import Image
 from skimage import data
 
 from uflow_edge.runtime.bundle import MANIFEST
-from uflow_edge.runtime.diffusion.purifier import Purifier, PurifyOptions
+from uflow_edge.runtime.diffusion.options import PurifyOptions
+from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.manifest import Source, Variant

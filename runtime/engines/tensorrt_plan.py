@@ -1,0 +1,90 @@
+"""A TensorRT plan of the bundle, read, checked and made ready to run.
+
+Objects of the library are held in variables named after their class (``runtime``, ``engine``, ``context``), so that a
+test can look up every attribute used here in the real bindings.
+
+Sources: NVIDIA's documentation of the TensorRT Python API (10.3, 10.16, 11) and of TensorRT-RTX 1.7.
+"""
+
+import hashlib
+from types import ModuleType
+from typing import Any, Final
+
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.engines import EngineFailed
+from uflow_edge.runtime.engines.plans import how_to_build
+from uflow_edge.runtime.engines.tensorrt_library import TITLES, last_words, logger_of
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.manifest import Manifest, Plan, Signature
+
+
+class LoadedPlan:
+    """What TensorRT makes of a plan. Make, use and release it while the CUDA context is current.
+
+    Args:
+        trt: the library.
+        bundle: as loaded.
+        chosen: the plan.
+
+    Attributes:
+        context: ``IExecutionContext``, None once released.
+
+    Raises:
+        BadInput: the plan's file is not what the manifest says, or not an engine of this bundle.
+        EngineFailed: the library does not take it; the message says why.
+    """
+
+    def __init__(self, trt: ModuleType, bundle: Bundle[Manifest], chosen: Plan) -> None:
+        content = (bundle.folder / chosen.file).read_bytes()
+        # These bytes are hashed, not what the file's name leads to by then.
+        if hashlib.sha256(content).hexdigest() != bundle.manifest.files[chosen.file]:
+            raise BadInput(f"{chosen.file}: differs from what was built (SHA-256). {how_to_build(bundle)}")
+        title = f"{TITLES[chosen.library]} {trt.__version__}"
+        self._logger: Final = logger_of(trt)
+        self._logger.errors.clear()
+        self._runtime = runtime = trt.Runtime(self._logger)
+        if "version-compatible" in chosen.options:
+            runtime.engine_host_code_allowed = True  # such a plan brings the code of its own TensorRT
+        self._engine = engine = runtime.deserialize_cuda_engine(content)
+        if engine is None:
+            raise EngineFailed(f"{chosen.file}: {title} refuses it ({self.last_words()}). {how_to_build(bundle)}")
+        _check_tensors(trt, engine, bundle.manifest.signature, chosen.file)
+        self.context: Any = _execution_context(trt, engine)
+        if self.context is None:
+            raise EngineFailed(f"{chosen.file}: {title} cannot run it ({self.last_words()})")
+
+    def last_words(self) -> str:
+        """What the library said last of what went wrong."""
+        return last_words(self._logger)
+
+    def release(self) -> None:
+        """In the order of who uses whom; the addresses that the context was given are no longer used after this."""
+        self.context = None
+        self._engine = None
+        self._runtime = None
+
+
+def records_graphs_itself(trt: ModuleType) -> bool:
+    """TensorRT-RTX does, as it compiles kernels on the way."""
+    return hasattr(trt, "CudaGraphStrategy")
+
+
+def _execution_context(trt: ModuleType, engine: Any) -> Any:
+    if not records_graphs_itself(trt):
+        return engine.create_execution_context()
+    runtime_config = engine.create_runtime_config()
+    runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+    return engine.create_execution_context(runtime_config)
+
+
+def _check_tensors(trt: ModuleType, engine: Any, signature: Signature, file: str) -> None:
+    types = {trt.DataType.UINT8: "uint8", trt.DataType.FLOAT: "float32"}
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    found = {
+        name: (tuple(engine.get_tensor_shape(name))[1:], types.get(engine.get_tensor_dtype(name))) for name in names
+    }
+    if found != {tensor.name: (tensor.shape, tensor.dtype) for tensor in (*signature.inputs, *signature.outputs)}:
+        raise BadInput(
+            f"{file}: its inputs and outputs are {', '.join(sorted(found))} in other shapes or types than "
+            "the manifest says; build it again"
+        )
