@@ -12,6 +12,8 @@ from uflow_edge.export.network import EnergyGraph, torch_runner
 from uflow_edge.export.onnx_graph import trace
 from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, to_json
 from uflow_edge.export.parity_images import parity_images
+from uflow_edge.export.rounding_pictures import rounding_pictures
+from uflow_edge.export.weight_rounding import round_weights
 from uflow_edge.export.writing import (
     Exported,
     GraphOptions,
@@ -112,7 +114,11 @@ def export_bundle(
         for precision in options.precisions:
             report(f"comparing {precision} with torch")
             bound = options.energy_bounds[precision]
-            variant, result = write_variant(graph, precision, temporary, graph_options, bound, measure)
+            source = graph
+            if precision == "fp16" and checkpoint.architecture.whitening:  # which makes much of every rounding
+                like = options.parity_images or (() if good is None else good.paths)
+                source = round_weights(graph, rounding_pictures(like, manifest.input_size, manifest.fit))
+            variant, result = write_variant(source, precision, temporary, graph_options, bound, measure)
             results.append(result)
             if result.written:
                 manifest = replace(manifest, variants=(*manifest.variants, variant))
