@@ -33,6 +33,7 @@ from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Prec
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 from uflow_edge.runtime.preprocess import Fit
+from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import LatentScale, UFlowManifest
 
 
@@ -103,7 +104,7 @@ def export_bundle(
     manifest = _manifest(checkpoint, options)
     report("running it in torch")
     images = parity_images(checkpoint_path, options.parity_images, manifest.input_size, manifest.fit)
-    reference = Reference.of("torch", torch_runner(energy_graph(checkpoint)), images, manifest.channels, manifest.rule)
+    reference = Reference.of("torch", torch_runner(energy_graph(checkpoint)), images, Scorer(manifest))
     with replacing_folder(folder) as temporary:
         report("tracing the lowered network")
         names = manifest.signature.output_names

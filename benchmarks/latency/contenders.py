@@ -13,6 +13,7 @@ from uflow_edge.runtime.errors import UflowEdgeError, UsageError
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 REFERENCE = "the FP32 graph in onnxruntime"
@@ -103,8 +104,7 @@ def line_up(
     """
     precisions = _precisions(bundle, choice)
     with closing(open_engine(bundle, "onnxruntime", "fp32", choice.threads)) as engine:
-        manifest = bundle.manifest
-        reference = Reference.of(REFERENCE, engine.run, pictures, manifest.channels, manifest.rule)
+        reference = Reference.of(REFERENCE, engine.run, pictures, Scorer.load(bundle.folder, bundle.manifest))
     contenders: list[Contender] = []
     refused: list[Missing] = []
     absent: list[Missing] = []
