@@ -124,7 +124,8 @@ def test_drift_of_the_run_before_is_taken_away(broker, subscriber) -> None:
     with closing(MqttSink(broker.address)) as sink:
         sink.put(*result(0, drift=drifting("left", "warning", 2.0)))
     with closing(MqttSink(broker.address)) as sink:
-        assert retained_drift(broker, subscriber, sink, 0) is None
+        sink.put(*result(0))  # returns once it is connected
+        assert retained_drift(broker, subscriber, sink, 1) is None
 
 
 def test_a_broker_killed_and_restarted_loses_nothing(broker, subscriber) -> None:
