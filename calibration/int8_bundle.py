@@ -20,6 +20,7 @@ from uflow_edge.runtime.errors import UflowEdgeError
 from uflow_edge.runtime.files import replacing, sha256
 from uflow_edge.runtime.manifest import Variant
 from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 
@@ -97,7 +98,7 @@ def _parities(bundle: Bundle[UFlowManifest], variant: Variant, pictures: Sequenc
     exact = manifest.variants[0]
     with closing(OnnxRuntimeEngine(bundle.path(exact), manifest, exact)) as engine:
         name = f"{exact.file} in {engine.name}"
-        reference = Reference.of(name, engine.run, pictures, manifest.channels, manifest.rule)
+        reference = Reference.of(name, engine.run, pictures, Scorer.load(bundle.folder, manifest))
     found = []
     for make in engines_here(bundle.path(variant), manifest, variant):
         with closing(make()) as engine:

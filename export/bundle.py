@@ -12,6 +12,8 @@ from uflow_edge.export.network import EnergyGraph, torch_runner
 from uflow_edge.export.onnx_graph import trace
 from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, to_json
 from uflow_edge.export.parity_images import parity_images
+from uflow_edge.export.rounding_pictures import rounding_pictures
+from uflow_edge.export.weight_rounding import round_weights
 from uflow_edge.export.writing import (
     Exported,
     GraphOptions,
@@ -31,6 +33,7 @@ from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Prec
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 from uflow_edge.runtime.preprocess import Fit
+from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import LatentScale, UFlowManifest
 
 
@@ -101,7 +104,7 @@ def export_bundle(
     manifest = _manifest(checkpoint, options)
     report("running it in torch")
     images = parity_images(checkpoint_path, options.parity_images, manifest.input_size, manifest.fit)
-    reference = Reference.of("torch", torch_runner(energy_graph(checkpoint)), images, manifest.channels, manifest.rule)
+    reference = Reference.of("torch", torch_runner(energy_graph(checkpoint)), images, Scorer(manifest))
     with replacing_folder(folder) as temporary:
         report("tracing the lowered network")
         names = manifest.signature.output_names
@@ -112,7 +115,11 @@ def export_bundle(
         for precision in options.precisions:
             report(f"comparing {precision} with torch")
             bound = options.energy_bounds[precision]
-            variant, result = write_variant(graph, precision, temporary, graph_options, bound, measure)
+            source = graph
+            if precision == "fp16" and checkpoint.architecture.whitening:  # which makes much of every rounding
+                like = options.parity_images or (() if good is None else good.paths)
+                source = round_weights(graph, rounding_pictures(like, manifest.input_size, manifest.fit))
+            variant, result = write_variant(source, precision, temporary, graph_options, bound, measure)
             results.append(result)
             if result.written:
                 manifest = replace(manifest, variants=(*manifest.variants, variant))

@@ -1,7 +1,6 @@
 """The whole network rewritten for inference: the lowered flow, on features stored as it wants them."""
 
 from copy import deepcopy
-from math import isqrt
 from typing import cast
 
 import torch
@@ -49,22 +48,14 @@ def _absorb(extractor: FeatureExtractor, level: int, required: Affine) -> None:
         return
     whitening = cast(Whitening, extractor.feature_whitenings[level])
     matrices = whitening.weight.double() / required.gain.view(1, -1, 1)
-    pixels, channels = matrices.shape[:2]
-    norm_gain, norm_offset = (
-        values.double().reshape(channels, -1).expand(-1, pixels).t() for values in (norm.weight, norm.bias)
-    )
-    constant = (matrices @ norm_offset.unsqueeze(2)).squeeze(2) - required.offset / required.gain
-    side = isqrt(pixels)
-    extractor.feature_whitenings[level] = _OffsetWhitening(
-        (matrices * norm_gain.unsqueeze(1)).transpose(1, 2).float(),
-        constant.t().reshape(channels, side, side).float(),
-    )
-    nn.init.ones_(norm.weight)
-    nn.init.zeros_(norm.bias)
+    offset = -(required.offset / required.gain).view(-1, 1, 1)
+    extractor.feature_whitenings[level] = _OffsetWhitening(matrices.transpose(1, 2).float(), offset.float())
 
 
 class _OffsetWhitening(nn.Module):
-    """A `Whitening` that also takes over the gain and offset of the normalisation before it.
+    """A `Whitening` that also delivers channels as the flow wants them stored.
+
+    What it reads stays standardised: FP16 rounds numbers near 0 the least.
 
     Channels come last on the way, as engines that compute channels-last have them anyway: no transposition is left.
     """
@@ -75,7 +66,7 @@ class _OffsetWhitening(nn.Module):
     def __init__(self, weight: Tensor, offset: Tensor) -> None:
         super().__init__()
         self.register_buffer("weight", weight)  # (H*W, C, C), from the right
-        self.register_buffer("offset", offset)  # (C, H, W)
+        self.register_buffer("offset", offset)  # (C, 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, H, W)."""

@@ -15,8 +15,8 @@ from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.manifest import Manifest, Precision, Variant
-from uflow_edge.runtime.nfa.tree import Rule, tree_score
 from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.scoring import Scorer
 
 PARITY = "parity.json"
 ENERGY_BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
@@ -47,9 +47,11 @@ class Parity:
         mean_energy_error: likewise, the mean over pixels and images.
         exceedance_error: per scale, mean |difference| of the counts, as a fraction of the channels.
         score_change: largest change of an image's score, in decades of NFA.
-        mask_iou: smallest intersection over union of the masks at log-NFA 0; 1 where both are empty.
+        mask_iou: smallest intersection over union of the masks at the operating point; 1 where both are empty.
         bound: what no energy error may exceed.
         bounds_mean: whether that is the mean error at each scale, instead of the largest of any pixel.
+        threshold: the operating point, on the score.
+        calibrated: whether the score is by the bundle's null model, instead of its tree rule.
     """
 
     engine: str
@@ -62,6 +64,8 @@ class Parity:
     mask_iou: float
     bound: float
     bounds_mean: bool = False
+    threshold: float = 0.0
+    calibrated: bool = False
 
     @property
     def holds(self) -> bool:
@@ -90,32 +94,21 @@ class Reference:
         images: (S, S, 3) uint8 RGB, at the model's input size.
         statistics: of each.
         scores: (S, S) float32 of each, −log10 NFA.
-        channels: C_i of every scale, finest first.
-        rule: of the tree NFA.
+        scorer: what decides in the bundle: its null model if it has one, and its operating point.
     """
 
     name: str
     images: tuple[Image, ...]
     statistics: tuple[LatentStatistics, ...]
     scores: tuple[FloatMap, ...]
-    channels: tuple[int, ...]
-    rule: Rule
+    scorer: Scorer
 
     @classmethod
-    def of(
-        cls,
-        name: str,
-        run: Callable[[Image], Outputs],
-        images: Sequence[Image],
-        channels: Sequence[int],
-        rule: Rule,
-    ) -> "Reference":
+    def of(cls, name: str, run: Callable[[Image], Outputs], images: Sequence[Image], scorer: Scorer) -> "Reference":
         """Run what computes it, (N, S, S, 3) uint8 RGB to a graph's outputs, on pictures (S, S, 3) uint8 RGB."""
         statistics = tuple(LatentStatistics.of(run(image[np.newaxis])) for image in progress(images, name))
-        scores = tuple(
-            _score(found, channels, image.shape[0], rule) for found, image in zip(statistics, images, strict=True)
-        )
-        return cls(name, tuple(images), statistics, scores, tuple(channels), rule)
+        scores = tuple(_score(scorer, found) for found in statistics)
+        return cls(name, tuple(images), statistics, scores, scorer)
 
     def compare(self, engine: Engine, bound: float, *, mean: bool = False) -> Parity:
         """Run an engine on the same pictures; compare all that leaves it, and what follows from it.
@@ -125,20 +118,21 @@ class Reference:
             bound: on the relative error of its energies.
             mean: of the mean error at each scale, as for int8; default, of every pixel's.
         """
-        scales = range(len(self.channels))
+        channels, threshold = self.scorer.manifest.channels, self.scorer.manifest.operating_point.threshold
+        scales = range(len(channels))
         energy_errors: list[list[FloatMap]] = [[] for _ in scales]
-        exceedance_error = np.zeros(len(self.channels))
+        exceedance_error = np.zeros(len(channels))
         score_change, mask_iou = 0.0, 1.0
         expectations = zip(self.images, self.statistics, self.scores, strict=True)
         for image, expected, expected_score in progress(expectations, engine.name, len(self.images)):
             found = LatentStatistics.of(engine.run(image[np.newaxis]))
             for i in scales:
                 energy_errors[i].append(_relative(expected.energies[i], found.energies[i]))
-                difference = np.abs(expected.exceedances[i] - found.exceedances[i]).mean() / self.channels[i]
+                difference = np.abs(expected.exceedances[i] - found.exceedances[i]).mean() / channels[i]
                 exceedance_error[i] = max(exceedance_error[i], float(difference))
-            score = _score(found, self.channels, image.shape[0], self.rule)
+            score = _score(self.scorer, found)
             score_change = max(score_change, abs(float(expected_score.max() - score.max())))
-            mask_iou = min(mask_iou, _iou(expected_score > 0, score > 0))
+            mask_iou = min(mask_iou, _iou(expected_score > threshold, score > threshold))
         return Parity(
             engine.name,
             self.name,
@@ -150,6 +144,8 @@ class Reference:
             mask_iou,
             bound,
             mean,
+            threshold,
+            self.scorer.null_model is not None,
         )
 
 
@@ -171,8 +167,8 @@ def to_json(parities: Mapping[str, Sequence[Judged]]) -> str:
     return json.dumps(entries, indent=2) + "\n"
 
 
-def _score(statistics: LatentStatistics, channels: Sequence[int], side: int, rule: Rule) -> FloatMap:
-    return tree_score([energy[0] for energy in statistics.energies], channels, (side, side), rule=rule)
+def _score(scorer: Scorer, statistics: LatentStatistics) -> FloatMap:
+    return scorer.score([energy[0] for energy in statistics.energies])
 
 
 def _relative(expected: FloatMap, found: FloatMap) -> FloatMap:

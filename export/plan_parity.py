@@ -17,6 +17,7 @@ from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.tensorrt import TensorRtEngine
 from uflow_edge.runtime.files import replacing, sha256
 from uflow_edge.runtime.manifest import Manifest, Plan, Variant
+from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.unet_manifest import UNetManifest
 
@@ -67,7 +68,7 @@ def _comparison(bundle: Bundle[Manifest], exact: Engine, name: str, images: Sequ
         return lambda engine, variant: predictions.compare(engine, UNET_BOUNDS[variant.precision])
     assert isinstance(manifest, UFlowManifest)
     pictures = parity_images(bundle.folder, images, manifest.input_size, manifest.fit)
-    reference = Reference.of(name, exact.run, pictures, manifest.channels, manifest.rule)
+    reference = Reference.of(name, exact.run, pictures, Scorer.load(bundle.folder, manifest))
     return lambda engine, variant: reference.compare(engine, variant.error_bound, mean=variant.precision == "int8")
 
 

@@ -4,8 +4,9 @@ Three kinds of nodes, told apart by what rounding does to them (Micikevicius et 
 
 * convolutions and matrix products gain by FP16, and their sums average its rounding out. Those next to the picture do
   neither and stay in FP32: the first one, for pixels next to each other are alike and so are their rounding errors,
-  and those after it that sum up few products a result (a depthwise convolution, a resize). Nor do products with one
-  vector an image (the time embedding of a diffusion network): there are few, and an error in one is in every pixel;
+  and those after it that sum up few products a result (a depthwise convolution, a resize), and behind these one that
+  halves what there is to be cast, if it comes next. Nor do products with one vector an image (the time embedding of a
+  diffusion network): there are few, and an error in one is in every pixel;
 * element-wise arithmetic and whatever only moves values take the precision of their surroundings: FP32 if nothing but
   FP32 reads the result or FP32 is all that they read, otherwise FP16. So in FP32 are the prologue of the picture, the
   residual stream of a transformer, the exponents of the couplings, and the last coupling with the energies behind it;
@@ -15,6 +16,7 @@ Three kinds of nodes, told apart by what rounding does to them (Micikevicius et 
 Inputs and outputs keep their types.
 """
 
+from math import prod
 from typing import TypeGuard
 
 import numpy as np
@@ -54,7 +56,7 @@ def to_fp16(model: ir.Model) -> ir.Model:
     for result in (output for node in nodes for output in node.outputs):
         if result.dtype is None:
             raise BadInput(f"value {result.name} of the graph has no type; export it again")
-    full = _full_precision(nodes)
+    full = full_precision(nodes)
     casts = _Casts(graph)
     for node in nodes:
         kind = ir.DataType.FLOAT if node in full else ir.DataType.FLOAT16
@@ -131,7 +133,7 @@ class _Casts:
         return result
 
 
-def _full_precision(nodes: list[ir.Node]) -> set[ir.Node]:
+def full_precision(nodes: list[ir.Node]) -> set[ir.Node]:
     """The nodes that stay in FP32, given all in topological order."""
     full = {node for node in nodes if _needs_full_precision(node)}
     wanted: set[ir.Node] = set()  # FP32 itself, or nothing but FP32 reads the result
@@ -142,15 +144,18 @@ def _full_precision(nodes: list[ir.Node]) -> set[ir.Node]:
     prologue: set[ir.Node] = set()  # FP32, and so is all that comes before
     for node in nodes:
         reads = {value.producer() for value in node.inputs if value is not None and not _is_weight(value)} - {None}
+        ends = False  # the prologue, though in FP32 itself
         if node.op_type in HALF:
-            stays = picture.issuperset(reads) or (prologue.issuperset(reads) and _has_few_products(node))
+            cheap = picture.issuperset(reads) or (prologue.issuperset(reads) and _has_few_products(node))
+            ends = not cheap and prologue.issuperset(reads) and _halves(node)
+            stays = cheap or ends
         elif node.op_type in MOVING:
             stays = full.issuperset(reads) or (node in wanted and not full.isdisjoint(reads))
         else:
             stays = full.issuperset(reads) or node in wanted
         if stays:
             full.add(node)
-        if node in full and prologue.issuperset(reads):
+        if node in full and prologue.issuperset(reads) and not ends:
             prologue.add(node)
         if node.op_type not in HALF and picture.issuperset(reads):
             picture.add(node)
@@ -182,6 +187,21 @@ def _has_few_products(node: ir.Node) -> bool:
             axis = 0 if node.op_type == "Conv" else i - 2  # of the results
             return node.op_type in ("Conv", "MatMul") and np.count_nonzero(weight) <= _FEW_PRODUCTS * weight.shape[axis]
     return False
+
+
+def _halves(node: ir.Node) -> bool:
+    """Whether it is a convolution that gives at most half as many numbers as it reads."""
+    read, result = (None if value is None else value.shape for value in (node.inputs[0], node.outputs[0]))
+    if node.op_type != "Conv" or read is None or result is None:
+        return False
+    numbers_read, numbers = _numbers(read), _numbers(result)
+    return numbers is not None and numbers_read is not None and 2 * numbers <= numbers_read
+
+
+def _numbers(shape: ir.Shape) -> int | None:
+    """Of one image, the first axis being the images; None where it is not known."""
+    sides = [side for side in shape[1:] if isinstance(side, int)]
+    return prod(sides) if len(sides) == shape.rank() - 1 else None
 
 
 def _loses_digits(weight: ir.Value) -> bool:

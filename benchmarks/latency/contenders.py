@@ -15,6 +15,7 @@ from uflow_edge.runtime.errors import UflowEdgeError, UsageError
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 REFERENCE = "the FP32 graph in onnxruntime"
@@ -110,10 +111,10 @@ def line_up(
     """
     precisions = _precisions(bundle, choice)
     with closing(open_engine(bundle, "onnxruntime", "fp32", choice.threads)) as engine:
-        manifest = bundle.manifest
+        scorer = Scorer.load(bundle.folder, bundle.manifest)
         noise, *others = (
-            Reference.of(REFERENCE, engine.run, pictures, manifest.channels, manifest.rule)
-            for pictures in (noise_images(manifest.input_size), frames)
+            Reference.of(REFERENCE, engine.run, pictures, scorer)
+            for pictures in (noise_images(bundle.manifest.input_size), frames)
             if pictures
         )
     contenders: list[Contender] = []

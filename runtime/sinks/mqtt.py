@@ -2,6 +2,7 @@
 
 Topics, below a prefix:
     status   "online" or "offline", retained; the broker itself says "offline" when we vanish (last will).
+    drift    whether good frames still look as at calibration, by camera, as JSON; retained, and sent when that changes.
     verdict  every verdict as JSON, without the mask; QoS 1.
     anomaly  on request, a small JPEG of every anomaly; QoS 0, for a picture is a courtesy.
 """
@@ -10,23 +11,26 @@ import json
 import socket
 import sys
 import threading
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from uflow_edge.runtime.errors import BadInput, UsageError, require
 from uflow_edge.runtime.sinks import verdict_only
+from uflow_edge.runtime.sinks.mqtt_broker import Broker
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
     from paho.mqtt.reasoncodes import ReasonCode
 
+    from uflow_edge.runtime.drift import DriftState
     from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
     from uflow_edge.runtime.verdict import Verdict
+
+__all__ = ["OFFLINE", "ONLINE", "Broker", "MqttSink", "drift_message", "verdict_message"]
 
 ONLINE, OFFLINE = b"online", b"offline"
 _KEEP_ALIVE = 15  # seconds; a device without power is seen to be offline after 1.5 times that
@@ -35,59 +39,6 @@ _LONGEST_RECONNECT_DELAY = 5  # seconds
 _HOPELESS = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C}  # protocol, client name, password, authorisation, ban, method
 _NO_ANSWER = "no answer yet"
 _PICTURE_WIDTH = 480
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where a broker is and how it lets us in.
-
-    Attributes:
-        host: name or address.
-        port: TCP port.
-        user, password: if it asks for them.
-        tls: encrypt, and verify the broker's certificate.
-        authorities: PEM file of the authorities to trust; default, those of the system.
-        certificate, key: PEM files, if the broker asks for a client certificate; the key may be in the certificate's.
-
-    Raises:
-        UsageError: on construction, certificates without TLS, or a key without a certificate.
-    """
-
-    host: str
-    port: int = 1883
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    tls: bool = False
-    authorities: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not self.tls and (self.authorities or self.certificate or self.key):
-            raise UsageError(f"broker {self}: certificates and keys are for TLS; expected mqtts://{self.host}")
-        if self.key and not self.certificate:
-            raise UsageError(f"broker {self}: the key {self.key} needs its certificate")
-
-    @classmethod
-    def from_url(cls, url: str) -> "Broker":
-        """Read ``mqtt://[user[:password]@]host[:port]`` (port 1883), or ``mqtts://…`` for TLS (port 8883).
-
-        Raises:
-            UsageError: not such a URL.
-        """
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            host = port = None
-        if not host or parts.scheme not in ("mqtt", "mqtts") or parts.path.strip("/") or parts.query:
-            raise UsageError(f"broker {url!r}: expected mqtt://host, mqtt://user@host:1883 or mqtts://host")
-        tls = parts.scheme == "mqtts"
-        user, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))
-        return cls(host, port or (8883 if tls else 1883), user, password, tls)
-
-    def __str__(self) -> str:
-        return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}"
 
 
 class MqttSink:
@@ -127,6 +78,7 @@ class MqttSink:
         self._welcomed = False
         self._hopeless = False
         self._confirmed: dict[int, ReasonCode] = {}
+        self._drifts: dict[str, DriftState] = {}  # as the broker retains them, by camera
         self._client = self._new_client(broker, client_id or f"uflow-edge-{socket.gethostname()}-{prefix}")
         self._client.connect_async(broker.host, broker.port, keepalive=_KEEP_ALIVE)
         self._client.loop_start()
@@ -144,6 +96,7 @@ class MqttSink:
             BadInput: the broker has refused this client from the start.
         """
         self._wait_for_connection()
+        self._tell_of_drift(inspection.verdict.drift)
         if self._unconfirmed is None or self._unconfirmed[0] is not inspection:
             self._unconfirmed = inspection, self._publish("verdict", verdict_message(inspection.verdict))
         reason = self._confirmation(self._unconfirmed[1], _SECONDS_TO_CONFIRM)
@@ -170,6 +123,17 @@ class MqttSink:
                 raise BadInput(f"{self.name} refuses this client: {self._trouble}")
             if not self._connected:
                 raise ConnectionError(self._trouble)
+
+    def _tell_of_drift(self, drift: "DriftState | None") -> None:
+        """Have the broker retain a camera's state if it is another than before. Raises OSError as `put` does."""
+        before = None if drift is None else self._drifts.get(drift.camera)
+        if drift is None or (before is not None and before.status == drift.status):
+            return
+        drifts = {**self._drifts, drift.camera: drift}
+        reason = self._confirmation(self._publish("drift", drift_message(drifts), retain=True), _SECONDS_TO_CONFIRM)
+        if reason is None or reason.is_failure:
+            raise ConnectionError(f"the state of drift was not confirmed{'' if reason is None else f': {reason}'}")
+        self._drifts = drifts
 
     def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Send with QoS 1; the message's identifier."""
@@ -207,9 +171,7 @@ class MqttSink:
         client: Client = paho.Client(
             paho.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTProtocolVersion.MQTTv5
         )
-        client.username_pw_set(broker.user, broker.password)
-        if broker.tls:
-            _encrypt(client, broker)
+        broker.admit(client)
         client.will_set(self._topic("status"), OFFLINE, qos=1, retain=True)
         client.reconnect_delay_set(1, _LONGEST_RECONNECT_DELAY)
         client.on_connect = self._on_connect
@@ -221,6 +183,8 @@ class MqttSink:
     def _on_connect(self, client: "Client", _data: Any, _flags: Any, reason: "ReasonCode", _properties: Any) -> None:
         if not reason.is_failure:
             client.publish(self._topic("status"), ONLINE, qos=1, retain=True)
+            # Again, for a broker may forget; empty, it takes away what a process before us has left.
+            client.publish(self._topic("drift"), drift_message(self._drifts), qos=1, retain=True)
         with self._changed:
             # Refused from the start is a mistake to mend; refused later, the line must not stop for it.
             self._hopeless = not self._welcomed and reason.value in _HOPELESS
@@ -248,24 +212,17 @@ class MqttSink:
             self._changed.notify_all()
 
 
+def drift_message(drifts: "Mapping[str, DriftState]") -> bytes:
+    """The state of all cameras together, and of each, as JSON; nothing while none is known."""
+    if not drifts:
+        return b""
+    warned = any(drift.status == "warning" for drift in drifts.values())
+    cameras = {camera: drift.as_json() for camera, drift in drifts.items()}
+    return json.dumps({"status": "warning" if warned else "ok", "cameras": cameras}).encode()
+
+
 def verdict_message(verdict: "Verdict") -> bytes:
     """The verdict as JSON, like a line of the log but without its mask."""
     fields = replace(verdict, mask=np.zeros((1, 1), np.bool_)).as_json()
     del fields["mask"]
     return json.dumps(fields).encode()
-
-
-def _encrypt(client: "Client", broker: Broker) -> None:
-    files = (broker.authorities, broker.certificate, broker.key)
-    for path in files:
-        if path is not None and not path.is_file():  # OpenSSL does not say which one is missing
-            raise BadInput(f"{path}: no such file; expected a certificate or key in PEM format for {broker}")
-    authorities, certificate, key = (None if path is None else str(path) for path in files)
-    try:
-        # The empty password is wrong for every encrypted key; without one OpenSSL would ask at the terminal.
-        client.tls_set(authorities, certificate, key, keyfile_password="")
-    except (OSError, ValueError) as error:
-        given = ", ".join(str(path) for path in files if path is not None)
-        raise BadInput(
-            f"{broker}: {given} cannot be used ({error}); expected PEM files, and a key that needs no password"
-        ) from error

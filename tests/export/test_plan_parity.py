@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ from uflow_edge.export import plan_parity
 from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.plan_parity import check_plans
 from uflow_edge.export.plans import build_plans
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle import Bundle, write_manifest
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
+from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 RTX = PlanOptions("rtx", compute_capabilities=("8.9",))
@@ -50,3 +54,26 @@ def test_an_engine_is_held_against_the_fp32_graph(exported: Path, tmp_path, monk
     noted = json.loads((bundle.folder / "parity.json").read_text())
     assert noted[result.plan.file][0]["holds"] == holds
     assert {name: noted[name] for name in before} == before
+
+
+def test_a_calibrated_bundle_is_compared_by_its_null_model(exported: Path, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(plan_parity, "TensorRtEngine", StandIn)
+    bundle, (result,) = build_plans(
+        Bundle.load(shutil.copytree(exported, tmp_path / "a.uflow"), UFlowManifest), ["fp16"], RTX
+    )
+    scales = tuple(
+        NullScale(
+            np.full((scale.height, scale.width), scale.channels, np.float32),
+            ImageGain(0.0, 1.0, 1.0),
+            TailLaw(6.0, 0.2, 0.3, 3.3, 0.02, 0.2, 0.5),
+            np.array([0.9]),
+            np.array([1.5]),
+        )
+        for scale in bundle.manifest.scales
+    )
+    NullModel(scales, 50).save(bundle.folder / "null_model.npz")
+    files = {**bundle.manifest.files, "null_model.npz": sha256(bundle.folder / "null_model.npz")}
+    point = OperatingPoint(3.5, "manual")
+    manifest = replace(bundle.manifest, files=files, null_model="null_model.npz", operating_point=point)
+    _, (parity,) = check_plans(write_manifest(bundle.folder, manifest), [result.plan])
+    assert (parity.calibrated, parity.threshold) == (True, 3.5)

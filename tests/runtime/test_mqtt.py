@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import pytest
 
 from uflow_edge.runtime.command import main
+from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -30,7 +32,7 @@ DEADLINE = 60.0
 FAST = Patience(first_delay=0.01, longest_delay=0.1)
 
 
-def result(index: int, *, anomalous: bool = False) -> tuple[Frame, Inspection]:
+def result(index: int, *, anomalous: bool = False, drift: DriftState | None = None) -> tuple[Frame, Inspection]:
     now = time.time()
     verdict = Verdict(
         frame=index,
@@ -42,6 +44,7 @@ def result(index: int, *, anomalous: bool = False) -> tuple[Frame, Inspection]:
         regions=(),
         mask=np.zeros((400, 800), np.bool_),
         timestamps=Timestamps(now, now, now, now, now),
+        drift=drift,
     )
     energies = (np.full((5, 5), 12.0, np.float32),)
     inspection = Inspection(verdict, energies, energies, np.zeros((8, 8), np.float32), (0, 0, 800, 400))
@@ -70,6 +73,59 @@ def test_verdicts_arrive_in_order_without_mask_and_status_is_retained(broker, su
         listener.wait_for(("uflow/status", b"online"), ("uflow/status", b"offline"))
     with subscriber(broker, "next day") as late:
         late.wait_for(("uflow/status", b"offline"))
+
+
+def drifting(camera: str, status: Literal["ok", "warning"], shift: float = 0.1) -> DriftState:
+    return DriftState(status, camera, "gain_0", shift, 1.0, 1.5e9 if status == "warning" else None)
+
+
+def retained_drift(broker, subscriber, sink: MqttSink, index: int) -> dict[str, object] | None:
+    """What a newcomer is told of it before the next verdict."""
+    with subscriber(broker, f"newcomer {index}") as newcomer:
+        sink.put(*result(index))
+        newcomer.wait_for_frames(1)
+        told = [json.loads(payload) for topic, payload, kept in newcomer.received if topic == "uflow/drift" and kept]
+    return told[0] if told else None
+
+
+def test_drift_is_retained_and_told_when_it_changes(broker, subscriber) -> None:
+    with subscriber(broker) as listener, closing(MqttSink(broker.address)) as sink:
+        assert retained_drift(broker, subscriber, sink, 0) is None  # without a calibration, nobody watches
+        for index, shift in enumerate((0.1, 0.2, 0.3), start=1):
+            sink.put(*result(index, drift=drifting("left", "ok", shift)))
+        sink.put(*result(4, drift=drifting("right", "ok")))
+        sink.put(*result(5, drift=drifting("left", "warning", -1.2)))
+        listener.wait_for_frames(6)
+        told = [json.loads(payload) for topic, payload, _ in listener.received if topic == "uflow/drift" and payload]
+        assert [(one["status"], sorted(one["cameras"])) for one in told] == [
+            ("ok", ["left"]),
+            ("ok", ["left", "right"]),
+            ("warning", ["left", "right"]),
+        ]
+        assert told[-1]["cameras"]["left"] == drifting("left", "warning", -1.2).as_json()
+        assert retained_drift(broker, subscriber, sink, 6) == told[-1]
+        sink.put(*result(7, drift=drifting("left", "ok")))
+        after = retained_drift(broker, subscriber, sink, 8)
+        assert after is not None and after["status"] == "ok"
+
+
+def test_a_broker_that_forgets_is_told_of_drift_again(broker, subscriber) -> None:
+    with closing(BufferedSink(MqttSink(broker.address), unexpected, patience=FAST)) as sink:
+        with subscriber(broker) as listener:
+            sink.put(*result(0, drift=drifting("left", "warning", 2.0)))
+            listener.wait_for_frames(1)
+        broker.kill()
+        broker.start()
+        with subscriber(broker, "after") as listener:
+            assert json.loads(listener.wait_for_topic("uflow/drift"))["status"] == "warning"
+
+
+def test_drift_of_the_run_before_is_taken_away(broker, subscriber) -> None:
+    with closing(MqttSink(broker.address)) as sink:
+        sink.put(*result(0, drift=drifting("left", "warning", 2.0)))
+    with closing(MqttSink(broker.address)) as sink:
+        sink.put(*result(0))  # returns once it is connected
+        assert retained_drift(broker, subscriber, sink, 1) is None
 
 
 def test_a_broker_killed_and_restarted_loses_nothing(broker, subscriber) -> None:

@@ -1,0 +1,90 @@
+"""Where an MQTT broker is, and how it lets us in: address, password, TLS."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from uflow_edge.runtime.errors import BadInput, UsageError
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where a broker is and how it lets us in.
+
+    Attributes:
+        host: name or address.
+        port: TCP port.
+        user, password: if it asks for them.
+        tls: encrypt, and verify the broker's certificate.
+        authorities: PEM file of the authorities to trust; default, those of the system.
+        certificate, key: PEM files, if the broker asks for a client certificate; the key may be in the certificate's.
+
+    Raises:
+        UsageError: on construction, certificates without TLS, or a key without a certificate.
+    """
+
+    host: str
+    port: int = 1883
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    authorities: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tls and (self.authorities or self.certificate or self.key):
+            raise UsageError(f"broker {self}: certificates and keys are for TLS; expected mqtts://{self.host}")
+        if self.key and not self.certificate:
+            raise UsageError(f"broker {self}: the key {self.key} needs its certificate")
+
+    @classmethod
+    def from_url(cls, url: str) -> "Broker":
+        """Read ``mqtt://[user[:password]@]host[:port]`` (port 1883), or ``mqtts://…`` for TLS (port 8883).
+
+        Raises:
+            UsageError: not such a URL.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = port = None
+        if not host or parts.scheme not in ("mqtt", "mqtts") or parts.path.strip("/") or parts.query:
+            raise UsageError(f"broker {url!r}: expected mqtt://host, mqtt://user@host:1883 or mqtts://host")
+        tls = parts.scheme == "mqtts"
+        user, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))
+        return cls(host, port or (8883 if tls else 1883), user, password, tls)
+
+    def __str__(self) -> str:
+        return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}"
+
+    def admit(self, client: "Client") -> None:
+        """Give a client what the broker asks for.
+
+        Raises:
+            BadInput: a certificate or key that cannot be used.
+        """
+        client.username_pw_set(self.user, self.password)
+        if self.tls:
+            _encrypt(client, self)
+
+
+def _encrypt(client: "Client", broker: Broker) -> None:
+    files = (broker.authorities, broker.certificate, broker.key)
+    for path in files:
+        if path is not None and not path.is_file():  # OpenSSL does not say which one is missing
+            raise BadInput(f"{path}: no such file; expected a certificate or key in PEM format for {broker}")
+    authorities, certificate, key = (None if path is None else str(path) for path in files)
+    try:
+        # The empty password is wrong for every encrypted key; without one OpenSSL would ask at the terminal.
+        client.tls_set(authorities, certificate, key, keyfile_password="")
+    except (OSError, ValueError) as error:
+        given = ", ".join(str(path) for path in files if path is not None)
+        raise BadInput(
+            f"{broker}: {given} cannot be used ({error}); expected PEM files, and a key that needs no password"
+        ) from error
