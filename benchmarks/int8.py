@@ -27,7 +27,7 @@ from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.command_line import command_parser, progress, run_command, table
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import ExitCode, UflowEdgeError, require
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images import find_images, read_image, spread
 from uflow_edge.runtime.manifest import Variant
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import model_input
@@ -199,8 +199,7 @@ def _pictures(folder: Path, manifest: UFlowManifest, most: int) -> list[Image]:
 
 def _spread(files: Sequence[Path], manifest: UFlowManifest, most: int) -> list[Image]:
     """So many pictures, evenly taken from the files, as the model sees them."""
-    chosen = np.linspace(0, len(files) - 1, min(most, len(files))).round().astype(int)
-    return [model_input(read_image(files[i]), manifest.input_size, manifest.fit) for i in chosen]
+    return [model_input(read_image(file), manifest.input_size, manifest.fit) for file in spread(files, most)]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import onnx_ir as ir
 
 from uflow_edge.calibration.int8_bundle import Int8Failed, store_int8
@@ -27,7 +26,7 @@ from uflow_edge.export.parity import ENERGY_BOUNDS, Parity
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images import find_images, read_image, spread
 from uflow_edge.runtime.manifest import Variant
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import model_input
@@ -173,10 +172,10 @@ def _pictures(manifest: UFlowManifest, images: Sequence[Path], options: Int8Opti
         raise BadInput(f"{len(files)} images: INT8 needs at least {FEWEST_IMAGES} good images of the line, better 40")
     held = min(options.search_images, len(files) // 2)
     used = min(options.calibration_images + held, len(files))
-    spread = [files[i] for i in np.linspace(0, len(files) - 1, used).round().astype(int)]
-    aside = set(np.linspace(0, used - 1, held).round().astype(int).tolist())
+    chosen = spread(files, used)
+    aside = set(spread(range(used), held))
     pictures = [
-        model_input(read_image(file), manifest.input_size, manifest.fit) for file in progress(spread, "reading images")
+        model_input(read_image(file), manifest.input_size, manifest.fit) for file in progress(chosen, "reading images")
     ]
     calibration = [picture for i, picture in enumerate(pictures) if i not in aside]
     return calibration, [pictures[i] for i in sorted(aside)]

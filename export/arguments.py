@@ -126,7 +126,8 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="images to compare graphs and checkpoint on (default: seeded noise, and images beside the checkpoint)",
+        help="images to compare graphs and checkpoint on, 32 of them at most; weights are rounded to FP16 to suit them "
+        "where a network whitens (default: seeded noise, and images beside the checkpoint)",
     )
 
 

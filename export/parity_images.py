@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from uflow_edge.runtime.images import IMAGE_SUFFIXES, find_images, read_image
+from uflow_edge.runtime.images import IMAGE_SUFFIXES, find_images, read_image, spread
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import Fit, model_input
 
 _NOISE_IMAGES = 4
 _NEIGHBOURING_IMAGES = 8
+_GIVEN_IMAGES = 32
+"""The bound is on the worst pixel of all, which the number of pictures must not decide."""
 
 
 def parity_images(checkpoint: Path, given: Sequence[Path], side: int, fit: Fit) -> list[Image]:
@@ -18,7 +20,8 @@ def parity_images(checkpoint: Path, given: Sequence[Path], side: int, fit: Fit) 
 
     Args:
         checkpoint: the checkpoint's file; images beside it are taken if none are given.
-        given: images and folders of them; if empty, seeded noise and the first few images beside the checkpoint.
+        given: images and folders of them, of which 32 are taken, spread evenly; if empty, seeded noise and the first
+            few images beside the checkpoint.
         side: S, the model's input size.
         fit: how images that are not square become so.
 
@@ -26,7 +29,7 @@ def parity_images(checkpoint: Path, given: Sequence[Path], side: int, fit: Fit) 
         BadInput: an image that was given is missing or cannot be read.
     """
     beside = sorted(path for path in checkpoint.parent.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    files = list(find_images(given)) if given else beside[:_NEIGHBOURING_IMAGES]
+    files = spread(list(find_images(given)), _GIVEN_IMAGES) if given else beside[:_NEIGHBOURING_IMAGES]
     pictures = [model_input(read_image(file), side, fit) for file in files]
     return pictures if given else [*noise_images(side), *pictures]
 

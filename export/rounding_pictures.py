@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images import find_images, read_image, spread
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import Fit, model_input
 
@@ -31,8 +31,7 @@ def rounding_pictures(given: Sequence[Path], side: int, fit: Fit) -> list[Image]
     files = list(find_images(given)) if given else []
     if not files:
         return stand_ins(side)
-    spread = np.linspace(0, len(files) - 1, min(_PICTURES, len(files))).round().astype(int)
-    return [model_input(read_image(files[i]), side, fit) for i in spread]
+    return [model_input(read_image(file), side, fit) for file in spread(files, _PICTURES)]
 
 
 def stand_ins(side: int, seed: int = 0) -> list[Image]:

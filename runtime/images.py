@@ -1,7 +1,8 @@
 """Image files in, as the frames a camera would have delivered; and which files are images at all."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -9,6 +10,8 @@ from PIL import ImageOps
 
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import Image
+
+T = TypeVar("T")
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 _SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
@@ -71,6 +74,11 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
         else:
             raise BadInput(f"{path}: no such file or folder")
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of them, evenly from the first to the last."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)]
 
 
 def _is_visible(path: Path, folder: Path) -> bool:

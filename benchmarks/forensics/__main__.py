@@ -25,7 +25,6 @@ from uflow_edge.benchmarks.forensics.measure import (
 )
 from uflow_edge.benchmarks.forensics.naturalness import NaturalnessModel
 from uflow_edge.benchmarks.forensics.photographs import (
-    Photograph,
     crops,
     grey_photographs,
     test_photographs,
@@ -36,6 +35,7 @@ from uflow_edge.benchmarks.forensics.pictures import VIEWS, comparison
 from uflow_edge.benchmarks.forensics.traces import Planted
 from uflow_edge.runtime.command_line import command_parser, progress, run_command, table
 from uflow_edge.runtime.errors import ExitCode, require
+from uflow_edge.runtime.images import spread
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.training.diffusion_options import DiffusionOptions
 
@@ -106,12 +106,6 @@ def methods(bundle: Path, seed: int) -> dict[str, Method]:
         "Diff-CF, t = 40": lambda image: strong(image, "none"),
         DIFF_CFG: lambda image: strong(image, "ssim"),
     }
-
-
-def spread(images: Sequence[Photograph], count: int) -> list[Photograph]:
-    """At most so many of them, evenly from the first to the last."""
-    chosen = np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))
-    return [images[i] for i in chosen]
 
 
 def report(outcomes: Sequence[Outcome]) -> str:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images import find_images, read_image, spread
 
 RGB = data.astronaut()[:60, :80]
 GREY = RGB[:, :, 0].copy()
@@ -87,3 +89,12 @@ def test_folders_are_searched_to_the_bottom_in_order(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="no images in this folder"):
         list(find_images([tmp_path / "empty"]))
+
+
+@given(count=st.integers(1, 300), most=st.integers(1, 50))
+def test_some_of_many_are_spread_from_the_first_to_the_last(count: int, most: int) -> None:
+    chosen = spread(range(count), most)
+    assert len(set(chosen)) == len(chosen) == min(count, most)
+    assert chosen[0] == 0 and chosen == sorted(chosen)
+    steps = np.diff(chosen)
+    assert most == 1 or (chosen[-1] == count - 1 and (steps.size == 0 or steps.max() - steps.min() <= 1))

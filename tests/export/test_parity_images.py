@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from uflow_edge.export.parity_images import noise_images, parity_images
+
+
+def grey_folder(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(folder / f"{i:03}.png")
+    return folder
+
+
+def test_of_many_given_pictures_some_are_taken_evenly(tmp_path: Path) -> None:
+    many = grey_folder(tmp_path / "many", 125)
+    shades = [int(picture[0, 0, 0]) for picture in parity_images(tmp_path / "a.ckpt", [many], 8, "squash")]
+    assert shades == list(range(0, 125, 4))
+
+
+def test_few_given_pictures_are_all_taken_and_nothing_else(tmp_path: Path) -> None:
+    few = grey_folder(tmp_path / "few", 3)
+    pictures = parity_images(tmp_path / "a.ckpt", [few / "002.png", few / "000.png"], 8, "squash")
+    assert [int(picture[0, 0, 0]) for picture in pictures] == [2, 0]
+
+
+def test_without_pictures_noise_and_what_lies_beside_the_checkpoint_is_taken(tmp_path: Path) -> None:
+    folder = grey_folder(tmp_path / "beside", 10)
+    pictures = parity_images(folder / "a.ckpt", [], 8, "squash")
+    noise = noise_images(8)
+    np.testing.assert_array_equal(pictures[: len(noise)], noise)
+    assert [int(picture[0, 0, 0]) for picture in pictures[len(noise) :]] == list(range(8))
