@@ -166,7 +166,7 @@ def demo(out: Path, seed: int, epochs: int) -> ExitCode:
         run_tool(
             "uflow-export", "--ckpt", folders.checkpoint, "--parity-images", folders.data / "train",
             "--out", folders.bundle, "--overwrite",
-        ),  # fmt: skip
+        ),
         run_tool(
             "uflow-calibrate", "--bundle", folders.bundle, "--good", folders.threshold,
             "--max-false-alarms", FALSE_ALARM_RATE, "--confidence", "average", "--seed", seed,
