@@ -16,7 +16,14 @@ class Took:
 def interleaved_medians(
     contenders: Mapping[str, Callable[[], object]], rounds: int, *, settle: bool = False
 ) -> dict[str, float]:
-    """Median milliseconds of each contender, all called in turn in every round, after one round of warming up.
+    """Median milliseconds of each contender; see `interleaved_times`."""
+    return {name: statistics.median(times) for name, times in interleaved_times(contenders, rounds, settle).items()}
+
+
+def interleaved_times(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, settle: bool = False
+) -> dict[str, list[float]]:
+    """Milliseconds of each contender, all called in turn in every round, after one round of warming up.
 
     Args:
         contenders: by name.
@@ -24,15 +31,15 @@ def interleaved_medians(
         settle: call each once untimed before every timed call, so that it finds its own data in the caches and not
             what the contender before it has left there.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    milliseconds: dict[str, list[float]] = {name: [] for name in contenders}
     for call in contenders.values():
         call()
     for _ in range(rounds):
         for name, call in contenders.items():
             if settle:
                 call()
-            seconds[name].append(_seconds(call))
-    return {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
+            milliseconds[name].append(1e3 * _seconds(call))
+    return milliseconds
 
 
 def burst(call: Callable[[], object], calls: int) -> Callable[[], Took]:

@@ -3,15 +3,16 @@
 Commands come in as lines of JSON on stdin, answers go out as lines of JSON on stdout. Whatever libraries print goes to
 stderr.
 
-``{"export": …}``  builds anomalib's ``Uflow``, fills it with weights, saves the checkpoint as Lightning does, and exports
-                   it with anomalib's own ``to_openvino`` for each size of picture.
-``{"predict": …}`` runs anomalib's ``OpenVINOInferencer`` once and tells how long it took.
+``export`` builds anomalib's ``Uflow``, fills it with weights, saves the checkpoint as Lightning does, and exports it with
+anomalib's own ``to_openvino`` for each size of picture. ``predict`` runs anomalib's ``OpenVINOInferencer`` once and tells
+how long it took.
 """
 
 import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -56,9 +57,7 @@ class Peer:
         trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
         trainer.strategy.connect(model)
         trainer.save_checkpoint(checkpoint)
-        models = {
-            str(size): str(model.to_openvino(folder, f"uflow_{size}", input_size=(size, size))) for size in sizes
-        }
+        models = {str(size): str(model.to_openvino(folder, f"uflow_{size}", input_size=(size, size))) for size in sizes}
         return {"anomalib": anomalib.__version__, "checkpoint": str(checkpoint), "models": models}
 
     def load(self, name: str, model: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +89,12 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     peer = Peer()
-    commands = {"export": peer.export, "load": peer.load, "pictures": peer.pictures, "predict": peer.predict}
+    commands: dict[str, Callable[..., dict[str, Any]]] = {
+        "export": peer.export,
+        "load": peer.load,
+        "pictures": peer.pictures,
+        "predict": peer.predict,
+    }
     for line in sys.stdin:
         ((command, arguments),) = json.loads(line).items()
         try:

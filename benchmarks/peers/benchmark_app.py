@@ -33,7 +33,18 @@ def benchmark_app_ms(graph: Path, shape: str, threads: int, iterations: int, *, 
     """
     with TemporaryDirectory() as folder:
         options = [
-            *("-m", str(graph), "-shape" if fixed else "-data_shape", shape, "-d", "CPU", "-api", "sync", "-hint", "none"),
+            *(
+                "-m",
+                str(graph),
+                "-shape" if fixed else "-data_shape",
+                shape,
+                "-d",
+                "CPU",
+                "-api",
+                "sync",
+                "-hint",
+                "none",
+            ),
             *("-nstreams", "1", "-nthreads", str(threads), "-niter", str(iterations), "-infer_precision", "f32"),
             *("-report_type", "no_counters", "-report_folder", folder, "-json_stats"),
         ]
