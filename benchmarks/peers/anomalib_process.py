@@ -3,9 +3,9 @@
 Commands come in as lines of JSON on stdin, answers go out as lines of JSON on stdout. Whatever libraries print goes to
 stderr.
 
-``export`` builds anomalib's ``Uflow``, fills it with weights, saves the checkpoint as Lightning does, and exports it with
-anomalib's own ``to_openvino`` for each size of picture. ``predict`` runs anomalib's ``OpenVINOInferencer`` once and tells
-how long it took.
+``export`` builds anomalib's ``Uflow``, fills it with weights, saves the checkpoint as Lightning does, and exports it
+with anomalib's own ``to_openvino`` for each size of picture. ``predict`` runs anomalib's ``OpenVINOInferencer`` once
+and tells how long it took.
 """
 
 import json

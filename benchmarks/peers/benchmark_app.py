@@ -32,24 +32,26 @@ def benchmark_app_ms(graph: Path, shape: str, threads: int, iterations: int, *, 
         BadInput: benchmark_app fails; the message ends with what it says.
     """
     with TemporaryDirectory() as folder:
-        options = [
-            *(
-                "-m",
-                str(graph),
-                "-shape" if fixed else "-data_shape",
-                shape,
-                "-d",
-                "CPU",
-                "-api",
-                "sync",
-                "-hint",
-                "none",
-            ),
-            *("-nstreams", "1", "-nthreads", str(threads), "-niter", str(iterations), "-infer_precision", "f32"),
-            *("-report_type", "no_counters", "-report_folder", folder, "-json_stats"),
-        ]
+        options = {
+            "-m": str(graph),
+            "-shape" if fixed else "-data_shape": shape,
+            "-d": "CPU",
+            "-api": "sync",
+            "-hint": "none",
+            "-nstreams": "1",
+            "-nthreads": str(threads),
+            "-niter": str(iterations),
+            "-infer_precision": "f32",
+            "-report_type": "no_counters",
+            "-report_folder": folder,
+        }
+        arguments = [word for option in options.items() for word in option]
         done = subprocess.run(
-            [sys.executable, "-c", _RUN, *options], capture_output=True, text=True, timeout=_DEADLINE, cwd=folder
+            [sys.executable, "-c", _RUN, *arguments, "-json_stats"],
+            capture_output=True,
+            text=True,
+            timeout=_DEADLINE,
+            cwd=folder,
         )
         if "No module named 'openvino" in done.stderr:
             raise MissingDependency("benchmark_app is not there. Install it with: pip install openvino")

@@ -61,8 +61,7 @@ class EagerPipeline:
         """(H, W, 3) uint8 RGB to a verdict."""
         latents = self.latents(self.tensor(picture_rgb))
         likelihood = self._likelihood(latents)
-        energies = [latent.square().sum(dim=1)[0].numpy() for latent in latents]
-        return EagerVerdict(likelihood, tree_score(energies, self.channels, self.side))
+        return EagerVerdict(likelihood, tree_score(self.energies(latents), self.channels, self.side))
 
     def tensor(self, picture_rgb: Image) -> Tensor:
         """(H, W, 3) uint8 RGB to (1, 3, S, S) float32, resized and normalised."""
@@ -74,6 +73,10 @@ class EagerPipeline:
         with torch.no_grad():
             latents: tuple[Tensor, ...] = self._network(tensor)
             return latents
+
+    def energies(self, latents: tuple[Tensor, ...]) -> list[FloatMap]:
+        """Sums of squares over channels, (H_i, W_i) float32 each."""
+        return [np.asarray(latent.square().sum(dim=1)[0].numpy(), np.float32) for latent in latents]
 
     def _likelihood(self, latents: tuple[Tensor, ...]) -> FloatMap:
         size = (self.side, self.side)

@@ -38,11 +38,14 @@ class Model:
         name: for people.
         checkpoint: file.
         bundle: FP32, uncalibrated, scored by the authors' rule.
+        published_ms: what the authors' own code takes, from picture to verdict, measured another time on two cores;
+            None where nobody has measured it.
     """
 
     name: str
     checkpoint: Path
     bundle: Bundle[UFlowManifest]
+    published_ms: int | None = None
 
     @property
     def graph(self) -> Path:
@@ -50,34 +53,58 @@ class Model:
         return self.bundle.path(self.bundle.manifest.variants[0])
 
 
-def authors_architecture(extractor: str, size: int) -> Architecture:
-    """An extractor as the authors tap theirs: strides 4, 8 and 16, not pooled."""
-    return replace(Architecture.default(extractor, size), taps=(1, 2, 3), pooling=1)
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model is made.
+
+    Attributes:
+        name: for people.
+        extractor: key of `EXTRACTORS`.
+        authors_taps: strides 4, 8 and 16, not pooled, as the authors have it; otherwise as our trainer does.
+        standardization: of the features.
+        published_ms: see `Model`.
+    """
+
+    name: str
+    extractor: str
+    authors_taps: bool
+    standardization: StandardizationChoice
+    published_ms: int | None = None
+
+    def architecture(self, size: int) -> Architecture:
+        """At an input size."""
+        default = Architecture.default(self.extractor, size)
+        return replace(default, taps=(1, 2, 3), pooling=1) if self.authors_taps else default
 
 
-def make_model(
-    name: str, architecture: Architecture, folder: Path, standardization: StandardizationChoice = "channel"
-) -> Model:
-    """Train on gravel for an epoch.
+RECIPES = {
+    "resnet18": Recipe("resnet18, strides 4, 8, 16", "resnet18", True, "channel", 979),
+    "lite0-authors-taps": Recipe("efficientnet_lite0, strides 4, 8, 16", "efficientnet_lite0", True, "channel", 911),
+    "lite0": Recipe("efficientnet_lite0, strides 8, 16, whitened", "efficientnet_lite0", False, "whiten"),
+}
+
+
+def make_model(recipe: Recipe, size: int, folder: Path) -> Model:
+    """Train on gravel for an epoch, and export.
 
     The extractor keeps random weights, but for efficientnet_lite0's, whose own come in a package.
 
     Args:
-        name: for people.
-        architecture: of the network.
+        recipe: of the model.
+        size: of its input, in pixels.
         folder: to work in, empty or not there.
-        standardization: of the features.
     """
     good = folder / "good"
     good.mkdir(parents=True)
     frames = list(gravel_frames(_LEARNT, (300, 300)))
     for i, frame in enumerate(frames):
         cv2.imwrite(str(good / f"{i:03d}.png"), frame)
-    weights = None if architecture.extractor == "efficientnet_lite0" else _random_weights(architecture, frames, folder)
+    architecture = recipe.architecture(size)
+    weights = None if recipe.extractor == "efficientnet_lite0" else _random_weights(architecture, frames, folder)
     checkpoint = folder / "gravel.ckpt"
-    data = Data(good, standardization=standardization, weights=weights)
+    data = Data(good, standardization=recipe.standardization, weights=weights)
     train(data, architecture, TrainingOptions(epochs=1, couplings="affine"), checkpoint)
-    return Model(name, checkpoint, export_model(checkpoint))
+    return Model(recipe.name, checkpoint, export_model(checkpoint), recipe.published_ms)
 
 
 def export_model(checkpoint: Path) -> Bundle[UFlowManifest]:
@@ -92,6 +119,11 @@ def export_model(checkpoint: Path) -> Bundle[UFlowManifest]:
 def pictures(count: int, size: Size) -> list[Image]:
     """Gravel that moves past, every third with a scratch, (H, W, 3) uint8 BGR each."""
     return [_scratched(frame) if i % 3 == 2 else frame for i, frame in enumerate(_apart(count, size))]
+
+
+def in_rgb(frame_bgr: Image) -> Image:
+    """The same picture, channels the other way round, contiguous."""
+    return np.ascontiguousarray(frame_bgr[..., ::-1])
 
 
 def _apart(count: int, size: Size) -> Iterator[Image]:

@@ -1,0 +1,111 @@
+"""Picture to verdict: PyTorch as it comes against our runtime, with the same weights, rule and pictures."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from itertools import cycle
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from uflow_edge.benchmarks.markdown import markdown_table
+from uflow_edge.benchmarks.peers.eager import EagerPipeline
+from uflow_edge.benchmarks.peers.models import Model, in_rgb, pictures
+from uflow_edge.benchmarks.peers.python_tree import tree_score
+from uflow_edge.benchmarks.peers.settings import Settings
+from uflow_edge.benchmarks.timing import interleaved_medians
+from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.runtime.engines.selection import NamedBackend, open_engine
+from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.nfa import likelihood_map
+from uflow_edge.runtime.nfa.counts import log10_tests, pixels_of
+from uflow_edge.runtime.numeric import Image
+
+LIKELIHOOD_TOLERANCE = 1e-4
+STRAY_PIXELS = 1e-3
+"""Share of pixels that a near-tie between two regions may hand from one to the other."""
+
+_BACKENDS: tuple[NamedBackend, ...] = ("onnxruntime", "openvino")
+
+T = TypeVar("T")
+
+
+def eager_contest(models: Sequence[Model], settings: Settings) -> str:
+    """A table in Markdown, a row a model.
+
+    Raises:
+        AssertionError: verdicts differ.
+    """
+    torch.set_num_threads(settings.threads)
+    header = (
+        "network", "eager: network", "eager: tree NFA", "eager: whole", "ours, onnxruntime", "times faster",
+        "ours, OpenVINO", "times faster", "authors' code, as published", "times ours, at best",
+    )  # fmt: skip
+    rows = [(model.name, *_row(model, settings)) for model in models]
+    return markdown_table(header, rows)
+
+
+def _row(model: Model, settings: Settings) -> list[str]:
+    eager = EagerPipeline(load_checkpoint(model.checkpoint))
+    frames = pictures(settings.pictures, (settings.picture_size, settings.picture_size))
+    in_order = [in_rgb(frame) for frame in frames]
+    tensor = eager.tensor(in_order[0])
+    energies = [eager.energies(eager.latents(eager.tensor(picture))) for picture in in_order]
+    contenders: dict[str, Callable[[], object]] = {
+        "network": lambda: eager.latents(tensor),
+        "tree": over(energies, lambda maps: tree_score(maps, eager.channels, eager.side)),
+        "whole": over(in_order, eager.inspect),
+    }
+    with ExitStack() as stack:
+        for backend in _BACKENDS:
+            with suppress(MissingDependency):
+                inspector = open_inspector(model, backend, settings.threads, stack)
+                assert_agreement(eager, inspector, frames)
+                contenders[backend] = over(frames, inspector.inspect)
+        medians = interleaved_medians(contenders, settings.rounds, settle=True)
+    whole, ours = medians["whole"], [medians.get(backend) for backend in _BACKENDS]
+    cells = [f"{medians[name]:.1f} ms" for name in ("network", "tree", "whole")]
+    for took in ours:
+        cells += ["–", "–"] if took is None else [f"{took:.1f} ms", f"{whole / took:.1f}"]
+    best = min(took for took in ours if took is not None)
+    published = model.published_ms
+    cells += ["–", "–"] if published is None else [f"{published} ms", f"{published / best:.0f}"]
+    return cells
+
+
+def over(items: Sequence[T], call: Callable[[T], object]) -> Callable[[], object]:
+    """A contender that takes one after the other, over and over."""
+    following = cycle(items)
+    return lambda: call(next(following))
+
+
+def open_inspector(model: Model, backend: NamedBackend, threads: int, stack: ExitStack) -> Inspector:
+    """Our runtime with a model, FP32, warmed up.
+
+    Raises:
+        MissingDependency: the backend is not installed.
+    """
+    engine = open_engine(model.bundle, backend, "fp32", threads)
+    stack.callback(engine.close)
+    inspector = Inspector.of(model.bundle, engine)
+    inspector.warm_up()
+    return inspector
+
+
+def assert_agreement(eager: EagerPipeline, inspector: Inspector, frames_bgr: Sequence[Image]) -> None:
+    """Both say the same of every picture.
+
+    Likelihood maps within `LIKELIHOOD_TOLERANCE`; scores within 0.1 + 1e-3 · |log10 P|, which is what float32 allows
+    (the energies are sums of up to hundreds of squares), but for `STRAY_PIXELS`; the same verdict.
+    """
+    channels = inspector.manifest.channels
+    for frame in frames_bgr:
+        theirs, ours = eager.inspect(in_rgb(frame)), inspector.examine(frame)
+        likelihood = likelihood_map(ours.energies, channels, theirs.likelihood.shape)
+        worst = float(np.abs(theirs.likelihood - likelihood).max())
+        assert worst <= LIKELIHOOD_TOLERANCE, f"likelihood maps differ by {worst}"
+        tests = log10_tests(pixels_of(ours.energies))
+        off = np.abs(theirs.score - ours.score) > 0.1 + 1e-3 * np.abs(theirs.score + tests)
+        assert off.mean() <= STRAY_PIXELS, f"scores differ at {off.mean():.2%} of the pixels"
+        assert theirs.anomalous == ours.verdict.anomalous, "verdicts differ"
