@@ -6,6 +6,7 @@ Prints the tables of docs/peers.md.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
 def measure(arguments: argparse.Namespace) -> ExitCode:
     """Make the models, and let them compete."""
     machine = describe_machine()
-    versions = ", ".join(f"{name} {version}" for name, version in machine.libraries.items())
+    libraries = machine.libraries | {name: version(name) for name in ("torch", "timm", "FrEIA", "scikit-image")}
+    versions = ", ".join(f"{name} {number}" for name, number in libraries.items())
     print(f"{machine.cpu}, {arguments.threads} of {machine.cores} cores; Python {machine.python}, {versions}\n")
     with TemporaryDirectory() as name:
         settings = Settings(
