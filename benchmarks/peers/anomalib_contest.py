@@ -15,7 +15,8 @@ import numpy as np
 
 from uflow_edge.benchmarks.markdown import markdown_table
 from uflow_edge.benchmarks.peers.anomalib_peer import AnomalibPeer
-from uflow_edge.benchmarks.peers.eager_contest import LIKELIHOOD_TOLERANCE, open_inspector, over
+from uflow_edge.benchmarks.peers.contenders import open_inspector, over
+from uflow_edge.benchmarks.peers.eager_contest import LIKELIHOOD_TOLERANCE
 from uflow_edge.benchmarks.peers.models import Model, export_model, in_rgb, pictures
 from uflow_edge.benchmarks.peers.settings import Settings
 from uflow_edge.benchmarks.timing import Took, interleaved_medians

@@ -9,16 +9,20 @@ from uflow_edge.runtime.uflow_manifest import INPUT_NAME
 
 
 class BareSession:
-    """A graph in onnxruntime as it comes, but for the number of threads.
+    """A graph in onnxruntime.
 
-    Its threads spin while they wait, as is onnxruntime's way; those of our engine sleep, and leave the processor to
-    whatever runs beside them.
+    Args:
+        graph: ONNX file.
+        threads: of the CPU.
+        spinning: let threads spin while they wait, as is onnxruntime's way unless it is told otherwise. Those of our
+            engine sleep, and leave the processor to whatever runs beside them.
     """
 
-    def __init__(self, graph: Path, threads: int) -> None:
+    def __init__(self, graph: Path, threads: int, *, spinning: bool) -> None:
         onnxruntime = require("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         self._session: Any = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
     def run(self, picture: Image) -> list[FloatMap]:

@@ -3,20 +3,19 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from itertools import cycle
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from uflow_edge.benchmarks.markdown import markdown_table
+from uflow_edge.benchmarks.peers.contenders import open_inspector, over
 from uflow_edge.benchmarks.peers.eager import EagerPipeline
 from uflow_edge.benchmarks.peers.models import Model, in_rgb, pictures
 from uflow_edge.benchmarks.peers.python_tree import tree_score
 from uflow_edge.benchmarks.peers.settings import Settings
 from uflow_edge.benchmarks.timing import interleaved_medians
 from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.runtime.engines.selection import NamedBackend, open_engine
+from uflow_edge.runtime.engines.selection import NamedBackend
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa import likelihood_map
@@ -28,8 +27,6 @@ STRAY_PIXELS = 1e-3
 """Share of pixels that a near-tie between two regions may hand from one to the other."""
 
 _BACKENDS: tuple[NamedBackend, ...] = ("onnxruntime", "openvino")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +112,6 @@ def _compete(model: Model, settings: Settings) -> Outcome:
         medians = interleaved_medians(contenders, settings.rounds, settle=True)
     ours = {backend: medians[backend] for backend in _BACKENDS if backend in medians}
     return Outcome(model, medians["network"], medians["tree"], medians["whole"], ours)
-
-
-def over(items: Sequence[T], call: Callable[[T], object]) -> Callable[[], object]:
-    """A contender that takes one after the other, over and over."""
-    following = cycle(items)
-    return lambda: call(next(following))
-
-
-def open_inspector(model: Model, backend: NamedBackend, threads: int, stack: ExitStack) -> Inspector:
-    """Our runtime with a model, FP32, warmed up.
-
-    Raises:
-        MissingDependency: the backend is not installed.
-    """
-    engine = open_engine(model.bundle, backend, "fp32", threads)
-    stack.callback(engine.close)
-    inspector = Inspector.of(model.bundle, engine)
-    inspector.warm_up()
-    return inspector
 
 
 def assert_agreement(eager: EagerPipeline, inspector: Inspector, frames_bgr: Sequence[Image]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from uflow_edge.benchmarks.markdown import markdown_table
 from uflow_edge.benchmarks.peers.bare import BareSession
 from uflow_edge.benchmarks.peers.benchmark_app import benchmark_app_ms
-from uflow_edge.benchmarks.peers.eager_contest import open_inspector, over
+from uflow_edge.benchmarks.peers.contenders import open_inspector, over
 from uflow_edge.benchmarks.peers.models import Model, pictures
 from uflow_edge.benchmarks.peers.settings import Settings
 from uflow_edge.benchmarks.timing import Took, burst, interleaved_medians
@@ -22,7 +22,8 @@ from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.uflow_manifest import INPUT_NAME
 
-BARE, APP, APP_FIXED = "bare session.run", "benchmark_app", "benchmark_app, batch fixed to 1"
+BARE, BARE_SPINNING = "bare session.run", "bare session.run, threads spinning"
+APP, APP_FIXED = "benchmark_app", "benchmark_app, batch fixed to 1"
 _BASES: dict[NamedBackend, str] = {"onnxruntime": BARE, "openvino": APP}
 
 
@@ -48,7 +49,8 @@ def _rows(model: Model, settings: Settings) -> list[tuple[str, ...]]:
             picture = inspector.prepare(frames[0]).pictures
             assert picture is not None  # the CPU resizes
             if backend == "onnxruntime":
-                named[backend, BARE] = _bare(model, inspector, picture, settings)
+                named[backend, BARE] = _bare(model, inspector, picture, settings, spinning=False)
+                named[backend, BARE_SPINNING] = _bare(model, inspector, picture, settings, spinning=True)
             else:
                 named[backend, APP] = partial(_app, model, settings, fixed=False)
                 named[backend, APP_FIXED] = partial(_app, model, settings, fixed=True)
@@ -69,8 +71,10 @@ def _rows(model: Model, settings: Settings) -> list[tuple[str, ...]]:
     ]
 
 
-def _bare(model: Model, inspector: Inspector, picture: Image, settings: Settings) -> Callable[[], Took]:
-    session = BareSession(model.graph, settings.threads)
+def _bare(
+    model: Model, inspector: Inspector, picture: Image, settings: Settings, *, spinning: bool
+) -> Callable[[], Took]:
+    session = BareSession(model.graph, settings.threads, spinning=spinning)
     for ours, bare in zip(inspector.engine.run(picture), session.run(picture), strict=True):
         np.testing.assert_allclose(ours, bare, rtol=1e-4, atol=1e-4)
     return burst(partial(session.run, picture), settings.burst_length)

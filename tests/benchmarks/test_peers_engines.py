@@ -42,7 +42,8 @@ def test_report() -> None:
             read_report(report)
 
 
-def test_bare_session(graph: Path) -> None:
+@pytest.mark.parametrize("spinning", [False, True])
+def test_bare_session(graph: Path, spinning: bool) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
-    (pixels,) = BareSession(graph, 1).run(picture)
+    (pixels,) = BareSession(graph, 1, spinning=spinning).run(picture)
     np.testing.assert_array_equal(pixels, picture.astype(np.float32))
