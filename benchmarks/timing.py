@@ -42,9 +42,11 @@ def interleaved_times(
     return milliseconds
 
 
-def burst(call: Callable[[], object], calls: int) -> Callable[[], Took]:
-    """A contender that calls another so many times without a pause, and gives the median."""
-    return lambda: Took(statistics.median(_seconds(call) for _ in range(calls)))
+def burst(
+    call: Callable[[], object], calls: int, summary: Callable[[list[float]], float] = statistics.median
+) -> Callable[[], Took]:
+    """A contender that calls another so many times without a pause, and gives the median, or another summary."""
+    return lambda: Took(summary([_seconds(call) for _ in range(calls)]))
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -21,3 +21,5 @@ def test_who_measures_itself_is_believed() -> None:
 def test_a_burst_is_the_median_of_its_calls() -> None:
     seconds = iter([5.0, 1.0, 3.0])
     assert burst(lambda: Took(next(seconds)), 3)() == Took(3.0)
+    seconds = iter([5.0, 1.0, 3.0])
+    assert burst(lambda: Took(next(seconds)), 3, min)() == Took(1.0)
