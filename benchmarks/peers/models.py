@@ -8,6 +8,7 @@ and anomalib's have as well: latents are then roughly N(0, 1) on good pictures.
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -132,7 +133,10 @@ def export_model(checkpoint: Path) -> Bundle[UFlowManifest]:
 
 
 def pictures(count: int, size: Size) -> list[Image]:
-    """Gravel that moves past, every third with a scratch, (H, W, 3) uint8 BGR each."""
+    """Gravel further down the belt than what was learnt, every third with a scratch, (H, W, 3) uint8 BGR each.
+
+    It is the same photograph, so views overlap with those that were learnt; none is the same.
+    """
     return [_scratched(frame) if i % 3 == 2 else frame for i, frame in enumerate(_apart(count, size))]
 
 
@@ -142,9 +146,8 @@ def in_rgb(frame_bgr: Image) -> Image:
 
 
 def _apart(count: int, size: Size) -> Iterator[Image]:
-    for i, frame in enumerate(gravel_frames(_SKIPPED * count, size)):
-        if i % _SKIPPED == 0:
-            yield frame
+    after_the_learnt = islice(gravel_frames(_LEARNT + _SKIPPED * count, size), _LEARNT, None)
+    yield from islice(after_the_learnt, None, None, _SKIPPED)
 
 
 def _scratched(frame: Image) -> Image:

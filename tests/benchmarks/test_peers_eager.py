@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from uflow_edge.benchmarks.gravel import gravel_frames
 from uflow_edge.benchmarks.peers.eager import EagerPipeline
 from uflow_edge.benchmarks.peers.eager_contest import Outcome, assert_agreement
 from uflow_edge.benchmarks.peers.models import Model, Published, in_rgb, pictures
@@ -76,3 +77,8 @@ def test_published_figures_are_kept_apart(exported: Path) -> None:
     unknown = replace(outcome, model=replace(model, published=Published(900)), ours={"onnxruntime": 20.0})
     assert unknown.row[6:] == ["–", "–", "900 ms", "45"]
     assert unknown.remark is None
+
+
+def test_pictures_are_none_of_those_that_were_learnt() -> None:
+    learnt = {frame.tobytes() for frame in gravel_frames(48, (64, 64))}
+    assert not learnt & {picture.tobytes() for picture in pictures(9, (64, 64))}
