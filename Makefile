@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= passive
 
 # A new or removed module changes its folder's time, which the strict editable install must follow.
 ROOMS := runtime runtime/diffusion runtime/engines runtime/nfa runtime/page runtime/page/static runtime/purify \
-    runtime/sinks runtime/sources export export/unet calibration training training/evaluation benchmarks benchmarks/forensics benchmarks/latency
+    runtime/sinks runtime/sources export export/unet calibration training training/evaluation benchmarks benchmarks/forensics benchmarks/latency benchmarks/peers
 
 .PHONY: demo test test-all lint bench clean
 
@@ -31,6 +31,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m uflow_edge.benchmarks.import_time
 	$(BIN)/python -m uflow_edge.benchmarks.lowering
 	$(BIN)/python -m uflow_edge.benchmarks.preprocess
+	$(BIN)/python -m uflow_edge.benchmarks.roofline
 	$(BIN)/python -m uflow_edge.benchmarks.pipeline
 	$(BIN)/python -m uflow_edge.benchmarks.cold_start
 	$(BIN)/python -m uflow_edge.benchmarks.diffusion_guidance
