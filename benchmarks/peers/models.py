@@ -115,7 +115,8 @@ def make_model(recipe: Recipe, size: int, folder: Path) -> Model:
     for i, frame in enumerate(frames):
         cv2.imwrite(str(good / f"{i:03d}.png"), frame)
     architecture = recipe.architecture(size)
-    weights = None if recipe.extractor == "efficientnet_lite0" else _random_weights(architecture, frames, folder)
+    has_weights = recipe.extractor == "efficientnet_lite0"
+    weights = () if has_weights else (_random_weights(architecture, frames, folder),)
     checkpoint = folder / "gravel.ckpt"
     data = Data(good, standardization=recipe.standardization, weights=weights)
     train(data, architecture, TrainingOptions(epochs=1, couplings="affine"), checkpoint)
