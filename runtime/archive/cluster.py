@@ -2,10 +2,12 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from uflow_edge.runtime.errors import MissingDependency, UsageError, require
 
@@ -53,7 +55,7 @@ def connected(options: ClusterOptions) -> Iterator[int]:
         MissingDependency: Ray is not installed, or no cluster of its version answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what a line inspects is nobody else's business
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns of what Ray Data does; logs of workers stay
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns of what Ray Data itself does
     ray = require("ray", EXTRA)
     require("ray.data", EXTRA)
     require("pyarrow", EXTRA)
@@ -96,7 +98,14 @@ def _workers(options: ClusterOptions) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"ray\.")
-        yield
+    """Without what Ray tells of its own settings, some of which its compiled part writes past Python."""
+    sys.stderr.flush()
+    with Path(os.devnull).open("w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stderr = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -1,26 +1,19 @@
 """What ``uflow-infer`` does when it is given ``--ray``."""
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from uflow_edge.runtime import arguments as meaning
 from uflow_edge.runtime.archive.arguments import cluster_options
-from uflow_edge.runtime.archive.cluster import ClusterOptions, connected
 from uflow_edge.runtime.archive.inference import Inference
+from uflow_edge.runtime.archive.order import Order, Report, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.archive.records import PARTITION
-from uflow_edge.runtime.archive.run_folder import RunFolder
-from uflow_edge.runtime.archive.shards import Job, work_through
 from uflow_edge.runtime.bundle import Bundle, find_bundle
-from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.errors import ExitCode, UsageError
 from uflow_edge.runtime.sources.folders import image_files
-from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
-
-Report = Callable[[str], None]
 
 
 def infer_archive(arguments: argparse.Namespace, report: Report) -> ExitCode:
@@ -38,46 +31,18 @@ def infer_archive(arguments: argparse.Namespace, report: Report) -> ExitCode:
         views=meaning.views(arguments),
     )
     print(f"threshold: {recipe.operating_point.threshold:.2f} ({recipe.operating_point.origin})", flush=True)
-    with connected(cluster) as workers:
-        asked = {"job": "inference", **recipe.facts()}
-        run = RunFolder.begin(arguments.parquet, asked, [{"path": str(file.path)} for file in files], workers)
-        tally = watch(run, Inference(recipe), cluster, workers, report)
+    order = Order(
+        arguments.parquet,
+        {"job": "inference", **recipe.facts()},
+        [{"path": str(file.path)} for file in files],
+        Inference(recipe),
+    )
+    run, tally = carry_out(order, cluster, report)
     print(f"{tally.inspected} inspected, {tally.anomalous} anomalous, {tally.unreadable} unreadable: {run.folder}")
     if tally.unreadable:
         print(f"unreadable ones are listed in {run.folder / f'{PARTITION}=unreadable'}")
         return ExitCode.BAD_INPUT
     return ExitCode.ANOMALY if arguments.fail_on_anomaly and tally.anomalous else ExitCode.OK
-
-
-def watch(run: RunFolder, job: Job, cluster: ClusterOptions, workers: int, report: Report) -> Tally:
-    """Work through a run behind a progress bar, earlier shards included; what became of all images.
-
-    Args:
-        run, job, cluster, workers: see `shards.work_through`.
-        report: told of each image that could not be read.
-    """
-    pending = len(run.pending())
-    before = "" if pending == run.shards else f", {run.shards - pending} complete already"
-    print(f"ray: {workers} workers, {run.images} images in {run.shards} shards{before}", flush=True)
-    tally, engines = Tally(), set[str]()
-    with progress((), "inspecting", run.images) as bar:
-        for summaries in (run.summaries(), work_through(run, job, cluster, workers)):
-            for summary in summaries:
-                failed = len(summary.unreadable)
-                for line in summary.unreadable:
-                    report(f"unreadable: {line}")
-                if summary.engine not in engines:
-                    engines.add(summary.engine)
-                    report(f"engine: {summary.engine}")
-                tally = replace(
-                    tally,
-                    captured=tally.captured + summary.images + failed,
-                    inspected=tally.inspected + summary.images,
-                    anomalous=tally.anomalous + summary.anomalous,
-                    unreadable=tally.unreadable + failed,
-                )
-                bar.update(summary.images + failed)
-    return tally
 
 
 @dataclass(frozen=True, slots=True)

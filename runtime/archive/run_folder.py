@@ -3,6 +3,7 @@
     _run.json              what was asked for; a repeated command must ask for the same
     _images.parquet        every image, in order; a row group is a shard
     _shards/000007.json    shard 7 is complete: how many images, which could not be read, who did it
+    _shards/000008.tries   shard 8 is not: who has taken it up
 
 Names begin with an underscore because programs that read a folder of Parquet leave such files out. The folder lies
 where all workers reach it under the same path. Nothing in it is changed once it is complete, and every shard has names
@@ -24,8 +25,8 @@ from uflow_edge.runtime.files import replacing
 Item: TypeAlias = Mapping[str, str | None]
 """What a worker must know of an image: its path, and what else it needs to find."""
 
-LARGEST_SHARD: Final = 256
-_SHARDS_A_WORKER: Final = 8  # so that none waits long for the last one to end
+_LARGEST_SHARD: Final = 256
+_SHARDS_A_WORKER: Final = 8
 _RUN, _ITEMS, _SHARDS = "_run.json", "_images.parquet", "_shards"
 
 
@@ -60,7 +61,7 @@ class ShardSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """A run's folder; make it with `begin`.
+    """A run's folder; make it with `begin`, or find it with `take_up`.
 
     Attributes:
         folder: absolute.
@@ -73,40 +74,41 @@ class RunFolder:
     shard_size: int
 
     @classmethod
-    def begin(
-        cls, folder: Path, asked: Mapping[str, Any], items: Sequence[Item], workers: int, shard_size: int | None = None
-    ) -> "RunFolder":
-        """Make the folder, or take up the run that was begun in it.
+    def take_up(cls, folder: Path, asked: Mapping[str, Any], items: Sequence[Item]) -> "RunFolder | None":
+        """The run that was begun in a folder, with the shards it was cut into; None if there is none.
 
         Args:
-            folder: new, empty, or of a run that asked for the same.
+            folder: of results.
             asked: all that decides the results, in plain types.
-            items: every image, at least one.
-            workers: that shards are cut for; a run that is taken up keeps the shards it has.
-            shard_size: default, as large as leaves each worker several.
+            items: every image.
 
         Raises:
-            UsageError: the folder holds something else; the message says what differs.
+            UsageError: the run was asked for something else, and the message says what; or the folder is no run's.
         """
         folder = folder.absolute()
-        fitting = min(max(len(items) // (workers * _SHARDS_A_WORKER), 1), LARGEST_SHARD)
-        asked = {
-            **asked,
-            DISTRIBUTION: version(DISTRIBUTION),
-            "images": len(items),
-            "images_sha256": hashlib.sha256(json.dumps(items, default=dict).encode()).hexdigest(),
-        }
-        if (folder / _RUN).is_file():
-            begun = _read_run(folder / _RUN)
-            _refuse_another(folder, begun, json.loads(json.dumps(asked)))
-            return cls(folder, len(items), begun["shard_size"])
-        if folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder}: is not empty, and holds no run to take up; name a new folder")
-        run = cls(folder, len(items), shard_size or fitting)
-        (folder / _SHARDS).mkdir(parents=True)
+        if not (folder / _RUN).is_file():
+            if folder.is_dir() and any(path.name not in (_ITEMS, _SHARDS) for path in folder.iterdir()):
+                raise UsageError(f"{folder}: is not empty, and holds no run to take up; name a new folder")
+            return None
+        begun = _read_run(folder / _RUN)
+        for name, value in _identity(asked, items).items():
+            if begun.get(name) != value:
+                raise UsageError(
+                    f"{folder}: holds a run with another {name.replace('_', ' ')} ({begun.get(name)} then, {value} "
+                    "now); repeat that command to take it up, or name a new folder"
+                )
+        for tries in (folder / _SHARDS).glob("*.tries"):
+            tries.unlink()
+        return cls(folder, len(items), begun["shard_size"])
+
+    @classmethod
+    def begin(cls, folder: Path, asked: Mapping[str, Any], items: Sequence[Item], shard_size: int) -> "RunFolder":
+        """Cut a new run into shards, in a folder where `take_up` has found none."""
+        run = cls(folder.absolute(), len(items), shard_size)
+        (run.folder / _SHARDS).mkdir(parents=True, exist_ok=True)
         run._write_items(items)
-        with replacing(folder / _RUN) as temporary:  # the last: it says that the rest is there
-            temporary.write_text(json.dumps({**asked, "shard_size": run.shard_size}, indent=1) + "\n")
+        with replacing(run.folder / _RUN) as temporary:  # the last: it says that the rest is there
+            temporary.write_text(json.dumps({**_identity(asked, items), "shard_size": shard_size}, indent=1) + "\n")
         return run
 
     @property
@@ -145,13 +147,24 @@ class RunFolder:
             if (summary := self.summary(shard)) is not None:
                 yield summary
 
+    def claim(self, shard: int, worker: str) -> list[str]:
+        """Say that a worker takes a shard up; returns those that did before and have not come to its end."""
+        tries = self._tries(shard)
+        before = tries.read_text().splitlines() if tries.exists() else []
+        tries.write_text("".join(f"{name}\n" for name in (*before, worker)))
+        return before
+
     def complete(self, shard: int, summary: ShardSummary) -> None:
         """Say that all results of a shard are there."""
         with replacing(self._mark(shard)) as temporary:
             temporary.write_text(summary.to_json() + "\n")
+        self._tries(shard).unlink(missing_ok=True)
 
     def _mark(self, shard: int) -> Path:
         return self.folder / _SHARDS / f"{shard_name(shard)}.json"
+
+    def _tries(self, shard: int) -> Path:
+        return self._mark(shard).with_suffix(".tries")
 
     def _write_items(self, items: Sequence[Item]) -> None:
         arrow, parquet = require("pyarrow", EXTRA), require("pyarrow.parquet", EXTRA)
@@ -160,6 +173,11 @@ class RunFolder:
             for first in range(0, len(items), self.shard_size):
                 rows = list(items[first : first + self.shard_size])
                 writer.write_table(arrow.Table.from_pylist(rows, schema))
+
+
+def fitting_shard_size(images: int, workers: int) -> int:
+    """As large as leaves each worker several, so that none waits long for the last one to end."""
+    return min(max(images // (workers * _SHARDS_A_WORKER), 1), _LARGEST_SHARD)
 
 
 def shard_name(shard: int) -> str:
@@ -175,10 +193,11 @@ def _read_run(path: Path) -> dict[str, Any]:
     return found
 
 
-def _refuse_another(folder: Path, begun: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    for name, value in asked.items():
-        if begun.get(name) != value:
-            raise UsageError(
-                f"{folder}: holds a run with another {name.replace('_', ' ')} ({begun.get(name)} then, {value} now); "
-                "repeat that command to take it up, or name a new folder"
-            )
+def _identity(asked: Mapping[str, Any], items: Sequence[Item]) -> dict[str, Any]:
+    """What two commands must have in common to be one run, as JSON gives it back."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(item).encode() + b"\n")
+    own = {DISTRIBUTION: version(DISTRIBUTION), "images": len(items), "list_of_images": digest.hexdigest()}
+    identity: dict[str, Any] = json.loads(json.dumps({**asked, **own}))
+    return identity

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from uflow_edge.runtime.archive.cluster import EXTRA, ClusterOptions
 from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary
-from uflow_edge.runtime.errors import ExitCode, UflowEdgeError, require
+from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-_TRIES = 4  # of a shard whose worker dies each time, which is then not by chance
+_MOST_TRIES = 4  # of a shard whose worker dies each time, which is then not by chance
 _MOST_BLOCKS = 4096
 
 
@@ -72,7 +72,7 @@ def work_through(run: RunFolder, job: Job, cluster: ClusterOptions, workers: int
     pending = run.pending()
     if not pending:
         return
-    data, exceptions = require("ray.data", EXTRA), require("ray.exceptions", EXTRA)
+    data = require("ray.data", EXTRA)
     _silence(data)
     numbers = data.from_items(
         [{"shard": shard} for shard in pending], override_num_blocks=min(len(pending), _MOST_BLOCKS)
@@ -87,19 +87,11 @@ def work_through(run: RunFolder, job: Job, cluster: ClusterOptions, workers: int
         ),
         num_cpus=cluster.cores,
         num_gpus=cluster.gpus,
-        max_restarts=-1,
-        max_task_retries=_TRIES - 1,
     )
-    try:
-        for row in summaries.iter_rows():
-            if row["failure"]:
-                raise WorkerFailed(row["failure"], ExitCode(row["exit_code"]))
-            yield ShardSummary.of_json(row["summary"])
-    except (exceptions.ActorDiedError, exceptions.WorkerCrashedError, exceptions.OutOfMemoryError) as error:
-        raise WorkerFailed(
-            f"a worker died {_TRIES} times in a row on one shard, of those without a mark in {run.folder}. Complete "
-            "shards are kept, and the same command goes on with the others; Ray's logs say what killed it"
-        ) from error
+    for row in summaries.iter_rows():
+        if row["failure"]:
+            raise WorkerFailed(row["failure"], ExitCode(row["exit_code"]))
+        yield ShardSummary.of_json(row["summary"])
 
 
 class _Worker:
@@ -127,6 +119,12 @@ class _Worker:
         items = self._run.items(shard)
         if self._work is None:
             self._work = self._job.open(self._run)
+        before = self._run.claim(shard, worker_name())
+        if len(before) >= _MOST_TRIES:
+            raise BadInput(
+                f"shard {shard} ({items[0]['path']} to {items[-1]['path']}) was the end of {', '.join(before)}; Ray's "
+                "logs may say what killed them. Complete shards are kept, and the same command tries again"
+            )
         summary = self._work(shard, items)
         self._run.complete(shard, summary)
         return summary
