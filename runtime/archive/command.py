@@ -30,7 +30,8 @@ def infer_archive(arguments: argparse.Namespace, report: Report) -> ExitCode:
         threads=arguments.threads,
         views=meaning.views(arguments),
     )
-    print(f"threshold: {recipe.operating_point.threshold:.2f} ({recipe.operating_point.origin})", flush=True)
+    point = recipe.bundle.manifest.operating_point
+    print(f"threshold: {point.threshold:.2f} ({point.origin})", flush=True)
     order = Order(
         arguments.parquet,
         {"job": "inference", **recipe.facts()},

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uflow_edge.runtime.archive.arguments import add_ray_options, cluster_options, refuse_without_ray
 from uflow_edge.runtime.bundle import Bundle, find_bundle
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, table
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
         [
             "uflow-evaluate --bundle bottle.uflow --data mvtec/bottle --report bottle.html",
             "uflow-evaluate --all --bundles bundles/ --data mvtec/ --json results.json   # bundles/bottle.uflow, …",
+            "uflow-evaluate --bundle bottle.uflow --data mvtec/bottle --ray local --ray-state measured",
         ],
     )
     add = parser.add_argument
@@ -52,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
     model("--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)")
     model("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU)")
     model("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
+    add_ray_options(parser).add_argument(
+        "--ray-state", type=Path, metavar="FOLDER", help="what was measured so far; storage that all workers share"
+    )
     return parser
 
 
@@ -77,6 +82,9 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
         raise UsageError("--bundles is for --all; a single bundle is --bundle FOLDER")
     if arguments.ground_truth and arguments.no_masks:
         raise UsageError("--ground-truth says where masks are: not with --no-masks")
+    refuse_without_ray(arguments, "ray_state")
+    if arguments.ray and not arguments.ray_state:
+        raise UsageError("--ray needs --ray-state FOLDER, on storage that all workers share")
     data, truth, masks = arguments.data, arguments.ground_truth, not arguments.no_masks
     if not data.is_dir():
         raise BadInput(f"{data}: no such folder; expected test images laid out like MVTec AD")
@@ -102,9 +110,14 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     sections: list[str] = []
     for job in jobs(arguments):
         bundle = Bundle.load(job.bundle, UFlowManifest)
+        if arguments.ray:
+            evaluations.append(_on_a_cluster(arguments, job, bundle))
+            if not arguments.report:
+                continue
         with closing(open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)) as engine:
             inspector = Inspector.of(bundle, engine)
-            evaluations.append(evaluate(job.category, job.images, inspector, _say))
+            if not arguments.ray:
+                evaluations.append(evaluate(job.category, job.images, inspector, _say))
             if arguments.report:
                 from uflow_edge.training.evaluation.report import category_section
 
@@ -118,6 +131,17 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
         _write(arguments.report, report_page(evaluations, sections))
     return ExitCode.BAD_INPUT if any(evaluation.unreadable for evaluation in evaluations) else ExitCode.OK
+
+
+def _on_a_cluster(arguments: argparse.Namespace, job: Job, bundle: Bundle[UFlowManifest]) -> Evaluation:
+    from uflow_edge.runtime.archive.recipe import InspectorRecipe
+    from uflow_edge.training.evaluation.archive import evaluate_archive
+
+    recipe = InspectorRecipe.of(
+        bundle, backend=arguments.backend, precision=arguments.precision, threads=arguments.threads
+    )
+    folder = arguments.ray_state / job.category if arguments.all else arguments.ray_state
+    return evaluate_archive(job.category, job.images, recipe, folder, cluster_options(arguments), _say)
 
 
 def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
