@@ -87,7 +87,8 @@ def on_ray(bundle: Path, images: Path, out: Path, workers: int) -> Measured:
 
 def _rate(rows: Rows) -> float:
     first = min(row["timestamps"]["started"] for row in rows)
-    return len(rows) / (max(row["timestamps"]["thresholded"] for row in rows) - first)
+    last = max(row["timestamps"]["thresholded"] for row in rows)
+    return float(len(rows) / (last - first))
 
 
 def compare(folder: Path, count: int, rounds: int, side: int) -> dict[str, list[Measured]]:
@@ -96,6 +97,7 @@ def compare(folder: Path, count: int, rounds: int, side: int) -> dict[str, list[
     for i, frame in enumerate(gravel_frames(count, (480, 640))):
         cv2.imwrite(str(folder / "archive" / f"{i:05d}.png"), frame)
     bundle = gravel_bundle(folder, side)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's workers otherwise give way to everything else
     cores, found = len(os.sched_getaffinity(0)), defaultdict[str, list[Measured]](list)
     with connected(ClusterOptions("local", workers=cores)):
         for i in range(rounds):

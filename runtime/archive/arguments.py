@@ -8,7 +8,7 @@ from uflow_edge.runtime.errors import UsageError
 
 
 def add_ray_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
-    """Add ``--ray``, ``--ray-workers`` and ``--ray-gpus``; returns their group, for where results go."""
+    """Add ``--ray`` and the options that every command has with it; returns their group, for where results go."""
     group = parser.add_argument_group("archives, on a Ray cluster")
     group.add_argument(
         "--ray",
@@ -19,6 +19,7 @@ def add_ray_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup
     group.add_argument(
         "--ray-workers", type=positive_int, metavar="N", help="each with an engine of --threads (default: one a core)"
     )
+    group.add_argument("--ray-retry", action="store_true", help="do shards again in which an image could not be read")
     group.add_argument("--ray-gpus", type=float, metavar="X", help="GPUs a worker has, such as 0.5 (default: none)")
     return group
 
@@ -38,6 +39,6 @@ def refuse_without_ray(arguments: argparse.Namespace, *names: str) -> None:
     Raises:
         UsageError: one of them is given.
     """
-    for name in ("ray_workers", "ray_gpus", *names):
+    for name in ("ray_workers", "ray_retry", "ray_gpus", *names):
         if getattr(arguments, name) and not arguments.ray:
             raise UsageError(f"--{name.replace('_', '-')} needs --ray")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from uflow_edge.runtime.errors import MissingDependency, UsageError, require
 
 LOCAL = "local"
 EXTRA = "ray"
+_PATIENCE = 10.0  # seconds
 _OBJECT_STORE = 100 << 20  # bytes; only numbers of shards pass through it
 
 
@@ -40,8 +42,8 @@ class ClusterOptions:
             raise UsageError(f"{self}: expected 1 worker or more, each with 1 core or more")
         if self.address.startswith("ray://"):
             raise UsageError(
-                f"--ray {self.address}: Ray Client cannot carry results as they come. Run this on a machine of the "
-                "cluster with --ray auto, or hand it in there with: ray job submit"
+                f"--ray {self.address}: not through Ray Client, for this command needs images and results itself. Run "
+                "it on a machine of the cluster with --ray auto, or hand it in there with: ray job submit"
             )
 
 
@@ -76,13 +78,21 @@ def _connect(options: ClusterOptions) -> None:
     asked = {"num_cpus": options.workers * options.cores} if own and options.workers else {}
     size = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False} if own else {}
     try:
+        _knock(options.address)
         ray.init(options.address, logging_level=logging.ERROR, log_to_driver=False, **asked, **size)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise MissingDependency(
             f"--ray {options.address}: no Ray cluster can be joined there ({reason}). Start one with ray start --head, "
             f"or name --ray {LOCAL}"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT, which takes Ray itself minutes; ValueError where it is none."""
+    host, _, port = address.rpartition(":")
+    if host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
 
 
 def _workers(options: ClusterOptions) -> int:

@@ -37,6 +37,7 @@ def infer_archive(arguments: argparse.Namespace, report: Report) -> ExitCode:
         {"job": "inference", **recipe.facts()},
         [{"path": str(file.path)} for file in files],
         Inference(recipe),
+        retry=arguments.ray_retry,
     )
     run, tally = carry_out(order, cluster, report)
     print(f"{tally.inspected} inspected, {tally.anomalous} anomalous, {tally.unreadable} unreadable: {run.folder}")

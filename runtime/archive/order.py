@@ -24,6 +24,7 @@ class Order:
         items: every image.
         job: for the workers.
         shard_size: images; None: as fits the workers. A run that is taken up keeps its own.
+        retry: also do shards again in which an image could not be read.
     """
 
     folder: Path
@@ -31,6 +32,7 @@ class Order:
     items: Sequence[Item]
     job: Job
     shard_size: int | None = None
+    retry: bool = False
 
 
 def carry_out(order: Order, cluster: ClusterOptions, report: Report) -> tuple[RunFolder, Tally]:
@@ -47,6 +49,8 @@ def carry_out(order: Order, cluster: ClusterOptions, report: Report) -> tuple[Ru
         WorkerFailed: see `shards.work_through`.
     """
     run = RunFolder.take_up(order.folder, order.asked, order.items)
+    if run is not None and order.retry:
+        run.reopen_unreadable()
     if run is not None and not run.pending():
         with _Counts(run, report) as counts:
             return run, counts.tally

@@ -147,6 +147,12 @@ class RunFolder:
             if (summary := self.summary(shard)) is not None:
                 yield summary
 
+    def reopen_unreadable(self) -> None:
+        """Forget that shards are complete in which an image could not be read: the fault may have been mended."""
+        for shard in range(self.shards):
+            if (summary := self.summary(shard)) is not None and summary.unreadable:
+                self._mark(shard).unlink()
+
     def claim(self, shard: int, worker: str) -> list[str]:
         """Say that a worker takes a shard up; returns those that did before and have not come to its end."""
         tries = self._tries(shard)

@@ -202,6 +202,22 @@ def test_a_shard_is_done_again_over_what_is_left_of_it(once: Once, tmp_path: Pat
     assert changed == {partition / "part-000001.parquet"}
 
 
+def test_an_image_that_was_mended_is_read_when_asked_to(
+    cluster: ClusterOptions, own_archive: Path, exported: Path, tmp_path: Path
+) -> None:
+    images = own_archive / "tuesday"
+    arguments = ["--bundle", exported, "--images", images, "--ray", "auto", "--parquet", tmp_path / "found"]
+    assert run_main(*arguments)[0] == 3
+    before = written_at(tmp_path / "found")
+    shutil.copy(images / "018.png", images / "019.png")
+    assert run_main(*arguments)[0] == 3
+    assert run_main(*arguments, "--ray-retry")[0] == 0
+    assert [row["error"] for row in rows_in(tmp_path / "found")] == [None] * 8
+    after = written_at(tmp_path / "found")
+    assert len(before) - len(before.keys() & after.keys()) == 1
+    assert all(after[path] == before[path] for path in before.keys() & after.keys())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -31,6 +31,8 @@ def evaluate_archive(
     cluster: ClusterOptions,
     report: Report = lambda line: None,
     shard_size: int | None = None,
+    *,
+    retry: bool = False,
 ) -> Evaluation:
     """Like `evaluate.evaluate`, on a cluster.
 
@@ -41,7 +43,7 @@ def evaluate_archive(
         folder: for what has been measured, on such storage; a repeated call goes on from it.
         cluster: where.
         report: told of engines, and of each image that cannot be read.
-        shard_size: images; default, as fits the workers.
+        shard_size, retry: see `order.Order`.
 
     Raises:
         BadInput: see `evaluate.evaluate`.
@@ -51,7 +53,8 @@ def evaluate_archive(
     masks = masks_are_known(images)
     asked = {"job": "evaluation", "category": category, "masks": masks, **recipe.facts()}
     items = [_item(image) for image in images]
-    run, _ = carry_out(Order(folder, asked, items, Measurement(recipe, masks), shard_size), cluster, report)
+    order = Order(folder, asked, items, Measurement(recipe, masks), shard_size, retry)
+    run, _ = carry_out(order, cluster, report)
     threshold = recipe.bundle.manifest.operating_point.threshold
     measured = Measured(threshold)
     for shard in range(run.shards):

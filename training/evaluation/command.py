@@ -141,7 +141,8 @@ def _on_a_cluster(arguments: argparse.Namespace, job: Job, bundle: Bundle[UFlowM
         bundle, backend=arguments.backend, precision=arguments.precision, threads=arguments.threads
     )
     folder = arguments.ray_state / job.category if arguments.all else arguments.ray_state
-    return evaluate_archive(job.category, job.images, recipe, folder, cluster_options(arguments), _say)
+    cluster = cluster_options(arguments)
+    return evaluate_archive(job.category, job.images, recipe, folder, cluster, _say, retry=arguments.ray_retry)
 
 
 def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
