@@ -57,6 +57,7 @@ def connected(options: ClusterOptions) -> Iterator[int]:
         MissingDependency: Ray is not installed, or no cluster of its version answers.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what a line inspects is nobody else's business
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread of Ray Data's may outlive the connection
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns of what Ray Data itself does
     ray = require("ray", EXTRA)
     require("ray.data", EXTRA)
