@@ -4,7 +4,8 @@
 
 All contenders take turns in every round, write what they found, and must agree bit for bit. Rates are taken from the
 time stamps in the results, so they are those of work: each worker's images over the time from its first to its last,
-summed. What starting takes, a process and an engine a worker, is in the seconds.
+summed. What starting takes, a process and an engine a worker, is in the seconds. The processor's time an image is for
+machines on which others work too: while it does not grow with the workers, they are not in each other's way.
 """
 
 import argparse
@@ -27,6 +28,8 @@ from uflow_edge.runtime.archive.cluster import ClusterOptions, connected
 from uflow_edge.runtime.archive.inference import Inference
 from uflow_edge.runtime.archive.order import Order, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
+from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary
+from uflow_edge.runtime.archive.shards import ShardWork
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.command_line import table
 from uflow_edge.runtime.errors import BadInput
@@ -46,12 +49,33 @@ class Measured:
     Attributes:
         seconds: from the call to the end.
         rate: images a second, while working.
+        cpu_ms: processor's time an image, of all threads, in milliseconds.
         scores: of the images, in order.
     """
 
     seconds: float
     rate: float
+    cpu_ms: float
     scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TimedInference:
+    """The job of ``uflow-infer``, which also notes the processor's time of each shard."""
+
+    job: Inference
+
+    def open(self, run: RunFolder) -> ShardWork:
+        """See `shards.Job`."""
+        work = self.job.open(run)
+
+        def timed(shard: int, items: Sequence[Item]) -> ShardSummary:
+            started = time.process_time()
+            summary = work(shard, items)
+            (run.folder / f"_cpu-{shard:06d}").write_text(str(time.process_time() - started))
+            return summary
+
+        return timed
 
 
 def local(bundle: Path, images: Path, out: Path, threads: int | None) -> Measured:
@@ -62,11 +86,11 @@ def local(bundle: Path, images: Path, out: Path, threads: int | None) -> Measure
 
     started = time.perf_counter()
     inspector = Inspector.load(bundle, threads=threads)
-    files = image_files([images])
+    files, worked = image_files([images]), time.process_time()
     Pipeline(inspector, [Feed(ImageFiles(files, refuse))], [JsonLines(out)]).run()
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    return Measured(seconds, _rate(rows), tuple(row["score"] for row in rows))
+    return Measured(seconds, _rate(rows), 1e3 * cpu / len(files), tuple(row["score"] for row in rows))
 
 
 def on_ray(bundle: Path, images: Path, out: Path, workers: int) -> Measured:
@@ -75,14 +99,17 @@ def on_ray(bundle: Path, images: Path, out: Path, workers: int) -> Measured:
     items = [{"path": str(file.path)} for file in image_files([images])]
     started = time.perf_counter()
     options = ClusterOptions("local", workers)
-    run, tally = carry_out(Order(out, recipe.facts(), items, Inference(recipe)), options, lambda line: None)
+    order = Order(out, recipe.facts(), items, TimedInference(Inference(recipe)))
+    run, tally = carry_out(order, options, lambda line: None)
     seconds = time.perf_counter() - started
     assert tally.inspected == len(items), tally
     rows = pyarrow.dataset.dataset(out, partitioning="hive").to_table().sort_by("frame").to_pylist()
     of_worker: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for shard, summary in enumerate(run.summaries()):
         of_worker[summary.worker] += rows[shard * run.shard_size : (shard + 1) * run.shard_size]
-    return Measured(seconds, sum(map(_rate, of_worker.values())), tuple(row["score"] for row in rows))
+    cpu = sum(float(path.read_text()) for path in out.glob("_cpu-*"))
+    rate = sum(map(_rate, of_worker.values()))
+    return Measured(seconds, rate, 1e3 * cpu / len(items), tuple(row["score"] for row in rows))
 
 
 def _rate(rows: Rows) -> float:
@@ -120,14 +147,17 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = compare(Path(folder), arguments.images, arguments.rounds, arguments.side)
-    rates = {name: statistics.median(run.rate for run in runs) for name, runs in found.items()}
+    rates, cpu, seconds = (
+        {name: statistics.median(getattr(run, field) for run in runs) for name, runs in found.items()}
+        for field in ("rate", "cpu_ms", "seconds")
+    )
     base = rates["ray, 1 worker"]
     rows = [
-        [name, f"{rate:.1f}", f"{rate / base:.2f}", f"{statistics.median(run.seconds for run in found[name]):.1f}"]
-        for name, rate in rates.items()
+        [name, f"{rates[name]:.1f}", f"{rates[name] / base:.2f}", f"{cpu[name]:.1f}", f"{seconds[name]:.1f}"]
+        for name in found
     ]
     print(f"{arguments.images} images of 640 x 480, medians of {arguments.rounds} rounds; all scores equal bit for bit")
-    print(table(["", "images / s", "of 1 worker", "s in all"], rows, left={0}))
+    print(table(["", "images / s", "of 1 worker", "CPU ms / image", "s in all"], rows, left={0}))
 
 
 if __name__ == "__main__":
