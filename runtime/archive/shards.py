@@ -7,6 +7,7 @@ and writes the results there; so the object store does not grow with the archive
 and gives it the same shard, whose files replace what was left of the first attempt.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -117,14 +118,14 @@ class _Worker:
         if known is not None:
             return known
         items = self._run.items(shard)
-        if self._work is None:
-            self._work = self._job.open(self._run)
         before = self._run.claim(shard, worker_name())
         if len(before) >= _MOST_TRIES:
             raise BadInput(
                 f"shard {shard} ({items[0]['path']} to {items[-1]['path']}) was the end of {', '.join(before)}; Ray's "
                 "logs may say what killed them. Complete shards are kept, and the same command tries again"
             )
+        if self._work is None:
+            self._work = self._job.open(self._run)
         summary = self._work(shard, items)
         self._run.complete(shard, summary)
         return summary
@@ -137,8 +138,6 @@ def worker_name() -> str:
 
 def _silence(data: Any) -> None:
     """Ray Data tells each step and draws bars of its own; ours is over images."""
-    import logging
-
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

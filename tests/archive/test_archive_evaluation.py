@@ -142,6 +142,28 @@ def test_the_command_says_what_the_local_one_says_and_goes_on(
     assert pages[1].read_text().count("data:image/jpeg") == pages[0].read_text().count("data:image/jpeg") > 0
 
 
+def test_every_category_has_a_folder_of_its_own(
+    cluster: ClusterOptions, labelled: Path, exported: Path, tmp_path: Path, exit_code: Callable[..., int]
+) -> None:
+    for name in ("fine", "coarse"):
+        shutil.copytree(labelled, tmp_path / "data" / name)
+        shutil.copytree(exported, tmp_path / "bundles" / f"{name}.uflow")
+    arguments = [
+        "--all",
+        "--data",
+        tmp_path / "data",
+        "--bundles",
+        tmp_path / "bundles",
+        "--json",
+        tmp_path / "all.json",
+    ]
+    assert exit_code(main, *arguments, "--ray", "auto", "--ray-state", tmp_path / "state") == 3
+    coarse, fine = json.loads((tmp_path / "all.json").read_text())["categories"]
+    assert (coarse["category"], fine["category"]) == ("coarse", "fine")
+    assert coarse["maps"] == fine["maps"]
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["coarse", "fine"]
+
+
 def test_a_mask_that_does_not_fit_ends_the_run(
     cluster: ClusterOptions, own_labelled: Path, recipe: Recipe, tmp_path: Path
 ) -> None:

@@ -169,7 +169,15 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _run_in_one_cluster(arguments: argparse.Namespace) -> ExitCode:
+    """Starting one takes longer than many a category."""
+    from uflow_edge.runtime.archive.cluster import connected
+
+    with connected(cluster_options(arguments)):
+        return run(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-evaluate``."""
     arguments = parser().parse_args(argv)
-    run_command(lambda: run(arguments))
+    run_command(lambda: _run_in_one_cluster(arguments) if arguments.ray and arguments.all else run(arguments))
