@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
 # A new or removed module changes its folder's time, which the strict editable install must follow.
-ROOMS := runtime runtime/diffusion runtime/engines runtime/nfa runtime/page runtime/page/static runtime/purify \
+ROOMS := runtime runtime/archive runtime/diffusion runtime/engines runtime/nfa runtime/page runtime/page/static runtime/purify \
     runtime/sinks runtime/sources export export/unet calibration training training/evaluation benchmarks benchmarks/forensics benchmarks/latency benchmarks/peers
 
 .PHONY: demo test test-all lint bench clean

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uflow_edge.runtime.archive.arguments import add_ray_options, refuse_without_ray
 from uflow_edge.runtime.command_line import command_parser, positive_int, width_and_height
 from uflow_edge.runtime.errors import BadInput, UsageError
 
@@ -28,11 +29,15 @@ def parser() -> argparse.ArgumentParser:
             "uflow-infer --camera 0 --serve                             # and open http://127.0.0.1:8000/",
             "uflow-infer --camera rtsp://line-1/ --save-dir seen --save anomalies --save-quota 10000 --mqtt mqtt://broker",
             "uflow-infer --camera synthetic:640x480@30 --serve          # no camera at hand",
+            "uflow-infer --images archive/ --ray local --parquet found  # docs/scale-out.md",
         ],
     )
     _add_sources(parser)
     _add_model(parser)
     _add_outputs(parser)
+    add_ray_options(parser).add_argument(
+        "--parquet", type=Path, metavar="FOLDER", help="results, a row an image; storage that all workers share"
+    )
     run = parser.add_argument_group("run")
     run.add_argument("--max-frames", type=positive_int, metavar="N", help="stop after N frames")
     run.add_argument("--fail-on-anomaly", action="store_true", help="exit with 1 when a frame is anomalous")
@@ -167,6 +172,7 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
     ):
         if getattr(arguments, given) and not getattr(arguments, needed):
             raise UsageError(f"--{given.replace('_', '-')} needs --{needed.replace('_', '-')}")
+    refuse_without_ray(arguments, "parquet")
 
 
 def address(text: str) -> tuple[str, int]:

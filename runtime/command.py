@@ -39,6 +39,10 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
 
     cv2.setNumThreads(1)  # its workers spin between two short jobs, on cores that the engine needs
     meaning.refuse_what_does_not_belong(arguments)
+    if arguments.ray:
+        from uflow_edge.runtime.archive.command import infer_archive
+
+        return infer_archive(arguments, _report)
     people = sys.stderr if arguments.json == _STDOUT else sys.stdout
     with ExitStack() as stack:
         sources = meaning.sources(arguments, on_unreadable, _report)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uflow_edge.runtime.bundle import find_bundle
+from uflow_edge.runtime.archive.arguments import add_ray_options, cluster_options, refuse_without_ray
+from uflow_edge.runtime.bundle import Bundle, find_bundle
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, table
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
@@ -17,6 +18,7 @@ from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import PRECISIONS
 from uflow_edge.runtime.nfa.tree import RULES
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.evaluate import Evaluation, evaluate
 from uflow_edge.training.evaluation.ground_truth import labelled_images
@@ -34,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
             "uflow-evaluate --all --bundles bundles/ --data mvtec/ --json results.json   # bundles/bottle.uflow, …",
             "uflow-evaluate --ckpt bottle.ckpt --data mvtec/bottle                       # needs the extra train",
             "uflow-evaluate --all --ckpt checkpoints/ --data mvtec/ --rule upstream      # as in the paper",
+            "uflow-evaluate --bundle bottle.uflow --data mvtec/bottle --ray local --ray-state measured",
         ],
     )
     add = parser.add_argument
@@ -62,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
         help="weigh regions by this rule, at log-NFA 0, whatever the calibration; upstream is the paper's "
         "(default: as the bundle says)",
     )
+    add_ray_options(parser).add_argument(
+        "--ray-state", type=Path, metavar="FOLDER", help="what was measured so far; storage that all workers share"
+    )
     return parser
 
 
@@ -89,6 +95,11 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
         raise UsageError("--ckpt takes the place of a bundle: give one of them")
     if arguments.ground_truth and arguments.no_masks:
         raise UsageError("--ground-truth says where masks are: not with --no-masks")
+    refuse_without_ray(arguments, "ray_state")
+    if arguments.ray and not arguments.ray_state:
+        raise UsageError("--ray needs --ray-state FOLDER, on storage that all workers share")
+    if arguments.ckpt and arguments.ray not in (None, "local"):
+        raise UsageError("--ckpt makes a bundle on this machine alone: export it first, or use --ray local")
     data, truth, masks = arguments.data, arguments.ground_truth, not arguments.no_masks
     if not data.is_dir():
         raise BadInput(f"{data}: no such folder; expected test images laid out like MVTec AD")
@@ -117,9 +128,14 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             bundle = stack.enter_context(opened(job.model, arguments.precision, _say))
             if arguments.rule:
                 bundle = uncalibrated(bundle, arguments.rule)
+            if arguments.ray:
+                evaluations.append(_on_a_cluster(arguments, job, bundle))
+                if not arguments.report:
+                    continue
             engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)
             inspector = Inspector.of(bundle, stack.enter_context(closing(engine)))
-            evaluations.append(evaluate(job.category, job.images, inspector, _say))
+            if not arguments.ray:
+                evaluations.append(evaluate(job.category, job.images, inspector, _say))
             if arguments.report:
                 from uflow_edge.training.evaluation.report import category_section
 
@@ -133,6 +149,18 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
         _write(arguments.report, report_page(evaluations, sections))
     return ExitCode.BAD_INPUT if any(evaluation.unreadable for evaluation in evaluations) else ExitCode.OK
+
+
+def _on_a_cluster(arguments: argparse.Namespace, job: Job, bundle: Bundle[UFlowManifest]) -> Evaluation:
+    from uflow_edge.runtime.archive.recipe import InspectorRecipe
+    from uflow_edge.training.evaluation.archive import evaluate_archive
+
+    recipe = InspectorRecipe.of(
+        bundle, backend=arguments.backend, precision=arguments.precision, threads=arguments.threads
+    )
+    folder = arguments.ray_state / job.category if arguments.all else arguments.ray_state
+    cluster = cluster_options(arguments)
+    return evaluate_archive(job.category, job.images, recipe, folder, cluster, _say, retry=arguments.ray_retry)
 
 
 def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -159,7 +187,15 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
+def _run_in_one_cluster(arguments: argparse.Namespace) -> ExitCode:
+    """Starting one takes longer than many a category."""
+    from uflow_edge.runtime.archive.cluster import connected
+
+    with connected(cluster_options(arguments)):
+        return run(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-evaluate``."""
     arguments = parser().parse_args(argv)
-    run_command(lambda: run(arguments))
+    run_command(lambda: _run_in_one_cluster(arguments) if arguments.ray and arguments.all else run(arguments))

@@ -9,6 +9,7 @@ the best threshold; Bergmann et al., IJCV 2021: the per-region overlap.
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -106,6 +107,25 @@ class PixelScores:
         self._iou += other._iou
         self._images += other._images
 
+    def arrays(self) -> dict[str, NDArray[np.int64]]:
+        """All that was counted, for `of_arrays`."""
+        return {
+            "defective": self._defective,
+            "good": self._good,
+            "overlap": self._overlap,
+            "iou": self._iou,
+            "counts": np.array([self._regions, self._images]),
+        }
+
+    @classmethod
+    def of_arrays(cls, axis: ScoreAxis, arrays: Mapping[str, NDArray[np.int64]]) -> "PixelScores":
+        """An accumulator on this axis that goes on where that of `arrays` was."""
+        found = cls(axis)
+        found._defective, found._good = arrays["defective"], arrays["good"]
+        found._overlap, found._iou = arrays["overlap"], arrays["iou"]
+        found._regions, found._images = map(int, arrays["counts"])
+        return found
+
     def metrics(self) -> PixelMetrics:
         """Of all images so far.
 
@@ -194,6 +214,25 @@ class Decisions:
         self._false_alarms += other._false_alarms
         self._images.update(other._images)
         self._flagged.update(other._flagged)
+
+    @property
+    def flagged(self) -> int:
+        """Images with any region."""
+        return self._flagged.total()
+
+    def counts(self) -> NDArray[np.int64]:
+        """All that was counted, for `of_counts`."""
+        images = [count[is_good] for count in (self._images, self._flagged) for is_good in (True, False)]
+        return np.array([self._iou, self._compared, self._false_alarms, *images], np.int64)
+
+    @classmethod
+    def of_counts(cls, threshold: float, counts: NDArray[np.int64]) -> "Decisions":
+        """An accumulator at this threshold that goes on where that of `counts` was."""
+        found = cls(threshold)
+        found._iou, found._compared, found._false_alarms, *images = counts.tolist()
+        found._images.update({True: images[0], False: images[1]})
+        found._flagged.update({True: images[2], False: images[3]})
+        return found
 
     def metrics(self) -> DecisionMetrics:
         """Of all images so far; there must be good and defective ones."""

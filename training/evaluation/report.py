@@ -15,7 +15,8 @@ from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.overlay import draw_maps
 from uflow_edge.training.evaluation.charts import Curve, rate_curves
-from uflow_edge.training.evaluation.evaluate import Case, Evaluation, examine_case
+from uflow_edge.training.evaluation.evaluate import Evaluation, examine_case
+from uflow_edge.training.evaluation.measured import Case
 from uflow_edge.training.evaluation.pixels import PixelMetrics
 from uflow_edge.training.evaluation.ranking import PRO_LIMIT
 from uflow_edge.training.evaluation.style import STYLE

@@ -1,0 +1,91 @@
+"""Verdicts as rows of Parquet: the fields of a line of JSON, under the same names, and what an archive needs besides.
+
+Nothing says a second time what a verdict consists of: the columns are what Arrow makes of `Verdict.as_json`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from uflow_edge.runtime.archive.cluster import EXTRA
+from uflow_edge.runtime.archive.run_folder import shard_name
+from uflow_edge.runtime.errors import require
+from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.nfa.regions import Region
+from uflow_edge.runtime.operating_point import OperatingPoint
+from uflow_edge.runtime.verdict import Timestamps, Verdict
+
+Outcome: TypeAlias = Literal["good", "anomalous", "unreadable"]
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+PARTITION: Final = "outcome"
+Row: TypeAlias = dict[str, Any]
+_OF_THE_LINE = "drift"  # a matter of order in time
+
+
+def verdict_row(verdict: Verdict, provenance: Row) -> Row:
+    """An image that was inspected.
+
+    Args:
+        verdict: on it.
+        provenance: ``bundle_sha256`` and ``engine``.
+    """
+    fields = verdict.as_json()
+    del fields[_OF_THE_LINE]
+    return {**fields, "error": None, **provenance}
+
+
+def unreadable_row(frame: int, source: str, error: str, provenance: Row) -> Row:
+    """An image that was not: its place in the list, and why; every other column is null."""
+    return {"frame": frame, "source": source, "error": error, **provenance}
+
+
+def schema() -> Any:
+    """The columns of every file: a ``pyarrow.Schema``."""
+    arrow = require("pyarrow", EXTRA)
+    row = {**verdict_row(_specimen(), {"bundle_sha256": "", "engine": ""}), "error": ""}
+    return arrow.Table.from_pylist([row]).schema
+
+
+def write_rows(folder: Path, shard: int, rows: Sequence[Row]) -> None:
+    """Write a shard, a file for each outcome, over whatever is there of it.
+
+    Args:
+        folder: of results; a file is ``outcome=<outcome>/part-<shard>.parquet``, complete or not there.
+        shard: its number.
+        rows: of it, in order.
+    """
+    arrow, parquet = require("pyarrow", EXTRA), require("pyarrow.parquet", EXTRA)
+    columns = schema()
+    for outcome in OUTCOMES:
+        path = folder / f"{PARTITION}={outcome}" / f"part-{shard_name(shard)}.parquet"
+        for leftover in path.parent.glob(f".{path.stem}-*"):  # of a worker that was killed
+            leftover.unlink(missing_ok=True)
+        chosen = [row for row in rows if _outcome(row) == outcome]
+        if not chosen:
+            path.unlink(missing_ok=True)
+            continue
+        with replacing(path) as temporary:
+            parquet.write_table(arrow.Table.from_pylist(chosen, columns), temporary, compression="zstd")
+
+
+def _outcome(row: Row) -> Outcome:
+    if row["error"] is not None:
+        return "unreadable"
+    return "anomalous" if row["anomalous"] else "good"
+
+
+def _specimen() -> Verdict:
+    """With every field filled, so that its type can be seen."""
+    return Verdict(
+        frame=0,
+        source="",
+        size=(1, 1),
+        anomalous=True,
+        score=1.0,
+        operating_point=OperatingPoint(0.5, "conformal", 0.05, 1, 0.95),
+        regions=(Region(0, 0, 1, 1, 1, -1.0),),
+        mask=np.ones((1, 1), np.bool_),
+        timestamps=Timestamps(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5),
+    )

@@ -1,0 +1,112 @@
+"""``uflow-evaluate --ray``: shards of the test images on workers of a Ray cluster, their accumulators merged.
+
+Whole numbers are added up, and scores are put in the order of the images, so the metrics are those of a local run, bit
+for bit, however many workers there were and whichever died.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uflow_edge.runtime.archive.cluster import ClusterOptions
+from uflow_edge.runtime.archive.order import Order, Report, carry_out
+from uflow_edge.runtime.archive.recipe import InspectorRecipe
+from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary, shard_name
+from uflow_edge.runtime.archive.shards import worker_name
+from uflow_edge.training.dataset import TestImage
+from uflow_edge.training.evaluation.evaluate import Evaluation, conclude, masks_are_known
+from uflow_edge.training.evaluation.measured import Measured
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.inspector import Inspector
+
+
+def evaluate_archive(
+    category: str,
+    images: Sequence[TestImage],
+    recipe: InspectorRecipe,
+    folder: Path,
+    cluster: ClusterOptions,
+    report: Report = lambda line: None,
+    shard_size: int | None = None,
+    *,
+    retry: bool = False,
+) -> Evaluation:
+    """Like `evaluate.evaluate`, on a cluster.
+
+    Args:
+        category: name of the data set, for people.
+        images: see `ground_truth.labelled_images`, on storage that all workers share.
+        recipe: of the inspectors.
+        folder: for what has been measured, on such storage; a repeated call goes on from it.
+        cluster: where.
+        report: told of engines, and of each image that cannot be read.
+        shard_size, retry: see `order.Order`.
+
+    Raises:
+        BadInput: see `evaluate.evaluate`.
+        UsageError, MissingDependency, WorkerFailed: see `order.carry_out`.
+    """
+    started = time.perf_counter()
+    masks = masks_are_known(images)
+    asked = {"job": "evaluation", "category": category, "masks": masks, **recipe.facts()}
+    items = [_item(image) for image in images]
+    order = Order(folder, asked, items, Measurement(recipe, masks), shard_size, retry)
+    run, _ = carry_out(order, cluster, report)
+    threshold = recipe.bundle.manifest.operating_point.threshold
+    measured = Measured(threshold)
+    for shard in range(run.shards):
+        measured.merge(Measured.load(_accumulators(run, shard), threshold))
+    engines = sorted({summary.engine for summary in run.summaries()})
+    return conclude(category, measured, recipe.bundle.manifest, "; ".join(engines), time.perf_counter() - started)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """The job: measure every image, pixels too where there are masks."""
+
+    recipe: InspectorRecipe
+    masks: bool
+
+    def open(self, run: RunFolder) -> "MeasurementWork":
+        """See `shards.Job`."""
+        return MeasurementWork(run, self.recipe.open(), masks=self.masks)
+
+
+class MeasurementWork:
+    """In a worker: measures a shard, and saves its accumulators."""
+
+    def __init__(self, run: RunFolder, inspector: "Inspector", *, masks: bool) -> None:
+        self._run = run
+        self._inspector = inspector
+        self._masks = masks
+
+    def __call__(self, shard: int, items: Sequence[Item]) -> ShardSummary:
+        """See `shards.ShardWork`."""
+        measured = Measured(self._inspector.operating_point.threshold)
+        measured.inspect(map(_image, items), self._inspector, masks=self._masks)
+        measured.save(_accumulators(self._run, shard))
+        return ShardSummary(
+            images=len(measured.is_defective),
+            anomalous=measured.at_operating_point.flagged,
+            unreadable=tuple(measured.unreadable),
+            engine=self._inspector.engine.name,
+            worker=worker_name(),
+        )
+
+
+def _accumulators(run: RunFolder, shard: int) -> Path:
+    return run.folder / "measured" / f"{shard_name(shard)}.npz"
+
+
+def _item(image: TestImage) -> Item:
+    mask = None if image.mask is None else str(image.mask.absolute())
+    return {"path": str(image.path.absolute()), "kind": image.kind, "mask": mask}
+
+
+def _image(item: Item) -> TestImage:
+    path, kind, mask = item["path"], item["kind"], item["mask"]
+    assert path is not None and kind is not None, "written by _item"
+    return TestImage(Path(path), kind, None if mask is None else Path(mask))

@@ -1,0 +1,250 @@
+"""What an evaluation has measured so far: accumulators that can be merged, and kept in a file in between.
+
+Of each image two scores and a label stay, so image metrics are exact; of pixels histograms (`PixelScores`); of
+the worst cases a few paths. Parts that are merged in the order of their images give what one pass over them gives, bit
+for bit.
+"""
+
+import json
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from heapq import heappush, heappushpop
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.in_frame import mask_in_frame
+from uflow_edge.runtime.inspection import Inspection
+from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.nfa import regions_above
+from uflow_edge.runtime.operating_point import LOG_NFA_0
+from uflow_edge.training.dataset import TestImage
+from uflow_edge.training.evaluation.ground_truth import read_truth
+from uflow_edge.training.evaluation.pixels import Decisions, PixelMetrics, PixelScores
+from uflow_edge.training.evaluation.ranking import Ranking, thinned
+from uflow_edge.training.evaluation.score_maps import AXES, MapName, score_maps
+
+WORST = 6
+
+
+@dataclass(frozen=True, slots=True)
+class MapMetrics:
+    """What one score map is worth.
+
+    Attributes:
+        image_auroc, image_average_precision: of the map's maximum, exact.
+        image_roc: [false-positive rate, true-positive rate] to draw.
+        pixels: of the map itself; None without masks.
+    """
+
+    image_auroc: float
+    image_average_precision: float
+    image_roc: list[list[float]]
+    pixels: PixelMetrics | None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An image that the report shows.
+
+    Attributes:
+        image: the file and its mask.
+        score: −log10 NFA.
+    """
+
+    image: TestImage
+    score: float
+
+    def as_json(self) -> dict[str, Any]:
+        """As `of_json` reads it."""
+        mask = None if self.image.mask is None else str(self.image.mask)
+        return {"path": str(self.image.path), "kind": self.image.kind, "mask": mask, "score": self.score}
+
+    @classmethod
+    def of_json(cls, values: dict[str, Any]) -> "Case":
+        """Read what `as_json` gave."""
+        mask = None if values["mask"] is None else Path(values["mask"])
+        return cls(TestImage(Path(values["path"]), values["kind"], mask), values["score"])
+
+
+class _Extremes:
+    """The few cases with the highest or lowest scores of all that are shown to it."""
+
+    def __init__(self, *, highest: bool) -> None:
+        self._sign = 1.0 if highest else -1.0
+        self._heap: list[tuple[float, int, Case]] = []  # the order of arrival parts ties
+        self._shown = 0
+
+    def add(self, case: Case) -> None:
+        self._shown += 1
+        entry = (self._sign * case.score, -self._shown, case)
+        if len(self._heap) < WORST:
+            heappush(self._heap, entry)
+        else:
+            heappushpop(self._heap, entry)
+
+    def arrived(self) -> list[Case]:
+        """In the order in which they were shown."""
+        return [case for _, _, case in sorted(self._heap, key=lambda entry: -entry[1])]
+
+    def cases(self) -> tuple[Case, ...]:
+        """The most extreme first."""
+        return tuple(case for _, _, case in sorted(self._heap, reverse=True))
+
+
+@dataclass(slots=True)
+class Measured:
+    """What has been measured so far.
+
+    Attributes:
+        threshold: of the operating point.
+        at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
+        pixels: by score map.
+        scores: of images, by score map.
+        is_defective: the label of each.
+        missed: defective images with the lowest scores.
+        false_alarms: good images with the highest scores.
+        unreadable: what could not be read, and why; left out of all else.
+        has_masks: whether any image came with its truth.
+    """
+
+    threshold: float
+    at_log_nfa_0: Decisions = field(init=False)
+    at_operating_point: Decisions = field(init=False)
+    pixels: dict[MapName, PixelScores] = field(init=False)
+    scores: dict[MapName, "array[float]"] = field(default_factory=lambda: {name: array("d") for name in AXES})
+    is_defective: "array[int]" = field(default_factory=lambda: array("b"))
+    missed: _Extremes = field(default_factory=lambda: _Extremes(highest=False))
+    false_alarms: _Extremes = field(default_factory=lambda: _Extremes(highest=True))
+    unreadable: list[str] = field(default_factory=list)
+    has_masks: bool = False
+
+    def __post_init__(self) -> None:
+        self.at_log_nfa_0 = Decisions(LOG_NFA_0.threshold)
+        self.at_operating_point = Decisions(self.threshold)
+        self.pixels = {name: PixelScores(axis) for name, axis in AXES.items()}
+
+    def inspect(
+        self,
+        images: Iterable[TestImage],
+        inspector: Inspector,
+        report: Callable[[str], None] = lambda line: None,
+        *,
+        masks: bool,
+    ) -> None:
+        """Read, inspect and add images.
+
+        Args:
+            images: to add.
+            inspector: with the operating point to judge.
+            report: told of each image that cannot be read.
+            masks: whether to compare pixels; then every defective image has a mask.
+
+        Raises:
+            BadInput: a mask does not fit its image.
+        """
+        for image in images:
+            try:
+                frame = read_image(image.path)
+            except BadInput as error:
+                self.unreadable.append(str(error))
+                report(f"unreadable: {error}")
+                continue
+            truth = read_truth(image, (frame.shape[0], frame.shape[1])) if masks else None
+            self.add(image, truth, inspector.examine(frame, source=str(image.path)), inspector.manifest.channels)
+
+    def add(
+        self, image: TestImage, truth: NDArray[np.bool_] | None, inspection: Inspection, channels: tuple[int, ...]
+    ) -> None:
+        """One image.
+
+        Args:
+            image: with its label.
+            truth: (H, W) bool, where its defects are; None where masks are not compared.
+            inspection: of it.
+            channels: of the latents, per scale.
+        """
+        verdict, score = inspection.verdict, inspection.score
+        for name, scores in score_maps(inspection, channels).items():
+            if truth is not None:
+                self.pixels[name].add(scores, truth)
+                self.has_masks = True
+            self.scores[name].append(verdict.score if name == "nfa" else float(scores.max()))
+        at_zero = mask_in_frame(score, LOG_NFA_0, verdict.size, inspection.box)
+        regions = len(regions_above(score, LOG_NFA_0.threshold))
+        self.at_log_nfa_0.add(at_zero, truth, regions, is_good=image.is_good)
+        self.at_operating_point.add(verdict.mask, truth, len(verdict.regions), is_good=image.is_good)
+        self.is_defective.append(not image.is_good)
+        (self.false_alarms if image.is_good else self.missed).add(Case(image, verdict.score))
+
+    def merge(self, later: "Measured") -> None:
+        """Add what was measured on images that come after these."""
+        self.at_log_nfa_0.merge(later.at_log_nfa_0)
+        self.at_operating_point.merge(later.at_operating_point)
+        for name in AXES:
+            self.pixels[name].merge(later.pixels[name])
+            self.scores[name].extend(later.scores[name])
+        self.is_defective.extend(later.is_defective)
+        for mine, others in ((self.missed, later.missed), (self.false_alarms, later.false_alarms)):
+            for case in others.arrived():
+                mine.add(case)
+        self.unreadable.extend(later.unreadable)
+        self.has_masks |= later.has_masks
+
+    def map_metrics(self, name: MapName) -> MapMetrics:
+        """What a score map is worth; there must be good and defective images."""
+        ranking = Ranking.of(np.asarray(self.scores[name]), np.asarray(self.is_defective, np.bool_))
+        return MapMetrics(
+            image_auroc=ranking.auroc,
+            image_average_precision=ranking.average_precision,
+            image_roc=thinned(ranking.false_positive_rate, ranking.true_positive_rate),
+            pixels=self.pixels[name].metrics() if self.has_masks else None,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write all of it to an ``.npz`` file, whole or not at all."""
+        texts = {
+            "missed": [case.as_json() for case in self.missed.arrived()],
+            "false_alarms": [case.as_json() for case in self.false_alarms.arrived()],
+            "unreadable": self.unreadable,
+            "has_masks": self.has_masks,
+        }
+        arrays: dict[str, Any] = {"texts": np.array(json.dumps(texts)), "is_defective": np.asarray(self.is_defective)}
+        for name in AXES:
+            arrays[f"{name}/scores"] = np.asarray(self.scores[name])
+            arrays.update({f"{name}/{key}": values for key, values in self.pixels[name].arrays().items()})
+        arrays["at_log_nfa_0"] = self.at_log_nfa_0.counts()
+        arrays["at_operating_point"] = self.at_operating_point.counts()
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
+
+    @classmethod
+    def load(cls, path: Path, threshold: float) -> "Measured":
+        """Read what `save` wrote.
+
+        Args:
+            path: of the file.
+            threshold: of the operating point at which it was measured.
+        """
+        found = cls(threshold)
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        texts = json.loads(str(arrays["texts"]))
+        found.at_log_nfa_0 = Decisions.of_counts(LOG_NFA_0.threshold, arrays["at_log_nfa_0"])
+        found.at_operating_point = Decisions.of_counts(threshold, arrays["at_operating_point"])
+        for name, axis in AXES.items():
+            own = {key.partition("/")[2]: values for key, values in arrays.items() if key.startswith(f"{name}/")}
+            found.scores[name] = array("d", own.pop("scores").tolist())
+            found.pixels[name] = PixelScores.of_arrays(axis, own)
+        found.is_defective = array("b", arrays["is_defective"].tolist())
+        for extremes, cases in ((found.missed, texts["missed"]), (found.false_alarms, texts["false_alarms"])):
+            for case in cases:
+                extremes.add(Case.of_json(case))
+        found.unreadable, found.has_masks = texts["unreadable"], texts["has_masks"]
+        return found
