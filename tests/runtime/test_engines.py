@@ -66,6 +66,15 @@ def test_engines_of_the_cpu_agree(bundle, images, backend, precision, tolerance)
         assert_same(engine.run(images), reference.run(images), tolerance)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_one_by_one_is_as_together(bundle, images, backend) -> None:
+    with closing(open_engine(bundle, backend, "fp32")) as engine:
+        alone = [engine.run(images[i : i + 1]) for i in range(len(images))]
+        together = engine.run(images)
+        assert_same(together, [np.concatenate(scale) for scale in zip(*alone, strict=True)], 1e-5)
+        assert_same(engine.run(images[:1]), alone[0], 1e-7)
+
+
 def test_what_a_run_gave_is_not_changed_by_the_next(bundle, images) -> None:
     for make in (on_cpu, lambda bundle: open_engine(bundle, "openvino")):
         with closing(make(bundle)) as engine:
