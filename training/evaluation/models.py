@@ -22,13 +22,16 @@ def models_of(categories: Sequence[str], folder: Path, *, checkpoints: bool) -> 
     """The bundle or checkpoint of each category, named after it.
 
     Raises:
-        BadInput: some are missing; the message names them all.
+        BadInput: some are missing; the message names them all. Or a bundle is damaged, which had better be known before
+            the first one is evaluated.
     """
     kind, suffix, is_there = ("checkpoint", ".ckpt", Path.is_file) if checkpoints else ("bundle", SUFFIX, Path.is_dir)
     found = [folder / f"{category}{suffix}" for category in categories]
     missing = [str(model) for model in found if not is_there(model)]
     if missing:
         raise BadInput(f"{', '.join(missing)}: no such {kind}; every category needs one")
+    for bundle in () if checkpoints else found:
+        Bundle.load(bundle, UFlowManifest)
     return found
 
 

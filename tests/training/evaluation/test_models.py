@@ -78,6 +78,18 @@ def test_a_category_without_checkpoint(categories: Path, exit_code: Exit, capsys
     assert "coarse.ckpt: no such checkpoint; every category needs one" in capsys.readouterr().err
 
 
+def test_a_damaged_bundle_is_told_before_anything_is_inspected(
+    categories: Path, exported: Path, exit_code: Exit, capsys
+) -> None:
+    for name in ("coarse", "fine"):
+        shutil.copytree(exported, categories / f"{name}.uflow")
+    (categories / "fine.uflow" / "model.fp32.onnx").write_bytes(b"half a graph")
+    assert exit_code(main, "--all", "--data", categories / "data", "--bundles", categories) == 3
+    told = capsys.readouterr()
+    assert "fine.uflow" in told.err and "differs from what was exported" in told.err
+    assert "engine:" not in told.err + told.out
+
+
 @pytest.mark.slow
 def test_a_checkpoint_of_every_category(categories: Path, tmp_path: Path, exit_code: Exit) -> None:
     arguments = ["--all", "--data", categories / "data", "--ckpt", categories / "checkpoints", "--threads", 1]
