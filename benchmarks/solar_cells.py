@@ -163,10 +163,7 @@ def demo(out: Path, seed: int, epochs: int) -> ExitCode:
             "uflow-train", "--data", folders.data, "--extractor", "efficientnet_lite0", "--out", folders.checkpoint,
             "--epochs", epochs, "--learning-rate", LEARNING_RATE, "--seed", seed, "--restart",
         ),
-        run_tool(
-            "uflow-export", "--ckpt", folders.checkpoint, "--parity-images", folders.data / "train",
-            "--out", folders.bundle, "--overwrite",
-        ),
+        run_tool("uflow-export", "--ckpt", folders.checkpoint, "--out", folders.bundle, "--overwrite"),
         run_tool(
             "uflow-calibrate", "--bundle", folders.bundle, "--good", folders.threshold,
             "--max-false-alarms", FALSE_ALARM_RATE, "--confidence", "average", "--seed", seed,

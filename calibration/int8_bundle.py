@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 import onnx_ir as ir
 
 from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.parity import PARITY, Parity, Reference, engines_here
+from uflow_edge.export.parity import BOUNDED, PARITY, Parity, Reference, engines_here
 from uflow_edge.export.plans import layers_file
 from uflow_edge.runtime.bundle import Bundle, write_manifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
@@ -102,5 +102,5 @@ def _parities(bundle: Bundle[UFlowManifest], variant: Variant, pictures: Sequenc
     found = []
     for make in engines_here(bundle.path(variant), manifest, variant):
         with closing(make()) as engine:
-            found.append(reference.compare(engine, variant.error_bound, mean=True))
+            found.append(reference.compare(engine, variant.error_bound, BOUNDED[variant.precision]))
     return tuple(found)

@@ -127,7 +127,7 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         help="images to compare graphs and checkpoint on, 32 of them at most; weights are rounded to FP16 to suit them "
-        "where a network whitens (default: seeded noise, and images beside the checkpoint)",
+        "where a network whitens (default: what the checkpoint carries, or else seeded noise, and images beside it)",
     )
 
 

@@ -10,7 +10,7 @@ from uflow_edge.export.checkpoint import Checkpoint, load_checkpoint
 from uflow_edge.export.lowered_network import lower
 from uflow_edge.export.network import EnergyGraph, torch_runner
 from uflow_edge.export.onnx_graph import trace
-from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, to_json
+from uflow_edge.export.parity import BOUNDED, ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, to_json
 from uflow_edge.export.parity_images import parity_images
 from uflow_edge.export.rounding_pictures import rounding_pictures
 from uflow_edge.export.weight_rounding import round_weights
@@ -103,7 +103,8 @@ def export_bundle(
     checkpoint = load_checkpoint(checkpoint_path, options.extractor)
     manifest = _manifest(checkpoint, options)
     report("running it in torch")
-    images = parity_images(checkpoint_path, options.parity_images, manifest.input_size, manifest.fit)
+    side, fit, carried = manifest.input_size, manifest.fit, checkpoint.pictures
+    images = parity_images(checkpoint_path, options.parity_images, side, fit, carried)
     reference = Reference.of("torch", torch_runner(energy_graph(checkpoint)), images, Scorer(manifest))
     with replacing_folder(folder) as temporary:
         report("tracing the lowered network")
@@ -118,7 +119,7 @@ def export_bundle(
             source = graph
             if precision == "fp16" and checkpoint.architecture.whitening:  # which makes much of every rounding
                 like = options.parity_images or (() if good is None else good.paths)
-                source = round_weights(graph, rounding_pictures(like, manifest.input_size, manifest.fit))
+                source = round_weights(graph, rounding_pictures(like, side, fit, carried))
             variant, result = write_variant(source, precision, temporary, graph_options, bound, measure)
             results.append(result)
             if result.written:
@@ -153,7 +154,7 @@ def _parities(manifest: UFlowManifest, reference: Reference, path: Path, variant
     parities = []
     for make in makers[:1] if how else makers:
         with closing(make()) as engine:
-            parity = reference.compare(engine, variant.error_bound)
+            parity = reference.compare(engine, variant.error_bound, BOUNDED[variant.precision])
         parities.append(replace(parity, engine=parity.engine + how))
     return parities
 

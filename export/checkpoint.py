@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from uflow_edge.export.anomalib import ANOMALIB, authors_names, is_anomalib, read_anomalib
@@ -16,9 +17,12 @@ from uflow_edge.export.network import UFlow, build_extractor
 from uflow_edge.export.permutations import coupling_of, read_permutations
 from uflow_edge.export.tensors import load_tensors
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput
+from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import Fit
 
 PREFIX = "model."
+PICTURES = "pictures"
+"""Key of the pictures that our checkpoints carry."""
 AUTHORS = "U-Flow authors'"
 _METRIC_STATE = re.compile(r"aupro|auroc|f1|mcc|iou|log_loss_weights")
 _EXTRACTOR = "feature_extractor."
@@ -35,6 +39,7 @@ class Checkpoint:
         normalization: of the pictures it was trained on.
         fit: how pictures that are not square became so in training; None where it does not say.
         origin: who wrote it, for people.
+        pictures: (S, S, 3) uint8 RGB each, good ones that were not fitted; ours carry some.
     """
 
     path: Path
@@ -43,6 +48,7 @@ class Checkpoint:
     normalization: Normalization
     fit: Fit | None
     origin: str
+    pictures: tuple[Image, ...] = ()
 
     def network(self) -> UFlow:
         """The network in evaluation mode, with a copy of these weights."""
@@ -101,7 +107,17 @@ def _read(path: Path, content: Mapping[str, Any], state: Mapping[str, Tensor]) -
         architecture, origin = _infer_architecture(weights), AUTHORS
         coupling = coupling_of(form, None)
     normalization = EXTRACTORS[architecture.extractor].normalization
-    return Checkpoint(path, replace(architecture, coupling=coupling), weights, normalization, None, origin)
+    architecture = replace(architecture, coupling=coupling)
+    pictures = _pictures(content.get(PICTURES), architecture.input_size)
+    return Checkpoint(path, architecture, weights, normalization, None, origin, pictures)
+
+
+def _pictures(stored: Any, side: int) -> tuple[Image, ...]:
+    if stored is None:
+        return ()
+    if not isinstance(stored, Tensor) or stored.dtype != torch.uint8 or stored.shape[1:] != (side, side, 3):
+        raise BadInput(f"its {PICTURES} are not (N, {side}, {side}, 3) bytes, as the input size asks for")
+    return tuple(stored.numpy())
 
 
 def _is_metric(name: str) -> bool:

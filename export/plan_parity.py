@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from uflow_edge.export.parity import PARITY, Judged, Reference
+from uflow_edge.export.parity import BOUNDED, PARITY, Judged, Reference
 from uflow_edge.export.parity_images import parity_images
 from uflow_edge.export.unet.parity import UNET_BOUNDS, UNetReference, parity_samples
 from uflow_edge.runtime.bundle import Bundle, write_manifest
@@ -69,7 +69,7 @@ def _comparison(bundle: Bundle[Manifest], exact: Engine, name: str, images: Sequ
     assert isinstance(manifest, UFlowManifest)
     pictures = parity_images(bundle.folder, images, manifest.input_size, manifest.fit)
     reference = Reference.of(name, exact.run, pictures, Scorer.load(bundle.folder, manifest))
-    return lambda engine, variant: reference.compare(engine, variant.error_bound, mean=variant.precision == "int8")
+    return lambda engine, variant: reference.compare(engine, variant.error_bound, BOUNDED[variant.precision])
 
 
 def _noted(bundle: Bundle[M], plans: Sequence[Plan], found: Sequence[Judged]) -> Bundle[M]:

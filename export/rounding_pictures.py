@@ -9,18 +9,19 @@ from uflow_edge.runtime.images import find_images, read_image, spread
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import Fit, model_input
 
-_PICTURES, _STAND_INS = 8, 12
+_PICTURES, _STAND_INS = 16, 12
 _BRIGHTNESS, _CONTRAST = (60.0, 190.0), (8.0, 50.0)
 _CHROMA = (0.0, 0.0, 0.3)  # one in three has colours
 
 
-def rounding_pictures(given: Sequence[Path], side: int, fit: Fit) -> list[Image]:
-    """Up to eight of the given images, spread evenly over them; without any, stand-ins.
+def rounding_pictures(given: Sequence[Path], side: int, fit: Fit, carried: Sequence[Image] = ()) -> list[Image]:
+    """Up to sixteen of the given images, or of what the checkpoint carries, spread evenly over them; or stand-ins.
 
     Args:
         given: images and folders of them.
         side: S, the model's input size.
         fit: how images that are not square become so.
+        carried: pictures in the checkpoint.
 
     Returns:
         (S, S, 3) uint8 RGB each.
@@ -30,7 +31,7 @@ def rounding_pictures(given: Sequence[Path], side: int, fit: Fit) -> list[Image]
     """
     files = list(find_images(given)) if given else []
     if not files:
-        return stand_ins(side)
+        return spread(carried, _PICTURES) if carried else stand_ins(side)
     return [model_input(read_image(file), side, fit) for file in spread(files, _PICTURES)]
 
 

@@ -26,7 +26,7 @@ from uflow_edge.runtime.numeric import FloatMap, Image
 
 _NORMALIZATIONS = frozenset({"LayerNormalization", "GroupNormalization", "InstanceNormalization"})
 _PLACES = 256  # of a picture, at which a layer's inputs are looked at
-_DAMPING = 1e-2  # of the mean square of an input, so that few pictures do not decide everything
+_DAMPING = 1e-3  # of the mean square of an input, so that few pictures do not decide everything
 _BLOCK = 128  # weights whose corrections reach the others as one matrix product
 
 

@@ -94,6 +94,11 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     )
     add("--flip", choices=FLIPS, default="none", help=f"random flips; features are then never cached {_DEFAULT}")
     add("--crop", type=float, default=1.0, metavar="X", help="random crops to this part of a side (default: none)")
+    add(
+        "--no-pictures",
+        action="store_true",
+        help="do not keep two dozen held-out images in the checkpoint, which uflow-export compares graphs on",
+    )
     add("--cache", choices=CACHE_CHOICES, default="auto", help="where features are kept (default: memory if they fit)")
 
 
@@ -118,6 +123,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         arguments.standardize,
         arguments.cache,
         tuple(arguments.weights),
+        not arguments.no_pictures,
     )
     options = TrainingOptions(
         arguments.learning_rate,

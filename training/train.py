@@ -1,7 +1,7 @@
 """From a folder of good images to a checkpoint in the authors' layout."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from uflow_edge.export.architecture import Architecture
-from uflow_edge.export.checkpoint import PREFIX
+from uflow_edge.export.checkpoint import PICTURES, PREFIX
 from uflow_edge.export.network import EnergyGraph, UFlow
 from uflow_edge.export.tensors import save_tensors
+from uflow_edge.runtime.images import read_image, spread
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
+from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.preprocess import model_input
 from uflow_edge.training.dataset import fingerprint, hold_out, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
 from uflow_edge.training.fit import Fit, fit_flow
@@ -23,6 +26,8 @@ from uflow_edge.training.progress import Progress
 from uflow_edge.training.standardize import standardize, suited
 
 HOLD_OUT = 0.1
+KEPT_PICTURES = 24
+"""Half as many again as FP16 weights are rounded by, so that a third prove something."""
 _LIGHTNING_LAYOUT = "2.0.0"
 
 
@@ -36,6 +41,8 @@ class Data:
         standardization: of the features before the flow.
         cache: where features are kept.
         weights: files with the extractor's weights, one a backbone; default, its ImageNet weights.
+        keep_pictures: whether the checkpoint carries two dozen held-out images, for export to compare graphs on and to
+            round FP16 weights by.
     """
 
     folder: Path
@@ -43,6 +50,7 @@ class Data:
     standardization: StandardizationChoice = "auto"
     cache: CacheChoice = "auto"
     weights: tuple[Path, ...] = ()
+    keep_pictures: bool = True
 
 
 def train(
@@ -95,7 +103,9 @@ def train(
         report(f"features standardised by {chosen}")
         identity = hashlib.sha256(repr((architecture, data, fingerprint(images))).encode()).hexdigest()
         result = fit_flow(network, fit, held, options, resume_file=resume_file, identity=identity, on_step=on_step)
-    save_checkpoint(network, result, checkpoint)
+    kept = spread(held_paths, KEPT_PICTURES) if data.keep_pictures else []
+    pictures = [model_input(read_image(path), architecture.input_size) for path in kept]
+    save_checkpoint(network, result, pictures, checkpoint)
     return result
 
 
@@ -111,8 +121,15 @@ def seeded_network(architecture: Architecture, seed: int) -> UFlow:
             np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-def save_checkpoint(network: UFlow, result: Fit, path: Path) -> None:
-    """Write weights as the authors' trainer does, and beside them the few numbers that theirs leaves out."""
+def save_checkpoint(network: UFlow, result: Fit, pictures: Sequence[Image], path: Path) -> None:
+    """Write weights as the authors' trainer does, and beside them what theirs leaves out: a few numbers and pictures.
+
+    Args:
+        network: to save.
+        result: of the training.
+        pictures: (S, S, 3) uint8 RGB each, good ones that were not fitted; may be none.
+        path: the file.
+    """
     state = {PREFIX + name: value for name, value in network.state_dict().items()}
     state["pixel_aupro.fpr_limit"] = torch.tensor(0.3)  # upstream's own metric; without it, its strict loading fails
     content = {
@@ -122,4 +139,6 @@ def save_checkpoint(network: UFlow, result: Fit, path: Path) -> None:
         "state_dict": state,
         "hyper_parameters": network.architecture.hyper_parameters(),
     }
+    if pictures:
+        content[PICTURES] = torch.from_numpy(np.stack(pictures))
     save_tensors(content, path)

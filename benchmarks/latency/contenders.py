@@ -5,7 +5,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from uflow_edge.benchmarks.latency.nvml import Nvml
-from uflow_edge.export.parity import Parity, Reference
+from uflow_edge.export.parity import BOUNDED, Parity, Reference
 from uflow_edge.export.parity_images import noise_images
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines import Engine
@@ -94,8 +94,7 @@ def line_up(
 ) -> Field:
     """Open every engine that is wanted, and hold it against `REFERENCE`.
 
-    On seeded noise it must keep what the bundle promises of its graph. On frames it must keep that on average: how
-    large the largest of all errors is says how many frames there were.
+    It must keep what the bundle promises of its graph, on seeded noise and on frames.
 
     Args:
         bundle: as loaded.
@@ -112,11 +111,11 @@ def line_up(
     precisions = _precisions(bundle, choice)
     with closing(open_engine(bundle, "onnxruntime", "fp32", choice.threads)) as engine:
         scorer = Scorer.load(bundle.folder, bundle.manifest)
-        noise, *others = (
+        references = [
             Reference.of(REFERENCE, engine.run, pictures, scorer)
             for pictures in (noise_images(bundle.manifest.input_size), frames)
             if pictures
-        )
+        ]
     contenders: list[Contender] = []
     refused: list[Missing] = []
     absent: list[Missing] = []
@@ -135,10 +134,7 @@ def line_up(
             stack.callback(engine.close)
             after = nvml.used_bytes() if nvml else None
             bound = _bound(bundle, precision)
-            parities = [
-                noise.compare(engine, bound, mean=precision == "int8"),
-                *(reference.compare(engine, bound, mean=True) for reference in others),
-            ]
+            parities = [reference.compare(engine, bound, BOUNDED[precision]) for reference in references]
             broken = next((parity for parity in parities if not parity.holds), None)
             if broken is not None:
                 refused.append(Missing(name, f"it computes something else: {broken}"))

@@ -56,7 +56,7 @@ def test_a_bundle_gets_an_int8_graph_that_keeps_its_bound(
     assert {layer.name for layer in result.left_in_float}.isdisjoint(result.choice.chosen)
     noted = json.loads((bundle.folder / PARITY).read_text())
     assert [entry["engine"] for entry in noted[FILE]] == [parity.engine for parity in result.parities]
-    assert all(entry["bounds_mean"] and entry["holds"] for entry in noted[FILE])
+    assert all(entry["bounded"] == "mean" and entry["holds"] for entry in noted[FILE])
     assert noted.keys() > {FILE}
     model = onnx.load(bundle.folder / FILE)
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) > 5

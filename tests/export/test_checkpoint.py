@@ -18,6 +18,10 @@ from torch import nn
 from uflow_edge.export.architecture import Architecture, Coupling
 from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.preprocess import model_input
+from uflow_edge.training.dataset import hold_out, training_images
+from uflow_edge.training.train import HOLD_OUT
 
 
 @pytest.fixture
@@ -90,6 +94,14 @@ def test_layout_is_upstreams(trained: Path, reference: Path) -> None:
     assert kinds(ours["state_dict"]) == kinds(theirs["state_dict"])
 
 
+def test_ours_carries_pictures_that_were_not_fitted(trained: Path, texture_folder: Path, changed) -> None:
+    held = hold_out(training_images(texture_folder), HOLD_OUT, 0)[1]
+    seen = {model_input(read_image(path), 64).tobytes() for path in held}
+    assert {picture.tobytes() for picture in load_checkpoint(trained).pictures} == seen
+    assert len(seen) == 2
+    assert load_checkpoint(changed(lambda c: c.pop("pictures"))).pictures == ()
+
+
 def test_metric_states_are_ignored(changed) -> None:
     path = changed(lambda c: c["state_dict"].update({"image_f1.tp": torch.zeros(3), "log_loss_weights": torch.ones(1)}))
     load_checkpoint(path)
@@ -124,6 +136,9 @@ def test_metric_states_are_ignored(changed) -> None:
         (lambda c: c.pop("state_dict"), "no state_dict of tensors"),
         (lambda c: c["state_dict"].clear(), "holds no flow"),
         (lambda c: c.update(state_dict={"a": 1}), "no state_dict of tensors"),
+        (lambda c: c.update(pictures=torch.zeros(1, 32, 32, 3).byte()), r"pictures are not \(N, 64, 64, 3\) bytes"),
+        (lambda c: c.update(pictures=torch.zeros(1, 64, 64, 3)), "pictures are not"),
+        (lambda c: c.update(pictures="a.png"), "pictures are not"),
         (lambda c: c.pop("hyper_parameters"), "no hyper_parameters"),  # pooling cannot be read off shapes
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uflow_edge.export.parity import Parity, Reference
+from uflow_edge.export.parity import Bounded, Parity, Reference
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -72,7 +72,7 @@ def compare(manifest: UFlowManifest, energies) -> Callable[[Scorer], Parity]:
 
     def run(scorer: Scorer) -> Parity:
         reference = Reference.of("exact", Fixed([*exact, *counts]).run, [picture], scorer)
-        return reference.compare(Fixed([*found, *counts]), bound=0.1)
+        return reference.compare(Fixed([*found, *counts]), bound=0.1, bounded="worst")
 
     return run
 
@@ -96,3 +96,26 @@ def test_masks_are_compared_at_the_operating_point(manifest, null_model, energie
     parity = compare(Scorer(replace(manifest, operating_point=between), null_model))
     assert (parity.threshold, parity.mask_iou) == (between.threshold, 0.0)  # one of the two sees it
     assert compare(Scorer(manifest, null_model)).mask_iou > 0.5  # at log-NFA 0, both
+
+
+@pytest.mark.parametrize(
+    ("bounded", "off", "factor", "holds"),
+    [
+        ("worst", 1, 1.02, False),
+        ("most", 1, 1.02, True),  # one pixel of 4,096
+        ("most", 1, 1.2, False),  # however few: more than ten times the bound
+        ("most", 20, 1.02, False),
+        ("mean", 20, 1.2, True),
+        ("mean", 4096, 1.02, False),
+    ],
+)
+def test_which_errors_are_bounded(manifest, bounded: Bounded, off: int, factor: float, holds: bool) -> None:
+    manifest = replace(manifest, scales=(replace(manifest.scales[0], height=64, width=64, channels=20),))
+    exact = np.full((64, 64), 20, np.float32)
+    found, counts = exact.copy(), np.zeros_like(exact)
+    found.reshape(-1)[:off] *= factor
+    picture = np.zeros((manifest.input_size, manifest.input_size, 3), np.uint8)
+    reference = Reference.of("exact", Fixed([exact, counts]).run, [picture], Scorer(manifest))
+    parity = reference.compare(Fixed([found, counts]), 1e-2, bounded)
+    assert parity.holds == holds
+    assert max(parity.energy_error) == pytest.approx(factor - 1, rel=1e-5)

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from uflow_edge.export.parity_images import noise_images, parity_images
+from uflow_edge.export.rounding_pictures import rounding_pictures
 
 
 def grey_folder(folder: Path, count: int) -> Path:
@@ -31,3 +32,18 @@ def test_without_pictures_noise_and_what_lies_beside_the_checkpoint_is_taken(tmp
     noise = noise_images(8)
     np.testing.assert_array_equal(pictures[: len(noise)], noise)
     assert [int(picture[0, 0, 0]) for picture in pictures[len(noise) :]] == list(range(8))
+
+
+def test_what_the_checkpoint_carries_takes_the_place_of_noise(tmp_path: Path) -> None:
+    carried = [np.full((8, 8, 3), shade, np.uint8) for shade in (7, 9)]
+    assert parity_images(tmp_path / "a.ckpt", [], 8, "squash", carried) == carried
+    given = grey_folder(tmp_path / "given", 2)
+    assert len(parity_images(tmp_path / "a.ckpt", [given], 8, "squash", [*carried, carried[0]])) == 2
+
+
+def test_weights_are_rounded_by_most_of_what_it_carries(tmp_path: Path) -> None:
+    carried = [np.full((8, 8, 3), shade, np.uint8) for shade in range(24)]
+    chosen = [int(picture[0, 0, 0]) for picture in rounding_pictures((), 8, "squash", carried)]
+    assert len(set(chosen)) == 16 and chosen[0] == 0 and chosen[-1] == 23
+    given = grey_folder(tmp_path / "given", 1)
+    assert len(rounding_pictures([given], 8, "squash", carried)) == 1

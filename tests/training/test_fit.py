@@ -170,6 +170,10 @@ def test_command(texture_folder: Path, tmp_path: Path, exit_code, capsys) -> Non
     assert replace(load_checkpoint(out).architecture, whitening=False) == Architecture.default(
         "efficientnet_lite0", 64, 1
     )
+    assert len(load_checkpoint(out).pictures) == 2
+    assert exit_code(main, *arguments, "--no-pictures") == 0
+    assert load_checkpoint(out).pictures == ()
+    capsys.readouterr()
     for code, extra, message in (
         (3, ["--data", tmp_path / "absent"], "no such folder"),
         (3, ["--input-size", "65"], "a multiple of 16"),

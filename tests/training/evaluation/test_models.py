@@ -125,7 +125,8 @@ def test_the_authors_checkpoint_has_the_scores_of_their_code(
     (found,) = json.loads(json_file.read_text())["categories"]
     for case in (*found["false_alarms"], *found["missed"]):
         theirs = float(end_to_end[f"{case['kind']}/tree_score_256"].max())
-        assert case["score"] == pytest.approx(theirs, abs=1.0)  # what is left of 2,493 for the tests and the region's
+        # A part in a thousand of the region's log P, which the rule takes 2,493 from.
+        assert case["score"] == pytest.approx(theirs, abs=1e-3 * (abs(theirs) + 2493))
     assert found["at_log_nfa_0"]["defective_found"] == 0.5  # the painted one alone
 
 
