@@ -19,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from uflow_edge.calibration.int8_graph import LARGEST
-from uflow_edge.calibration.int8_probe import Probe
+from uflow_edge.export.probe import Probe
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.numeric import Image
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from uflow_edge.calibration.int8_graph import Layer, quantize
 from uflow_edge.calibration.int8_latents import ChannelAffine, latent_names
-from uflow_edge.calibration.int8_probe import Probe
+from uflow_edge.export.probe import Probe
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.numeric import FloatMap, Image
 

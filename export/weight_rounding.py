@@ -11,7 +11,7 @@ nearest FP16 number, and the others move to where that hurts least (Hassibi & St
 network pruning", 1992; Frantar et al., "GPTQ", 2023, equations 2 and 3).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +19,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from uflow_edge.export.precision import full_precision
+from uflow_edge.export.probe import Probe
 from uflow_edge.runtime.command_line import progress
-from uflow_edge.runtime.engines.onnx_runtime import compute_as_written, session_options
-from uflow_edge.runtime.errors import require
 from uflow_edge.runtime.numeric import FloatMap, Image
 
 _NORMALIZATIONS = frozenset({"LayerNormalization", "GroupNormalization", "InstanceNormalization"})
@@ -45,7 +44,8 @@ def round_weights(model: ir.Model, pictures: Sequence[Image]) -> ir.Model:
         return model
     moments = {layer.node.name: np.zeros(layer.moments_shape) for layer in layers}
     random = np.random.default_rng(0)
-    for values in _inputs(model, layers, pictures):
+    probe = Probe(model, list(dict.fromkeys(layer.source for layer in layers)))
+    for values in probe.each(progress(pictures, "inputs of layers")):
         for layer in layers:
             seen = layer.inputs(values[layer.source], random)
             moments[layer.node.name] += seen.swapaxes(1, 2) @ seen / (seen.shape[1] * len(pictures))
@@ -186,25 +186,6 @@ def _is_plain(node: ir.Node) -> bool:
         and all(value.is_initializer() for value in (weight, *biases) if value is not None)
         and set(node.attributes.get_ints("dilations", (1, 1))) == {1}
     )
-
-
-def _inputs(model: ir.Model, layers: Sequence[Layer], pictures: Sequence[Image]) -> Iterator[dict[str, FloatMap]]:
-    """What the layers read, (C, H, W) by name, of one picture after the other."""
-    model = model.clone()
-    names = list(dict.fromkeys(layer.source for layer in layers))
-    values = {output.name: output for node in model.graph for output in node.outputs}
-    model.graph.outputs.clear()
-    model.graph.outputs.extend(values[name] for name in names)
-    (fed,) = model.graph.inputs
-    batch = fed.shape[0] if fed.shape is not None and isinstance(fed.shape[0], int) else 1
-    options = session_options(None)
-    compute_as_written(options)
-    session = require("onnxruntime").InferenceSession(
-        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    for picture in progress(pictures, "inputs of layers"):
-        outputs = session.run(names, {fed.name: np.repeat(picture[np.newaxis], batch, axis=0)})
-        yield {name: output[0] for name, output in zip(names, outputs, strict=True)}
 
 
 def _replace(graph: ir.Graph, node: ir.Node, place: int, values: NDArray[np.float64]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from uflow_edge.calibration.int8_graph import layers, quantize, rounded_weights
 from uflow_edge.calibration.int8_half import with_fp16_rest
-from uflow_edge.calibration.int8_probe import Probe
+from uflow_edge.export.probe import Probe
 from uflow_edge.runtime.errors import BadInput
 
 SIDE = 8
