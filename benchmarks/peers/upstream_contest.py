@@ -18,6 +18,8 @@ from uflow_edge.runtime.errors import MissingDependency
 
 _AUTHORS_TAPS = (1, 2, 3)
 _ONE, _ALL = "one at a time", "all at once"
+_mean_of = partial(burst, summary=statistics.fmean)
+"""Not the median: now and then their graphs set off a collection of garbage, which is part of what they cost."""
 
 
 def upstream_contest(
@@ -47,7 +49,9 @@ def upstream_contest(
         "ours, onnxruntime", "times faster", "ours, OpenVINO", "times faster",
     )  # fmt: skip
     with UpstreamPeer(checkout, settings.folder / "upstream", python) as peer:
-        return markdown_table(header, [_compete(peer, model, settings) for model in theirs])
+        versions = ", ".join(f"{name} {number}" for name, number in peer.ask("versions").items())
+        table = markdown_table(header, [_compete(peer, model, settings) for model in theirs])
+    return f"Theirs under {versions}\n\n{table}"
 
 
 def _is_theirs(model: Model) -> bool:
@@ -60,10 +64,10 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
     peer.load(model.checkpoint, settings.threads)
     peer.take([in_rgb(frame) for frame in frames])
     singly: list[Stages] = []
-    everything = [range(len(frames))]
+    everything = range(len(frames))
     contenders: dict[str, Callable[[], object]] = {
-        _ONE: burst(over([[i] for i in range(len(frames))], partial(_inspect, peer, singly)), len(frames)),
-        _ALL: over(everything, partial(_inspect, peer, [])),
+        _ONE: _mean_of(over([[i] for i in everything], partial(_inspect, peer, singly)), len(frames)),
+        _ALL: lambda: _inspect(peer, [], everything),
     }
     with ExitStack() as stack:
         for backend in BACKENDS:
@@ -71,10 +75,10 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
                 inspector = open_inspector(model, backend, settings.threads, stack)
                 for i, frame in enumerate(frames):
                     assert_same(peer.verdict(i), inspector, frame)
-                contenders[backend] = burst(over(frames, inspector.inspect), len(frames))
+                contenders[backend] = _mean_of(over(frames, inspector.inspect), len(frames))
         medians = interleaved_medians(contenders, settings.bursts)
-    network, tree = (1e3 * statistics.median(took) for took in zip(*((s.network, s.tree) for s in singly), strict=True))
-    whole = medians[_ONE]
+    timed, whole = singly[len(frames) :], medians[_ONE]
+    network, tree = (1e3 * statistics.fmean(took) for took in zip(*((s.network, s.tree) for s in timed), strict=True))
     cells = [model.name, *(f"{took:.1f} ms" for took in (network, tree, whole, medians[_ALL]))]
     for backend in BACKENDS:
         took = medians.get(backend)

@@ -9,14 +9,17 @@ none of it is inside what is timed:
 - their tree is walked recursively, a level of grey a call, so Python's limit is lifted.
 """
 
+import platform
 import sys
 import time
+from importlib.metadata import version
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
 _RECURSIONS = 100_000
+_LIBRARIES = ("torch", "timm", "numpy", "scikit-image", "networkx")
 
 
 class Peer:
@@ -29,6 +32,10 @@ class Peer:
     def __init__(self, checkout: str) -> None:
         sys.path.insert(0, checkout)
         sys.setrecursionlimit(_RECURSIONS)
+
+    def versions(self) -> dict[str, str]:
+        """Of Python and of what decides how fast their code is."""
+        return {"Python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
     def load(
         self, checkpoint: str, backbone: str, input_size: int, flow_steps: int,

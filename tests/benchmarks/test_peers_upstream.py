@@ -4,8 +4,10 @@
 """
 
 import os
+import platform
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +112,8 @@ def stand_in(folder: Path, offset: float = 0.0) -> Path:
 
 
 def test_contest(tmp_path: Path, models: list[Model], settings: Settings) -> None:
-    (row,) = upstream_contest(models, settings, stand_in(tmp_path / "checkout")).splitlines()[2:]
+    versions, _, _, _, row = upstream_contest(models, settings, stand_in(tmp_path / "checkout")).splitlines()
+    assert f"Python {platform.python_version()}, torch {version('torch')}, " in versions
     name, network, tree, whole, at_once, ours, faster, *_ = (cell.strip() for cell in row.strip("|").split("|"))
     assert name == models[0].name
     assert all(re.fullmatch(r"\d+\.\d ms", cell) for cell in (network, tree, whole, at_once, ours))
@@ -158,4 +161,4 @@ def test_the_authors_agree(tmp_path: Path, settings: Settings, models: list[Mode
         pytest.skip("UFLOW_EDGE_UPSTREAM names no checkout of the authors' repository")
     both = [make_model(RECIPES["resnet18"], 64, tmp_path / "resnet18"), models[0]]
     told = upstream_contest(both, settings, Path(checkout), Path(python) if python else None)
-    assert [row.split(" | ")[0] for row in told.splitlines()[2:]] == [f"| {model.name}" for model in both]
+    assert [row.split(" | ")[0] for row in told.splitlines()[4:]] == [f"| {model.name}" for model in both]
