@@ -19,7 +19,9 @@ from uflow_edge.benchmarks.peers.settings import Settings
 from uflow_edge.benchmarks.peers.upstream_contest import upstream_contest
 from uflow_edge.benchmarks.peers.upstream_peer import UpstreamPeer
 from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import BadInput, MissingDependency
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 STAND_IN = {
     "feature_extraction": """
@@ -92,9 +94,8 @@ STAND_IN = {
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> list[Model]:
-    folder = tmp_path_factory.mktemp("models")
-    return [make_model(RECIPES[key], 64, folder / key) for key in ("lite0-authors-taps", "lite0")]
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return make_model(RECIPES["lite0-authors-taps"], 64, tmp_path_factory.mktemp("model") / "lite0")
 
 
 @pytest.fixture
@@ -111,28 +112,28 @@ def stand_in(folder: Path, offset: float = 0.0) -> Path:
     return folder
 
 
-def test_contest(tmp_path: Path, models: list[Model], settings: Settings) -> None:
-    versions, _, _, _, row = upstream_contest(models, settings, stand_in(tmp_path / "checkout")).splitlines()
+def test_contest(tmp_path: Path, model: Model, settings: Settings) -> None:
+    versions, _, _, _, row = upstream_contest([model], settings, stand_in(tmp_path / "checkout")).splitlines()
     assert f"Python {platform.python_version()}, torch {version('torch')}, " in versions
     name, network, tree, whole, at_once, ours, faster, *_ = (cell.strip() for cell in row.strip("|").split("|"))
-    assert name == models[0].name
+    assert name == model.name
     assert all(re.fullmatch(r"\d+\.\d ms", cell) for cell in (network, tree, whole, at_once, ours))
     assert float(faster) == pytest.approx(float(whole.split()[0]) / float(ours.split()[0]), rel=0.1)
     assert not list((tmp_path / "checkout").rglob("*.pyc"))  # the checkout is left as it was
 
 
-def test_disagreement_is_noticed(tmp_path: Path, models: list[Model], settings: Settings) -> None:
+def test_disagreement_is_noticed(tmp_path: Path, model: Model, settings: Settings) -> None:
     with pytest.raises(AssertionError, match="scores differ at"):
-        upstream_contest(models, settings, stand_in(tmp_path / "checkout", offset=1e3))
+        upstream_contest([model], settings, stand_in(tmp_path / "checkout", offset=1e3))
 
 
-def test_process_gives_what_the_code_computes(tmp_path: Path, models: list[Model]) -> None:
+def test_process_gives_what_the_code_computes(tmp_path: Path, model: Model) -> None:
     frames = pictures(2, (96, 96))
-    eager = EagerPipeline(load_checkpoint(models[0].checkpoint))
+    eager = EagerPipeline(load_checkpoint(model.checkpoint))
     with UpstreamPeer(stand_in(tmp_path / "checkout"), tmp_path / "work") as peer:
         with pytest.raises(BadInput, match=r"the authors' code cannot inspect: AttributeError.*upstream_process\.log"):
             peer.stages([0])
-        peer.load(models[0].checkpoint, threads=1)
+        peer.load(model.checkpoint, threads=1)
         peer.take(frames)
         for i, frame in enumerate(frames):
             np.testing.assert_allclose(peer.verdict(i).score, eager.inspect(frame).score, atol=0.1)
@@ -141,10 +142,13 @@ def test_process_gives_what_the_code_computes(tmp_path: Path, models: list[Model
     assert stages.whole == pytest.approx(stages.preprocessing + stages.network + stages.likelihood + stages.tree)
 
 
-def test_what_is_missing_is_named(tmp_path: Path, models: list[Model], settings: Settings) -> None:
+def test_what_is_missing_is_named(
+    tmp_path: Path, trained: Path, exported: Path, model: Model, settings: Settings
+) -> None:
     with pytest.raises(MissingDependency, match=r"clone https://github\.com/mtailanian/uflow .* --upstream PATH"):
-        upstream_contest(models, settings, None)
-    assert upstream_contest(models[1:], settings, tmp_path).startswith("skipped: their network taps strides 4, 8 and")
+        upstream_contest([model], settings, None)
+    pooled = Model("pooled", trained, Bundle.load(exported, UFlowManifest))
+    assert upstream_contest([pooled], settings, tmp_path).startswith("skipped: their network taps strides 4, 8 and 16")
     with pytest.raises(BadInput, match=r"expected a checkout of .*found no src/nfa_tree\.py"):
         UpstreamPeer(tmp_path, tmp_path / "work")
     without = tmp_path / "python"
@@ -155,10 +159,10 @@ def test_what_is_missing_is_named(tmp_path: Path, models: list[Model], settings:
 
 
 @pytest.mark.slow
-def test_the_authors_agree(tmp_path: Path, settings: Settings, models: list[Model]) -> None:
+def test_the_authors_agree(tmp_path: Path, settings: Settings, model: Model) -> None:
     checkout, python = (os.environ.get(f"UFLOW_EDGE_UPSTREAM{suffix}") for suffix in ("", "_PYTHON"))
     if checkout is None:
         pytest.skip("UFLOW_EDGE_UPSTREAM names no checkout of the authors' repository")
-    both = [make_model(RECIPES["resnet18"], 64, tmp_path / "resnet18"), models[0]]
+    both = [make_model(RECIPES["resnet18"], 64, tmp_path / "resnet18"), model]
     told = upstream_contest(both, settings, Path(checkout), Path(python) if python else None)
-    assert [row.split(" | ")[0] for row in told.splitlines()[4:]] == [f"| {model.name}" for model in both]
+    assert [row.split(" | ")[0] for row in told.splitlines()[4:]] == [f"| {each.name}" for each in both]
