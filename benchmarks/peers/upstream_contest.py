@@ -1,9 +1,12 @@
-"""Picture to verdict: the authors' own code against our runtime, with the same weights, rule and pictures."""
+"""Picture to verdict: the authors' own code against our runtime, with the same weights, rule and pictures.
+
+Contenders take turns in bursts of all pictures. A burst counts by its mean, not its median: every now and then their
+graphs set off a collection of garbage, which is part of what they cost.
+"""
 
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 
 from uflow_edge.benchmarks.markdown import markdown_table
@@ -18,8 +21,6 @@ from uflow_edge.runtime.errors import MissingDependency
 
 _AUTHORS_TAPS = (1, 2, 3)
 _ONE, _ALL = "one at a time", "all at once"
-_mean_of = partial(burst, summary=statistics.fmean)
-"""Not the median: now and then their graphs set off a collection of garbage, which is part of what they cost."""
 
 
 def upstream_contest(
@@ -63,11 +64,11 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
     frames = pictures(settings.pictures, (settings.picture_size, settings.picture_size))
     peer.load(model.checkpoint, settings.threads)
     peer.take([in_rgb(frame) for frame in frames])
-    singly: list[Stages] = []
     everything = range(len(frames))
+    bursts: list[list[Stages]] = []
     contenders: dict[str, Callable[[], object]] = {
-        _ONE: _mean_of(over([[i] for i in everything], partial(_inspect, peer, singly)), len(frames)),
-        _ALL: lambda: _inspect(peer, [], everything),
+        _ONE: lambda: _one_at_a_time(peer, everything, bursts),
+        _ALL: lambda: Took(peer.stages(everything).whole),
     }
     with ExitStack() as stack:
         for backend in BACKENDS:
@@ -75,10 +76,11 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
                 inspector = open_inspector(model, backend, settings.threads, stack)
                 for i, frame in enumerate(frames):
                     assert_same(peer.verdict(i), inspector, frame)
-                contenders[backend] = _mean_of(over(frames, inspector.inspect), len(frames))
+                contenders[backend] = burst(over(frames, inspector.inspect), len(frames), statistics.fmean)
         medians = interleaved_medians(contenders, settings.bursts)
-    timed, whole = singly[len(frames) :], medians[_ONE]
-    network, tree = (1e3 * statistics.fmean(took) for took in zip(*((s.network, s.tree) for s in timed), strict=True))
+    network = 1e3 * statistics.median(statistics.fmean(stages.network for stages in timed) for timed in bursts[1:])
+    tree = 1e3 * statistics.median(statistics.fmean(stages.tree for stages in timed) for timed in bursts[1:])
+    whole = medians[_ONE]
     cells = [model.name, *(f"{took:.1f} ms" for took in (network, tree, whole, medians[_ALL]))]
     for backend in BACKENDS:
         took = medians.get(backend)
@@ -86,6 +88,7 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
     return cells
 
 
-def _inspect(peer: UpstreamPeer, seen: list[Stages], indices: Sequence[int]) -> Took:
-    seen.append(peer.stages(indices))
-    return Took(seen[-1].whole)
+def _one_at_a_time(peer: UpstreamPeer, indices: Sequence[int], bursts: list[list[Stages]]) -> Took:
+    """A burst, by its mean; its stages are kept."""
+    bursts.append([peer.stages([index]) for index in indices])
+    return Took(statistics.fmean(stages.whole for stages in bursts[-1]))
