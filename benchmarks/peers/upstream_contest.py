@@ -7,6 +7,7 @@ graphs set off a collection of garbage, which is part of what they cost.
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import astuple
 from pathlib import Path
 
 from uflow_edge.benchmarks.markdown import markdown_table
@@ -65,7 +66,7 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
     peer.load(model.checkpoint, settings.threads)
     peer.take([in_rgb(frame) for frame in frames])
     everything = range(len(frames))
-    bursts: list[list[Stages]] = []
+    bursts: list[Stages] = []
     contenders: dict[str, Callable[[], object]] = {
         _ONE: lambda: _one_at_a_time(peer, everything, bursts),
         _ALL: lambda: Took(peer.stages(everything).whole),
@@ -78,8 +79,9 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
                     assert_same(peer.verdict(i), inspector, frame)
                 contenders[backend] = burst(over(frames, inspector.inspect), len(frames), statistics.fmean)
         medians = interleaved_medians(contenders, settings.bursts)
-    network = 1e3 * statistics.median(statistics.fmean(stages.network for stages in timed) for timed in bursts[1:])
-    tree = 1e3 * statistics.median(statistics.fmean(stages.tree for stages in timed) for timed in bursts[1:])
+    timed = bursts[1:]
+    network = 1e3 * statistics.median(stages.network for stages in timed)
+    tree = 1e3 * statistics.median(stages.tree for stages in timed)
     whole = medians[_ONE]
     cells = [model.name, *(f"{took:.1f} ms" for took in (network, tree, whole, medians[_ALL]))]
     for backend in BACKENDS:
@@ -88,7 +90,8 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
     return cells
 
 
-def _one_at_a_time(peer: UpstreamPeer, indices: Sequence[int], bursts: list[list[Stages]]) -> Took:
-    """A burst, by its mean; its stages are kept."""
-    bursts.append([peer.stages([index]) for index in indices])
-    return Took(statistics.fmean(stages.whole for stages in bursts[-1]))
+def _one_at_a_time(peer: UpstreamPeer, indices: Sequence[int], bursts: list[Stages]) -> Took:
+    """A burst, by its mean, which is kept."""
+    singly = [astuple(peer.stages([index])) for index in indices]
+    bursts.append(Stages(*(statistics.fmean(seconds) for seconds in zip(*singly, strict=True))))
+    return Took(bursts[-1].whole)
