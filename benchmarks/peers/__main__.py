@@ -16,7 +16,7 @@ from uflow_edge.benchmarks.peers.settings import BURSTS, ROUNDS, Settings
 from uflow_edge.runtime.command_line import positive_int, progress, run_command
 from uflow_edge.runtime.errors import ExitCode, MissingDependency
 
-CONTESTS = ("eager", "engines", "anomalib", "roofline")
+CONTESTS = ("eager", "upstream", "engines", "anomalib", "roofline")
 _FOR_ANOMALIB = "resnet18"
 
 
@@ -28,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--contests", nargs="+", choices=CONTESTS, default=CONTESTS, help="default: all")
     parser.add_argument("--networks", nargs="+", choices=RECIPES, default=tuple(RECIPES), help="default: all")
     parser.add_argument("--anomalib-python", type=Path, metavar="PATH", help="an interpreter that has anomalib")
+    parser.add_argument("--upstream", type=Path, metavar="PATH", help="a checkout of the authors' repository")
+    parser.add_argument("--upstream-python", type=Path, metavar="PATH", help="an interpreter that has what it needs")
     parser.add_argument("--threads", type=positive_int, default=usable_cores(), help="default: one a core")
     parser.add_argument("--input-size", type=positive_int, default=256, help="of the networks; default: 256")
     parser.add_argument("--rounds", type=positive_int, default=ROUNDS)
@@ -51,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> ExitCode:
         )
         keys = progress(arguments.networks, "making models", unit="model")
         models = {key: make_model(RECIPES[key], settings.input_size, settings.folder / key) for key in keys}
-        for title, contest in _contests(models, settings, arguments.anomalib_python).items():
+        for title, contest in _contests(models, settings, arguments).items():
             if title not in arguments.contests:
                 continue
             print(f"## {title}\n")
@@ -62,18 +64,24 @@ def measure(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def _contests(models: dict[str, Model], settings: Settings, python: Path | None) -> dict[str, Callable[[], str]]:
+def _contests(
+    models: dict[str, Model], settings: Settings, arguments: argparse.Namespace
+) -> dict[str, Callable[[], str]]:
     from uflow_edge.benchmarks.peers.anomalib_contest import anomalib_contest
     from uflow_edge.benchmarks.peers.eager_contest import eager_contest
     from uflow_edge.benchmarks.peers.engine_contest import engine_contest
+    from uflow_edge.benchmarks.peers.upstream_contest import upstream_contest
 
     def against_anomalib() -> str:
         if _FOR_ANOMALIB not in models:
             return f"skipped: it needs --networks {_FOR_ANOMALIB}"
-        return anomalib_contest(models[_FOR_ANOMALIB], settings, python)
+        return anomalib_contest(models[_FOR_ANOMALIB], settings, arguments.anomalib_python)
 
     return {
         "eager": lambda: eager_contest(list(models.values()), settings),
+        "upstream": lambda: upstream_contest(
+            list(models.values()), settings, arguments.upstream, arguments.upstream_python
+        ),
         "engines": lambda: engine_contest(list(models.values()), settings),
         "anomalib": against_anomalib,
         "roofline": lambda: _rooflines(list(models.values()), settings),

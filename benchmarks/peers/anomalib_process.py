@@ -1,18 +1,11 @@
-"""The other side of `anomalib_peer`: runs under an interpreter that has anomalib, and knows nothing of this package.
-
-Commands come in as lines of JSON on stdin, answers go out as lines of JSON on stdout. Whatever libraries print goes to
-stderr.
+"""The other side of `anomalib_peer`: answers (`answering`) under an interpreter that has anomalib.
 
 ``export`` builds anomalib's ``Uflow``, fills it with weights, saves the checkpoint as Lightning does, and exports it
 with anomalib's own ``to_openvino`` for each size of picture. ``predict`` runs anomalib's ``OpenVINOInferencer`` once
 and tells how long it took.
 """
 
-import json
-import os
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -82,27 +75,3 @@ class Peer:
         if save is not None:
             np.save(save, np.asarray(batch.anomaly_map).squeeze())
         return {"seconds": seconds, "score": float(np.asarray(batch.pred_score).squeeze())}
-
-
-def main() -> None:
-    """Answer until stdin ends."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    peer = Peer()
-    commands: dict[str, Callable[..., dict[str, Any]]] = {
-        "export": peer.export,
-        "load": peer.load,
-        "pictures": peer.pictures,
-        "predict": peer.predict,
-    }
-    for line in sys.stdin:
-        ((command, arguments),) = json.loads(line).items()
-        try:
-            answer = commands[command](**arguments)
-        except Exception as error:  # told to whoever asked, whatever it is
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ import torch
 
 from uflow_edge.benchmarks.markdown import markdown_table
 from uflow_edge.benchmarks.peers.contenders import open_inspector, over
-from uflow_edge.benchmarks.peers.eager import EagerPipeline
+from uflow_edge.benchmarks.peers.eager import EagerPipeline, EagerVerdict
 from uflow_edge.benchmarks.peers.models import Model, in_rgb, pictures
 from uflow_edge.benchmarks.peers.python_tree import tree_score
 from uflow_edge.benchmarks.peers.settings import Settings
@@ -26,7 +26,7 @@ LIKELIHOOD_TOLERANCE = 1e-4
 STRAY_PIXELS = 1e-3
 """Share of pixels that a near-tie between two regions may hand from one to the other."""
 
-_BACKENDS: tuple[NamedBackend, ...] = ("onnxruntime", "openvino")
+BACKENDS: tuple[NamedBackend, ...] = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Outcome:
     def row(self) -> list[str]:
         """Of the table."""
         cells = [self.model.name, *(f"{took:.1f} ms" for took in (self.network, self.tree, self.whole))]
-        for backend in _BACKENDS:
+        for backend in BACKENDS:
             took = self.ours.get(backend)
             cells += ["–", "–"] if took is None else [f"{took:.1f} ms", f"{self.whole / took:.1f}"]
         published = self.model.published
@@ -104,29 +104,33 @@ def _compete(model: Model, settings: Settings) -> Outcome:
         "whole": over(in_order, eager.inspect),
     }
     with ExitStack() as stack:
-        for backend in _BACKENDS:
+        for backend in BACKENDS:
             with suppress(MissingDependency):
                 inspector = open_inspector(model, backend, settings.threads, stack)
                 assert_agreement(eager, inspector, frames)
                 contenders[backend] = over(frames, inspector.inspect)
         medians = interleaved_medians(contenders, settings.rounds, settle=True)
-    ours = {backend: medians[backend] for backend in _BACKENDS if backend in medians}
+    ours = {backend: medians[backend] for backend in BACKENDS if backend in medians}
     return Outcome(model, medians["network"], medians["tree"], medians["whole"], ours)
 
 
 def assert_agreement(eager: EagerPipeline, inspector: Inspector, frames_bgr: Sequence[Image]) -> None:
-    """Both say the same of every picture.
+    """Both say the same of every picture; see `assert_same`."""
+    for frame in frames_bgr:
+        assert_same(eager.inspect(in_rgb(frame)), inspector, frame)
+
+
+def assert_same(theirs: EagerVerdict, inspector: Inspector, frame_bgr: Image) -> None:
+    """Our runtime says of a picture what others do.
 
     Likelihood maps within `LIKELIHOOD_TOLERANCE`; scores within 0.1 + 1e-3 · |log10 P|, which is what float32 allows
     (the energies are sums of up to hundreds of squares), but for `STRAY_PIXELS`; the same verdict.
     """
-    channels = inspector.manifest.channels
-    for frame in frames_bgr:
-        theirs, ours = eager.inspect(in_rgb(frame)), inspector.examine(frame)
-        likelihood = likelihood_map(ours.energies, channels, theirs.likelihood.shape)
-        worst = float(np.abs(theirs.likelihood - likelihood).max())
-        assert worst <= LIKELIHOOD_TOLERANCE, f"likelihood maps differ by {worst}"
-        tests = log10_tests(pixels_of(ours.energies))
-        off = np.abs(theirs.score - ours.score) > 0.1 + 1e-3 * np.abs(theirs.score + tests)
-        assert off.mean() <= STRAY_PIXELS, f"scores differ at {off.mean():.2%} of the pixels"
-        assert theirs.anomalous == ours.verdict.anomalous, "verdicts differ"
+    ours = inspector.examine(frame_bgr)
+    likelihood = likelihood_map(ours.energies, inspector.manifest.channels, theirs.likelihood.shape)
+    worst = float(np.abs(theirs.likelihood - likelihood).max())
+    assert worst <= LIKELIHOOD_TOLERANCE, f"likelihood maps differ by {worst}"
+    tests = log10_tests(pixels_of(ours.energies))
+    off = np.abs(theirs.score - ours.score) > 0.1 + 1e-3 * np.abs(theirs.score + tests)
+    assert off.mean() <= STRAY_PIXELS, f"scores differ at {off.mean():.2%} of the pixels"
+    assert theirs.anomalous == ours.verdict.anomalous, "verdicts differ"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uflow_edge.benchmarks.peers import anomalib_process
+from uflow_edge.benchmarks.peers import answering
 from uflow_edge.benchmarks.peers.anomalib_contest import anomalib_contest
 from uflow_edge.benchmarks.peers.anomalib_peer import AnomalibPeer
 from uflow_edge.benchmarks.peers.models import RECIPES, make_model
@@ -28,7 +28,7 @@ def test_process_answers_line_by_line(tmp_path: Path) -> None:
         {"pictures": {"name": "q", "file": str(tmp_path / "q.npy")}},
     ]
     done = subprocess.run(
-        [sys.executable, anomalib_process.__file__],
+        [sys.executable, answering.__file__, "anomalib_process"],
         input="".join(json.dumps(command) + "\n" for command in commands),
         capture_output=True,
         text=True,
