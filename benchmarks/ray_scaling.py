@@ -1,11 +1,13 @@
 """Images a second of ``uflow-infer --ray`` with one worker, two, and so on, beside the local pipeline, on one machine.
 
-    python -m uflow_edge.benchmarks.ray_scaling [--images 400] [--rounds 3] [--side 256]
+    python -m uflow_edge.benchmarks.ray_scaling [--images 400] [--rounds 3] [--side 256] [--format bmp]
 
 All contenders take turns in every round, write what they found, and must agree bit for bit. Rates are taken from the
 time stamps in the results, so they are those of work: each worker's images over the time from its first to its last,
-summed. What starting takes, a process and an engine a worker, is in the seconds. The processor's time an image is for
-machines on which others work too: while it does not grow with the workers, they are not in each other's way.
+summed. A worker reads the next image while it inspects one, so where images take long to decode, as PNG does, one
+worker keeps more than one core busy; BMP shows the engines. What starting takes, a process and an engine a worker, is
+in the seconds. The processor's time an image is for machines on which others work too: while it does not grow with
+the workers, they are not in each other's way.
 """
 
 import argparse
@@ -118,11 +120,11 @@ def _rate(rows: Rows) -> float:
     return float(len(rows) / (last - first))
 
 
-def compare(folder: Path, count: int, rounds: int, side: int) -> dict[str, list[Measured]]:
+def compare(folder: Path, count: int, rounds: int, side: int, suffix: str) -> dict[str, list[Measured]]:
     """Every contender, in every round."""
     (folder / "archive").mkdir()
     for i, frame in enumerate(gravel_frames(count, (480, 640))):
-        cv2.imwrite(str(folder / "archive" / f"{i:05d}.png"), frame)
+        cv2.imwrite(str(folder / "archive" / f"{i:05d}.{suffix}"), frame)
     bundle = gravel_bundle(folder, side)
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's workers otherwise give way to everything else
     cores, found = len(os.sched_getaffinity(0)), defaultdict[str, list[Measured]](list)
@@ -144,9 +146,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", type=int, default=256, help="of the model's input, in pixels")
+    parser.add_argument("--format", choices=("png", "bmp"), default="png", help="of the images")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = compare(Path(folder), arguments.images, arguments.rounds, arguments.side)
+        found = compare(Path(folder), arguments.images, arguments.rounds, arguments.side, arguments.format)
     rates, cpu, seconds = (
         {name: statistics.median(getattr(run, field) for run in runs) for name, runs in found.items()}
         for field in ("rate", "cpu_ms", "seconds")
@@ -156,7 +159,8 @@ def main() -> None:
         [name, f"{rates[name]:.1f}", f"{rates[name] / base:.2f}", f"{cpu[name]:.1f}", f"{seconds[name]:.1f}"]
         for name in found
     ]
-    print(f"{arguments.images} images of 640 x 480, medians of {arguments.rounds} rounds; all scores equal bit for bit")
+    print(f"{arguments.images} images of 640 x 480 ({arguments.format}), medians of {arguments.rounds} rounds")
+    print("all scores equal bit for bit")
     print(table(["", "images / s", "of 1 worker", "CPU ms / image", "s in all"], rows, left={0}))
 
 

@@ -82,9 +82,10 @@ def work_through(run: RunFolder, job: Job, cluster: ClusterOptions, workers: int
         _Worker,
         fn_constructor_args=(run, job),
         batch_size=1,
-        # More than one shard at a time would wait behind an actor while another has nothing to do.
+        # The next shard waits at the worker, for Ray Data takes a fifth of a second to hand one out. More than
+        # one would wait behind a worker while another has nothing to do.
         compute=data.ActorPoolStrategy(
-            min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1
+            min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
         ),
         num_cpus=cluster.cores,
         num_gpus=cluster.gpus,
