@@ -193,8 +193,8 @@ def _costs(bundle: Bundle[UFlowManifest], latencies_ms: Mapping[tuple[str, str],
     head = ["graph", "engine", "energy, worst", "mean", "log-NFA", "mask IoU", "ms", "bound"]
     return _table(head, rows, "costs") + _note(
         "Against the checkpoint in torch, or the graph it was built from: relative error of energies, largest change "
-        "of an image's log-NFA in decades, smallest overlap of the masks; by what decided when the graph was made, which "
-        "for those made before the first calibration, or with it, is not the null model. "
+        "of an image's log-NFA in decades, smallest overlap of the masks; by what decided when the graph was made: for "
+        "those made before the first calibration, or with it, that is not the null model. "
         "Milliseconds: median of one image, network alone, on this machine."
     )
 
