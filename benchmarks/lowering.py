@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from uflow_edge.benchmarks.matrix_product import MULTIPLICATIONS, matrix_product, random_matrix
 from uflow_edge.benchmarks.timing import interleaved_medians
 from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.flow import build_flow, ordered_latents
@@ -36,7 +36,6 @@ from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.uflow_manifest import INPUT_NAME
 
 ROUNDS = 40
-MATRIX = 1024
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -76,7 +75,7 @@ def main() -> None:
     torch.manual_seed(0)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        product = _matrix_product(Path(folder))
+        product = write_onnx(ir.from_proto(matrix_product()), Path(folder) / "product.onnx")[0]
         cases = [
             (_flow_pair, "resnet18", 256),
             (_flow_pair, "mcait", 448),
@@ -90,7 +89,7 @@ def main() -> None:
 
 
 def _measured(pair: Pair, product: Path) -> list[tuple[str, ...]]:
-    matrix = np.random.default_rng(0).standard_normal((MATRIX, MATRIX), dtype=np.float32)
+    matrix = random_matrix(0)
     rows: list[tuple[str, ...]] = []
     for engine, load in (("onnxruntime", _in_onnxruntime), ("OpenVINO", _in_openvino)):
         contenders = {
@@ -99,7 +98,7 @@ def _measured(pair: Pair, product: Path) -> list[tuple[str, ...]]:
             "peak": load(product, {"matrix": matrix}),
         }
         medians = interleaved_medians(contenders, ROUNDS)
-        peak = MATRIX**3 / medians["peak"]  # multiply-accumulates a millisecond
+        peak = MULTIPLICATIONS / medians["peak"]  # multiply-accumulates a millisecond
         traced, lowered = medians["traced"], medians["lowered"]
         share = pair.macs / lowered / peak
         rows.append((pair.name, engine, f"{traced:.1f}", f"{lowered:.1f}", f"{traced / lowered:.2f}", f"{share:.0%}"))
@@ -168,17 +167,6 @@ def _in_openvino(path: Path, inputs: Mapping[str, NDArray[Any]]) -> Callable[[],
     }
     request = require("openvino", "openvino").compile_model(str(path), "CPU", properties).create_infer_request()
     return lambda: request.infer(inputs)
-
-
-def _matrix_product(folder: Path) -> Path:
-    text = f"""<ir_version: 8, opset_import: ["" : {DEFAULT_OPSET}]>
-    product (float[{MATRIX},{MATRIX}] matrix) => (float[{MATRIX},{MATRIX}] result) {{
-        result = MatMul(matrix, other)
-    }}"""
-    proto = onnx.parser.parse_model(text)
-    other = np.random.default_rng(1).standard_normal((MATRIX, MATRIX), dtype=np.float32)
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(other, "other"))
-    return write_onnx(ir.from_proto(proto), folder / "product.onnx")[0]
 
 
 if __name__ == "__main__":

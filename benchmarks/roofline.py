@@ -21,19 +21,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import ModelProto
 
 from uflow_edge.benchmarks.graph_work import Graph, Work, load_graph
 from uflow_edge.benchmarks.gravel import gravel_bundle, gravel_frames
 from uflow_edge.benchmarks.latency.machine import usable_cores
 from uflow_edge.benchmarks.markdown import markdown_table
+from uflow_edge.benchmarks.matrix_product import MULTIPLICATIONS, matrix_product, random_matrix
 from uflow_edge.benchmarks.timing import burst, interleaved_times
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.command_line import positive_int
 from uflow_edge.runtime.engines.onnx_runtime import session_options
 from uflow_edge.runtime.errors import require
-from uflow_edge.runtime.manifest import DEFAULT_OPSET
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.preprocess import model_input
 from uflow_edge.runtime.resampling import axis_filter, filtered_axes
@@ -41,7 +40,6 @@ from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import INPUT_NAME, UFlowManifest
 
 ROUNDS = 20
-_MATRIX = 1024
 _TRIES = 5  # at the limits in every round: a limit that a neighbour has lowered is none
 _COPIED = 256 << 20  # bytes, beyond any cache
 
@@ -177,14 +175,7 @@ def _parts(
 
 
 def _roof_contenders(threads: int, stack: ExitStack) -> dict[str, Callable[[], object]]:
-    text = f"""<ir_version: 8, opset_import: ["" : {DEFAULT_OPSET}]>
-    product (float[{_MATRIX},{_MATRIX}] matrix) => (float[{_MATRIX},{_MATRIX}] result) {{
-        result = MatMul(matrix, other)
-    }}"""
-    model = onnx.parser.parse_model(text)
-    matrix = np.random.default_rng(0).standard_normal((_MATRIX, _MATRIX), dtype=np.float32)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(matrix, "other"))
-    session = _session(model, threads)
+    matrix, session = random_matrix(0), _session(matrix_product(), threads)
     source, target = (np.ones(_COPIED // 2, np.uint8) for _ in range(2))
     pool = stack.enter_context(ThreadPoolExecutor(threads))
     slices = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
@@ -195,7 +186,7 @@ def _roof_contenders(threads: int, stack: ExitStack) -> dict[str, Callable[[], o
 
 
 def _roof(threads: int, fastest: dict[str, float]) -> Roof:
-    return Roof(threads, _MATRIX**3 / fastest[f"product, {threads}"], _COPIED / fastest[f"copy, {threads}"])
+    return Roof(threads, MULTIPLICATIONS / fastest[f"product, {threads}"], _COPIED / fastest[f"copy, {threads}"])
 
 
 def _session(model: ModelProto, threads: int) -> Any:
