@@ -5,10 +5,6 @@ BIN := $(VENV)/bin
 # Spinning OpenMP threads of several libraries would fight for the same cores.
 export OMP_WAIT_POLICY ?= passive
 
-# A new or removed module changes its folder's time, which the strict editable install must follow.
-ROOMS := runtime runtime/archive runtime/diffusion runtime/engines runtime/nfa runtime/page runtime/page/static runtime/purify \
-    runtime/sinks runtime/sources export export/unet calibration training training/evaluation benchmarks benchmarks/forensics benchmarks/latency benchmarks/peers
-
 .PHONY: demo test test-all lint bench clean
 
 demo: $(VENV)/.installed
@@ -37,11 +33,11 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m uflow_edge.benchmarks.diffusion_guidance
 	$(BIN)/python -m uflow_edge.benchmarks.diffusion_batches
 
-$(VENV)/.installed: pyproject.toml $(ROOMS)
+$(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' --config-settings editable_mode=strict
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo
+	rm -rf $(VENV) dist demo

@@ -12,6 +12,7 @@ none of it is inside what is timed:
 import platform
 import sys
 import time
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 from unittest import mock
@@ -44,8 +45,9 @@ class Peer:
         """Their network with the weights of a checkpoint, and their preprocessing."""
         import timm
         import torch
-        from src import datamodule, feature_extraction, model  # type: ignore[import-not-found]
 
+        names = ("datamodule", "feature_extraction", "model")
+        datamodule, feature_extraction, model = (import_module(f"src.{name}") for name in names)
         torch.set_num_threads(threads)
         create = timm.create_model
 

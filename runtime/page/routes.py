@@ -88,8 +88,7 @@ def create_app(page: LivePage, editions: Editions) -> "FastAPI":
     _add_numbers(app, page)
     _add_changes(app, page)
     _add_live(app, page, editions)
-    # An editable installation is made of links.
-    app.mount("/static", StaticFiles(directory=_STATIC, follow_symlink=True))
+    app.mount("/static", StaticFiles(directory=_STATIC.resolve()))
     return app
 
 
