@@ -23,6 +23,9 @@ from uflow_edge.runtime.preprocess import Fit
 PREFIX = "model."
 PICTURES = "pictures"
 """Key of the pictures that our checkpoints carry."""
+TRAINED_ON = "trained_on"
+"""Key of the `content_hash` of every training picture, in two lists under `FITTED` and `HELD_OUT`; ours have it."""
+FITTED, HELD_OUT = "fitted", "held_out"
 AUTHORS = "U-Flow authors'"
 _METRIC_STATE = re.compile(r"aupro|auroc|f1|mcc|iou|log_loss_weights")
 _EXTRACTOR = "feature_extractor."

@@ -54,6 +54,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def content_hash(path: Path) -> str:
+    """The first 16 hexadecimal digits of a file's SHA-256: enough to know a picture again, whatever its name."""
+    return sha256(path)[:16]
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

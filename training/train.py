@@ -1,7 +1,7 @@
 """From a folder of good images to a checkpoint in the authors' layout."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from uflow_edge.export.architecture import Architecture
-from uflow_edge.export.checkpoint import PICTURES, PREFIX
+from uflow_edge.export.checkpoint import FITTED, HELD_OUT, PICTURES, PREFIX, TRAINED_ON
 from uflow_edge.export.network import EnergyGraph, UFlow
 from uflow_edge.export.tensors import save_tensors
+from uflow_edge.runtime.files import content_hash
 from uflow_edge.runtime.images import read_image, spread
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import Image
@@ -86,6 +87,10 @@ def train(
     images = training_images(data.folder)
     fit_paths, held_paths = hold_out(images, HOLD_OUT, options.seed)
     report(f"{len(fit_paths)} good images to fit, {len(held_paths)} held out to stop by")
+    trained_on = {
+        FITTED: [content_hash(path) for path in fit_paths],
+        HELD_OUT: [content_hash(path) for path in held_paths],
+    }
 
     network = seeded_network(architecture, options.seed)
     standardization = suited(network, data.standardization)
@@ -105,7 +110,7 @@ def train(
         result = fit_flow(network, fit, held, options, resume_file=resume_file, identity=identity, on_step=on_step)
     kept = spread(held_paths, KEPT_PICTURES) if data.keep_pictures else []
     pictures = [model_input(read_image(path), architecture.input_size) for path in kept]
-    save_checkpoint(network, result, pictures, checkpoint)
+    save_checkpoint(network, result, pictures, trained_on, checkpoint)
     return result
 
 
@@ -121,13 +126,17 @@ def seeded_network(architecture: Architecture, seed: int) -> UFlow:
             np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-def save_checkpoint(network: UFlow, result: Fit, pictures: Sequence[Image], path: Path) -> None:
+def save_checkpoint(
+    network: UFlow, result: Fit, pictures: Sequence[Image], trained_on: Mapping[str, Sequence[str]], path: Path
+) -> None:
     """Write weights as the authors' trainer does, and beside them what theirs leaves out: a few numbers and pictures.
 
     Args:
         network: to save.
         result: of the training.
         pictures: (S, S, 3) uint8 RGB each, good ones that were not fitted; may be none.
+        trained_on: the `content_hash` of every picture under `FITTED` and `HELD_OUT`, so that calibration can tell
+            pictures that the network has seen from new ones.
         path: the file.
     """
     state = {PREFIX + name: value for name, value in network.state_dict().items()}
@@ -138,6 +147,7 @@ def save_checkpoint(network: UFlow, result: Fit, pictures: Sequence[Image], path
         "pytorch-lightning_version": _LIGHTNING_LAYOUT,
         "state_dict": state,
         "hyper_parameters": network.architecture.hyper_parameters(),
+        TRAINED_ON: {split: list(hashes) for split, hashes in trained_on.items()},
     }
     if pictures:
         content[PICTURES] = torch.from_numpy(np.stack(pictures))

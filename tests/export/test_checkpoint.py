@@ -1,5 +1,6 @@
 """Checkpoints in: what is read, and what is refused in one clear sentence."""
 
+import hashlib
 import os
 import pickle
 import re
@@ -100,6 +101,13 @@ def test_ours_carries_pictures_that_were_not_fitted(trained: Path, texture_folde
     assert {picture.tobytes() for picture in load_checkpoint(trained).pictures} == seen
     assert len(seen) == 2
     assert load_checkpoint(changed(lambda c: c.pop("pictures"))).pictures == ()
+
+
+def test_ours_knows_the_pictures_it_was_trained_on(trained: Path, texture_folder: Path) -> None:
+    fitted, held = hold_out(training_images(texture_folder), HOLD_OUT, 0)
+    expected = [[hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths] for paths in (fitted, held)]
+    content = torch.load(trained, weights_only=True)
+    assert content["trained_on"] == dict(zip(("fitted", "held_out"), expected, strict=True))
 
 
 def test_metric_states_are_ignored(changed) -> None:
