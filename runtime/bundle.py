@@ -26,8 +26,14 @@ SUFFIX = ".uflow"
 MANIFEST = "manifest.json"
 _KINDS: tuple[type[Manifest], ...] = (UFlowManifest, UNetManifest)
 
+_CALIBRATION = ("source", "null_model", "drift", "operating_point")
+
 M = TypeVar("M", bound=Manifest)
 M_co = TypeVar("M_co", bound=Manifest, covariant=True)
+
+
+class BundleChanged(BadInput):
+    """The bundle on disk is no longer the one that was loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +84,19 @@ def write_manifest(folder: Path, manifest: M) -> Bundle[M]:
 
 
 def save_operating_point(bundle: Bundle[UFlowManifest], point: OperatingPoint) -> Bundle[UFlowManifest]:
-    """Write another threshold into the manifest on disk, whatever else has changed there meanwhile.
+    """Write another threshold into the manifest on disk; changes there that do not bear on it stay.
 
     Raises:
+        BundleChanged: the bundle was exported or calibrated again, or another threshold was saved, since it was loaded.
         BadInput: the manifest cannot be read any more.
         OSError: it cannot be written; the old one is still there.
     """
     manifest = _read_manifest(bundle.folder / MANIFEST, UFlowManifest)
+    if any(getattr(manifest, name) != getattr(bundle.manifest, name) for name in _CALIBRATION):
+        raise BundleChanged(
+            f"{bundle.folder}: its calibration has changed since it was loaded, so the threshold was not saved; start "
+            "again to use the bundle as it is now"
+        )
     return write_manifest(bundle.folder, replace(manifest, operating_point=point))
 
 

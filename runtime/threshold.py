@@ -26,6 +26,10 @@ class LiveThreshold:
         """On the image score, −log10 NFA, as it applies now."""
         return self._inspector.operating_point.threshold
 
+    def promise(self) -> str:
+        """What the one that applies promises, for people."""
+        return self._inspector.operating_point.promise
+
     def saved(self) -> float:
         """As the bundle says."""
         return self._bundle.manifest.operating_point.threshold
@@ -45,6 +49,7 @@ class LiveThreshold:
         """Write the one that applies into the bundle.
 
         Raises:
+            BundleChanged: the bundle was calibrated again meanwhile.
             BadInput, OSError: the manifest cannot be read or written.
         """
         with self._saving:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from uflow_edge.runtime.bundle import MANIFEST, Bundle, find_bundle, parse_manifest, save_operating_point
+from uflow_edge.runtime.bundle import MANIFEST, Bundle, BundleChanged, find_bundle, parse_manifest, save_operating_point
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.files import replacing, replacing_folder
 from uflow_edge.runtime.manifest import Manifest, Source, Variant
@@ -76,6 +76,25 @@ def test_a_threshold_set_by_hand_is_saved(bundle: Path) -> None:
     assert Bundle.load(bundle, UFlowManifest) == saved
     assert saved.manifest == replace(loaded.manifest, operating_point=point, tools=saved.manifest.tools)
     assert saved.manifest.tools == {"meanwhile": "somebody built an engine"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"operating_point": {"threshold": 1.52, "origin": "conformal", "false_alarm_rate": 0.02, "good_images": 60}},
+        {"source": {"name": "another.ckpt", "sha256": "0" * 64}},
+        {"null_model": "parity.json"},
+    ],
+)
+def test_a_threshold_is_not_saved_into_a_bundle_that_was_calibrated_again(
+    bundle: Path, changes: dict[str, object]
+) -> None:
+    loaded = Bundle.load(bundle, UFlowManifest)
+    edit_manifest(bundle, **changes)
+    before = (bundle / MANIFEST).read_bytes()
+    with pytest.raises(BundleChanged, match="calibration has changed since it was loaded"):
+        save_operating_point(loaded, OperatingPoint(-0.29, "manual"))
+    assert (bundle / MANIFEST).read_bytes() == before
 
 
 @pytest.fixture
