@@ -225,5 +225,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    given = parser().parse_args()
-    run_command(lambda: main(given))
+    run_command(lambda: parser().parse_args(), main)

@@ -156,5 +156,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    arguments = parser().parse_args()
-    run_command(lambda: main(arguments.fresh))
+    run_command(lambda: parser().parse_args(), lambda arguments: main(arguments.fresh))

@@ -284,5 +284,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    arguments = parser().parse_args()
-    run_command(lambda: main(arguments.out, arguments.seeds, arguments.epochs, arguments.resplits))
+    run_command(
+        lambda: parser().parse_args(),
+        lambda arguments: main(arguments.out, arguments.seeds, arguments.epochs, arguments.resplits),
+    )

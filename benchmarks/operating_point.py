@@ -73,13 +73,18 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = command_parser("operating_point", "Count in how many calibrations a promise was kept.", [])
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--good", type=Path, required=True, help="folder of good images that the training has not seen")
     parser.add_argument("--splits", type=positive_int, default=20)
-    run_command(lambda: run(parser.parse_args(argv)))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    run_command(lambda: parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -205,5 +205,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    arguments = parser().parse_args()
-    run_command(lambda: demo(arguments.out, arguments.seed, arguments.epochs))
+    run_command(lambda: parser().parse_args(), lambda arguments: demo(arguments.out, arguments.seed, arguments.epochs))

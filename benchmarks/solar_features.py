@@ -233,5 +233,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    arguments = parser().parse_args()
-    run_command(lambda: main(arguments.out, arguments.seeds))
+    run_command(lambda: parser().parse_args(), lambda arguments: main(arguments.out, arguments.seeds))

@@ -187,5 +187,4 @@ def _confidence(text: str) -> float | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-calibrate``."""
-    arguments = parser().parse_args(argv)
-    run_command(lambda: run(arguments))
+    run_command(lambda: parser().parse_args(argv), run)

@@ -135,5 +135,4 @@ def _print_stage(stage: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-export``."""
-    arguments = meaning.parser().parse_args(argv)
-    run_command(lambda: run(arguments))
+    run_command(lambda: meaning.parser().parse_args(argv), run)

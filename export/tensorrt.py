@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from uflow_edge.export.plan_options import ON_THE_JETSON, PlanOptions
 from uflow_edge.export.tensorrt_library import Toolchain
-from uflow_edge.export.tensorrt_progress import progress_monitor, stopped_by_ctrl_c
+from uflow_edge.export.tensorrt_progress import progress_monitor
+from uflow_edge.runtime.command_line import deferred_interrupts
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput, UflowEdgeError, UsageError
 from uflow_edge.runtime.files import replacing
@@ -126,8 +127,11 @@ def _parser_errors(parser: Any, logger: Any) -> list[str]:
 
 def _build(builder: Any, network: Any, config: Any, monitor: Any) -> Any:
     # In a thread of its own: Python hears Ctrl-C in the main thread, and only while that is not inside the library.
-    with stopped_by_ctrl_c(monitor), ThreadPoolExecutor(1) as executor:
-        return executor.submit(builder.build_serialized_network, network, config).result()
+    with deferred_interrupts(monitor.interrupted.set) as interrupted, ThreadPoolExecutor(1) as executor:
+        plan = executor.submit(builder.build_serialized_network, network, config).result()
+    if interrupted():
+        raise KeyboardInterrupt
+    return plan
 
 
 def _configured(toolchain: Toolchain, builder: Any, network: Any, options: PlanOptions, batch: BatchRange) -> Any:

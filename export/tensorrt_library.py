@@ -9,12 +9,12 @@ from uflow_edge.export.cuda_device import CudaDevice
 from uflow_edge.export.plan_options import ON_THE_JETSON, PlanOptions
 from uflow_edge.runtime.engines.tensorrt_library import TITLES
 from uflow_edge.runtime.engines.tensorrt_library import load_library as import_library
-from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
+from uflow_edge.runtime.errors import MissingDependency, install_command
 from uflow_edge.runtime.manifest import PlanLibrary
 
 _WHAT_TO_INSTALL = (
-    f"With an NVIDIA GPU: pip install '{DISTRIBUTION}[trt]', then --trt-target local. Without one, for desktop GPUs: "
-    f"pip install '{DISTRIBUTION}[rtx]', then --trt-target rtx. {ON_THE_JETSON}"
+    f"With an NVIDIA GPU: {install_command('trt')}, then --trt-target local. Without one, for desktop GPUs: "
+    f"{install_command('rtx')}, then --trt-target rtx. {ON_THE_JETSON}"
 )
 
 

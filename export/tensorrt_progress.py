@@ -1,9 +1,6 @@
 """What TensorRT calls while it builds: a progress monitor that can stop it."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Event, current_thread, main_thread
+from threading import Event
 from typing import Any
 
 from tqdm import tqdm
@@ -32,18 +29,3 @@ def progress_monitor(trt: Any) -> Any:
             self.bars.pop(phase_name).close()
 
     return Monitor()
-
-
-@contextmanager
-def stopped_by_ctrl_c(monitor: Any) -> Iterator[None]:
-    """Let Ctrl-C ask the builder to stop; KeyboardInterrupt is raised once it has, never halfway."""
-    if current_thread() is not main_thread():  # only that one hears signals
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, lambda *_: monitor.interrupted.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if monitor.interrupted.is_set():
-        raise KeyboardInterrupt

@@ -1,17 +1,14 @@
 """``uflow-infer``: inspect cameras, images or a video with a bundle."""
 
 import argparse
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence, Sized
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence, Sized
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime import arguments as meaning
-from uflow_edge.runtime.command_line import print_beside_bar, run_command
+from uflow_edge.runtime.command_line import deferred_interrupts, print_beside_bar, run_command
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
@@ -58,7 +55,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
         )
         pipeline.connect(console)
         try:
-            with _stopped_by_signals(pipeline.stop) as interrupted:
+            with deferred_interrupts(pipeline.stop) as interrupted:
                 pipeline.run()
         finally:
             stack.close()  # sinks deliver what they have
@@ -131,28 +128,6 @@ def _report(line: str) -> None:
     print_beside_bar(line, sys.stderr)
 
 
-@contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM end the run in good order, and a second one at once; yields whether one came."""
-    came: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-        stop()
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    previous = [signal.signal(number, handle) for number in numbers]
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in zip(numbers, previous, strict=True):
-            signal.signal(number, handler)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-infer``."""
-    arguments = meaning.parser().parse_args(argv)
-    arguments.token = arguments.token or os.environ.get(meaning.TOKEN_VARIABLE)
-    run_command(lambda: infer(arguments))
+    run_command(lambda: meaning.parser().parse_args(argv), infer)

@@ -1,33 +1,53 @@
 """One style for every ``uflow-…`` command: help, errors in one line, exit codes that mean something."""
 
 import argparse
+import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from operator import length_hint
+from pathlib import Path
+from types import FrameType
 from typing import NoReturn, TextIO, TypeVar
 
 from tqdm import tqdm
 
 from uflow_edge.runtime.errors import DISTRIBUTION, ExitCode, UflowEdgeError
+from uflow_edge.runtime.text import printable
 
 T = TypeVar("T")
 
 _EXIT_CODES = (
-    "exit codes: 0 good, 1 anomaly found (with --fail-on-anomaly), 2 usage, 3 bad input, 4 missing package or device"
+    "exit codes: 0 good, 1 anomaly found (with --fail-on-anomaly), 2 usage, 3 bad input,\n"
+    "4 missing package or device, 70 internal error, 130 interrupted"
 )
+_SECONDS_BETWEEN_LINES = 10.0  # of progress, where no terminal shows a bar
+_MOST_THREADS = 4 * (os.cpu_count() or 1)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; argparse would print the whole usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ExitCode.USAGE, f"{self.prog}: error: {printable(message)} (--help lists all options)\n")
 
 
 def command_parser(command: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
     """A parser whose ``--help`` starts with what the command is for and ends with lines to copy."""
     listed = "\n".join(f"  {example}" for example in examples)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=command,
         description=description,
         epilog=f"examples:\n{listed}\n\n{_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{DISTRIBUTION} {version(DISTRIBUTION)}")
+    parser.add_argument("--verbose", action="store_true", help="show where in the program an error arose")
     return parser
 
 
@@ -39,6 +59,21 @@ def positive_int(text: str) -> int:
     return value
 
 
+def thread_count(text: str) -> int:
+    """Threads of an engine, as an argument's type: more than a few per core only cost memory."""
+    value = positive_int(text)
+    if value > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"expected at most {_MOST_THREADS} threads on this machine, got {text}")
+    return value
+
+
+def nonempty_path(text: str) -> Path:
+    """A path, as an argument's type; an empty one, as an unset shell variable leaves it, would be this folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a path, got an empty text")
+    return Path(text)
+
+
 def width_and_height(text: str) -> tuple[int, int]:
     """Pixels such as ``640x480``, as an argument's type."""
     try:
@@ -48,30 +83,128 @@ def width_and_height(text: str) -> tuple[int, int]:
     return width, height
 
 
-def run_command(main: Callable[[], ExitCode]) -> NoReturn:
-    """Run a command and leave with its exit code; expected errors become one line on stderr, not a traceback."""
-    try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has left; Python would complain again while closing it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.OK
-    except UflowEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = ExitCode.INTERRUPTED
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = ExitCode.BAD_INPUT
+def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse.Namespace], ExitCode]) -> NoReturn:
+    """Read the command line, run the command and leave with its exit code; an error becomes one line on stderr.
+
+    Args:
+        parse: reads the command line.
+        run: does what it asks for.
+    """
+    _make_streams_safe()
+    arguments = argparse.Namespace(verbose=False)
+    with _signals_interrupt() as interrupted:
+        try:
+            arguments = parse()
+            code = run(arguments)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output(sys.stdout)  # the reader has left; Python would complain again while closing it
+            code = ExitCode.OK
+        except (Exception, KeyboardInterrupt) as error:
+            code = ExitCode.INTERRUPTED if interrupted() else _exit_code(error)
+            print("interrupted" if code == ExitCode.INTERRUPTED else _explained(error), file=sys.stderr)
+            if getattr(arguments, "verbose", False):
+                traceback.print_exc()
     sys.exit(code)
 
 
+def _exit_code(error: BaseException) -> ExitCode:
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    if isinstance(error, UflowEdgeError):
+        return error.exit_code
+    if isinstance(error, OSError):
+        return ExitCode.BAD_INPUT
+    return ExitCode.MISSING if isinstance(error, ImportError | MemoryError) else ExitCode.INTERNAL
+
+
+def _explained(error: BaseException) -> str:
+    """One line for people."""
+    text = printable(error)
+    if isinstance(error, UflowEdgeError | OSError):
+        return f"error: {text}"
+    if isinstance(error, MemoryError):
+        return f"error: out of memory{text and f' ({text})'}"
+    if isinstance(error, ImportError):
+        return f"error: a package is missing or damaged: {text}"
+    return f"internal error: {type(error).__name__}: {text}; please report it, --verbose shows where"
+
+
+def _make_streams_safe() -> None:
+    """Make sure that no text can fail to be printed, whatever the encoding and even if a stream was closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed before we started
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """The signals that ask a command to end; those that are ignored, as under nohup, stay ignored."""
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    return [number for number in numbers if number is not None and signal.getsignal(number) != signal.SIG_IGN]
+
+
+@contextmanager
+def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle the signals that ask to end; only the main thread may, so in others nothing changes."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (_stop_signals() if main else ())}
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[Callable[[], bool]]:
+    """Let SIGTERM and SIGHUP act as Ctrl-C does; yields whether one came, for native code can swallow the interrupt."""
+    came: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    with _handled(handle):
+        yield lambda: bool(came)
+
+
+@contextmanager
+def deferred_interrupts(stop: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request to stop; a second one raises KeyboardInterrupt at once.
+
+    Args:
+        stop: called in the signal handler, so it may take no lock.
+
+    Yields:
+        whether a signal came.
+    """
+    came: list[int] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+        stop()
+
+    with _handled(handle):
+        yield lambda: bool(came)
+
+
 def print_beside_bar(line: str, file: TextIO) -> None:
-    """Print a line without tearing a progress bar apart."""
-    tqdm.write(line, file=file)
+    """Print one line without tearing a progress bar apart."""
+    if sys.stderr.isatty():
+        tqdm.write(printable(line), file=file)
+    else:
+        print(printable(line), file=file, flush=True)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
@@ -87,6 +220,33 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Collection
     return "\n".join(line.rstrip() for line in lines)
 
 
+class _Lines(tqdm):
+    """Progress in whole lines, for logs."""
+
+    @staticmethod
+    def status_printer(file: TextIO) -> Callable[[str], None]:
+        return lambda line: print(line, file=file, flush=True)
+
+    def moveto(self, n: int) -> None:
+        """Lines follow each other."""
+
+    def close(self) -> None:
+        """What is done says the command itself."""
+        self.disable = True
+
+
 def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "image") -> "tqdm[T]":
-    """A progress bar on stderr; silent where nobody watches."""
-    return tqdm(items, description, total=total, unit=f" {unit}", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    """Progress on stderr: a bar on a terminal; elsewhere a line now and then, with the time left, if it takes long."""
+    if sys.stderr.isatty():
+        return tqdm(items, description, total=total, unit=f" {unit}", dynamic_ncols=True)
+    return _Lines(
+        items,
+        description,
+        total=total,
+        unit=f" {unit}",
+        mininterval=_SECONDS_BETWEEN_LINES,
+        maxinterval=_SECONDS_BETWEEN_LINES,
+        delay=_SECONDS_BETWEEN_LINES,
+        bar_format="{desc}:{unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}",
+        disable=not (total or length_hint(items)),  # without an end it would fill a log
+    )

@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     BAD_INPUT = 3
     MISSING = 4
+    INTERNAL = 70  # EX_SOFTWARE of sysexits.h
     INTERRUPTED = 130
 
 
@@ -40,15 +41,31 @@ class MissingDependency(UflowEdgeError):
     exit_code = ExitCode.MISSING
 
 
+def install_command(extra: str) -> str:
+    """The command that brings an extra; the distribution is on no package index, so it starts from a checkout."""
+    return f"pip install '.[{extra}]' (in a checkout of {DISTRIBUTION})"
+
+
 def require(module: str, extra: str = "") -> ModuleType:
     """Import a module that may be absent, or say in one line what to install: the extra that brings it, if one does.
 
     Raises:
-        MissingDependency: the module, or something it needs itself, is not installed.
+        MissingDependency: the module, or something it needs itself, is not installed or cannot be loaded.
     """
     try:
         return import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         name = error.name or module
-        package = f"'{DISTRIBUTION}[{extra}]'" if extra else name
-        raise MissingDependency(f"{name} is not installed. Install it with: pip install {package}") from error
+        command = install_command(extra) if extra else f"pip install {name}"
+        raise MissingDependency(f"{name} is not installed. Install it with: {command}") from error
+    except ImportError as error:
+        if _is_interrupt(error):
+            raise KeyboardInterrupt from error
+        raise MissingDependency(f"{module} is installed, but cannot be loaded: {error}") from error
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether an interrupt caused this error: native modules turn it into an ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.arguments import MQTT_PASSWORD_VARIABLE, address
+from uflow_edge.runtime.arguments import MQTT_PASSWORD_VARIABLE, TOKEN_VARIABLE, address
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.threshold import LiveThreshold
@@ -160,7 +160,7 @@ def _serve(
         silence_limit_s=None if rests else 10.0,
     )
     host, port = address(arguments.serve)
-    server = serve(page, host=host, port=port, token=arguments.token)
+    server = serve(page, host=host, port=port, token=arguments.token or os.environ.get(TOKEN_VARIABLE))
     pipeline.connect(page)
     stack.callback(page.close)
     report(f"live page: {server.url}")

@@ -154,5 +154,4 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-train``."""
-    arguments = parsed(argv)
-    run_command(lambda: run(arguments))
+    run_command(lambda: parsed(argv), run)

@@ -86,8 +86,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    arguments = parser().parse_args(argv)
-    run_command(lambda: run(arguments))
+    run_command(lambda: parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor
 
 from uflow_edge.export.tensors import save_tensors
+from uflow_edge.runtime.command_line import deferred_interrupts
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.training.diffusion_network import noised
 from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.diffusion_patches import Patches
-from uflow_edge.training.interrupt import deferred_interrupts
 from uflow_edge.training.progress import Progress
 from uflow_edge.training.resume import read_state
 
@@ -70,7 +70,7 @@ def fit_unet(
     state = read_state(resume_file, run, _State) or fresh
     model.load_state_dict(state.model)
     optimizer.load_state_dict(state.optimizer)
-    with deferred_interrupts() as interruption:
+    with deferred_interrupts() as interrupted:
         while state.step < options.steps:
             loss = _train_step(model, optimizer, fit, options, state.step)
             state.step += 1
@@ -82,7 +82,7 @@ def fit_unet(
                 _save(resume_file, run, state, model, optimizer)
             held_out_loss = state.held_out[-1] if state.held_out else None
             on_step(Progress(state.step, options.steps, loss, held_out_loss))
-            if interruption.requested:
+            if interrupted():
                 _save(resume_file, run, state, model, optimizer)
                 raise KeyboardInterrupt
     model.load_state_dict(state.average)

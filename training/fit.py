@@ -13,9 +13,9 @@ from torch import Tensor
 
 from uflow_edge.export.network import UFlow
 from uflow_edge.export.tensors import save_tensors
+from uflow_edge.runtime.command_line import deferred_interrupts
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.training.features import Features
-from uflow_edge.training.interrupt import deferred_interrupts
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.progress import Progress
 from uflow_edge.training.resume import read_state
@@ -103,7 +103,7 @@ def fit_flow(
     steps_per_epoch = -(-len(fit) // options.batch_size)
     steps = steps_per_epoch * options.epochs
     latents = sum(scale.channels * scale.side**2 for scale in network.architecture.latents)
-    with deferred_interrupts() as interruption:
+    with deferred_interrupts() as interrupted:
         while state.step < steps and len(state.held_out) - state.best_epoch < options.patience:
             epoch, position = divmod(state.step, steps_per_epoch)
             order = np.random.default_rng((options.seed, epoch)).permutation(len(fit))
@@ -130,7 +130,7 @@ def fit_flow(
                     state.step, steps, float(loss.detach()) / latents, state.held_out[-1] if state.held_out else None
                 )
             )
-            if interruption.requested:
+            if interrupted():
                 _save(resume_file, run, state, network, optimizer)
                 raise KeyboardInterrupt
     network.flow.load_state_dict(state.best_flow)

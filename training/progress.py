@@ -1,6 +1,12 @@
 """Where a fit stands, and the bar that shows it; light to import, for command lines."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uflow_edge.runtime.command_line import progress as progress_bar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +30,13 @@ class FitBar:
     """A progress bar: loss, held-out loss, time left."""
 
     def __init__(self, doing: str) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(desc=doing, unit=" step", disable=None, dynamic_ncols=True)
+        self._doing = doing
+        self._bar: tqdm[object] | None = None
 
     def update(self, progress: Progress) -> None:
         """Show where the fit stands."""
-        if self._bar.total is None:
-            self._bar.reset(total=progress.steps)
+        if self._bar is None:
+            self._bar = progress_bar((), self._doing, progress.steps, "step")
             self._bar.initial = progress.step - 1
         self._bar.n = progress.step
         held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.4f}"
@@ -40,4 +45,5 @@ class FitBar:
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()

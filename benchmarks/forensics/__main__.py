@@ -8,7 +8,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -178,9 +177,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    arguments = parser().parse_args(argv)
-    scale = QUICK if arguments.quick else FULL
-    run_command(partial(benchmark, arguments.out, scale, arguments.seed, arguments.unet))
+    run_command(
+        lambda: parser().parse_args(argv),
+        lambda arguments: benchmark(arguments.out, QUICK if arguments.quick else FULL, arguments.seed, arguments.unet),
+    )
 
 
 if __name__ == "__main__":

@@ -100,8 +100,7 @@ def _once(values: Sequence[T] | None) -> tuple[T, ...] | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-bench``."""
-    arguments = parser().parse_args(argv)
-    run_command(lambda: bench(arguments))
+    run_command(lambda: parser().parse_args(argv), bench)
 
 
 def _count(text: str) -> int:

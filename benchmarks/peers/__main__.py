@@ -101,8 +101,7 @@ def _rooflines(models: Sequence[Model], settings: Settings) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    arguments = parser().parse_args(argv)
-    run_command(lambda: measure(arguments))
+    run_command(lambda: parser().parse_args(argv), measure)
 
 
 if __name__ == "__main__":

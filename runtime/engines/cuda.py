@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from uflow_edge.runtime.engines import EngineFailed
-from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
+from uflow_edge.runtime.errors import MissingDependency, install_command
 
 _DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 _CAPTURE_MODE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_…: what other threads do meanwhile is no error
@@ -42,8 +42,8 @@ class CudaContext:
             driver: Any = import_module("pycuda.driver")
         except (ImportError, OSError) as error:  # OSError: a library behind it is missing
             raise MissingDependency(
-                f"pycuda cannot be loaded ({error}). Install it with: pip install '{DISTRIBUTION}[trt]' "
-                "(docs/engines.md says what it needs)"
+                f"pycuda cannot be loaded ({error}). Install it with: {install_command('trt')}; "
+                "docs/engines.md says what it needs"
             ) from error
         self.driver = driver
         try:

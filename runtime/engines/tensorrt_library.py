@@ -6,7 +6,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency
+from uflow_edge.runtime.errors import MissingDependency, install_command
 from uflow_edge.runtime.manifest import PlanLibrary
 
 TITLES: dict[PlanLibrary, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
@@ -39,7 +39,7 @@ def load_library(library: PlanLibrary, how_to_install: str | None = None) -> Mod
                 reasons.append(str(error))
     how_to_install = how_to_install or (
         "On a Jetson it comes with JetPack (the virtual environment needs --system-site-packages); elsewhere: "
-        f"pip install '{DISTRIBUTION}[{_EXTRAS[library]}]'"
+        f"{install_command(_EXTRAS[library])}"
     )
     why = f"cannot be loaded ({'; '.join(reasons)})" if reasons else "is not installed"
     raise MissingDependency(f"{TITLES[library]} {why}. {how_to_install}")

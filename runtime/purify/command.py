@@ -229,5 +229,4 @@ def _say(line: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-purify``."""
-    arguments = parser().parse_args(argv)
-    run_command(lambda: purify(arguments))
+    run_command(lambda: parser().parse_args(argv), purify)

@@ -289,7 +289,7 @@ def test_without_ray_it_is_said_what_to_install(
     arguments = ["--bundle", exported, "--images", archive, "--ray", "local", "--parquet", tmp_path / "found"]
     code, _, err = run_main(*arguments)
     assert code == 4
-    assert "pip install 'uflow-edge[ray]'" in err
+    assert "pip install '.[ray]'" in err
 
 
 def test_regions_of_interest_beyond_an_image_are_listed(archive: Path, recipe: Recipe, tmp_path: Path) -> None:

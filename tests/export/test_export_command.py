@@ -203,5 +203,5 @@ main(sys.argv[1:])
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (
         4,
-        "error: torch is not installed. Install it with: pip install 'uflow-edge[export]'\n",
+        "error: torch is not installed. Install it with: pip install '.[export]' (in a checkout of uflow-edge)\n",
     )

@@ -304,8 +304,8 @@ def test_without_the_library_the_error_says_every_way_to_an_engine(library, titl
     with pytest.raises(MissingDependency, match=title) as error:
         load_library(library)
     for way in (
-        "uflow-edge[trt]",
-        "uflow-edge[rtx]",
+        "'.[trt]",
+        "'.[rtx]",
         "no Jetson target",
         "--system-site-packages",
         "uflow-export --bundle bottle.uflow --trt",

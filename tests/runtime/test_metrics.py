@@ -136,7 +136,7 @@ def test_the_default_address_is_not_reachable_from_outside() -> None:
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "prometheus_client", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'uflow-edge\[serve\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install '.\[serve\]'"):
         Metrics(Tally)
 
 

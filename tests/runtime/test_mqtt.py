@@ -409,5 +409,5 @@ def test_prefixes_that_are_no_topics(prefix: str) -> None:
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'uflow-edge\[mqtt\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install '.\[mqtt\]'"):
         MqttSink(Broker("broker"))

@@ -688,7 +688,7 @@ def test_without_a_gpu_or_pycuda_it_says_what_to_install(bundle, gpu, monkeypatc
     with pytest.raises(MissingDependency, match="no NVIDIA GPU that CUDA can use .cuInit failed"):
         open_engine(bundle, "tensorrt")
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
-    with pytest.raises(MissingDependency, match=r"pycuda cannot be loaded .*pip install 'uflow-edge\[trt\]'"):
+    with pytest.raises(MissingDependency, match=r"pycuda cannot be loaded .*pip install '.\[trt\]'"):
         open_engine(bundle, "tensorrt")
     told: list[str] = []
     open_engine(bundle, report=told.append).close()
@@ -697,7 +697,7 @@ def test_without_a_gpu_or_pycuda_it_says_what_to_install(bundle, gpu, monkeypatc
 
 def test_without_tensorrt_it_says_what_to_install(bundle, gpu, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(MissingDependency, match=r"TensorRT is not installed.*pip install 'uflow-edge\[trt\]'"):
+    with pytest.raises(MissingDependency, match=r"TensorRT is not installed.*pip install '.\[trt\]'"):
         open_engine(bundle, "tensorrt")
 
 

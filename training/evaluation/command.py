@@ -189,6 +189,8 @@ def _say(line: str) -> None:
 
 def _run_in_one_cluster(arguments: argparse.Namespace) -> ExitCode:
     """Starting one takes longer than many a category."""
+    if not (arguments.ray and arguments.all):
+        return run(arguments)
     from uflow_edge.runtime.archive.cluster import connected
 
     with connected(cluster_options(arguments)):
@@ -197,5 +199,4 @@ def _run_in_one_cluster(arguments: argparse.Namespace) -> ExitCode:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-evaluate``."""
-    arguments = parser().parse_args(argv)
-    run_command(lambda: _run_in_one_cluster(arguments) if arguments.ray and arguments.all else run(arguments))
+    run_command(lambda: parser().parse_args(argv), _run_in_one_cluster)
