@@ -11,10 +11,11 @@ Memory: the energies of the first part are kept, 4 bytes a pixel of every scale 
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from uflow_edge.calibration.admission import Admission
 from uflow_edge.calibration.null_model import ADVISED_IMAGES, MIN_IMAGES, NullFit, fit_null_model
 from uflow_edge.calibration.operating_point import Promise, TooFewImages, operating_point
 from uflow_edge.calibration.parting import CalibrationOptions, Parting
@@ -65,7 +66,7 @@ class Calibration:
         suspicious_held_out: those among them that look anomalous, the worst first; they were *not* left out.
         operating_point: the threshold and its promise.
         drift: what good frames look like; None where too few images say so.
-        unreadable: what could not be read, and why.
+        admission: which images were given, and which of them were left out.
         sizes: how many images there are of each (height, width).
         correlation: of the scores of successive held-out images, where it is more than chance; else None.
     """
@@ -79,7 +80,7 @@ class Calibration:
     suspicious_held_out: tuple[Judged, ...]
     operating_point: OperatingPoint
     drift: DriftRange | None
-    unreadable: tuple[str, ...]
+    admission: Admission
     sizes: dict[Size, int]
     correlation: float | None
 
@@ -100,7 +101,7 @@ class Calibration:
 
 def calibrate(
     bundle: Bundle[UFlowManifest],
-    images: Sequence[ImageFile],
+    images: Sequence[ImageFile] | Admission,
     engine: Engine,
     options: CalibrationOptions = CalibrationOptions(),
     report: Callable[[str], None] = lambda line: None,
@@ -109,7 +110,8 @@ def calibrate(
 
     Args:
         bundle: as loaded; what an earlier calibration left in it is not used.
-        images: good ones of the line, each of another part, that the training has not seen.
+        images: good ones of the line, each of another part, that the training has not seen; all of them are used,
+            where an `Admission` has not left some out.
         engine: runs the bundle; stays open.
         options: see `CalibrationOptions`.
         report: told in a sentence what a person should know.
@@ -118,7 +120,8 @@ def calibrate(
         TooFewImages: for the promise asked, or for the null model.
         BadInput: too many images look anomalous, or a region of interest reaches beyond one.
     """
-    parting = Parting.of(images, options)
+    admission = images if isinstance(images, Admission) else Admission(tuple(images), len(images))
+    parting = Parting.of(admission.images, options)
     reader = _Reader(report)
     plain = Inspector(bundle.manifest, engine, options.views)
     learned = _learn(plain, parting.fitted, reader, report) if options.null_model else _Learned()
@@ -138,7 +141,7 @@ def calibrate(
         suspicious_held_out=_far_out(held_out),
         operating_point=point,
         drift=_drift_range(held_out, point),
-        unreadable=tuple(reader.unreadable),
+        admission=replace(admission, unreadable=(*admission.unreadable, *reader.unreadable)),
         sizes=dict(reader.sizes.most_common()),
         correlation=_neighbours_alike(scores),
     )

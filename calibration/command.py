@@ -6,9 +6,10 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+from uflow_edge.calibration.admission import Admission, admit
 from uflow_edge.calibration.calibrate import Calibration, calibrate
-from uflow_edge.calibration.findings import alarm_rows, notices
-from uflow_edge.calibration.operating_point import Promise, clopper_pearson
+from uflow_edge.calibration.findings import alarm_rows, notices, percent
+from uflow_edge.calibration.operating_point import Promise, TooFewImages, clopper_pearson
 from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.saving import REPORT, save_calibration
 from uflow_edge.runtime.arguments import views
@@ -51,17 +52,18 @@ def parser() -> argparse.ArgumentParser:
     promise.add_argument(
         "--max-false-alarms",
         type=float,
-        default=usual.false_alarm_rate,
+        default=argparse.SUPPRESS,
         metavar="X",
-        help=f"share of good images that may be called anomalous (default: {usual.false_alarm_rate})",
+        help="largest share of good images that may be called anomalous; refused where images are too few for it "
+        f"(default: the best promise that the images allow; with --confidence, {usual.false_alarm_rate})",
     )
     promise.add_argument(
         "--confidence",
         type=_confidence,
-        default=usual.confidence,
+        default=argparse.SUPPRESS,
         metavar=f"X|{_AVERAGE}",
         help=f"probability that this holds; {_AVERAGE}: it holds on average over calibrations, for which fewer images "
-        f"do (default: {usual.confidence})",
+        f"do (default: likewise; with --max-false-alarms, {usual.confidence})",
     )
     promise.add_argument(
         "--null-model",
@@ -101,23 +103,48 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Calibrate as the command line asks. Nothing is written before all is known, but an INT8 graph, which stays."""
+    usual = Promise()
     options = CalibrationOptions(
-        promise=Promise(arguments.max_false_alarms, arguments.confidence),
+        promise=Promise(
+            getattr(arguments, "max_false_alarms", usual.false_alarm_rate),
+            getattr(arguments, "confidence", usual.confidence),
+        ),
         null_model=arguments.null_model == "auto",
         seed=arguments.seed,
         views=views(arguments),
     )
     bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
-    images = chosen_images(arguments.good, arguments.exclude)
+    admission = admit(chosen_images(arguments.good, arguments.exclude), (), (), _say)
+    options = _with_promise(options, admission, asked="max_false_alarms" in arguments or "confidence" in arguments)
     if arguments.int8:
-        bundle = _with_int8(bundle, images, options)
+        bundle = _with_int8(bundle, admission.images, options)
     with closing(open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)) as engine:
-        calibration = calibrate(bundle, images, engine, options, _say)
+        calibration = calibrate(bundle, admission, engine, options, _say)
         page = _page(bundle, calibration, engine) if arguments.report else None
     written = save_calibration(bundle, calibration, page)
     _print_summary(calibration)
     print(f"wrote {written.folder}/" + (f"; see {written.folder / REPORT}" if page else ""))
-    return ExitCode.BAD_INPUT if calibration.unreadable else ExitCode.OK
+    return ExitCode.BAD_INPUT if calibration.admission.unreadable else ExitCode.OK
+
+
+def _with_promise(options: CalibrationOptions, admission: Admission, *, asked: bool) -> CalibrationOptions:
+    """The promise that was asked for, or the best one that the images allow.
+
+    Raises:
+        TooFewImages: the message says what was left out, and what to do.
+    """
+    images = len(admission.images)
+    try:
+        if not asked:
+            options = options.with_best_promise(images)
+            _say(
+                f"promise: {options.promise}, the strictest of the usual ones that {images} images allow"
+                + ("" if options.null_model else "; no null model")
+            )
+        Parting.of(admission.images, options)
+    except TooFewImages as error:
+        raise TooFewImages(" ".join([f"{error}.", *admission.left_out_and_remedy]).rstrip(".")) from error
+    return options
 
 
 def _with_int8(
@@ -125,7 +152,7 @@ def _with_int8(
 ) -> Bundle[UFlowManifest]:
     """The bundle with an INT8 graph. Held-out images have no part in it, or the promise would not hold for it."""
     if not options.null_model:
-        raise UsageError("--int8 is made with the images of the null model: not with --null-model none")
+        raise UsageError("--int8 is made with the images of the null model: give more images, or no --null-model none")
     for module in ("onnx", "onnx_ir"):
         require(module, "calibrate")
     from uflow_edge.calibration.int8 import quantize_bundle
@@ -168,7 +195,7 @@ def _print_summary(calibration: Calibration) -> None:
     rows = []
     for label, count, images in alarm_rows(calibration):
         low, high = clopper_pearson(count, images)
-        rows.append([label, f"{count} of {images}", f"{count / images:.1%}", f"{low:.1%} to {high:.1%}"])
+        rows.append([label, f"{count} of {images}", percent(count / images), f"{percent(low)} to {percent(high)}"])
     print(table(["good images above", "flagged", "share", "95 % interval"], rows, left={0}))
     for judged in (*calibration.suspicious_held_out, *calibration.suspicious_fitted)[:_LISTED]:
         print(f"looks anomalous: {judged.score:10.2f}  {judged.image.path}")

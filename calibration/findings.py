@@ -1,11 +1,16 @@
 """What a person is told of a calibration, at the terminal and in the report."""
 
+from collections.abc import Mapping
+
 from uflow_edge.calibration.calibrate import Calibration
+from uflow_edge.runtime.numeric import Size
+
+_FEW_SIZES = 3
 
 
 def notices(calibration: Calibration) -> list[str]:
     """What a person should know before trusting the calibration, a sentence each."""
-    found = []
+    found = calibration.admission.left_out
     if calibration.suspicious_held_out:
         found.append(
             f"Held-out images that look anomalous: {len(calibration.suspicious_held_out)}. They count, or the promise "
@@ -20,24 +25,44 @@ def notices(calibration: Calibration) -> list[str]:
             "the same part more than once, the promise rests on fewer than it counts."
         )
     if len(calibration.sizes) > 1:
-        sizes = ", ".join(f"{count} of {width} x {height}" for (height, width), count in calibration.sizes.items())
-        found.append(f"Images differ in size: {sizes} pixels. All were resized; the line should see what these show.")
-    if calibration.unreadable:
-        found.append(f"Images that could not be read and were left out: {len(calibration.unreadable)}.")
+        found.append(
+            f"Images differ in size: {_sizes(calibration.sizes)} pixels. All were resized; the line should see what "
+            "these show."
+        )
     if calibration.drift is None:
         found.append("Too few good held-out images to say what drift is: nobody will watch for it.")
     return found
+
+
+def _sizes(counts: Mapping[Size, int]) -> str:
+    """A few sizes by themselves, the most frequent first; of many, the smallest and the largest."""
+    if len(counts) <= _FEW_SIZES:
+        return ", ".join(f"{count} of {width} x {height}" for (height, width), count in counts.items())
+    smallest, largest = (
+        "{1} x {0}".format(*choose(counts, key=lambda size: size[0] * size[1])) for choose in (min, max)
+    )
+    return f"{len(counts)} sizes from {smallest} to {largest}"
+
+
+def percent(share: float) -> str:
+    """A share, for people."""
+    return f"{share * 100:.1f} %"
+
+
+def decimal(value: float) -> str:
+    """A score or another number that may be negative, for people."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def alarm_rows(calibration: Calibration) -> list[tuple[str, int, int]]:
     """What was judged at which threshold, how many good images were flagged, and of how many."""
     point, images = calibration.operating_point, len(calibration.held_out)
     rows = [
-        (f"threshold {point.threshold:.2f}, held-out images", calibration.above(point.threshold), images),
+        (f"threshold {decimal(point.threshold)}, held-out images", calibration.above(point.threshold), images),
         ("log-NFA 0, held-out images", calibration.above(0.0), images),
     ]
     if calibration.null_fit is not None:
         fitted = calibration.null_fit.goodness.image_scores
-        for label, threshold in ((f"threshold {point.threshold:.2f}", point.threshold), ("log-NFA 0", 0.0)):
+        for label, threshold in ((f"threshold {decimal(point.threshold)}", point.threshold), ("log-NFA 0", 0.0)):
             rows.append((f"{label}, images of the null model", int((fitted > threshold).sum()), len(fitted)))
     return rows

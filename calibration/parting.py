@@ -1,7 +1,7 @@
 """What a calibration is asked for, and which images do what: some teach the null model, others carry the promise."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from uflow_edge.runtime.views import ViewOptions
 
 MOST_FITTED = 1000
 """Images that a null model is learned from at most; more would change it little."""
+LADDER = (Promise(0.01), Promise(0.02), Promise(0.05), Promise(0.1), Promise(0.05, None))
+"""What is promised unless something else is asked for: the first of these that the images allow."""
+FEWEST = 20
+"""Images that a threshold is taken from unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,24 @@ class CalibrationOptions:
     null_model: bool = True
     seed: int = 0
     views: ViewOptions = ViewOptions()
+
+    def with_best_promise(self, images: int) -> "CalibrationOptions":
+        """The first promise of `LADDER` that so many images allow; a null model is given up only where none is left.
+
+        Raises:
+            TooFewImages: fewer than `FEWEST`.
+        """
+        if images < FEWEST:
+            message = f"{images} good images are too few to take a threshold from: {FEWEST} are needed"
+            if images:
+                weaker = alternatives(images, LADDER[-1])
+                message += f". With {images}, and without a null model (--null-model none): {weaker}"
+            raise TooFewImages(message)
+        for null_model in (True, False) if self.null_model else (False,):
+            for promise in LADDER:
+                if images >= promise.images_needed + MIN_IMAGES * null_model:
+                    return replace(self, promise=promise, null_model=null_model)
+        raise AssertionError("the last promise needs fewer images than the fewest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +91,6 @@ def _too_few(images: int, promise: Promise) -> TooFewImages:
     if spare > 0:
         message += f". With {images}: " + ("" if spare >= needed else f"{alternatives(spare, promise)}; or ")
         message += "no null model (--null-model none)"
+    elif images:
+        message += f". With {images}, and without a null model (--null-model none): {alternatives(images, promise)}"
     return TooFewImages(message)

@@ -7,7 +7,7 @@ from datetime import datetime
 from html import escape
 
 from uflow_edge.calibration.calibrate import Calibration, Judged
-from uflow_edge.calibration.findings import alarm_rows, notices
+from uflow_edge.calibration.findings import alarm_rows, decimal, notices, percent
 from uflow_edge.calibration.operating_point import clopper_pearson, threshold_band
 from uflow_edge.calibration.report_charts import quantiles, score_histogram
 from uflow_edge.calibration.report_pictures import Picture, Pictures
@@ -59,10 +59,6 @@ def report_page(
     )
 
 
-def _signed(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−")
-
-
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{title}</h2>{content}</section>" if content else ""
 
@@ -88,9 +84,9 @@ def _cards(calibration: Calibration) -> str:
         before, after = (max(pair) for pair in zip(*distances, strict=True))
         null = (f"{after:.3f}", f"largest distance of p-values from uniform; {before:.3f} before")
     cards = [
-        ("Threshold", f"{point.threshold:.2f}", "on the score, −log10 NFA"),
+        ("Threshold", decimal(point.threshold), "on the score, −log10 NFA"),
         ("Promise", f"≤ {(point.false_alarm_rate or 0) * 100:.3g} %", f"of good images called anomalous, {trust}"),
-        ("At log-NFA 0 instead", f"{natural / images:.1%}", f"{natural} of {images} held-out good images flagged"),
+        ("At log-NFA 0 instead", percent(natural / images), f"{natural} of {images} held-out good images flagged"),
         ("Null model", *null),
     ]
     return "<div class=cards>" + "".join(
@@ -109,10 +105,16 @@ def _scores(calibration: Calibration) -> str:
     confidence = point.confidence or _BAND_CONFIDENCE
     band = threshold_band(scores, point.false_alarm_rate or 0.5, confidence)
     share = (point.false_alarm_rate or 0.5) * 100
-    lower, upper = (f"{end:.2f}" if math.isfinite(end) else "unknown" for end in band)
+    trust = f"with {confidence * 100:.4g} % confidence"
+    low, high = band
+    known = [f"{side} {decimal(end)}" for side, end in (("above", low), ("below", high)) if math.isfinite(end)]
+    where = (
+        f"It lies {' and '.join(known)}, {'each ' if len(known) == 2 else ''}{trust}: the shaded band. "
+        if known
+        else f"So few images bound it on neither side {trust}. "
+    )
     return score_histogram(scores, point.threshold, band) + _note(
-        f"The score that {share:.3g} % of all good images exceed is not known exactly. It lies above {lower} with "
-        f"{confidence * 100:.4g} % confidence and below {upper} with the same: the shaded band. "
+        f"The score that {share:.3g} % of all good images exceed is not known exactly. {where}"
         "An image is anomalous when its score is above the threshold; ties count as good."
     )
 
@@ -121,7 +123,7 @@ def _alarms(calibration: Calibration) -> str:
     rows = []
     for label, count, images in alarm_rows(calibration):
         low, high = clopper_pearson(count, images)
-        rows.append([label, f"{count} of {images}", f"{count / images:.2%}", f"{low:.2%} to {high:.2%}"])
+        rows.append([label, f"{count} of {images}", percent(count / images), f"{percent(low)} to {percent(high)}"])
     return _table(["", "flagged", "share", "95 % interval"], rows) + _note(
         "Intervals: Clopper–Pearson. The threshold was taken from the held-out images, so the first line is by "
         "construction; images of the null model were judged by models that had not seen them, fitted to four fifths of "
@@ -138,7 +140,7 @@ def _null_model(calibration: Calibration, manifest: UFlowManifest) -> str:
         title = f"Scale {i + 1}: {scale.height} × {scale.width}, {scale.channels} channels"
         plot = quantiles(found.expected, found.before, found.after, f"Q–Q plot of scale {i + 1}")
         plots.append(f"<div><h3>{title}</h3>{plot}</div>")
-        rows.append([title, f"{found.ks_before:.4f}", f"{found.ks_after:.4f}"])
+        rows.append([title, f"{found.ks_before:.3f}", f"{found.ks_after:.3f}"])
     goodness = fit.goodness
     return (
         "<p class=keys><span class='key before'><i></i>before, χ² law</span><span class=key><i></i>after</span>"
@@ -148,8 +150,8 @@ def _null_model(calibration: Calibration, manifest: UFlowManifest) -> str:
         + _note(
             f"Learned from {len(calibration.fitted)} images; every image was judged by a model that had not seen it. "
             "Curves above the diagonal promise too much: improbable values come more often than the model says. "
-            f"Regions with log-NFA ≤ 0: {goodness.false_alarms_per_image:.3f} a good image (promised: at most 1), in "
-            f"{goodness.images_flagged:.1%} of the images."
+            f"Regions with log-NFA ≤ 0: {goodness.false_alarms_per_image:.2f} per good image (promised: at most 1), in "
+            f"{percent(goodness.images_flagged)} of the images."
         )
     )
 
@@ -162,7 +164,7 @@ def _drift(calibration: Calibration, manifest: UFlowManifest) -> str:
     rows = []
     for name, mean, deviation in zip([*names, "score"], drift.mean, drift.deviation, strict=True):
         reach = drift.limit * deviation
-        rows.append([name, *(_signed(value) for value in (mean, deviation, mean - reach, mean + reach))])
+        rows.append([name, *(decimal(value) for value in (mean, deviation, mean - reach, mean + reach))])
     return _table(["of a good image", "mean", "deviation", "warning below", "warning above"], rows) + _note(
         f"From {drift.images} images. While the line runs, an average over about 100 frames judged good is held "
         f"against these; at {drift.limit:.2f} standard deviations the camera is said to drift."
@@ -206,7 +208,7 @@ def _suspicious(calibration: Calibration, pictures: Pictures) -> str:
     ]
     if not listed:
         return ""
-    rows = [[escape(str(judged.image.path)), f"{judged.score:.2f}", what] for judged, what in listed[:_LISTED]]
+    rows = [[escape(str(judged.image.path)), decimal(judged.score), what] for judged, what in listed[:_LISTED]]
     more = f"<p class=quiet>and {len(listed) - _LISTED} more</p>" if len(listed) > _LISTED else ""
     return _gallery(pictures.suspicious) + _table(["image", "score", ""], rows) + more
 
@@ -222,7 +224,7 @@ def _figure(picture: Picture) -> str:
     name = escape(judged.image.path.name)
     return (
         f"<figure><img alt='' src='data:image/jpeg;base64,{picture.jpeg}'>"
-        f"<figcaption title='{name}'><b>{judged.score:.2f}</b> {name}</figcaption></figure>"
+        f"<figcaption title='{name}'><b>{decimal(judged.score)}</b> {name}</figcaption></figure>"
     )
 
 
@@ -241,11 +243,14 @@ def _facts(bundle: Bundle[UFlowManifest], calibration: Calibration, made: dateti
             f"seed {options.seed}",
         ),
         ("parts of a frame", _views(calibration)),
-        ("threshold before", f"{manifest.operating_point.threshold:.2f}; {escape(manifest.operating_point.promise)}"),
+        (
+            "threshold before",
+            f"{decimal(manifest.operating_point.threshold)}; {escape(manifest.operating_point.promise)}",
+        ),
         ("made", f"{made:%Y-%m-%d %H:%M:%S %Z}"),
     ]
-    if calibration.unreadable:
-        facts.append(("unreadable", "<br>".join(map(escape, calibration.unreadable[:_LISTED]))))
+    if calibration.admission.unreadable:
+        facts.append(("unreadable", "<br>".join(map(escape, calibration.admission.unreadable[:_LISTED]))))
     rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in facts)
     return f"<table class=facts>{rows}</table>"
 

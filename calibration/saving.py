@@ -33,6 +33,8 @@ def save_calibration(
             new one.
     """
     folder = bundle.folder
+    # Before anything is written: the name of an image may hold what UTF-8 does not.
+    content = None if page is None else page.encode("utf-8", "backslashreplace")
     name = None if calibration.null_model is None else _write_null_model(folder, calibration.null_model)
     manifest = Bundle.load(folder, UFlowManifest).manifest
     files = {file: digest for file, digest in manifest.files.items() if file not in (REPORT, manifest.null_model)}
@@ -49,11 +51,11 @@ def save_calibration(
     for old in folder.glob(f"{_NULL_MODEL}-*.npz"):
         if old.name != name:
             old.unlink()
-    if page is None:
+    if content is None:
         (folder / REPORT).unlink(missing_ok=True)
         return written
     with replacing(folder / REPORT) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_bytes(content)
     return write_manifest(folder, replace(manifest, files={**files, REPORT: sha256(folder / REPORT)}))
 
 

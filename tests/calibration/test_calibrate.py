@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from uflow_edge.calibration import command
 from uflow_edge.calibration.calibrate import Calibration, calibrate
 from uflow_edge.calibration.command import chosen_images
+from uflow_edge.calibration.findings import notices
 from uflow_edge.calibration.operating_point import Promise, TooFewImages
 from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.saving import REPORT, save_calibration
@@ -65,11 +67,47 @@ def test_the_promise_comes_first_where_images_are_few() -> None:
     assert (len(parting.fitted), len(parting.held_out)) == (0, 330)
 
 
-@pytest.mark.parametrize(("images", "offer"), [(10, "none"), (100, "--max-false-alarms 0.0368"), (310, "none")])
+@pytest.mark.parametrize(
+    ("images", "offer"),
+    [
+        (10, "(--null-model none): at most 25.9 % false alarms with 95 % confidence (--max-false-alarms 0.259)"),
+        (100, "--max-false-alarms 0.0368"),
+        (310, "no null model (--null-model none)"),
+    ],
+)
 def test_too_few_images_are_refused_before_any_is_read(images: int, offer: str) -> None:
     with pytest.raises(TooFewImages, match="20 are needed for the one, better 200, and 299 more") as refused:
         Parting.of(files(images), CalibrationOptions(Promise(0.01, 0.95)))
-    assert (offer in str(refused.value)) == (images > 20)
+    assert offer in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "promise", "null_model"),
+    [
+        (20, Promise(0.05, None), False),
+        (28, Promise(0.05, None), False),
+        (29, Promise(0.1, 0.95), False),
+        (38, Promise(0.1, 0.95), False),
+        (39, Promise(0.05, None), True),
+        (49, Promise(0.1, 0.95), True),
+        (79, Promise(0.05, 0.95), True),
+        (169, Promise(0.02, 0.95), True),
+        (318, Promise(0.02, 0.95), True),
+        (319, Promise(0.01, 0.95), True),
+    ],
+)
+def test_the_best_promise_that_images_allow(images: int, promise: Promise, null_model: bool) -> None:
+    options = CalibrationOptions(seed=3).with_best_promise(images)
+    assert options == CalibrationOptions(promise, null_model, 3)
+    parting = Parting.of(files(images), options)
+    assert len(parting.held_out) >= promise.images_needed
+    assert len(parting.fitted) >= (20 if null_model else 0)
+
+
+def test_without_a_null_model_all_images_carry_the_promise() -> None:
+    assert CalibrationOptions(null_model=False).with_best_promise(59).promise == Promise(0.05)
+    with pytest.raises(TooFewImages, match=r"19 good images are too few .* 20 are needed\. With 19, .*--null-model"):
+        CalibrationOptions().with_best_promise(19)
 
 
 def test_the_bundle_judges_as_the_calibration_did(bundle_folder: Path, calibration: Calibration) -> None:
@@ -125,18 +163,17 @@ def test_a_bundle_can_be_loaded_whenever_saving_is_interrupted(
     new_point = OperatingPoint(7.0, "conformal", 0.1, 30, 0.9)
     renames, real = [0], Path.replace
 
-    def replace(self: Path, target: Path) -> Path:
+    def rename(self: Path, target: Path) -> Path:
         if renames[0] == moment:
             raise Interrupted
         renames[0] += 1
         return real(self, target)
 
-    monkeypatch.setattr(Path, "replace", replace)
-    from dataclasses import replace as changed
+    monkeypatch.setattr(Path, "replace", rename)
 
     finished = True
     try:
-        save_calibration(bundle, changed(calibration, operating_point=new_point), "second")
+        save_calibration(bundle, replace(calibration, operating_point=new_point), "second")
     except Interrupted:
         finished = False
     monkeypatch.undo()
@@ -194,6 +231,7 @@ def test_the_command_lists_what_is_wrong_with_the_images(
     assert {"00", "10", "20", "30", "40", "50"} <= listed
     assert re.search(r"unreadable: .*broken\.png", told)
     assert "59 of 80 x 80, 1 of 120 x 100 pixels" in told
+    assert "Images that could not be read and were left out: 1." in told
     assert "left out of the null model" in told
     assert "with 90 % confidence" in told
     page = (bundle_folder / REPORT).read_text()
@@ -219,9 +257,55 @@ def test_too_few_images_change_nothing(
     bundle_folder: Path, good_folder: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (bundle_folder / "manifest.json").read_bytes()
-    assert exit_code(command.main, "--bundle", bundle_folder, "--good", good_folder) == 3
+    argv = ("--bundle", bundle_folder, "--good", good_folder, "--max-false-alarms", 0.01)
+    assert exit_code(command.main, *argv) == 3
     assert "60 good images are too few" in capsys.readouterr().err
     assert (bundle_folder / "manifest.json").read_bytes() == before
+
+
+def test_the_command_without_options_makes_the_promise_it_can(
+    bundle_folder: Path, good_folder: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("--backend", "onnxruntime", "--threads", 1, "--no-report")
+    assert exit_code(command.main, "--bundle", bundle_folder, "--good", good_folder, *argv) == 0
+    told = capsys.readouterr().out
+    assert "promise: at most 10 % false alarms with 95 % confidence, the strictest of the usual ones" in told
+    point = Bundle.load(bundle_folder, UFlowManifest).manifest.operating_point
+    assert (point.false_alarm_rate, point.confidence, point.good_images) == (0.1, 0.95, 30)
+
+
+def test_copies_count_once(
+    bundle_folder: Path,
+    good_folder: Path,
+    tmp_path: Path,
+    exit_code: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The same pixels in another file format are a copy too."""
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for path in good_folder.iterdir():
+        Image.open(path).save(copies / f"{path.stem}.bmp")
+    before = (bundle_folder / "manifest.json").read_bytes()
+    argv = ("--bundle", bundle_folder, "--good", good_folder, copies, "--max-false-alarms", 0.05)
+    assert exit_code(command.main, *argv) == 3
+    told = capsys.readouterr().err
+    assert "60 good images are too few" in told
+    assert "because they are copies of other images: 60 of 120 images" in told
+    assert (bundle_folder / "manifest.json").read_bytes() == before
+
+
+def test_of_many_sizes_the_range_is_told(calibration: Calibration) -> None:
+    sizes = {(100 + i, 200 - i): 1 for i in range(48)}
+    told = "\n".join(notices(replace(calibration, sizes=sizes)))
+    assert "48 sizes from 200 x 100 to 153 x 147 pixels" in told
+
+
+def test_names_that_are_no_utf_8_do_not_stop_the_report(bundle_folder: Path, calibration: Calibration) -> None:
+    bundle = Bundle.load(bundle_folder, UFlowManifest)
+    save_calibration(bundle, calibration, "<p>Stra\udce4e.png</p>")
+    assert (bundle_folder / REPORT).read_bytes() == b"<p>Stra\\udce4e.png</p>"
+    assert Bundle.load(bundle_folder, UFlowManifest).manifest.operating_point == calibration.operating_point
 
 
 def test_an_interrupted_run_leaves_the_bundle_as_it_was(
