@@ -12,6 +12,7 @@ from uflow_edge.training.mvtec import CONFIGS
 from uflow_edge.training.options import (
     CACHE_CHOICES,
     COUPLINGS,
+    HOLD_OUT,
     STANDARDIZATION_CHOICES,
     Augmentation,
     TrainingOptions,
@@ -92,6 +93,14 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         help="features: whitened or scaled by pixel (parts that lie aligned), or by channel (textures); "
         f"auto asks the held-out images {_DEFAULT}",
     )
+    add(
+        "--hold-out",
+        type=float,
+        default=HOLD_OUT,
+        metavar="X",
+        help="share of the images that is not fitted: training stops by them, and uflow-calibrate, given all images, "
+        f"finds them again {_DEFAULT}",
+    )
     add("--flip", choices=FLIPS, default="none", help=f"random flips; features are then never cached {_DEFAULT}")
     add("--crop", type=float, default=1.0, metavar="X", help="random crops to this part of a side (default: none)")
     add(
@@ -124,6 +133,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         arguments.cache,
         tuple(arguments.weights),
         not arguments.no_pictures,
+        arguments.hold_out,
     )
     options = TrainingOptions(
         arguments.learning_rate,

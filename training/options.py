@@ -15,6 +15,9 @@ Standardization: TypeAlias = Literal["whiten", "position", "channel", "none"]
 StandardizationChoice: TypeAlias = Literal["auto", "whiten", "position", "channel", "none"]
 STANDARDIZATION_CHOICES: tuple[StandardizationChoice, ...] = get_args(StandardizationChoice)
 
+HOLD_OUT = 0.1
+"""Share of the images that is not fitted, unless another is asked for."""
+
 CacheChoice: TypeAlias = Literal["auto", "memory", "disk"]
 CACHE_CHOICES: tuple[CacheChoice, ...] = get_args(CacheChoice)
 

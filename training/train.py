@@ -13,6 +13,7 @@ from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.checkpoint import FITTED, HELD_OUT, PICTURES, PREFIX, TRAINED_ON
 from uflow_edge.export.network import EnergyGraph, UFlow
 from uflow_edge.export.tensors import save_tensors
+from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.files import content_hash
 from uflow_edge.runtime.images import read_image, spread
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
@@ -21,12 +22,11 @@ from uflow_edge.runtime.preprocess import model_input
 from uflow_edge.training.dataset import fingerprint, hold_out, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
 from uflow_edge.training.fit import Fit, fit_flow
-from uflow_edge.training.options import Augmentation, CacheChoice, StandardizationChoice, TrainingOptions
+from uflow_edge.training.options import HOLD_OUT, Augmentation, CacheChoice, StandardizationChoice, TrainingOptions
 from uflow_edge.training.pretrained import load_pretrained
 from uflow_edge.training.progress import Progress
 from uflow_edge.training.standardize import standardize, suited
 
-HOLD_OUT = 0.1
 KEPT_PICTURES = 24
 """Half as many again as FP16 weights are rounded by, so that a third prove something."""
 _LIGHTNING_LAYOUT = "2.0.0"
@@ -44,6 +44,10 @@ class Data:
         weights: files with the extractor's weights, one a backbone; default, its ImageNet weights.
         keep_pictures: whether the checkpoint carries two dozen held-out images, for export to compare graphs on and to
             round FP16 weights by.
+        hold_out: share of the images that is not fitted: the fit stops by them, and calibration may use them.
+
+    Raises:
+        UsageError: on construction, unless the share lies between 0 and 1.
     """
 
     folder: Path
@@ -52,6 +56,11 @@ class Data:
     cache: CacheChoice = "auto"
     weights: tuple[Path, ...] = ()
     keep_pictures: bool = True
+    hold_out: float = HOLD_OUT
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hold_out < 1:
+            raise UsageError(f"hold out {self.hold_out:g} of the images: expected a share between 0 and 1")
 
 
 def train(
@@ -85,7 +94,7 @@ def train(
     if restart:
         resume_file.unlink(missing_ok=True)
     images = training_images(data.folder)
-    fit_paths, held_paths = hold_out(images, HOLD_OUT, options.seed)
+    fit_paths, held_paths = hold_out(images, data.hold_out, options.seed)
     report(f"{len(fit_paths)} good images to fit, {len(held_paths)} held out to stop by")
     trained_on = {
         FITTED: [content_hash(path) for path in fit_paths],

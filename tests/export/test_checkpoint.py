@@ -22,7 +22,7 @@ from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.preprocess import model_input
 from uflow_edge.training.dataset import hold_out, training_images
-from uflow_edge.training.train import HOLD_OUT
+from uflow_edge.training.options import HOLD_OUT
 
 
 @pytest.fixture

@@ -171,15 +171,16 @@ def test_command(texture_folder: Path, tmp_path: Path, exit_code, capsys) -> Non
         "efficientnet_lite0", 64, 1
     )
     assert len(load_checkpoint(out).pictures) == 2
-    assert exit_code(main, *arguments, "--no-pictures") == 0
+    assert exit_code(main, *arguments, "--no-pictures", "--hold-out", 0.25) == 0
     assert load_checkpoint(out).pictures == ()
-    capsys.readouterr()
+    assert "12 good images to fit, 4 held out" in capsys.readouterr().out
     for code, extra, message in (
         (3, ["--data", tmp_path / "absent"], "no such folder"),
         (3, ["--input-size", "65"], "a multiple of 16"),
         (2, ["--epochs", "0"], "1 or more"),
         (3, ["--weights", tmp_path / "absent.pth"], "absent.pth: no such file"),
         (3, ["--crop", "1.5"], "crop"),
+        (2, ["--hold-out", "1"], "expected a share between 0 and 1"),
     ):
         assert exit_code(main, *arguments, *extra) == code, extra
         assert message in capsys.readouterr().err
