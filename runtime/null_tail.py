@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from uflow_edge.runtime.compiled import compiled
 from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail
 from uflow_edge.runtime.numeric import FloatMap
 
@@ -66,7 +66,7 @@ def _body_table(law: TailLaw) -> NDArray[np.float64]:
     return chi_square_log10_tail((knots - law.shift) / law.scale, law.degrees)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _log10_tail(
     levels: FloatMap, body: NDArray[np.float64], threshold: float, log_exceedance: float, shape: float, spread: float
 ) -> NDArray[np.float64]:

@@ -12,9 +12,9 @@ from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.compiled import compiled
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import Image, IndexMap, Size
 from uflow_edge.runtime.resampling import FRACTION_BITS, HALF, axis_filter, filtered_axes
@@ -111,7 +111,7 @@ def _along_columns(words: _Words, side: int) -> _Words:
     return filtered
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _filter_rows(words: _Words, first: IndexMap, count: IndexMap, weights: IndexMap, filtered: _Words) -> None:
     """(H, W) to ``filtered`` (H rounded up to whole bands, S)."""
     height, width = words.shape
@@ -128,7 +128,7 @@ def _filter_rows(words: _Words, first: IndexMap, count: IndexMap, weights: Index
                 filtered[top + lane, x] = turned_filtered[x, lane]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _filter_band(turned: _Words, first: IndexMap, count: IndexMap, weights: IndexMap, filtered: _Words) -> None:
     """(W, _BAND) to ``filtered`` (S, _BAND). What takes the time is here, in the loop over lanes."""
     sum_0, sum_1, sum_2 = np.empty(_BAND, np.int32), np.empty(_BAND, np.int32), np.empty(_BAND, np.int32)
@@ -149,7 +149,7 @@ def _filter_band(turned: _Words, first: IndexMap, count: IndexMap, weights: Inde
             filtered[x, lane] = channel_0 | (channel_1 << _EIGHT) | (channel_2 << _SIXTEEN)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _filter_columns(rows: Image, first: IndexMap, count: IndexMap, weights: IndexMap, filtered: Image) -> None:
     """(H, 4 W) to ``filtered`` (S, 4 W), byte by byte."""
     length = rows.shape[1]

@@ -9,9 +9,9 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from uflow_edge.runtime.compiled import compiled
 from uflow_edge.runtime.numeric import FloatMap
 
 _PRECISION = 1e-15
@@ -21,7 +21,7 @@ _KNOTS = 8192
 _TABLE_END = 8.0  # times the mean: past it the fraction needs few terms, and few pixels
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _log_upper_fraction(shape: float, x: float) -> float:
     """ln of the continued fraction that Γ(a, x) / (e⁻ˣ xᵃ) is, for x ≥ a + 1."""
     b = x + 1 - shape
@@ -43,7 +43,7 @@ def _log_upper_fraction(shape: float, x: float) -> float:
             return math.log(fraction)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lower_series(shape: float, x: float) -> float:
     """Sum of xⁿ / ((a + 1) … (a + n)) from n = 0, which P(a, x) Γ(a + 1) / (e⁻ˣ xᵃ) is."""
     term = total = 1.0
@@ -55,7 +55,7 @@ def _lower_series(shape: float, x: float) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _log10_tail(energy: float, degrees: float) -> float:
     shape, x = degrees / 2, energy / 2
     if x <= 0:
@@ -67,7 +67,7 @@ def _log10_tail(energy: float, degrees: float) -> float:
     return math.log1p(-lower) / _LN_10
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _log10_tails(energies: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
     out = np.empty(energies.size)
     for i in range(energies.size):
@@ -107,7 +107,7 @@ def _tail_table(degrees: float) -> NDArray[np.float64]:
     return chi_square_log10_tail(knots * degrees, degrees)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _interpolated(levels: FloatMap, table: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
     out = np.empty(levels.size)
     for i in range(levels.size):

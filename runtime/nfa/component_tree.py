@@ -10,9 +10,9 @@ or keeps several.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.compiled import compiled
 from uflow_edge.runtime.numeric import FloatMap, IndexMap
 
 _RADIX_BITS = 11
@@ -20,7 +20,7 @@ _RADIX = 1 << _RADIX_BITS
 _OUTSIDE = -1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ascending_order(levels: FloatMap) -> IndexMap:
     """Stable argsort of non-negative float32, whose bit patterns sort like the numbers: three counting passes."""
     keys = levels.view(np.uint32)
@@ -46,7 +46,7 @@ def _ascending_order(levels: FloatMap) -> IndexMap:
     return order
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find(root: IndexMap, pixel: int) -> int:
     while root[pixel] != pixel:
         root[pixel] = root[root[pixel]]
@@ -54,7 +54,7 @@ def _find(root: IndexMap, pixel: int) -> int:
     return pixel
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _build(levels: FloatMap, order: IndexMap, width: int) -> IndexMap:
     """Parents of the max-tree under 4-connectivity; every parent is canonical, the root is its own parent."""
     n = levels.size
@@ -84,7 +84,7 @@ def _build(levels: FloatMap, order: IndexMap, width: int) -> IndexMap:
     return parent
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def select_regions(
     levels: FloatMap,
     log_tail: NDArray[np.float64],
@@ -160,7 +160,7 @@ def select_regions(
     return region, value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def paint(region: IndexMap, value: NDArray[np.float64], outside: float, unique_values: bool) -> FloatMap:
     """Give every pixel its region's value, and pixels in no region ``outside``; (H*W,) float32.
 
@@ -185,7 +185,7 @@ def paint(region: IndexMap, value: NDArray[np.float64], outside: float, unique_v
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def opening_maxima(levels: FloatMap, width: int, classes: int) -> tuple[FloatMap, IndexMap]:
     """Levels of the regional maxima of the map's area openings by 1, 2, 4, … 2^(classes − 1) pixels.
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from uflow_edge.runtime.compiled import compiled
 from uflow_edge.runtime.numeric import FloatMap, Size
 
 
@@ -60,7 +60,7 @@ def upsample_bilinear(values: FloatMap, size: Size) -> FloatMap:
 _CUBIC_A = -0.75
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _cubic_taps(target: int, source: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     step = (source - 1) / (target - 1) if target > 1 else 0.0
     index, weight = np.empty((target, 4), np.int64), np.empty((target, 4))
@@ -77,7 +77,7 @@ def _cubic_taps(target: int, source: int) -> tuple[NDArray[np.int64], NDArray[np
     return index, weight
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def upsample_bicubic(values: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
     """Bicubic (a = −0.75) with aligned corners, which OpenCV does not offer.
 
