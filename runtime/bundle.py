@@ -10,15 +10,16 @@
 docs/bundle.md specifies it.
 """
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.files import replacing, sha256
-from uflow_edge.runtime.manifest import READABLE_SCHEMAS, Manifest, Variant
+from uflow_edge.runtime.manifest import SCHEMA, Manifest, Variant
 from uflow_edge.runtime.operating_point import OperatingPoint
+from uflow_edge.runtime.strict_json import decode, parse_json, read_json
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.unet_manifest import UNetManifest
 
@@ -101,45 +102,64 @@ def save_operating_point(bundle: Bundle[UFlowManifest], point: OperatingPoint) -
 
 
 def parse_manifest(text: str, kind: type[M]) -> M:
-    """Parse what `Manifest.to_json` wrote.
+    """Parse what `Manifest.to_json` wrote, in this version or an earlier one.
 
     Args:
         text: of ``manifest.json``.
         kind: that it must be; `Manifest` takes any.
 
     Raises:
-        BadInput: not JSON, another schema or kind, or fields missing, unknown or of the wrong type.
+        BadInput: not JSON, a newer schema or another kind, or fields missing, unknown, or of the wrong type or range.
     """
+    return _parsed(lambda: parse_json(text), kind)
+
+
+def _parsed(read: Callable[[], Any], kind: type[M]) -> M:
     try:
-        values = json.loads(text)
+        return _decoded(read(), kind)
     except ValueError as error:
-        raise BadInput(f"not JSON ({error})") from error
-    named = values.pop("kind", None) if isinstance(values, dict) else None
-    wanted = [candidate for candidate in _KINDS if issubclass(candidate, kind)]
-    parser = next((candidate for candidate in wanted if candidate.kind == named), None)
-    if parser is None:
-        expected = " or ".join(repr(candidate.kind) for candidate in wanted)
-        raise BadInput(f"expected a manifest of kind {expected}, got {named!r}")
-    schema = values.pop("schema", None)
-    if schema not in READABLE_SCHEMAS:
-        known = ", ".join(map(str, READABLE_SCHEMAS))
-        raise BadInput(f"schema {schema!r}; this version reads schemas {known}: export the checkpoint again")
-    try:
-        manifest = parser.parse(values)
-    except (AttributeError, KeyError, TypeError, ValueError, UsageError) as error:
-        raise BadInput(f"fields are missing, unknown or of the wrong type ({error})") from error
-    assert isinstance(manifest, kind)
+        raise BadInput(f"no valid manifest ({error}); copy the bundle again or export it again") from error
+
+
+def _decoded(values: Any, kind: type[M]) -> M:
+    if not isinstance(values, dict):
+        raise ValueError("expected one JSON object")
+    schema, named = values.pop("schema", None), values.pop("kind", None)
+    if type(schema) is int and schema > SCHEMA:
+        raise BadInput(f"schema {schema}, made by a newer version; this one reads up to {SCHEMA}: update uflow-edge")
+    if type(schema) is not int or schema < 1:
+        raise ValueError(f"schema: expected a number from 1 to {SCHEMA}")
+    found = next((candidate for candidate in _KINDS if candidate.kind == named), None)
+    if found is None:
+        raise ValueError("expected kind " + " or ".join(repr(candidate.kind) for candidate in _KINDS))
+    if not issubclass(found, kind):
+        raise BadInput(
+            f"this bundle holds a {found.noun}; expected a {kind.noun}, made with: uflow-export {kind.option} …"
+        )
+    if schema < 3:
+        _rename_energy_bound(values)
+    manifest = decode(values, found)
+    manifest.check()
     return manifest
+
+
+def _rename_energy_bound(values: dict[str, Any]) -> None:
+    """Schemas 1 and 2 call the bound so."""
+    variants = values.get("variants")
+    for variant in variants if isinstance(variants, list) else ():
+        if isinstance(variant, dict) and "energy_bound" in variant:
+            variant["error_bound"] = variant.pop("energy_bound")
 
 
 def _read_manifest(path: Path, kind: type[M]) -> M:
     try:
-        return parse_manifest(path.read_text(encoding="utf-8"), kind)
+        return _parsed(lambda: read_json(path), kind)
     except FileNotFoundError as error:
+        option = getattr(kind, "option", UFlowManifest.option)
         raise BadInput(
-            f"{path.parent}: no bundle here (no {MANIFEST}); make one with: uflow-export --ckpt …"
+            f"{path.parent}: no bundle here (no {MANIFEST}); make one with: uflow-export {option} …"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error})") from error
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
@@ -167,7 +187,7 @@ def _may_be(manifest: Path, kind: type[Manifest]) -> bool:
     if not manifest.is_file():
         return False
     try:
-        named = json.loads(manifest.read_text(encoding="utf-8"))["kind"]
+        named = read_json(manifest)["kind"]
     except (OSError, ValueError, KeyError, TypeError):
         return True
     return any(issubclass(candidate, kind) and candidate.kind == named for candidate in _KINDS)

@@ -18,9 +18,10 @@ Anomalous frames are left out, as long as they are defects: after twenty in a ro
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 MEMORY = 100
@@ -51,7 +52,7 @@ class DriftRange:
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
-    images: int
+    images: Annotated[int, Meta(le=10**9)]
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.deviation) or len(self.mean) < 2 or self.images < MIN_IMAGES:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,28 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The content of a regular file that may come from anywhere; a FIFO or device is refused and never waited for.
+
+    Args:
+        path: of the file.
+        limit: bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or larger.
+    """
+    with os.fdopen(
+        os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
+    ) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("expected a regular file, found a folder, device or pipe")
+        if about.st_size > limit:
+            raise ValueError(f"{about.st_size:,} bytes; expected at most {limit:,}")
+        return file.read(limit)
 
 
 def sha256(path: Path) -> str:

@@ -3,21 +3,22 @@
 The two kinds are in uflow_manifest.py and unet_manifest.py; docs/bundle.md specifies the file.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.errors import UsageError
+from uflow_edge.runtime.strict_json import Digest, Text, to_json
 
-SCHEMA = 3
-READABLE_SCHEMAS = (1, 2, SCHEMA)  # older ones lack only fields that have a default
+SCHEMA = 4
+"""Of the manifests that are written. All from 1 on are read: older ones lack only fields that have a default."""
 ENGINES = "engines"
 DEFAULT_OPSET = 18
 
@@ -26,6 +27,9 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 EXPORTED_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 """Those that need nothing but a checkpoint; int8 takes images of the line, see docs/int8.md."""
 PlanLibrary: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=65536)]
+Side: TypeAlias = Annotated[int, Meta(ge=1, le=8192)]
+"""Pixels of a side of the network's input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,9 @@ class Signature:
 class Source:
     """The checkpoint a bundle was made from: its file name, its SHA-256, and who wrote it."""
 
-    name: str
-    sha256: str
-    origin: str = ""
+    name: Text
+    sha256: Digest
+    origin: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +80,12 @@ class Variant:
         data: a second file with the weights, for graphs too large for one.
     """
 
-    file: str
+    file: Text
     precision: Precision
-    opset: int
-    batch: int | None = None
-    error_bound: float = 1e-3
-    data: str | None = None
+    opset: Annotated[int, Meta(ge=1, le=100)]
+    batch: Count | None = None
+    error_bound: Annotated[float, Meta(gt=0, le=1)] = 1e-3
+    data: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +96,9 @@ class BatchRange:
         UsageError: on construction, unless 1 <= minimum <= optimum <= maximum.
     """
 
-    minimum: int = 1
-    optimum: int = 1
-    maximum: int = 4
+    minimum: Count = 1
+    optimum: Count = 1
+    maximum: Count = 4
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.optimum <= self.maximum:
@@ -143,15 +147,15 @@ class Plan:
         options: everything else that was asked of the builder, as one line of text.
     """
 
-    file: str
-    graph: str
-    graph_sha256: str
+    file: Text
+    graph: Text
+    graph_sha256: Digest
     library: PlanLibrary
-    version: str
-    cuda: str
-    compute_capabilities: tuple[str, ...]
+    version: Text
+    cuda: Text
+    compute_capabilities: tuple[Text, ...]
     batch: BatchRange
-    options: str
+    options: Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,11 +171,15 @@ class Manifest(ABC):
     """
 
     kind: ClassVar[str]
+    noun: ClassVar[str]
+    """What it is of, for people."""
+    option: ClassVar[str]
+    """Of uflow-export, which makes one."""
 
     source: Source
     variants: tuple[Variant, ...]
-    files: Mapping[str, str]
-    tools: Mapping[str, str]
+    files: Mapping[Text, Digest]
+    tools: Mapping[Text, Text]
     plans: tuple[Plan, ...] = ()
 
     @property
@@ -183,61 +191,32 @@ class Manifest(ABC):
     def plausible(self, outputs: Sequence[NDArray[np.float32]]) -> bool:
         """Whether outputs of the right shapes, all finite, can be what the network computes."""
 
-    @classmethod
-    @abstractmethod
-    def parse(cls, values: dict[str, Any]) -> "Manifest":
-        """Build it from what `to_json` wrote, without ``schema`` and ``kind``.
+    def check(self) -> None:
+        """What types and ranges of single fields cannot say; holds of every manifest that is read.
 
         Raises:
-            KeyError, TypeError, ValueError: fields are missing, unknown or of the wrong type.
+            ValueError: fields contradict each other.
         """
+        named = [variant.file for variant in self.variants] + [plan.file for plan in self.plans]
+        named += [variant.data for variant in self.variants if variant.data is not None]
+        if not self.variants:
+            raise ValueError("variants: expected at least one")
+        for name in named:
+            if name not in self.files:
+                raise ValueError(f"files: {name!r} has no checksum")
+        for name in self.files:
+            if not _stays_inside(name):
+                raise ValueError(f"files: {name!r} does not stay inside the bundle")
 
     def to_json(self) -> str:
         """As written to ``manifest.json``."""
-        return json.dumps({"schema": SCHEMA, "kind": self.kind, **asdict(self)}, indent=2) + "\n"
+        return to_json({"schema": SCHEMA, "kind": self.kind, **asdict(self)}, indent=2) + "\n"
 
     def graph_sha256(self, variant: Variant) -> str:
         """Of a graph or, where its weights lie in a second file, of the two digests in a row."""
         if variant.data is None:
             return self.files[variant.file]
         return sha256((self.files[variant.file] + self.files[variant.data]).encode()).hexdigest()
-
-
-def common_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The parsed fields that all manifests have; for `Manifest.parse`.
-
-    Raises:
-        KeyError, TypeError, ValueError: as `Manifest.parse`.
-    """
-    found = {
-        "source": Source(**values["source"]),
-        "variants": tuple(_variant(variant) for variant in values["variants"]),
-        "plans": tuple(_plan(plan) for plan in values.get("plans", ())),
-        "files": values["files"],
-        "tools": values["tools"],
-    }
-    variants, plans, files = found["variants"], found["plans"], found["files"]
-    named = [v.file for v in variants] + [v.data for v in variants if v.data] + [plan.file for plan in plans]
-    if not variants or any(file not in files for file in named):
-        raise ValueError("the file of every variant and plan needs a checksum")
-    if any(not _stays_inside(name) for name in files):
-        raise ValueError("file names must stay inside the bundle")
-    return found
-
-
-def _variant(values: Mapping[str, Any]) -> Variant:
-    older = {"error_bound" if name == "energy_bound" else name: value for name, value in values.items()}
-    return Variant(**older)
-
-
-def _plan(values: Mapping[str, Any]) -> Plan:
-    return Plan(
-        **{
-            **values,
-            "batch": BatchRange(**values["batch"]),
-            "compute_capabilities": tuple(values["compute_capabilities"]),
-        }
-    )
 
 
 def _stays_inside(name: str) -> bool:

@@ -1,13 +1,17 @@
 """Where the line is drawn between a good part and an anomalous one, and what that line promises."""
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal, get_args
 
 from uflow_edge.runtime.errors import BadInput
 
 Origin = Literal["log_nfa_0", "conformal", "manual"]
+LARGEST_THRESHOLD = 1e30
+"""In size; a threshold that no score reaches would switch detection off."""
 DEFAULT_FALSE_ALARM_RATE = 0.05
 
 
@@ -22,6 +26,11 @@ class OperatingPoint:
             person, which promises nothing.
         false_alarm_rate: with ``conformal``, the bound on the probability that a new good image is called anomalous.
         good_images: with ``conformal``, how many images it rests on.
+        confidence: with ``conformal``, of that bound; None: it holds on average.
+
+    Raises:
+        BadInput: on construction, unless the threshold is a finite number, the origin is known, and a conformal one
+            says what it promises.
     """
 
     threshold: float
@@ -29,6 +38,18 @@ class OperatingPoint:
     false_alarm_rate: float | None = None
     good_images: int | None = None
     confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", _number("threshold", self.threshold, LARGEST_THRESHOLD))
+        if self.origin not in get_args(Origin):
+            raise BadInput(f"origin {self.origin!r}: expected one of {', '.join(get_args(Origin))}")
+        for name, share in (("false-alarm rate", self.false_alarm_rate), ("confidence", self.confidence)):
+            if share is not None and not 0 < _number(name, share, 1) < 1:
+                raise BadInput(f"{name} {share}: expected a number between 0 and 1")
+        if self.good_images is not None and (type(self.good_images) is not int or self.good_images < 1):
+            raise BadInput(f"good images {self.good_images!r}: expected a number of 1 or more")
+        if self.origin == "conformal" and None in (self.false_alarm_rate, self.good_images):
+            raise BadInput("an operating point cannot be conformal without a false-alarm rate and good images")
 
     @property
     def promise(self) -> str:
@@ -42,6 +63,14 @@ class OperatingPoint:
             f"at most {self.false_alarm_rate * 100:.4g} % of good images called anomalous, {trust} "
             f"(from {self.good_images} held-out images)"
         )
+
+
+def _number(name: str, value: Any, largest: float) -> float:
+    """A finite float, from any real number of Python or NumPy; no bool, no text."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not (real and -largest <= value <= largest):
+        raise BadInput(f"{name} {reprlib.repr(value)}: expected a finite number of at most {largest:g} in size")
+    return float(value)
 
 
 LOG_NFA_0 = OperatingPoint(threshold=0.0, origin="log_nfa_0")

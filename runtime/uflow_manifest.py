@@ -2,28 +2,33 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from fnmatch import fnmatch
+from typing import Annotated, ClassVar
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.drift import DriftRange
-from uflow_edge.runtime.manifest import Manifest, Signature, Tensor, common_fields
-from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, RULES, Rule
+from uflow_edge.runtime.manifest import Count, Manifest, Side, Signature, Tensor
+from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, Rule
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
 from uflow_edge.runtime.preprocess import Fit
+from uflow_edge.runtime.strict_json import Text
 
 INPUT_NAME = "image"
+NULL_MODEL_FILES = "null_model-*.npz"
+"""Pattern of the names of null models: each is named after its content."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatentScale:
     """One scale of latents: C channels on H x W pixels, each ``stride`` input pixels wide."""
 
-    stride: int
-    height: int
-    width: int
-    channels: int
+    stride: Side
+    height: Side
+    width: Side
+    channels: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,18 +49,20 @@ class UFlowManifest(Manifest):
     """
 
     kind: ClassVar[str] = "uflow"
+    noun: ClassVar[str] = "detector"
+    option: ClassVar[str] = "--ckpt"
 
-    extractor: str
-    input_size: int
+    extractor: Text
+    input_size: Annotated[int, Meta(ge=16, le=8192)]
     fit: Fit
     scales: tuple[LatentScale, ...]
-    exceedance_probability: float
+    exceedance_probability: Annotated[float, Meta(gt=0, lt=1)]
     rule: Rule = DEFAULT_RULE
     operating_point: OperatingPoint = LOG_NFA_0
     drift: DriftRange | None = None
-    null_model: str | None = None
+    null_model: Text | None = None
     mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    std: tuple[Annotated[float, Meta(gt=0)], ...] = ()
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -77,35 +84,22 @@ class UFlowManifest(Manifest):
         """Sums of squares and counts are not negative."""
         return all(bool((output >= 0).all()) for output in outputs)
 
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> "UFlowManifest":
-        """See `Manifest.parse`; dataclasses refuse missing and unknown fields themselves."""
-        manifest = cls(
-            **{
-                **values,
-                **common_fields(values),
-                "scales": tuple(LatentScale(**scale) for scale in values["scales"]),
-                "operating_point": OperatingPoint(**values["operating_point"]),
-                "drift": _drift(values.get("drift")),
-                "mean": tuple(values.get("mean", ())),
-                "std": tuple(values.get("std", ())),
-            }
-        )
-        sizes = [manifest.input_size, *(n for s in manifest.scales for n in (s.height, s.width, s.channels))]
-        if not all(isinstance(n, int) and n > 0 for n in sizes) or not manifest.scales:
-            raise ValueError(f"sizes must be positive integers: {sizes}")
-        if manifest.fit not in get_args(Fit) or manifest.rule not in RULES:
-            raise ValueError(f"fit {manifest.fit!r} or rule {manifest.rule!r}")
-        if not isinstance(manifest.operating_point.threshold, (int, float)):
-            raise ValueError(f"threshold {manifest.operating_point.threshold!r}")
-        if manifest.null_model is not None and manifest.null_model not in manifest.files:
-            raise ValueError(f"the null model {manifest.null_model} needs a checksum")
-        if manifest.drift is not None and len(manifest.drift.mean) != len(manifest.scales) + 1:
-            raise ValueError(f"drift of {len(manifest.drift.mean)} numbers, expected one a scale and the score")
-        return manifest
-
-
-def _drift(values: dict[str, Any] | None) -> DriftRange | None:
-    if values is None:
-        return None
-    return DriftRange(**{**values, "mean": tuple(values["mean"]), "deviation": tuple(values["deviation"])})
+    def check(self) -> None:
+        """See `Manifest.check`."""
+        Manifest.check(self)
+        if not 1 <= len(self.scales) <= 8:
+            raise ValueError(f"scales: expected 1 to 8, got {len(self.scales)}")
+        for i, scale in enumerate(self.scales):
+            if any(abs(side * scale.stride - self.input_size) >= scale.stride for side in (scale.height, scale.width)):
+                raise ValueError(f"scales[{i}]: {scale} does not cover input_size {self.input_size}")
+        if len(self.mean) not in (0, 3) or len(self.std) != len(self.mean):
+            raise ValueError(f"mean and std: expected three numbers each, got {len(self.mean)} and {len(self.std)}")
+        if self.drift is not None and len(self.drift.mean) != len(self.scales) + 1:
+            raise ValueError(f"drift: expected {len(self.scales) + 1} means, one per scale and the score's")
+        if self.null_model is not None and self.null_model not in self.files:
+            raise ValueError(f"null_model: {self.null_model!r} has no checksum")
+        for name in self.files:
+            if fnmatch(name, NULL_MODEL_FILES) and name != self.null_model:
+                raise ValueError(
+                    f"null_model: {self.null_model!r}, but files lists {name!r}, which belongs to the threshold"
+                )

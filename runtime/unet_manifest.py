@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.manifest import Manifest, Signature, Tensor, common_fields
+from uflow_edge.runtime.manifest import Count, Manifest, Side, Signature, Tensor
 
 ScheduleName: TypeAlias = Literal["linear", "cosine"]
 SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
@@ -27,13 +27,15 @@ class UNetManifest(Manifest):
     """
 
     kind: ClassVar[str] = "unet"
+    noun: ClassVar[str] = "diffusion UNet"
+    option: ClassVar[str] = "--unet"
 
-    image_size: int
-    channels: int
+    image_size: Side
+    channels: Count
     learned_variance: bool
     schedule: ScheduleName = "linear"
-    steps: int = 1000
-    noisiest_step: int | None = None
+    steps: Count = 1000
+    noisiest_step: Count | None = None
 
     @property
     def signature(self) -> Signature:
@@ -52,14 +54,8 @@ class UNetManifest(Manifest):
         """Any finite numbers can be noise."""
         return True
 
-    @classmethod
-    def parse(cls, values: dict[str, Any]) -> "UNetManifest":
-        """See `Manifest.parse`; dataclasses refuse missing and unknown fields themselves."""
-        manifest = cls(**{**values, **common_fields(values)})
-        sizes = [manifest.image_size, manifest.channels, manifest.steps]
-        sizes += [] if manifest.noisiest_step is None else [manifest.noisiest_step]
-        if not all(isinstance(n, int) and n > 0 for n in sizes):
-            raise ValueError(f"sizes must be positive integers: {sizes}")
-        if manifest.schedule not in SCHEDULES or not isinstance(manifest.learned_variance, bool):
-            raise ValueError(f"schedule {manifest.schedule!r} or learned_variance {manifest.learned_variance!r}")
-        return manifest
+    def check(self) -> None:
+        """See `Manifest.check`."""
+        Manifest.check(self)
+        if self.noisiest_step is not None and self.noisiest_step >= self.steps:
+            raise ValueError(f"noisiest_step: expected less than {self.steps} steps, got {self.noisiest_step}")
