@@ -24,7 +24,7 @@ from uflow_edge.calibration.int8_ranges import measure
 from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.export.parity import engines_here
 from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.command_line import command_parser, progress, run_command, table
+from uflow_edge.runtime.command_line import command_parser, finite_float, progress, run_command, table
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import ExitCode, UflowEdgeError, require
 from uflow_edge.runtime.images import find_images, read_image, spread
@@ -216,7 +216,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=int, default=120, help="test images of each kind (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=30, help="of timing (default: %(default)s)")
     parser.add_argument(
-        "--error-bound", type=float, default=Int8Options().error_bound, help="of our energies (default: %(default)s)"
+        "--error-bound",
+        type=finite_float,
+        default=Int8Options().error_bound,
+        help="of our energies (default: %(default)s)",
     )
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME=FILE", help="another quantised graph to compare"

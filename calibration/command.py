@@ -14,7 +14,7 @@ from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.saving import REPORT, save_calibration
 from uflow_edge.runtime.arguments import views
 from uflow_edge.runtime.bundle import Bundle, find_bundle
-from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, table
+from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, run_command, table
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import ExitCode, UsageError, require
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     promise = parser.add_argument_group("promise")
     promise.add_argument(
         "--max-false-alarms",
-        type=float,
+        type=finite_float,
         default=argparse.SUPPRESS,
         metavar="X",
         help="largest share of good images that may be called anomalous; refused where images are too few for it "
@@ -86,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
         "--roi", action="append", metavar="X,Y,W,H", help="region of interest in pixels; again for another one"
     )
     model.add_argument("--tile", type=positive_int, metavar="N", help="cut regions into squares of N pixels")
-    model.add_argument("--overlap", type=float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)")
+    model.add_argument(
+        "--overlap", type=finite_float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)"
+    )
     parser.add_argument(
         "--int8",
         action="store_true",
@@ -209,7 +211,7 @@ def _say(line: str) -> None:
 
 
 def _confidence(text: str) -> float | None:
-    return None if text == _AVERAGE else float(text)
+    return None if text == _AVERAGE else finite_float(text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from uflow_edge.export import triton_arguments
 from uflow_edge.export.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
-from uflow_edge.runtime.command_line import command_parser, positive_int
+from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, PRECISIONS, BatchRange, Precision
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
@@ -112,7 +112,7 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--false-alarm-rate",
-        type=float,
+        type=finite_float,
         metavar="X",
         help=f"with --good: share of good images that may be called anomalous (default: {DEFAULT_FALSE_ALARM_RATE})",
     )

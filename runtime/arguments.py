@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime.archive.arguments import add_ray_options, refuse_without_ray
-from uflow_edge.runtime.command_line import command_parser, positive_int, width_and_height
+from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, width_and_height
 from uflow_edge.runtime.errors import BadInput, UsageError
 
 if TYPE_CHECKING:
@@ -62,19 +62,24 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         "--roi", action="append", metavar="X,Y,W,H", help="region of interest in pixels; again for another one"
     )
     group.add_argument("--tile", type=positive_int, metavar="N", help="cut regions into squares of N pixels")
-    group.add_argument("--overlap", type=float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)")
+    group.add_argument(
+        "--overlap", type=finite_float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)"
+    )
     camera = parser.add_argument_group("cameras")
     camera.add_argument("--camera-size", type=width_and_height, metavar="WxH", help="picture size to ask for")
-    camera.add_argument("--camera-fps", type=float, metavar="X", help="frames a second to ask for")
+    camera.add_argument("--camera-fps", type=finite_float, metavar="X", help="frames a second to ask for")
     camera.add_argument("--pixel-format", metavar="NAME", help="to ask for: MJPG, YUYV, BayerRG8, …")
-    camera.add_argument("--exposure", type=float, metavar="US", help="exposure time in microseconds")
-    camera.add_argument("--gain", type=float, metavar="X", help="in the camera's own unit")
+    camera.add_argument("--exposure", type=finite_float, metavar="US", help="exposure time in microseconds")
+    camera.add_argument("--gain", type=finite_float, metavar="X", help="in the camera's own unit")
     camera.add_argument("--camera-buffers", type=positive_int, metavar="N", help="frames V4L2 may hold (default: 1)")
     camera.add_argument(
-        "--silence", type=float, metavar="S", help="seconds without a frame until a camera is lost (default: 10)"
+        "--silence", type=finite_float, metavar="S", help="seconds without a frame until a camera is lost (default: 10)"
     )
     camera.add_argument(
-        "--give-up", type=float, metavar="S", help="seconds to wait for a camera that was lost (default: for ever)"
+        "--give-up",
+        type=finite_float,
+        metavar="S",
+        help="seconds to wait for a camera that was lost (default: for ever)",
     )
     camera.add_argument(
         "--trigger",
@@ -105,7 +110,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU)")
     group.add_argument("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
     group.add_argument(
-        "--threshold", type=float, metavar="X", help="on the score, -log10 NFA (default: as the bundle says)"
+        "--threshold", type=finite_float, metavar="X", help="on the score, -log10 NFA (default: as the bundle says)"
     )
 
 

@@ -6,6 +6,8 @@ Every module reads and writes its JSON through these functions.
 import json
 import math
 import re
+import reprlib
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -87,7 +89,7 @@ def decode(values: Any, kind: type[T]) -> T:
     except UflowEdgeError as error:
         raise ValueError(str(error)) from error
     for place in _unknown_fields(values, found):
-        raise ValueError(f"{place}: unknown field")
+        raise ValueError(f"unknown field {place}")
     return found
 
 
@@ -97,18 +99,18 @@ def _with_place_first(message: str) -> str:
     for pattern, meaning in _PATTERNS.items():
         complaint = complaint.replace(f"str matching regex {pattern!r}", meaning)
     place = place.strip("`").removeprefix("$").removeprefix(".")
-    return f"{place}: {complaint[0].lower()}{complaint[1:]}" if place else complaint
+    complaint = textwrap.shorten(complaint[0].lower() + complaint[1:], 200)
+    return f"{place}: {complaint}" if place else complaint
 
 
 def _unknown_fields(values: Any, found: Any, place: str = "") -> Iterator[str]:
     if is_dataclass(found):
         known = {field.name for field in fields(found)}
         for name, value in values.items():
-            inside = f"{place}.{name}" if place else str(name)
             if name in known:
-                yield from _unknown_fields(value, getattr(found, name), inside)
+                yield from _unknown_fields(value, getattr(found, name), f"{place}.{name}".removeprefix("."))
             else:
-                yield inside
+                yield f"{reprlib.repr(name)} in {place}" if place else reprlib.repr(name)
     elif isinstance(found, Sequence) and not isinstance(found, str):
         for i, (value, one) in enumerate(zip(values, found, strict=True)):
             yield from _unknown_fields(value, one, f"{place}[{i}]")
@@ -121,7 +123,7 @@ def _refused(constant: str) -> NoReturn:
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"the number {text} is too large")
+        raise ValueError(f"the number {reprlib.repr(text)} is too large")
     return value
 
 
@@ -129,5 +131,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {reprlib.repr(twice)} appears twice")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uflow_edge.export.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
-from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
+from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, run_command
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.training.mvtec import CONFIGS
 from uflow_edge.training.options import (
@@ -73,7 +73,13 @@ def _add_fitting(group: argparse._ArgumentGroup) -> None:
         help=f"epochs without a better held-out likelihood before stopping {_DEFAULT}",
     )
     add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"images a step {_DEFAULT}")
-    add("--learning-rate", type=float, default=default.learning_rate, metavar="X", help=f"at the start {_DEFAULT}")
+    add(
+        "--learning-rate",
+        type=finite_float,
+        default=default.learning_rate,
+        metavar="X",
+        help=f"at the start {_DEFAULT}",
+    )
     add("--seed", type=int, default=default.seed, metavar="N", help=f"same seed, same checkpoint {_DEFAULT}")
     add(
         "--couplings",
@@ -102,7 +108,13 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         f"finds them again {_DEFAULT}",
     )
     add("--flip", choices=FLIPS, default="none", help=f"random flips; features are then never cached {_DEFAULT}")
-    add("--crop", type=float, default=1.0, metavar="X", help="random crops to this part of a side (default: none)")
+    add(
+        "--crop",
+        type=finite_float,
+        default=1.0,
+        metavar="X",
+        help="random crops to this part of a side (default: none)",
+    )
     add(
         "--no-pictures",
         action="store_true",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from uflow_edge.runtime.command_line import command_parser, positive_int, run_command
+from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, run_command
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.progress import FitBar
@@ -45,7 +45,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--steps", type=positive_int, default=default.steps, metavar="N", help=f"of the fit {_DEFAULT}")
     add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"patches a step {_DEFAULT}")
-    add("--learning-rate", type=float, default=default.learning_rate, metavar="X", help=f"at its highest {_DEFAULT}")
+    add(
+        "--learning-rate",
+        type=finite_float,
+        default=default.learning_rate,
+        metavar="X",
+        help=f"at its highest {_DEFAULT}",
+    )
     add("--seed", type=int, default=default.seed, metavar="N", help=f"same seed, same network {_DEFAULT}")
     add("--restart", action="store_true", help="forget an interrupted run")
     return parser

@@ -3,7 +3,7 @@
 import argparse
 
 from uflow_edge.runtime.archive.cluster import ClusterOptions
-from uflow_edge.runtime.command_line import positive_int
+from uflow_edge.runtime.command_line import finite_float, positive_int
 from uflow_edge.runtime.errors import UsageError
 
 
@@ -20,7 +20,9 @@ def add_ray_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup
         "--ray-workers", type=positive_int, metavar="N", help="each with an engine of --threads (default: one a core)"
     )
     group.add_argument("--ray-retry", action="store_true", help="do shards again in which an image could not be read")
-    group.add_argument("--ray-gpus", type=float, metavar="X", help="GPUs a worker has, such as 0.5 (default: none)")
+    group.add_argument(
+        "--ray-gpus", type=finite_float, metavar="X", help="GPUs a worker has, such as 0.5 (default: none)"
+    )
     return group
 
 

@@ -7,7 +7,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.command_line import command_parser, positive_int, print_beside_bar, progress, run_command
+from uflow_edge.runtime.command_line import (
+    command_parser,
+    finite_float,
+    positive_int,
+    print_beside_bar,
+    progress,
+    run_command,
+)
 from uflow_edge.runtime.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +67,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--guide", choices=GUIDANCES, default="none", help="similarity to the original to keep up (default: none)"
     )
-    group.add_argument("--guide-scale", type=float, metavar="X", help=f"how strongly (default: {scales})")
+    group.add_argument("--guide-scale", type=finite_float, metavar="X", help=f"how strongly (default: {scales})")
     group.add_argument("--sampler", choices=SAMPLERS, default="ddpm", help="ddim draws no noise (default: ddpm)")
     group.add_argument(
         "--respacing", type=positive_int, metavar="N", help="runs of the network for each patch (default: as --steps)"
@@ -70,7 +77,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--overlap",
-        type=float,
+        type=finite_float,
         metavar="X",
         help=f"of patches, a share of their side up to {MOST_OVERLAP} (default: {DEFAULT_OVERLAP})",
     )
