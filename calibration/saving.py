@@ -6,11 +6,10 @@ the other. The report follows, whose name never changes: while it is exchanged, 
 
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from uflow_edge.calibration.calibrate import Calibration
 from uflow_edge.runtime.bundle import Bundle, write_manifest
-from uflow_edge.runtime.files import replacing, sha256
+from uflow_edge.runtime.files import replacing, scratch_folder, sha256
 from uflow_edge.runtime.null_model import NullModel
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
@@ -61,8 +60,8 @@ def save_calibration(
 
 def _write_null_model(folder: Path, model: NullModel) -> str:
     """Named after its content, so that two calibrations never share a name."""
-    with TemporaryDirectory(dir=folder, prefix=".calibration-") as temporary:
-        path = Path(temporary) / f"{_NULL_MODEL}.npz"
+    with scratch_folder(folder) as temporary:
+        path = temporary / f"{_NULL_MODEL}.npz"
         model.save(path)
         name = f"{_NULL_MODEL}-{sha256(path)[:12]}.npz"
         path.replace(folder / name)

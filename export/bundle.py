@@ -106,7 +106,7 @@ def export_bundle(
     side, fit, carried = manifest.input_size, manifest.fit, checkpoint.pictures
     images = parity_images(checkpoint_path, options.parity_images, side, fit, carried)
     reference = Reference.of("torch", torch_runner(energy_graph(checkpoint)), images, Scorer(manifest))
-    with replacing_folder(folder) as temporary:
+    with replacing_folder(folder, overwrite=overwrite) as temporary:
         report("tracing the lowered network")
         names = manifest.signature.output_names
         graph = trace(energy_graph(checkpoint, lowered=True), manifest.input_size, names, options.opset, options.batch)

@@ -1,12 +1,12 @@
 """ONNX models to files, checked and whole; needs no torch."""
 
-import tempfile
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.files import scratch_folder
 
 DATA_SUFFIX = ".data"
 LARGEST_FILE = 1 << 30
@@ -35,8 +35,8 @@ def write_onnx(model: ir.Model, path: Path, largest_file: int = LARGEST_FILE) ->
     apart = weights > largest_file
     path.parent.mkdir(parents=True, exist_ok=True)
     # In a folder of its own, for the graph names the file of its weights.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-        written = Path(folder) / path.name
+    with scratch_folder(path.parent) as folder:
+        written = folder / path.name
         ir.save(model, written, external_data=data.name if apart else None)
         try:
             onnx.checker.check_model(str(written), full_check=True)

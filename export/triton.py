@@ -106,7 +106,7 @@ def write_repository(
         options.queue_delay_microseconds,
         options.judges,
     )
-    with replacing_folder(repository) as folder:
+    with replacing_folder(repository, overwrite=overwrite) as folder:
         _write_network(bundle, network, _model_folder(folder, models.network()))
         _write_judge(bundle, _model_folder(folder, models.judge()))
         ensemble = _model_folder(folder, models.ensemble())

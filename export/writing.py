@@ -16,6 +16,7 @@ from uflow_edge.export.plans import carry_over
 from uflow_edge.export.precision import rounded, to_fp16
 from uflow_edge.runtime.bundle import MANIFEST, Bundle
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UflowEdgeError
+from uflow_edge.runtime.files import check_writable
 from uflow_edge.runtime.manifest import Manifest, Precision, Variant
 
 ON_A_GPU = ", rounded as on a GPU"
@@ -70,15 +71,16 @@ class GraphOptions:
 
 
 def refuse_to_replace(folder: Path, overwrite: bool) -> None:
-    """Make sure that a bundle may be written here.
+    """Make sure that a bundle may and can be written here.
 
     Raises:
-        BadInput: something is there that must not be replaced.
+        BadInput: something is there that must not be replaced, or nothing can be written there.
     """
     if folder.exists() and not overwrite:
         raise BadInput(f"{folder}: exists already; choose another --out, or replace it with --overwrite")
     if folder.exists() and not (folder / MANIFEST).is_file():
         raise BadInput(f"{folder}: is not a bundle, so it will not be replaced; choose another --out")
+    check_writable(folder, "folder")
 
 
 def write_variant(

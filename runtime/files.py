@@ -1,48 +1,96 @@
-"""Files that are whole or not there at all, and folders likewise."""
+"""Files and folders that are whole or not there at all, in a place that is tried before the work.
 
+While something is written it lies beside its place under a hidden name, locked by its process. A run that is killed
+loses the lock; so a later run can tell what it has left from what another process is writing.
+"""
+
+import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
+
+from uflow_edge.runtime.errors import BadInput
+
+_HIDDEN = ".uflow-"
+_PARTIAL = ".partial"
+_LONGEST_SUFFIX = 16
+
+
+def check_writable(path: Path, kind: Literal["file", "folder"] = "file", size: int = 0) -> None:
+    """Try before the work whether its result can be written, and clear away what killed runs have left in that place.
+
+    Args:
+        path: of the result. Its parent folders may be missing; they are not made here.
+        kind: of the result.
+        size: bytes that it takes.
+
+    Raises:
+        BadInput: something else lies there, it cannot be written, or there is not enough room for it.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            path.lstat()  # refuses names that are too long, and parents that are files
+        if path.exists() and not (path.is_file() if kind == "file" else path.is_dir()):
+            found = "a folder" if path.is_dir() else "something else"
+            raise BadInput(f"{path}: is {found}; expected the name of a {kind} to write")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        _clear_away(folder)
+        with tempfile.TemporaryFile(dir=folder) as trial:
+            trial.write(b"?")
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    if free < size:
+        raise BadInput(f"{path}: takes {size / 1e6:.0f} MB, but {folder} has only {free / 1e6:.0f} MB left; make room")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary sibling to write; it takes the place of ``path`` in one rename, or vanishes on any error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
+    descriptor, temporary = _locked_file(path)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """A temporary sibling folder to fill; it takes the place of ``path`` when all went well, or vanishes."""
+def replacing_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """A temporary sibling folder to fill; it takes the place of ``path`` when all went well, or vanishes.
+
+    Raises:
+        BadInput: another process is writing this folder; or it exists already, and may not be replaced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    old = temporary.with_name(temporary.name + "-old")
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-    except BaseException:
-        if old.exists():
-            old.rename(path)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    name = _HIDDEN + hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    old = path.with_name(f"{name}-old")
+    with _locked_folder(path.with_name(name + _PARTIAL), path) as temporary:
+        if old.exists() and not path.exists():
+            old.rename(path)  # a run was killed between the two renames below
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists() and not overwrite:
+            raise BadInput(f"{path}: exists already; choose another place, or replace it with --overwrite")
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            if path.exists() and overwrite:
+                path.rename(old)
+            temporary.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -66,6 +114,82 @@ def read_bounded(path: Path, limit: int) -> bytes:
         if about.st_size > limit:
             raise ValueError(f"{about.st_size:,} bytes; expected at most {limit:,}")
         return file.read(limit)
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A hidden folder for the time being; if this process is killed, `check_writable` clears it away."""
+    with _locked_folder(parent / f"{_HIDDEN}{secrets.token_hex(8)}{_PARTIAL}", parent) as folder:
+        yield folder
+
+
+@contextmanager
+def _locked_folder(folder: Path, result: Path) -> Iterator[Path]:
+    """Made empty, and removed in the end."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        if not _lock(descriptor, without_locks=True):
+            os.close(descriptor)
+            raise BadInput(f"{result}: another process is writing it; wait until it has finished")
+        if _is_open_at(descriptor, folder):
+            break
+        os.close(descriptor)
+    try:
+        for left in folder.iterdir():
+            _remove(left)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _locked_file(path: Path) -> tuple[int, Path]:
+    """A file of the same suffix, by which some writers choose their format."""
+    suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_HIDDEN, suffix=_PARTIAL + suffix)
+        if _lock(descriptor, without_locks=True) and _is_open_at(descriptor, Path(name)):
+            return descriptor, Path(name)
+        os.close(descriptor)
+
+
+def _clear_away(folder: Path) -> None:
+    """Remove what killed runs have left: what nobody holds a lock on."""
+    for left in folder.glob(f"{_HIDDEN}*{_PARTIAL}*"):
+        with suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if _lock(descriptor, without_locks=False):
+                    _remove(left)
+            finally:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int, *, without_locks: bool) -> bool:
+    """Whether it is locked by us now; ``without_locks`` where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return without_locks
+    return True
+
+
+def _is_open_at(descriptor: int, path: Path) -> bool:
+    """Whether it still lies there; before it was locked, another process may have taken it for left over."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def sha256(path: Path) -> str:

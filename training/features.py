@@ -4,9 +4,10 @@ All features here are layer-normalised but not yet standardised: the extractor's
 their affine part left out. Those of `mcait` are as its backbones give them, which have a normalisation of their own.
 """
 
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from uflow_edge.export.network import EnergyGraph
 from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.files import scratch_folder
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import model_input
@@ -63,22 +65,29 @@ class CachedFeatures:
         if where == "auto":
             where = "memory" if self.bytes <= _MEMORY_SHARE * psutil.virtual_memory().available else "disk"
         self.where: CacheChoice = where
-        self._folder = tempfile.TemporaryDirectory(prefix=".features-", dir=folder) if where == "disk" else None
-        self._maps = [self._allocate(i, shape) for i, shape in enumerate(shapes)]
+        self._stack = ExitStack()
+        self._folder: Path | None = None
+        if where == "disk":
+            self._folder = self._stack.enter_context(scratch_folder(folder or Path(gettempdir())))
+        try:
+            self._maps = [self._allocate(i, shape) for i, shape in enumerate(shapes)]
+            self._fill(graph, paths)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _fill(self, graph: EnergyGraph, paths: Sequence[Path]) -> None:
         starts = range(0, len(paths), _BATCH)
         for start in progress(starts, "extracting features", unit="batch"):
-            pictures = [
-                model_input(read_image(path), architecture.input_size) for path in paths[start : start + _BATCH]
-            ]
+            batch = paths[start : start + _BATCH]
+            pictures = [model_input(read_image(path), graph.network.architecture.input_size) for path in batch]
             for cached, feature in zip(self._maps, extract(graph, pictures), strict=True):
                 cached[start : start + len(pictures)] = feature.numpy()
 
     def _allocate(self, scale: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         if self._folder is None:
             return np.empty(shape, np.float32)
-        return np.lib.format.open_memmap(
-            Path(self._folder.name) / f"scale{scale}.npy", mode="w+", dtype=np.float32, shape=shape
-        )
+        return np.lib.format.open_memmap(self._folder / f"scale{scale}.npy", mode="w+", dtype=np.float32, shape=shape)
 
     def __len__(self) -> int:
         return len(self._maps[0])
@@ -92,8 +101,7 @@ class CachedFeatures:
 
     def __exit__(self, *_: object) -> None:
         self._maps.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._stack.close()
 
 
 class AugmentedFeatures:

@@ -78,7 +78,7 @@ def export_unet_bundle(
     manifest = manifest_of(checkpoint)
     report("running it in torch")
     reference = _reference(checkpoint, options)
-    with replacing_folder(folder) as temporary:
+    with replacing_folder(folder, overwrite=overwrite) as temporary:
         report("tracing the network")
         graph = trace_unet(checkpoint, manifest.signature, options.opset, options.batch)
         graph_options = GraphOptions(options.opset, options.batch, options.allow_parity_loss)
