@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uflow_edge.runtime.archive.arguments import add_ray_options, refuse_without_ray
 from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, width_and_height
 from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.text import redacted
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.sources import CameraOptions, Source
@@ -235,8 +236,12 @@ def sources(
     if arguments.camera:
         if len(set(arguments.camera)) < len(arguments.camera):
             raise UsageError("a camera is given twice")
-        options = camera_options(arguments)
-        return [parse_camera(text, options, report) for text in arguments.camera]
+        options, shown = camera_options(arguments), [redacted(text) for text in arguments.camera]
+        return [
+            # Cameras whose addresses differ in their secrets alone are told apart by a number.
+            parse_camera(text, options, report, number=1 + shown[:i].count(shown[i]))
+            for i, text in enumerate(arguments.camera)
+        ]
     if arguments.images:
         return [ImageFiles(image_files(arguments.images), on_unreadable)]
     return [WatchedFolder(arguments.watch, on_unreadable) if arguments.watch else VideoFile(arguments.video)]

@@ -19,7 +19,7 @@ from typing import NoReturn, TextIO, TypeVar
 from tqdm import tqdm
 
 from uflow_edge.runtime.errors import DISTRIBUTION, ExitCode, UflowEdgeError
-from uflow_edge.runtime.text import printable
+from uflow_edge.runtime.text import printable, redacted
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; argparse would print the whole usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(ExitCode.USAGE, f"{self.prog}: error: {printable(message)} (--help lists all options)\n")
+        self.exit(ExitCode.USAGE, f"{self.prog}: error: {redacted(printable(message))} (--help lists all options)\n")
 
 
 def command_parser(command: str, description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
@@ -116,7 +116,7 @@ def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse
             code = ExitCode.INTERRUPTED if interrupted() else _exit_code(error)
             print("interrupted" if code == ExitCode.INTERRUPTED else _explained(error), file=sys.stderr)
             if getattr(arguments, "verbose", False):
-                traceback.print_exc()
+                print(redacted(traceback.format_exc()), end="", file=sys.stderr)
     sys.exit(code)
 
 
@@ -132,7 +132,7 @@ def _exit_code(error: BaseException) -> ExitCode:
 
 def _explained(error: BaseException) -> str:
     """One line for people."""
-    text = printable(error)
+    text = redacted(printable(error))
     if isinstance(error, UflowEdgeError | OSError):
         return f"error: {text}"
     if isinstance(error, MemoryError):

@@ -1,4 +1,22 @@
-"""Text from outside, made fit to be shown."""
+"""Text made fit to be shown: it steers no terminal, and holds no secrets."""
+
+import re
+from typing import Final
+
+_SCHEME: Final = r"[a-z][a-z0-9+.-]*://"
+_NEXT_ADDRESS: Final = rf"[\s'\"(<=]{_SCHEME}"
+_USER_INFO: Final = re.compile(
+    rf"({_SCHEME})([^@\n]*(?:@(?:(?!{_NEXT_ADDRESS})[^@\n])*(?=@))*)@",  # to the last @: a password may hold some
+    re.IGNORECASE,
+)
+_NO_SCHEME: Final = re.compile(rf"^(?!synthetic:|{_SCHEME})([^\s:@]*:)(?=\S).*@", re.IGNORECASE)
+_NAME: Final = re.compile(r"(?<![\w.%-])[\w.%-]+\s*=")
+_SECRET_NAME: Final = re.compile(
+    r"pas|pwd|psw|pw|pword|psk|tok|key|auth|sig|secret|cred|session|jwt|bearer|ticket|otp|cookie|header|streamid"
+    r"|\b(?:pin|code|sid|hash|hmac|md5)\b",
+    re.IGNORECASE,
+)
+_VALUE: Final = re.compile(r'\*\*\*(?!\w)|"(?:\\.|[^"\\])*"|.*?(?=\s+[\w-]+\s*=|\s!\s|&[\w.%-]+=|$)', re.MULTILINE)
 
 
 def printable(value: object) -> str:
@@ -11,3 +29,33 @@ def printable(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def redacted(text: object) -> str:
+    """The text with ``***`` for the passwords and tokens in the addresses that it is or contains.
+
+    Knows ``user:password@`` in URLs of any scheme, and without one at the beginning of the text, also where the
+    password holds characters that a URL would have to escape; values of parameters and GStreamer properties whose name
+    suggests a secret (``?token=…``, ``user-pw=…``); and a lone ``token@``. Where an address can be read in two ways,
+    more is hidden rather than less. Applying it twice changes nothing.
+
+    Args:
+        text: an address that somebody typed, a pipeline, or a message of a library that may quote one.
+    """
+    text = str(text)
+    if "@" in text:
+        text = _USER_INFO.sub(_without_user_info, _NO_SCHEME.sub(r"\1***@", text))
+    shown, at = "", 0
+    for name in _NAME.finditer(text):
+        if name.start() >= at and _SECRET_NAME.search(name[0]) and (value := _VALUE.match(text, name.end())):
+            shown, at = f"{shown}{text[at : name.end()]}***", value.end()
+    return shown + text[at:]
+
+
+def _without_user_info(found: re.Match[str]) -> str:
+    scheme, before_at = found.groups()
+    user, colon, _ = before_at.partition(":")
+    if colon:
+        return f"{scheme}{user}:***@"
+    in_path = any(mark in before_at for mark in "/?#")  # as in http://host/picture@2x.jpg
+    return found[0] if in_path else f"{scheme}***@"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.text import printable, redacted
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -54,8 +55,11 @@ class Broker:
             host, port = parts.hostname, parts.port
         except ValueError:
             host = port = None
-        if not host or parts.scheme not in ("mqtt", "mqtts") or parts.path.strip("/") or parts.query:
-            raise UsageError(f"broker {url!r}: expected mqtt://host, mqtt://user@host:1883 or mqtts://host")
+        if not host or parts.scheme not in ("mqtt", "mqtts") or parts.path.strip("/") or parts.query or parts.fragment:
+            raise UsageError(
+                f"broker {redacted(printable(url))}: expected mqtt://host, mqtt://user@host:1883 or mqtts://host; in a "
+                "password, # / ? @ and % are written %23 %2F %3F %40 and %25"
+            )
         tls = parts.scheme == "mqtts"
         user, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))
         return cls(host, port or (8883 if tls else 1883), user, password, tls)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.sources.source import Source
+from uflow_edge.runtime.text import printable, redacted
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.sources.camera import Camera
@@ -57,7 +58,11 @@ class CameraOptions:
 
 
 def parse_camera(
-    text: str, options: CameraOptions = CameraOptions(), report: Callable[[str], None] = lambda message: None
+    text: str,
+    options: CameraOptions = CameraOptions(),
+    report: Callable[[str], None] = lambda message: None,
+    *,
+    number: int = 1,
 ) -> Source:
     """The camera that a person means; it is not opened yet.
 
@@ -67,35 +72,32 @@ def parse_camera(
             that stands in for a camera.
         options: what to ask it for.
         report: told, once, what the camera did not take.
+        number: above 1, it becomes part of the camera's name.
 
     Raises:
         UsageError: no such form.
         MissingDependency: OpenCV is without GStreamer, or the extra ``genicam`` is not installed.
     """
-    report = _once(report)
+    name, report = f"camera {redacted(printable(text))}", _once(report)
+    if number > 1:
+        name += f" ({number})"
+    if text.lower().startswith(_NETWORK):
+        return _network(name, text, options, report)
     if text.startswith("gst:") or " ! " in text:
-        return _pipeline(f"camera {text}", _with_sink(text.removeprefix("gst:").strip()), options, report)
+        return _pipeline(name, _with_sink(text.removeprefix("gst:").strip()), options, report)
     if text.startswith("csi://"):
-        return _pipeline(f"camera {text}", _csi_pipeline(text, options), options, report)
+        return _pipeline(name, _csi_pipeline(text, options), options, report)
     if text.startswith("genicam:"):
-        return _genicam(text, options, report)
+        return _genicam(name, text, options, report)
     if text.startswith("synthetic:"):
         return _synthetic(text, options)
-    if text.startswith(_NETWORK):
-        return _network(text, options, report)
     if text.isascii() and text.isdecimal():
-        return _v4l2(f"camera {text}", int(text), options, report)
+        return _v4l2(name, int(text), options, report)
     if text.startswith("/dev/"):
-        return _v4l2(f"camera {text}", text, options, report)
+        return _v4l2(name, text, options, report)
     if "://" not in text and (Path(text).suffix or Path(text).is_file()):
-        return _file(f"camera {text}", text, options)
-    raise UsageError(f"camera {text!r}: {_FORMS}")
-
-
-def without_password(url: str) -> str:
-    """A URL as it may be shown and logged."""
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@", 1) if password else url
+        return _file(name, text, options)
+    raise UsageError(f"{name} is none that is known here: {_FORMS}")
 
 
 def _v4l2(name: str, device: int | str, options: CameraOptions, report: Callable[[str], None]) -> "Camera":
@@ -117,16 +119,16 @@ def _pipeline(name: str, pipeline: str, options: CameraOptions, report: Callable
     return Camera(name, lambda: open_pipeline(name, pipeline, options, report), silence_s=options.silence_s)
 
 
-def _network(url: str, options: CameraOptions, report: Callable[[str], None]) -> "Camera":
+def _network(name: str, url: str, options: CameraOptions, report: Callable[[str], None]) -> "Camera":
     from uflow_edge.runtime.sources.camera import Camera
     from uflow_edge.runtime.sources.opencv_capture import open_network
 
+    if url.lower() in _NETWORK:
+        raise UsageError(f"{name} names no host")
     try:
-        name = f"camera {without_password(url)}"
-    except ValueError as error:
-        raise UsageError(f"camera {url!r} is not a URL ({error})") from error
-    if url in _NETWORK:
-        raise UsageError(f"camera {url!r} names no host")
+        urlsplit(url)
+    except ValueError:  # whose text can quote the password
+        raise UsageError(f"{name} is not a URL: its brackets or characters are wrong") from None
     return Camera(name, lambda: open_network(name, url, options, report), silence_s=options.silence_s)
 
 
@@ -137,12 +139,12 @@ def _file(name: str, path: str, options: CameraOptions) -> "Camera":
     return Camera(name, lambda: open_file(name, path), silence_s=options.silence_s, drained=False)
 
 
-def _genicam(text: str, options: CameraOptions, report: Callable[[str], None]) -> "Camera":
+def _genicam(name: str, text: str, options: CameraOptions, report: Callable[[str], None]) -> "Camera":
     from uflow_edge.runtime.sources.camera import Camera
     from uflow_edge.runtime.sources.genicam import open_genicam, require_harvesters
 
     require_harvesters()
-    name, serial = f"camera {text}", text.removeprefix("genicam:").strip()
+    serial = text.removeprefix("genicam:").strip()
     return Camera(name, lambda: open_genicam(name, serial, options, report), silence_s=options.silence_s)
 
 
@@ -164,7 +166,7 @@ def _csi_pipeline(text: str, options: CameraOptions) -> str:
     """A camera on a Jetson's CSI port, through the image processor that debayers and exposes."""
     sensor = text.removeprefix("csi://")
     if not (sensor.isascii() and sensor.isdecimal()):
-        raise UsageError(f"camera {text!r}: expected the number of the sensor, as in csi://0")
+        raise UsageError(f"camera {redacted(text)!r}: expected the number of the sensor, as in csi://0")
     size = f"width={options.width or 1920}, height={options.height or 1080}"
     rate = f"framerate={round((options.fps or 30.0) * 1000)}/1000"
     exposure = ""
