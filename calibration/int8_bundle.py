@@ -12,9 +12,10 @@ from dataclasses import asdict, replace
 import onnx_ir as ir
 
 from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.parity import BOUNDED, PARITY, Parity, Reference, engines_here
+from uflow_edge.export.parity import PARITY, Parity, Reference, engines_here
 from uflow_edge.export.plans import layers_file
 from uflow_edge.runtime.bundle import Bundle, write_manifest
+from uflow_edge.runtime.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import UflowEdgeError
 from uflow_edge.runtime.files import replacing, sha256

@@ -10,7 +10,7 @@ from uflow_edge.export.checkpoint import Checkpoint, load_checkpoint
 from uflow_edge.export.lowered_network import lower
 from uflow_edge.export.network import EnergyGraph, torch_runner
 from uflow_edge.export.onnx_graph import trace
-from uflow_edge.export.parity import BOUNDED, ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, to_json
+from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, to_json
 from uflow_edge.export.parity_images import parity_images
 from uflow_edge.export.rounding_pictures import rounding_pictures
 from uflow_edge.export.weight_rounding import round_weights
@@ -25,6 +25,7 @@ from uflow_edge.export.writing import (
 )
 from uflow_edge.runtime.bundle import MANIFEST, Bundle
 from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.files import replacing_folder, sha256
 from uflow_edge.runtime.images import find_images, read_image
@@ -33,6 +34,7 @@ from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Prec
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 from uflow_edge.runtime.preprocess import Fit
+from uflow_edge.runtime.reference import REFERENCE
 from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import LatentScale, UFlowManifest
 
@@ -122,9 +124,12 @@ def export_bundle(
                 source = round_weights(graph, rounding_pictures(like, side, fit, carried))
             variant, result = write_variant(source, precision, temporary, graph_options, bound, measure)
             results.append(result)
+            if all(parity.holds for parity in result.parities):
+                variant = replace(variant, reference=REFERENCE)
             if result.written:
                 manifest = replace(manifest, variants=(*manifest.variants, variant))
         refuse_parity_loss(checkpoint_path, results)
+        reference.stored().save(temporary / REFERENCE, manifest)
         (temporary / PARITY).write_text(to_json({result.file: result.parities for result in results}), encoding="utf-8")
         if good is not None:
             report("taking the threshold from good images")

@@ -5,31 +5,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.deviation import Bounded, Deviation
 from uflow_edge.runtime.engines import Engine, Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
+from uflow_edge.runtime.images import spread
 from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.manifest import Manifest, Precision, Variant
 from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.reference import STORED_PICTURES, StoredReference
 from uflow_edge.runtime.scoring import Scorer
 
 PARITY = "parity.json"
 ENERGY_BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
 """Relative error that a variant's energies may have. A twentieth is a quarter of the spread that they have by nature,
 √(2/C), at 50 channels."""
-
-Bounded: TypeAlias = Literal["worst", "most", "mean"]
-BOUNDED: Mapping[Precision, Bounded] = {"fp32": "worst", "fp16": "most", "int8": "mean"}
-"""Whether that bounds every pixel, all but one in a thousand, or the mean. Rounding is noise, and how large the largest
-of its values is says how many pixels were looked at."""
-_MOST = 0.999
-_OUTLIERS = 10
-"""Times the bound: further off no pixel may be where most are bounded."""
 
 
 class Judged(Protocol):
@@ -43,17 +38,13 @@ class Judged(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Parity:
+class Parity(Deviation):
     """How far an engine is from its reference, worst case over the images.
 
     Attributes:
         engine: what ran the variant.
         reference: what it was held against.
         images: how many images were compared.
-        energy_error: per scale, finest first, largest |difference| / |value| of any pixel's energy.
-        most_energy_error: likewise, of all but one pixel in a thousand.
-        mean_energy_error: likewise, the mean over pixels and images.
-        exceedance_error: per scale, mean |difference| of the counts, as a fraction of the channels.
         score_change: largest change of an image's score, in decades of NFA.
         mask_iou: smallest intersection over union of the masks at the operating point; 1 where both are empty.
         bound: what energy errors may not exceed, at each scale.
@@ -65,10 +56,6 @@ class Parity:
     engine: str
     reference: str
     images: int
-    energy_error: tuple[float, ...]
-    most_energy_error: tuple[float, ...]
-    mean_energy_error: tuple[float, ...]
-    exceedance_error: tuple[float, ...]
     score_change: float
     mask_iou: float
     bound: float
@@ -79,14 +66,12 @@ class Parity:
     @property
     def holds(self) -> bool:
         """Whether the variant may be shipped."""
-        outliers = self.bounded == "most" and max(self.energy_error) > _OUTLIERS * self.bound
-        return not outliers and max(self.bounded_error, *self.exceedance_error) <= self.bound
+        return self.within(self.bound, self.bounded)
 
     @property
     def bounded_error(self) -> float:
         """What the bound is on, at the scale where it is largest."""
-        errors = {"worst": self.energy_error, "most": self.most_energy_error, "mean": self.mean_energy_error}
-        return max(errors[self.bounded])
+        return self.error(self.bounded)
 
     def __str__(self) -> str:
         which = {"worst": "", "most": ", but for one pixel in a thousand,", "mean": " on average"}[self.bounded]
@@ -122,6 +107,11 @@ class Reference:
         scores = tuple(_score(scorer, found) for found in statistics)
         return cls(name, tuple(images), statistics, scores, scorer)
 
+    def stored(self) -> StoredReference:
+        """A few of the pictures, for the bundle."""
+        chosen = spread(range(len(self.images)), STORED_PICTURES)
+        return StoredReference(tuple(self.images[i] for i in chosen), tuple(self.statistics[i] for i in chosen))
+
     def compare(self, engine: Engine, bound: float, bounded: Bounded) -> Parity:
         """Run an engine on the same pictures; compare all that leaves it, and what follows from it.
 
@@ -130,35 +120,26 @@ class Reference:
             bound: on the relative error of its energies.
             bounded: of which; see `BOUNDED`.
         """
-        channels, threshold = self.scorer.manifest.channels, self.scorer.manifest.operating_point.threshold
-        scales = range(len(channels))
-        energy_errors: list[list[FloatMap]] = [[] for _ in scales]
-        exceedance_error = np.zeros(len(channels))
+        threshold = self.scorer.manifest.operating_point.threshold
+        found: list[LatentStatistics] = []
         score_change, mask_iou = 0.0, 1.0
-        expectations = zip(self.images, self.statistics, self.scores, strict=True)
-        for image, expected, expected_score in progress(expectations, engine.name, len(self.images)):
-            found = LatentStatistics.of(engine.run(image[np.newaxis]))
-            for i in scales:
-                energy_errors[i].append(_relative(expected.energies[i], found.energies[i]))
-                difference = np.abs(expected.exceedances[i] - found.exceedances[i]).mean() / channels[i]
-                exceedance_error[i] = max(exceedance_error[i], float(difference))
-            score = _score(self.scorer, found)
+        expectations = zip(self.images, self.scores, strict=True)
+        for image, expected_score in progress(expectations, engine.name, len(self.images)):
+            found.append(LatentStatistics.of(engine.run(image[np.newaxis])))
+            score = _score(self.scorer, found[-1])
             score_change = max(score_change, abs(float(expected_score.max() - score.max())))
             mask_iou = min(mask_iou, _iou(expected_score > threshold, score > threshold))
         return Parity(
-            engine.name,
-            self.name,
-            len(self.images),
-            tuple(float(np.max(errors)) for errors in energy_errors),
-            tuple(float(np.quantile(errors, _MOST)) for errors in energy_errors),
-            tuple(float(np.mean(errors)) for errors in energy_errors),
-            tuple(float(error) for error in exceedance_error),
-            score_change,
-            mask_iou,
-            bound,
-            bounded,
-            threshold,
-            self.scorer.null_model is not None,
+            **asdict(Deviation.between(self.statistics, found, self.scorer.manifest.channels)),
+            engine=engine.name,
+            reference=self.name,
+            images=len(self.images),
+            score_change=score_change,
+            mask_iou=mask_iou,
+            bound=bound,
+            bounded=bounded,
+            threshold=threshold,
+            calibrated=self.scorer.null_model is not None,
         )
 
 
@@ -182,13 +163,6 @@ def to_json(parities: Mapping[str, Sequence[Judged]]) -> str:
 
 def _score(scorer: Scorer, statistics: LatentStatistics) -> FloatMap:
     return scorer.score([energy[0] for energy in statistics.energies])
-
-
-def _relative(expected: FloatMap, found: FloatMap) -> FloatMap:
-    if not np.isfinite(found).all():
-        return np.full_like(expected, np.inf)
-    error: FloatMap = np.abs(found - expected) / np.maximum(np.abs(expected), np.finfo(np.float32).tiny)
-    return error
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from uflow_edge.runtime.images import IMAGE_SUFFIXES, find_images, read_image, spread
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import Fit, model_input
+from uflow_edge.runtime.reference import noise_images
 
-_NOISE_IMAGES = 4
 _NEIGHBOURING_IMAGES = 8
 _GIVEN_IMAGES = 32
 """The bound is on the worst pixel of all, which the number of pictures must not decide."""
@@ -35,16 +33,3 @@ def parity_images(
     files = spread(list(find_images(given)), _GIVEN_IMAGES) if given else beside[:_NEIGHBOURING_IMAGES]
     pictures = [model_input(read_image(file), side, fit) for file in files]
     return pictures if given else [*(carried or noise_images(side)), *pictures]
-
-
-def noise_images(side: int, seed: int = 0) -> list[Image]:
-    """Seeded pictures with the spectrum of photographs, 1/f (Field, JOSA A 1987), (S, S, 3) uint8."""
-    random = np.random.default_rng(seed)
-    frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(side), np.fft.fftfreq(side)))
-    amplitude = 1 / np.maximum(frequency, 1 / side)
-    images = []
-    for _ in range(_NOISE_IMAGES):
-        spectrum = np.fft.rfft2(random.standard_normal((3, side, side))) * amplitude
-        noise = np.fft.irfft2(spectrum, s=(side, side)).transpose(1, 2, 0)
-        images.append(np.clip(128 + 48 * noise / noise.std(), 0, 255).astype(np.uint8))
-    return images

@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from uflow_edge.export.parity import BOUNDED, PARITY, Judged, Reference
+from uflow_edge.export.parity import PARITY, Judged, Reference
 from uflow_edge.export.parity_images import parity_images
 from uflow_edge.export.unet.parity import UNET_BOUNDS, UNetReference, parity_samples
 from uflow_edge.runtime.bundle import Bundle, write_manifest
+from uflow_edge.runtime.deviation import BOUNDED
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine

@@ -5,6 +5,7 @@
       model.fp32.onnx    the network
       model.fp16.onnx    the same with half-precision weights and arithmetic where that is safe
       parity.json        every graph against the network it was traced from
+      reference.npz      a few pictures and what FP32 makes of them, for engines to be held against
       engines/           TensorRT plans, named after what they run on, each with a log of its layers beside it
 
 docs/bundle.md specifies it.

@@ -78,6 +78,8 @@ class Variant:
         batch: samples a run, where the graph is fixed to that; None takes any number.
         error_bound: how far from torch the export let it be (parity.json has how far it is).
         data: a second file with the weights, for graphs too large for one.
+        reference: a file of pictures and what FP32 makes of them, that engines are held against when they are opened;
+            None in older bundles, and for a graph that was written although it missed its bound.
     """
 
     file: Text
@@ -86,6 +88,7 @@ class Variant:
     batch: Count | None = None
     error_bound: Annotated[float, Meta(gt=0, le=1)] = 1e-3
     data: Text | None = None
+    reference: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,15 +201,15 @@ class Manifest(ABC):
             ValueError: fields contradict each other.
         """
         named = [variant.file for variant in self.variants] + [plan.file for plan in self.plans]
-        named += [variant.data for variant in self.variants if variant.data is not None]
+        named += [name for one in self.variants for name in (one.data, one.reference) if name is not None]
         if not self.variants:
             raise ValueError("variants: expected at least one")
-        for name in named:
-            if name not in self.files:
-                raise ValueError(f"files: {name!r} has no checksum")
         for name in self.files:
             if not _stays_inside(name):
                 raise ValueError(f"files: {name!r} does not stay inside the bundle")
+        for name in named:
+            if name not in self.files:
+                raise ValueError(f"files: {name!r} has no checksum")
 
     def to_json(self) -> str:
         """As written to ``manifest.json``."""

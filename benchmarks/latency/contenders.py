@@ -5,9 +5,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from uflow_edge.benchmarks.latency.nvml import Nvml
-from uflow_edge.export.parity import BOUNDED, Parity, Reference
-from uflow_edge.export.parity_images import noise_images
+from uflow_edge.export.parity import Parity, Reference
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.deviation import BOUNDED
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.selection import BACKENDS, NamedBackend, open_engine
 from uflow_edge.runtime.engines.stopwatch import Stopwatch
@@ -15,6 +15,7 @@ from uflow_edge.runtime.errors import UflowEdgeError, UsageError
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.reference import noise_images
 from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 

@@ -1,17 +1,16 @@
 """``--backend``: the engine that was asked for, or the best that truly runs.
 
-What a library says of itself is not believed: each engine must run one sample, and give finite numbers in the right
-shapes, before it is chosen. Whoever asks for a backend by name gets it or an error; only ``auto`` looks further.
+What a library says of itself is not believed: before an engine is used, it must compute what FP32 computes on a few
+pictures (proof.py). A backend that is asked for by name is used or is an error; only ``auto`` goes on to the next.
 """
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-import numpy as np
-
 from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
+from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.engines.proof import prove
 from uflow_edge.runtime.errors import UflowEdgeError, UsageError, require
 from uflow_edge.runtime.manifest import Manifest, Precision, Variant
 
@@ -47,7 +46,7 @@ def open_engine(
     report: Callable[[str], None] = lambda line: None,
     stopwatch: "Stopwatch | None" = None,
 ) -> Engine:
-    """An engine that has run one sample already. Whoever gets it closes it.
+    """An engine that has proved itself on this machine. The caller closes it.
 
     Args:
         bundle: as loaded.
@@ -61,7 +60,7 @@ def open_engine(
     Raises:
         UsageError: the bundle has no graph in this precision, or the backend does not take it.
         MissingDependency: the backend cannot run here; the message says what to install or to build.
-        EngineFailed: it was loaded, but fails its first sample.
+        EngineFailed: it was loaded, but fails, or computes something else than FP32.
         BadInput: a graph or plan that cannot be loaded.
     """
     if precision is not None:
@@ -106,10 +105,9 @@ def _open_and_try(
     threads: int | None,
     stopwatch: "Stopwatch | None",
 ) -> Engine:
-    engine = _open(bundle, backend, precision, threads, stopwatch)
+    engine, variant = _open(bundle, backend, precision, threads, stopwatch)
     try:
-        blank = [tensor.zeros() for tensor in bundle.manifest.signature.inputs]
-        _check(engine.name, bundle.manifest, engine.run(*blank))
+        prove(engine, bundle, variant)
     except BaseException:
         engine.close()
         raise
@@ -122,7 +120,8 @@ def _open(
     precision: Precision | None,
     threads: int | None,
     stopwatch: "Stopwatch | None",
-) -> Engine:
+) -> tuple[Engine, Variant]:
+    """What runs a graph of the bundle, and that graph."""
     precisions = _PRECISIONS[backend] if precision is None else (precision,)
     # Imported here: a machine needs one of them only.
     if backend == "tensorrt":
@@ -130,20 +129,22 @@ def _open(
         from uflow_edge.runtime.engines.plans import find_plan
         from uflow_edge.runtime.engines.tensorrt import TensorRtEngine
 
-        return TensorRtEngine(bundle, find_plan(bundle, precisions, primary_context().compute_capability), stopwatch)
+        plan = find_plan(bundle, precisions, primary_context().compute_capability)
+        built_from = next(variant for variant in bundle.manifest.variants if variant.file == plan.graph)
+        return TensorRtEngine(bundle, plan, stopwatch), built_from
     variant = _variant(bundle.manifest, precisions)
     graph = bundle.path(variant)
     if backend == "onnxruntime":
         from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 
-        return OnnxRuntimeEngine(graph, bundle.manifest, variant, threads)
+        return OnnxRuntimeEngine(graph, bundle.manifest, variant, threads), variant
     if backend == "openvino":
         from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(graph, bundle.manifest, variant, threads)
+        return OpenVinoEngine(graph, bundle.manifest, variant, threads), variant
     from uflow_edge.runtime.engines.onnx_runtime_gpu import OnnxRuntimeGpuEngine
 
-    return OnnxRuntimeGpuEngine(graph, bundle.manifest, variant, _PROVIDERS[backend], threads, stopwatch)
+    return OnnxRuntimeGpuEngine(graph, bundle.manifest, variant, _PROVIDERS[backend], threads, stopwatch), variant
 
 
 def _variant(manifest: Manifest, precisions: Sequence[Precision]) -> Variant:
@@ -153,14 +154,6 @@ def _variant(manifest: Manifest, precisions: Sequence[Precision]) -> Variant:
                 return variant
     known = ", ".join(variant.precision for variant in manifest.variants)
     raise UsageError(f"the bundle has no {' or '.join(precisions)} graph, only: {known}")
-
-
-def _check(name: str, manifest: Manifest, found: Outputs) -> None:
-    shapes = [(1, *tensor.shape) for tensor in manifest.signature.outputs]
-    if [output.shape for output in found] != shapes:
-        raise EngineFailed(f"{name} gives arrays of {[output.shape for output in found]} instead of {shapes}")
-    if not all(np.isfinite(output).all() for output in found) or not manifest.plausible(found):
-        raise EngineFailed(f"{name} gives numbers that are not finite, or cannot be what the network computes")
 
 
 def _in_one_line(error: Exception) -> str:

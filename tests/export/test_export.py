@@ -17,13 +17,13 @@ from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.export.command import main
 from uflow_edge.export.network import EnergyGraph
 from uflow_edge.export.parity import ENERGY_BOUNDS
-from uflow_edge.export.parity_images import noise_images
 from uflow_edge.export.writing import ParityLost
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import EXPORTED_PRECISIONS, Precision
+from uflow_edge.runtime.reference import noise_images
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 FP32 = ExportOptions(precisions=("fp32",))

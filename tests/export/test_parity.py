@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uflow_edge.export.parity import Bounded, Parity, Reference
+from uflow_edge.export.parity import Parity, Reference
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.deviation import Bounded
 from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.scoring import Scorer

@@ -1,0 +1,97 @@
+"""An engine proves itself on the machine that runs it, before it is used.
+
+A U-Flow's energies of a few pictures are compared with those of FP32, by the measure and the bound of the export. That
+a graph kept its bound where it was made says little about another processor or another library: INT8 products saturate
+on an x86 without VNNI, and good parts come out as anomalies.
+"""
+
+import platform
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.deviation import BOUNDED
+from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.manifest import Manifest, Variant
+from uflow_edge.runtime.reference import STORED_PICTURES, StoredReference, noise_images
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
+
+NO_VNNI = "this processor has no VNNI, and without it sums of 8-bit products saturate (pmaddubsw)"
+
+
+class EngineDeviates(EngineFailed):
+    """An engine runs, but computes something else than its graph in FP32."""
+
+
+def prove(engine: Engine, bundle: Bundle[Manifest], variant: Variant) -> None:
+    """Run an engine, and refuse it if its outputs are not what they should be.
+
+    Args:
+        engine: as opened.
+        bundle: whose graph it runs.
+        variant: that graph.
+
+    Raises:
+        EngineFailed: it fails, or gives arrays of wrong shapes or numbers that no network of this kind computes.
+        EngineDeviates: its energies miss the variant's bound.
+        BadInput: the bundle's reference cannot be read.
+    """
+    manifest = bundle.manifest
+    if isinstance(manifest, UFlowManifest):
+        reference = _reference(engine, bundle.folder, manifest, variant)
+        if reference is not None:
+            _compare(engine, manifest, variant, reference)
+            return
+    _run(engine, manifest, [tensor.zeros() for tensor in manifest.signature.inputs])
+
+
+def has_vnni() -> bool:
+    """Whether this processor multiplies 8-bit integers without saturating; where nobody knows, yes."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    try:
+        return "vnni" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return True
+
+
+def _reference(engine: Engine, folder: Path, manifest: UFlowManifest, variant: Variant) -> StoredReference | None:
+    """What the bundle carries. For older ones, what onnxruntime, which proved their graphs, makes of the same graph."""
+    if variant.reference is not None:
+        return StoredReference.load(folder / variant.reference, manifest)
+    if isinstance(engine, OnnxRuntimeEngine):
+        return None
+    pictures = noise_images(manifest.input_size)[:STORED_PICTURES]
+    with closing(OnnxRuntimeEngine(folder / variant.file, manifest, variant)) as proven:
+        return StoredReference.of(proven.run, pictures)
+
+
+def _compare(engine: Engine, manifest: UFlowManifest, variant: Variant, reference: StoredReference) -> None:
+    found = [_run(engine, manifest, [picture[np.newaxis]]) for picture in reference.pictures]
+    deviation = reference.deviation(found, manifest.channels)
+    bounded = BOUNDED[variant.precision]
+    if not deviation.within(variant.error_bound, bounded):
+        off = max(deviation.error(bounded), *deviation.exceedance_error)
+        raise EngineDeviates(
+            f"{engine.name} computes something else than FP32: energies are off by {off:.1e}, where "
+            f"{variant.error_bound:.0e} is allowed{_likely_cause(variant)}"
+        )
+
+
+def _run(engine: Engine, manifest: Manifest, inputs: Sequence[np.ndarray]) -> Outputs:
+    """One sample, and only numbers that can be right."""
+    found = engine.run(*inputs)
+    shapes = [(1, *tensor.shape) for tensor in manifest.signature.outputs]
+    if [output.shape for output in found] != shapes:
+        raise EngineFailed(f"{engine.name} gives arrays of {[output.shape for output in found]} instead of {shapes}")
+    if not all(np.isfinite(output).all() for output in found) or not manifest.plausible(found):
+        raise EngineFailed(f"{engine.name} gives numbers that are not finite, or cannot be what the network computes")
+    return found
+
+
+def _likely_cause(variant: Variant) -> str:
+    return f"; {NO_VNNI}" if variant.precision == "int8" and not has_vnni() else ""
