@@ -1,85 +1,98 @@
 """Image files in, as the frames a camera would have delivered; and which files are images at all."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from PIL import Image as PillowImage
-from PIL import ImageOps
 
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.finding import Found, search
 from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.reading import IMAGE_SUFFIXES, decode_upright, deep_values, eight_bits, opened
+
+__all__ = ["IMAGE_SUFFIXES", "find_images", "read_image", "spread"]
 
 T = TypeVar("T")
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
-_SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
+_STRIP: Final = 1 << 22
+"""Pixels that are converted at a time, so that a large picture is in memory once as decoded and once as a frame."""
 
 
 def read_image(path: Path) -> Image:
     """Read an image upright and in colour, whatever it is stored as.
 
-    Grey becomes three equal channels; of 16 bits the upper 8 are kept, whatever the content; transparency is
-    dropped; palettes are resolved; a camera's EXIF rotation is applied; of several pages the first is taken.
+    Grey becomes three equal channels; of 16 bits the upper 8 are kept, or of as many as `reading.use` says;
+    transparency is dropped; palettes are resolved; a camera's EXIF rotation is applied; of several pages the first is
+    taken.
 
     Args:
-        path: in any format that Pillow reads.
+        path: in one of `reading.FORMATS`.
 
     Returns:
         (H, W, 3) uint8, BGR.
 
     Raises:
-        BadInput: missing, truncated, not an image, or of a pixel type without a defined range (32-bit).
+        BadInput: missing, truncated, not an image, larger than `reading.use` allows, or of a pixel type without a
+            defined range (32-bit).
     """
-    try:
-        with PillowImage.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            rgb = _eight_bit(picture)
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except Exception as error:  # Pillow's decoders raise whatever their format makes them
-        raise BadInput(f"{path}: cannot be read as an image ({error})") from error
-    return np.ascontiguousarray(rgb[:, :, ::-1])
+    with opened(path) as picture:
+        if picture.mode == "F":
+            raise BadInput("floating-point pixels have no defined range; save it with 8 or 16 bits")
+        scaled = picture.format == "PPM" and picture.tile[0][0] != "raw"
+        values = deep_values(picture, path)
+        if values is None:
+            decode_upright(picture, path)
+            return _in_colour(picture)
+        shallow = eight_bits(values, path, full_range=scaled)
+        return np.ascontiguousarray(shallow[:, :, :3] if shallow.ndim == 3 else np.dstack([shallow] * 3))
 
 
-def _eight_bit(picture: PillowImage.Image) -> Image:
-    if picture.mode in _SIXTEEN_BIT:
-        values = np.asarray(picture)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise BadInput("32-bit pixels have no defined range; save it with 8 or 16 bits")
-        return np.repeat((values >> 8).astype(np.uint8)[:, :, np.newaxis], 3, axis=2)
-    if picture.mode == "F":
-        raise BadInput("floating-point pixels have no defined range; save it with 8 or 16 bits")
+def _in_colour(picture: PillowImage.Image) -> Image:
     if "transparency" in picture.info:
         picture = picture.convert("RGBA")  # Pillow wants this stop on the way from a palette that has it
-    return np.asarray(picture.convert("RGB"))
+    width, height = picture.size
+    frame, rows = np.empty((height, width, 3), np.uint8), max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        strip = picture if rows >= height else picture.crop((0, top, width, min(top + rows, height)))
+        frame[top : top + rows] = np.asarray(strip.convert("RGB"))[:, :, ::-1]
+    return frame
 
 
-def find_images(paths: Iterable[Path]) -> Iterator[Path]:
-    """Files as they are, folders searched to the bottom for image files, in alphabetical order, hidden ones left out.
+def find_images(paths: Iterable[Path], say: Callable[[str], None] = lambda line: None) -> Iterator[Path]:
+    """Files as they are, folders searched to the bottom for image files, in alphabetical order.
+
+    What looks like an image and cannot be had is among them, for `read_image` to refuse by name: links to nothing,
+    folders that may not be read, pipes and devices.
+
+    Args:
+        paths: of files and folders. Links are followed.
+        say: gets a line on what was left out of a folder, and one on how many images come from where.
 
     Raises:
-        BadInput: a path that does not exist, or a folder without a single image.
+        BadInput: a path that does not exist, a folder that may not be read, or one without a single image.
     """
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and _is_visible(p, path))
-            if not inside:
-                raise BadInput(f"{path}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
-            yield from inside
-        elif path.exists():
+            found = search(path)
+            for line in found.notes():
+                say(line)
+            _require_images(found)
+            yield from found.images
+        elif path.exists() or path.is_symlink():
             yield path
         else:
             raise BadInput(f"{path}: no such file or folder")
 
 
+def _require_images(found: Found) -> None:
+    if found.images == [found.folder]:
+        raise BadInput(f"{found.folder}: permission denied")
+    if not found.images:
+        raise BadInput(f"{found.folder}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+
+
 def spread(items: Sequence[T], most: int) -> list[T]:
     """At most so many of them, evenly from the first to the last."""
     return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)]
-
-
-def _is_visible(path: Path, folder: Path) -> bool:
-    return path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)

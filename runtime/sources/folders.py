@@ -1,7 +1,6 @@
 """Image files and folders of them: once, or watched for new ones."""
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import IMAGE_SUFFIXES, find_images, read_image
+from uflow_edge.runtime.finding import search
+from uflow_edge.runtime.images import find_images, read_image
 from uflow_edge.runtime.sources.source import Frame, SourceLost
 
 _PATIENCE: Final = 5  # polls that an unreadable file may still take to become readable
+_TAIL: Final = 64  # bytes at the end of a file
 
 _Stamp: TypeAlias = tuple[int, int]
 """Time of modification in nanoseconds, size in bytes."""
@@ -27,15 +28,15 @@ class ImageFile:
     name: Path
 
 
-def image_files(paths: Sequence[Path]) -> list[ImageFile]:
-    """List image files, those in folders recursively.
+def image_files(paths: Sequence[Path], say: Callable[[str], None] = lambda line: None) -> list[ImageFile]:
+    """List image files as `images.find_images` finds them, those in folders recursively.
 
     Raises:
         BadInput: a path that does not exist, or a folder without images.
     """
     files = []
     for given in paths:
-        for path in find_images([given]):
+        for path in find_images([given], say):
             name = path.relative_to(given) if given.is_dir() else Path(path.name)
             files.append(ImageFile(path, name.with_suffix("")))
     return files
@@ -74,7 +75,8 @@ class ImageFiles:
 class WatchedFolder:
     """A folder into which another program writes images; each is delivered once, when it is complete.
 
-    An image counts as complete when it did not change from one look at the folder to the next, and can be decoded. It
+    An image counts as complete when it did not change from one look at the folder to the next, and can be decoded. One
+    that ends in zeros may be a file of full size that is still being filled, so it must not change for longer. An image
     is stamped with its time of modification. An image that is written again is delivered again. Files whose name
     begins with a full stop are left alone: programs write to such names before they rename.
     """
@@ -88,6 +90,7 @@ class WatchedFolder:
         *,
         interval_s: float = 0.5,
         skip_existing: bool = False,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Nothing is read yet.
 
@@ -96,11 +99,14 @@ class WatchedFolder:
             on_unreadable: told of files that stay as they are and still cannot be decoded.
             interval_s: seconds between two looks at the folder.
             skip_existing: leave out what is there at the first look.
+            say: gets a line when a picture of a format appears that is not read.
         """
         self._folder = folder
         self._on_unreadable = on_unreadable
         self._interval_s = interval_s
         self._skip_existing = skip_existing
+        self._say = say
+        self._left_out: set[str] = set()
         self._began = False
         self._done: dict[Path, _Stamp] = {}
         self._waiting: dict[Path, tuple[_Stamp, int]] = {}
@@ -150,20 +156,20 @@ class WatchedFolder:
                 return found
 
     def _listed(self) -> dict[Path, _Stamp]:
+        listing = search(self._folder)
+        if new := sorted(listing.others.keys() - self._left_out):
+            self._left_out.update(new)
+            self._say(f"{self._folder}: leaves out {', '.join(new)}: not read, or not finished")
         found = {}
-        for folder, _, names in os.walk(self._folder, onerror=_unless_forbidden):
-            for path in (Path(folder, name) for name in names):
-                if path.suffix.lower() in IMAGE_SUFFIXES and not self._is_hidden(path):
-                    try:
-                        status = path.stat()
-                    except FileNotFoundError:  # renamed or deleted since it was listed
-                        continue
-                    if stat.S_ISREG(status.st_mode):
-                        found[path] = (status.st_mtime_ns, status.st_size)
+        for path in listing.images:
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                if not path.is_symlink():  # renamed or deleted since it was listed
+                    continue
+                status = path.lstat()
+            found[path] = (status.st_mtime_ns, status.st_size)
         return found
-
-    def _is_hidden(self, path: Path) -> bool:
-        return any(part.startswith(".") for part in path.relative_to(self._folder).parts)
 
     def _settled(self, found: dict[Path, _Stamp]) -> list[tuple[Path, _Stamp]]:
         """Files that did not change since the last look, the oldest first; those that have vanished are forgotten."""
@@ -176,7 +182,7 @@ class WatchedFolder:
             last_stamp, looks = before.get(path, (stamp, -1))
             looks = looks + 1 if last_stamp == stamp else 0
             self._waiting[path] = (stamp, looks)
-            if looks:
+            if looks > _PATIENCE or (looks and not _ends_in_zeros(path)):
                 settled.append((path, stamp))
         return sorted(settled, key=lambda file: (file[1][0], file[0]))
 
@@ -193,7 +199,13 @@ class WatchedFolder:
         return 1
 
 
-def _unless_forbidden(error: OSError) -> None:
-    """What is to be done about a folder that cannot be listed: one that we may not read is left out."""
-    if isinstance(error, FileNotFoundError):
-        raise error
+def _ends_in_zeros(path: Path) -> bool:
+    """Whether the last bytes of a file are zeros, as where room was made for it and it is not filled yet."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            file.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
+            return not any(file.read(_TAIL))
+    except OSError:  # the reader will say what is wrong
+        return False
