@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime.archive.arguments import add_ray_options, refuse_without_ray
-from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, width_and_height
+from uflow_edge.runtime.command_line import (
+    add_reading_options,
+    command_parser,
+    finite_float,
+    positive_int,
+    width_and_height,
+)
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.text import redacted
 
@@ -66,6 +72,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--overlap", type=finite_float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)"
     )
+    add_reading_options(group)
     camera = parser.add_argument_group("cameras")
     camera.add_argument("--camera-size", type=width_and_height, metavar="WxH", help="picture size to ask for")
     camera.add_argument("--camera-fps", type=finite_float, metavar="X", help="frames a second to ask for")
@@ -179,6 +186,18 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
         if getattr(arguments, given) and not getattr(arguments, needed):
             raise UsageError(f"--{given.replace('_', '-')} needs --{needed.replace('_', '-')}")
     refuse_without_ray(arguments, "parquet")
+    if not (arguments.images or arguments.watch) and (arguments.bits or arguments.max_megapixels):
+        raise UsageError("--bits and --max-megapixels are for image files: not with --camera or --video")
+    _refuse_own_results(arguments)
+
+
+def _refuse_own_results(arguments: argparse.Namespace) -> None:
+    """A folder of results that is searched for images would be inspected in its turn, without end by ``--watch``."""
+    from uflow_edge.runtime.finding import refuse_results_inside
+
+    inputs = [arguments.watch] if arguments.watch else arguments.images or []
+    named = {"--save-dir": arguments.save_dir, "--parquet": arguments.parquet}
+    refuse_results_inside(inputs, {option: folder for option, folder in named.items() if folder is not None})
 
 
 def address(text: str) -> tuple[str, int]:
@@ -243,5 +262,7 @@ def sources(
             for i, text in enumerate(arguments.camera)
         ]
     if arguments.images:
-        return [ImageFiles(image_files(arguments.images), on_unreadable)]
-    return [WatchedFolder(arguments.watch, on_unreadable) if arguments.watch else VideoFile(arguments.video)]
+        return [ImageFiles(image_files(arguments.images, report), on_unreadable)]
+    if arguments.watch:
+        return [WatchedFolder(arguments.watch, on_unreadable, say=report)]
+    return [VideoFile(arguments.video, on_unreadable)]

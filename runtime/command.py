@@ -26,6 +26,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.bundle import Bundle, find_bundle
     from uflow_edge.runtime.console import Console
     from uflow_edge.runtime.pipeline import Pipeline
+    from uflow_edge.runtime.reading import Reading, use
     from uflow_edge.runtime.receivers import connect_receivers
 
     def on_unreadable(error: BadInput) -> None:
@@ -45,6 +46,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
         sources = meaning.sources(arguments, on_unreadable, _report)
         feeds = _feeds(arguments, sources, stack)
         bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
+        use(Reading.of(arguments, bundle.manifest.bits), _report)
         inspector = _inspector(arguments, bundle, stack, lambda line: print(line, file=people, flush=True))
         pipeline = Pipeline(inspector, feeds, options=_options(arguments), report=_report)
         connect_receivers(arguments, bundle, pipeline, feeds, stack, _report)

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -86,6 +87,26 @@ def finite_float(text: str) -> float:
     return value
 
 
+def _bit_depth(text: str) -> int:
+    bits = int(text)
+    if not 8 <= bits <= 16:
+        raise argparse.ArgumentTypeError(f"expected 8 to 16 bits, got {text}")
+    return bits
+
+
+def add_reading_options(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """What holds for all pictures that a command reads; `reading.Reading.of` takes it up."""
+    parser.add_argument(
+        "--max-megapixels", type=positive_int, metavar="N", help="refuse larger pictures unread (default: 256)"
+    )
+    parser.add_argument(
+        "--bits",
+        type=_bit_depth,
+        metavar="N",
+        help="that the camera used of the 16 in an image file, such as 12 (default: as the model was trained, or 16)",
+    )
+
+
 def width_and_height(text: str) -> tuple[int, int]:
     """Pixels such as ``640x480``, as an argument's type."""
     try:
@@ -103,6 +124,7 @@ def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse
         run: does what it asks for.
     """
     _make_streams_safe()
+    _silence_decoders()
     arguments = argparse.Namespace(verbose=False)
     with _signals_interrupt() as interrupted:
         try:
@@ -118,6 +140,16 @@ def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse
             if getattr(arguments, "verbose", False):
                 print(redacted(traceback.format_exc()), end="", file=sys.stderr)
     sys.exit(code)
+
+
+def _silence_decoders() -> None:
+    """Keep FFmpeg, OpenCV and Pillow from writing between our lines: what they cannot read is reported by us.
+
+    Works for what is imported or first used from now on; values that were set by the user stay.
+    """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _exit_code(error: BaseException) -> ExitCode:

@@ -90,7 +90,8 @@ def _walk(folder: Path, forbidden: list[Path]) -> Iterator[tuple[Path, list[str]
     roots = [folder]
     for root in roots:
         for inside, folders, names in os.walk(root, onerror=note):
-            here, visible = Path(inside), []
+            here = Path(inside)
+            visible: list[Path] = []
             if _identity(here) in seen:
                 folders.clear()
                 continue

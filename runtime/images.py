@@ -10,7 +10,7 @@ from PIL import Image as PillowImage
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.finding import Found, search
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.reading import IMAGE_SUFFIXES, decode_upright, deep_values, eight_bits, opened
+from uflow_edge.runtime.reading import IMAGE_SUFFIXES, decode_upright, eight_bits, opened
 
 __all__ = ["IMAGE_SUFFIXES", "find_images", "read_image", "spread"]
 
@@ -40,12 +40,10 @@ def read_image(path: Path) -> Image:
     with opened(path) as picture:
         if picture.mode == "F":
             raise BadInput("floating-point pixels have no defined range; save it with 8 or 16 bits")
-        scaled = picture.format == "PPM" and picture.tile[0][0] != "raw"
-        values = deep_values(picture, path)
-        if values is None:
+        shallow = eight_bits(picture, path)
+        if shallow is None:
             decode_upright(picture, path)
             return _in_colour(picture)
-        shallow = eight_bits(values, path, full_range=scaled)
         return np.ascontiguousarray(shallow[:, :, :3] if shallow.ndim == 3 else np.dstack([shallow] * 3))
 
 

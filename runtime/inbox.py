@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, Literal, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -13,15 +14,27 @@ Policy: TypeAlias = Literal["latest", "every"]
 class Inbox(Generic[T]):
     """A bounded buffer between several producers and one consumer."""
 
-    def __init__(self, policies: tuple[Policy, ...], capacity: int) -> None:
-        """Open one lane a policy.
+    def __init__(
+        self,
+        policies: tuple[Policy, ...],
+        capacity: int,
+        weigh: Callable[[T], int] = lambda item: 0,
+        most_weight: int = 0,
+    ) -> None:
+        """Open one lane per policy.
 
         Args:
             policies: of the lanes.
             capacity: items that may wait in a lane of policy ``every``; in the others it is one.
+            weigh: an item, such as its bytes.
+            most_weight: of all items from `put` to `done`. A producer of a lane ``every`` waits while its item would
+                exceed it, but one item is taken however heavy it is.
         """
         self._policies = policies
         self._capacity = capacity
+        self._weigh = weigh
+        self._most_weight = most_weight
+        self._weight = 0
         self._lanes: tuple[deque[T], ...] = tuple(deque() for _ in policies)
         self._turn = 0
         self._open = True
@@ -33,18 +46,29 @@ class Inbox(Generic[T]):
         Returns:
             The items that this one overtook; the item itself when the inbox is closed; otherwise nothing.
         """
-        waiting = self._lanes[lane]
+        waiting, weight = self._lanes[lane], self._weigh(item)
+
+        def has_room() -> bool:
+            return len(waiting) < self._capacity and (not self._weight or self._weight + weight <= self._most_weight)
+
         with self._changed:
             if self._policies[lane] == "every":
-                self._changed.wait_for(lambda: len(waiting) < self._capacity or not self._open)
+                self._changed.wait_for(lambda: has_room() or not self._open)
             if not self._open:
                 return [item]
             overtaken = list(waiting) if self._policies[lane] == "latest" else []
             if overtaken:
                 waiting.clear()
             waiting.append(item)
+            self._weight += weight - sum(map(self._weigh, overtaken))
             self._changed.notify_all()
             return overtaken
+
+    def done(self, item: T) -> None:
+        """An item that was taken is needed no more; its weight no longer counts."""
+        with self._changed:
+            self._weight -= self._weigh(item)
+            self._changed.notify_all()
 
     def get(self) -> T | None:
         """Wait for the next item, lane after lane; None once the inbox is closed and empty."""
@@ -71,5 +95,6 @@ class Inbox(Generic[T]):
             left = [item for lane in self._lanes for item in lane]
             for lane in self._lanes:
                 lane.clear()
+            self._weight -= sum(map(self._weigh, left))
             self._changed.notify_all()
             return left

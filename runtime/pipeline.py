@@ -10,7 +10,7 @@ lost. Order is kept within each source. A stage that fails takes all down, and `
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from uflow_edge.runtime.capture import CameraState, Capture, Patience
 from uflow_edge.runtime.errors import BadInput
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _WATCH_EVERY = 0.1  # seconds
 _GRACE = 5.0  # seconds for sources to let go; one that hangs is left behind
+_MOST_BYTES = 512 << 20  # of frames from the inbox to the sinks, where the source can wait
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -93,7 +94,8 @@ class Pipeline:
         self.inspector: Final = inspector
         self._sinks = list(sinks)
         self._options = options
-        self._inbox: Inbox[Frame] = Inbox(tuple(feed.effective_policy for feed in feeds), options.waiting)
+        policies = tuple(feed.effective_policy for feed in feeds)
+        self._inbox: Inbox[Frame] = Inbox(policies, options.waiting, lambda frame: frame.image_bgr.nbytes, _MOST_BYTES)
         self._captures = tuple(self._capture(lane, feed, report) for lane, feed in enumerate(feeds))
         self._report = report
         self._lock = threading.Lock()  # guards the two below
@@ -204,7 +206,9 @@ class Pipeline:
             try:
                 while (item := source.get()) is not None:
                     result = work(item)
-                    if target is not None and result is not None:
+                    if target is None or result is None:
+                        self._inbox.done(_frame_of(item))
+                    else:
                         target.put(0, result)
             except BaseException as error:  # whatever it is, it must not end this thread silently
                 self.fail(error)
@@ -240,3 +244,8 @@ class Pipeline:
     def _deliver(self, item: "tuple[Frame, Inspection]") -> None:
         for sink in self._sinks:
             sink.put(*item)
+
+
+def _frame_of(item: object) -> "Frame":
+    """The frame that a stage was given, alone or with what was made of it."""
+    return cast("Frame", item[0] if isinstance(item, tuple) else item)

@@ -4,6 +4,7 @@ What holds for a whole run, `Reading`, is set once by its command with `use`: th
 largest picture are the same for each picture that a process reads, in whichever thread or module.
 """
 
+import argparse
 import os
 import stat
 import threading
@@ -16,10 +17,10 @@ from typing import Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, ImageOps
+from PIL import ExifTags, ImageOps, UnidentifiedImageError
 from PIL import Image as PillowImage
 
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.png_rows import lacks_rows
 
@@ -60,6 +61,18 @@ class Reading:
 
     max_megapixels: float = MAX_MEGAPIXELS
     bits: int | None = None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, model_bits: int | None = None) -> "Reading":
+        """As `command_line.add_reading_options` asks, or as a model was trained.
+
+        Raises:
+            UsageError: another depth than that of the model, which would see pictures of another brightness.
+        """
+        bits = model_bits if arguments.bits is None else arguments.bits
+        if model_bits is not None and bits != model_bits:
+            raise UsageError(f"--bits {bits}: the model was trained with --bits {model_bits}; leave the option out")
+        return cls(arguments.max_megapixels or MAX_MEGAPIXELS, bits)
 
 
 @dataclass(slots=True)
@@ -112,7 +125,7 @@ def opened(path: Path) -> Iterator[PillowImage.Image]:
         raise (error if text.startswith(f"{path}: ") else BadInput(f"{path}: {text}")) from error
     except PermissionError as error:
         raise BadInput(f"{path}: permission denied") from error
-    except PillowImage.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise BadInput(f"{path}: cannot be read as an image: its content is none of {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise whatever their format makes them
         raise BadInput(f"{path}: cannot be read as an image ({error})") from error
@@ -195,17 +208,17 @@ def deep_values(picture: PillowImage.Image, path: Path) -> NDArray[np.integer] |
     return np.asarray(_TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1), np.asarray)(values))
 
 
-def eight_bits(values: NDArray[np.integer], path: Path, *, full_range: bool = False) -> Image:
-    """The upper eight of the bits that the run says there are.
-
-    Args:
-        values: see `deep_values`.
-        path: to name.
-        full_range: the decoder has brought them to 16 bits already.
+def eight_bits(picture: PillowImage.Image, path: Path) -> Image | None:
+    """Of `deep_values`, the upper eight of the bits that `Reading` says there are, in the same shape; uint8.
 
     Raises:
         BadInput: values beyond those bits.
     """
+    codec = next((tile[0] for tile in getattr(picture, "tile", ())), "")
+    full_range = picture.format == "PPM" and codec != "raw"  # Pillow has brought its own range to 16 bits
+    values = deep_values(picture, path)
+    if values is None:
+        return None
     bits, least, most = 16 if full_range else _run.reading.bits or 16, int(values.min()), int(values.max())
     if least < 0 or most > 0xFFFF:
         raise BadInput("32-bit pixels have no defined range; save it with 8 or 16 bits")

@@ -45,6 +45,7 @@ class UFlowManifest(Manifest):
         rule: how the tree NFA weighs regions.
         null_model: file of the calibrated null model, which then takes the place of ``rule``; None without one.
         operating_point: threshold on the image score.
+        bits: that cameras used of the 16 in an image file, where the model was trained on such; None: 16.
         drift: what good frames looked like at calibration, to notice when they no longer do; None: nobody watches.
     """
 
@@ -63,6 +64,7 @@ class UFlowManifest(Manifest):
     null_model: Text | None = None
     mean: tuple[float, ...] = ()
     std: tuple[Annotated[float, Meta(gt=0)], ...] = ()
+    bits: Annotated[int, Meta(ge=8, le=16)] | None = None
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +15,17 @@ from uflow_edge.runtime.sources.source import Frame, numbered
 
 
 class VideoFile:
-    """Frames stamped as if the video were played from the moment of opening: that moment plus the place in the file."""
+    """Frames stamped as if the video were played from the moment of opening: that moment plus the place in the file.
+
+    A video that ends before the number of frames that its header claims was cut short or is damaged: this is reported
+    once, after the last frame. Headers that claim no number are believed.
+    """
 
     live: Final = False
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_unreadable: Callable[[BadInput], None] = lambda error: None) -> None:
         self._path = path
+        self._on_unreadable = on_unreadable
 
     @property
     def name(self) -> str:
@@ -44,7 +49,17 @@ class VideoFile:
                 captured = started + capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
                 yield Frame(as_bgr(np.asarray(image)), index, self.name, numbered(index), captured)
                 index += 1
-            if index == first and not stop.is_set():
+            if stop.is_set():
+                return
+            if index == first:
                 raise BadInput(f"{self._path}: OpenCV finds no video in this file")
+            claimed = round(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            if index - first < claimed:
+                self._on_unreadable(
+                    BadInput(
+                        f"{self._path}: cut short or damaged: {index - first} of the {claimed} frames that its header "
+                        "claims could be read"
+                    )
+                )
         finally:
             capture.release()
