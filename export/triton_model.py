@@ -62,7 +62,7 @@ class TritonPythonModel:
         regions = [json.dumps([asdict(region) for region in regions_above(one, threshold)]) for one in scores]
         return {
             "score": peaks,
-            "anomalous": peaks.astype(np.float64) > threshold,
+            "anomalous": ~(peaks.astype(np.float64) <= threshold),
             "score_map": scores,
             "mask": scores > threshold,
             "regions": np.array([[text.encode()] for text in regions], np.object_),

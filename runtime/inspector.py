@@ -8,7 +8,7 @@ import numpy as np
 
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.drift import DriftMonitor, DriftState, drift_numbers
-from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.engines import Engine, EngineFailed
 from uflow_edge.runtime.in_frame import mask_in_frame, region_in_frame
 from uflow_edge.runtime.inspection import Clock, Inferred, Inspection, Prepared
 from uflow_edge.runtime.latents import LatentStatistics
@@ -64,7 +64,7 @@ class Inspector:
         self._device = device
         self._scorer = Scorer(manifest, null_model)
         self.views: Final = views
-        self.operating_point: OperatingPoint = manifest.operating_point
+        self.operating_point = manifest.operating_point
         self._drift = None if manifest.drift is None else DriftMonitor(manifest.drift)
 
     @classmethod
@@ -105,6 +105,17 @@ class Inspector:
         inspector.warm_up()
         return inspector
 
+    @property
+    def operating_point(self) -> OperatingPoint:
+        """Where the line between good and anomalous is drawn, from the next frame on."""
+        return self._operating_point
+
+    @operating_point.setter
+    def operating_point(self, point: OperatingPoint) -> None:
+        if not isinstance(point, OperatingPoint):
+            raise TypeError(f'expected an OperatingPoint, such as OperatingPoint({point!r}, "manual"); got {point!r}')
+        self._operating_point = point
+
     def warm_up(self) -> None:
         """Compile or load all kernels."""
         side = self.manifest.input_size
@@ -122,6 +133,7 @@ class Inspector:
 
         Raises:
             BadInput: not such an array, or a region of interest reaches beyond it.
+            EngineFailed: the engine gives no energies; there is no verdict.
         """
         return self.examine(frame_bgr, frame=frame, source=source, captured=captured).verdict
 
@@ -167,16 +179,24 @@ class Inspector:
             inferred: what `infer` gave.
             frame, source, captured: see `inspect`.
             camera: whose drift the frame belongs to, where several are watched: a file is its own source.
+
+        Raises:
+            EngineFailed: the energies are NaN, infinite, negative or of another shape; there is no verdict.
         """
         prepared, statistics = inferred.prepared, inferred.statistics
         boxes, clock = prepared.boxes, prepared.clock
         nfa_started = clock.now()
-        scores = [self._scorer.score(energies) for energies in zip(*statistics.energies, strict=True)]
+        try:
+            scores = [self._scorer.score(energies) for energies in zip(*statistics.energies, strict=True)]
+        except ValueError as error:
+            raise EngineFailed(f"{self.engine.name} gives no energies of latents ({error})") from error
         score, box = stitch(scores, boxes, outside=-math.inf)
         if len(boxes) > 1:
             score -= np.float32(math.log10(len(boxes)))
         point, peak = self.operating_point, float(score.max())
-        anomalous = peak > point.threshold
+        if not math.isfinite(peak):
+            raise EngineFailed(f"the score is {peak}, from energies of {self.engine.name}: the frame is not judged")
+        anomalous = not (peak <= point.threshold)  # a doubtful comparison never means good
         captured = clock.started if captured is None else captured
         verdict = Verdict(
             frame=frame,

@@ -16,13 +16,11 @@ classes 1, 2, 4, …, K a scale, and each of the K classes of each of the k scal
 so that fewer than one region with log-NFA ≤ 0 is expected on a good image. ``calibration/null_model.py`` fits it.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,12 +29,16 @@ from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.nfa.maps import checked_maps
 from uflow_edge.runtime.nfa.tree import Evidence, lowest_value
+from uflow_edge.runtime.npz import read_npz
 from uflow_edge.runtime.null_tail import TailLaw
 from uflow_edge.runtime.numeric import FloatMap, Size
 
 __all__ = ["ImageGain", "NullModel", "NullScale", "TailLaw"]
 
 FORMAT = 1
+_LIMIT = 64 << 20
+_LARGEST = 1e6
+"""Of gains of images, repeats and counts; all are near 1, or a few hundred, on any line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class ImageGain:
     highest: float
 
     def __post_init__(self) -> None:
-        if not (0 <= self.exponent <= 1 and 0 < self.lowest <= self.highest < math.inf):
+        if not (0 <= self.exponent <= 1 and 1 / _LARGEST <= self.lowest <= self.highest <= _LARGEST):
             raise ValueError(f"no gain of images: {self}")
 
     def of(self, ratios: FloatMap) -> float:
@@ -92,12 +94,10 @@ class NullScale:
             raise ValueError(f"pixel gain: expected finite positive float32 [H, W], got {gain.dtype} {gain.shape}")
         if repeats.ndim != 1 or repeats.shape != counts.shape or not 1 <= len(repeats) <= gain.size.bit_length():
             raise ValueError(f"size classes: expected 1 to {gain.size.bit_length()}, got {repeats.shape, counts.shape}")
-        if (
-            not (np.isfinite(counts).all() and np.isfinite(repeats).all())
-            or repeats[0] <= 0
-            or np.diff(repeats).min(initial=0) < 0
+        if not (np.abs(counts).max() <= _LARGEST and 0 < repeats[0] <= repeats[-1] <= _LARGEST) or not (
+            np.diff(repeats).min(initial=0) >= 0
         ):
-            raise ValueError(f"size classes: expected finite counts, and repeats > 0 that do not fall, got {repeats}")
+            raise ValueError(f"size classes: expected counts and rising repeats > 0 up to {_LARGEST:g}, got {repeats}")
 
     def levels(self, energy: FloatMap) -> FloatMap:
         """Energy over both gains, (H*W,) float32: what level sets are taken of.
@@ -151,8 +151,8 @@ class NullModel:
     good_images: int
 
     def __post_init__(self) -> None:
-        if not self.scales:
-            raise ValueError("expected at least one scale")
+        if not self.scales or not 1 <= self.good_images <= 10**9:
+            raise ValueError(f"expected at least one scale and one image, got {len(self.scales)}, {self.good_images}")
 
     def score(self, energies: Sequence[ArrayLike], size: Size) -> FloatMap:
         """Map of −log10 NFA of the most significant region that each pixel lies in, as `nfa.tree_score` gives it.
@@ -198,13 +198,20 @@ class NullModel:
             BadInput: missing, damaged, of another format, or values that make no null model.
         """
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                if int(stored["format"]) != FORMAT:
-                    raise ValueError(f"format {int(stored['format'])}, this version reads {FORMAT}")
-                scales = tuple(_scale(i, stored) for i in range(int(stored["scales"])))
-                return cls(scales, int(stored["good_images"]))
-        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+            stored = read_npz(path, _LIMIT)
+            if (found := _whole(stored, "format")) != FORMAT:
+                raise ValueError(f"format {found}, this version reads {FORMAT}")
+            scales = tuple(_scale(i, stored) for i in range(min(_whole(stored, "scales"), len(stored))))
+            return cls(scales, _whole(stored, "good_images"))
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise BadInput(f"{path}: not a null model ({error}); calibrate the bundle again") from error
+
+
+def _whole(stored: Mapping[str, NDArray[Any]], name: str) -> int:
+    value = stored[name]
+    if value.shape != () or value.dtype.kind not in "iu":
+        raise ValueError(f"{name}: expected a whole number, got {value.dtype} {value.shape}")
+    return int(value)
 
 
 def _arrays(index: int, scale: NullScale) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -216,7 +223,7 @@ def _arrays(index: int, scale: NullScale) -> Iterator[tuple[str, NDArray[Any]]]:
     yield f"counts_{index}", scale.counts
 
 
-def _scale(index: int, stored: Any) -> NullScale:
+def _scale(index: int, stored: Mapping[str, NDArray[Any]]) -> NullScale:
     return NullScale(
         pixel_gain=stored[f"pixel_gain_{index}"],
         image_gain=ImageGain(*map(float, stored[f"image_gain_{index}"])),

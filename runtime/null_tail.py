@@ -16,6 +16,7 @@ from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail
 from uflow_edge.runtime.numeric import FloatMap
 
 _KNOTS = 1024
+_LARGEST, _LARGEST_BODY = 1e6, 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,13 @@ class TailLaw:
     spread: float
 
     def __post_init__(self) -> None:
-        positive = (self.degrees, self.scale, self.threshold, self.exceedance, self.spread)
-        if not all(math.isfinite(v) and v > 0 for v in positive) or not (
-            -math.inf < self.shift < self.threshold and self.exceedance <= 1 and 0 <= self.shape < 10
-        ):
-            raise ValueError(f"no distribution: {self}")
+        """Levels are near 1, so that wide bounds hold every real law, and none takes long to compute."""
+        positive = (self.degrees, self.scale, self.threshold, self.spread)
+        within = all(0 < value <= _LARGEST for value in positive) and -_LARGEST <= self.shift < self.threshold
+        if not (within and 1e-300 <= self.exceedance <= 1 and 0 <= self.shape < 10):
+            raise ValueError(f"no distribution of levels: {self}")
+        if self.threshold - self.shift > _LARGEST_BODY * self.scale:
+            raise ValueError(f"no distribution of levels, its body is too narrow: {self}")
 
     def log10_tail(self, levels: ArrayLike) -> NDArray[np.float64]:
         """log10 P(level ≥ x) of a good pixel, element by element; the body to 1e-4 or better.

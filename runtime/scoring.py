@@ -19,10 +19,21 @@ class Scorer:
     Attributes:
         manifest: of the bundle.
         null_model: that good images have taught; None: latents are taken as N(0, 1) and the manifest's rule holds.
+
+    Raises:
+        BadInput: on construction, where the null model was learned on maps of other sizes.
     """
 
     manifest: UFlowManifest
     null_model: NullModel | None = None
+
+    def __post_init__(self) -> None:
+        if self.null_model is None:
+            return
+        expected = [(scale.height, scale.width) for scale in self.manifest.scales]
+        found = [scale.pixel_gain.shape for scale in self.null_model.scales]
+        if found != expected:
+            raise BadInput(f"the null model was learned on energy maps of {found}, not {expected}; calibrate again")
 
     @classmethod
     def load(cls, folder: Path, manifest: UFlowManifest) -> "Scorer":

@@ -101,7 +101,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--hold-out",
-        type=float,
+        type=finite_float,
         default=HOLD_OUT,
         metavar="X",
         help="share of the images that is not fitted: training stops by them, and uflow-calibrate, given all images, "

@@ -17,6 +17,8 @@ from uflow_edge.runtime.numeric import FloatMap
 _PRECISION = 1e-15
 _TINY = 1e-300  # keeps a denominator that happens to vanish from dividing by 0
 _LN_10 = math.log(10.0)
+_LARGEST_DEGREES = 1e8
+_TERMS = 1_000_000  # thirty times as many as the largest degrees take
 _KNOTS = 8192
 _TABLE_END = 8.0  # times the mean: past it the fraction needs few terms, and few pixels
 
@@ -28,9 +30,7 @@ def _log_upper_fraction(shape: float, x: float) -> float:
     c = 1 / _TINY
     d = 1 / b
     fraction = d
-    term = 0
-    while True:
-        term += 1
+    for term in range(1, _TERMS):
         a = term * (shape - term)
         b += 2
         d = a * d + b
@@ -40,7 +40,8 @@ def _log_upper_fraction(shape: float, x: float) -> float:
         step = d * c
         fraction *= step
         if abs(step - 1) < _PRECISION:
-            return math.log(fraction)
+            break
+    return math.log(fraction)
 
 
 @compiled
@@ -48,10 +49,12 @@ def _lower_series(shape: float, x: float) -> float:
     """Sum of xⁿ / ((a + 1) … (a + n)) from n = 0, which P(a, x) Γ(a + 1) / (e⁻ˣ xᵃ) is."""
     term = total = 1.0
     n = shape
-    while term > total * _PRECISION:
+    for _ in range(_TERMS):
         n += 1
         term *= x / n
         total += term
+        if term <= total * _PRECISION:
+            break
     return total
 
 
@@ -81,10 +84,15 @@ def chi_square_log10_tail(energies: ArrayLike, degrees: float) -> NDArray[np.flo
     The logarithm is good to 2e-11 of its size, down to −10⁵ and beyond (checked against mpmath).
 
     Args:
-        energies: E, any shape; below 0 as at 0.
-        degrees: ν > 0, degrees of freedom, not necessarily whole.
+        energies: E, finite, any shape; below 0 as at 0.
+        degrees: ν, 0 < ν ≤ 10⁸, degrees of freedom, not necessarily whole.
+
+    Raises:
+        ValueError: numbers out of these ranges, for which no tail can be computed.
     """
     values = np.asarray(energies, np.float64)
+    if not 0 < degrees <= _LARGEST_DEGREES or not np.isfinite(values).all():
+        raise ValueError(f"expected finite energies and 0 < degrees <= {_LARGEST_DEGREES:g}, got degrees {degrees}")
     return np.asarray(_log10_tails(values.ravel(), float(degrees)), np.float64).reshape(values.shape)
 
 

@@ -18,6 +18,8 @@ from uflow_edge.runtime.numeric import FloatMap, IndexMap
 _RADIX_BITS = 11
 _RADIX = 1 << _RADIX_BITS
 _OUTSIDE = -1
+_LOWEST = -1e36
+"""What a value is cut off at, so that it stays finite in float32 and where maps are resized and added."""
 
 
 @compiled
@@ -162,7 +164,7 @@ def select_regions(
 
 @compiled
 def paint(region: IndexMap, value: NDArray[np.float64], outside: float, unique_values: bool) -> FloatMap:
-    """Give every pixel its region's value, and pixels in no region ``outside``; (H*W,) float32.
+    """Give every pixel its region's value, −1e36 at least, and pixels in no region ``outside``; (H*W,) float32.
 
     With ``unique_values``, of regions with exactly equal values only the one whose canonical pixel comes last in
     memory is painted, as upstream does by keying regions with their value.
@@ -181,7 +183,7 @@ def paint(region: IndexMap, value: NDArray[np.float64], outside: float, unique_v
     out = np.full(n, outside, np.float32)
     for pixel in range(n):
         if region[pixel] != _OUTSIDE and painted[region[pixel]]:
-            out[pixel] = value[region[pixel]]
+            out[pixel] = max(value[region[pixel]], _LOWEST)
     return out
 
 

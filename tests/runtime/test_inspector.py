@@ -1,6 +1,7 @@
 """Frame in, verdict out."""
 
 import json
+import math
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from uflow_edge.runtime import Inspector
-from uflow_edge.runtime.engines import Outputs
+from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.errors import BadInput, MissingDependency
+from uflow_edge.runtime.nfa.tree import RULES, Rule
+from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.verdict import Verdict, run_lengths
@@ -88,6 +91,52 @@ def test_threshold_decides_score_mask_and_regions_together(planted: Inspector) -
         manifest = replace(planted.manifest, operating_point=OperatingPoint(threshold, "conformal", 0.05, 20))
         verdict = Inspector(manifest, planted.engine).inspect(frame)
         assert verdict.anomalous == anomalous == verdict.mask.any() == bool(verdict.regions)
+
+
+class LoudEngine(PlantedEngine):
+    """The square is as loud as it is told to be."""
+
+    loud = 0.0
+
+    def run(self, images: np.ndarray) -> Outputs:
+        outputs = super().run(images)
+        outputs[0][0, 2:4, 4:8] = self.loud
+        return outputs
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("loud", [1e37, 1e38, 3.4e38, math.nan, math.inf, -1.0])
+def test_the_loudest_energies_are_anomalous_and_what_is_no_energy_is_not_judged(
+    inspector: Inspector, rule: Rule, loud: float
+) -> None:
+    engine = LoudEngine(inspector.manifest)
+    engine.loud = loud
+    one = Inspector(replace(inspector.manifest, rule=rule), engine)
+    one.operating_point = OperatingPoint(1e9, "manual")
+    frame = np.zeros((64, 80, 3), np.uint8)
+    if not 0 <= loud < math.inf:
+        with pytest.raises(EngineFailed, match="planted gives no energies"):
+            one.inspect(frame)
+        return
+    verdict = one.inspect(frame)
+    assert verdict.anomalous and math.isfinite(verdict.score)
+    assert verdict.regions and verdict.mask.any()
+    json.dumps(verdict.as_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("point", [3, 3.0, None, "manual"])
+def test_what_is_no_operating_point_is_refused_at_once(planted: Inspector, point: object) -> None:
+    before = planted.operating_point
+    with pytest.raises(TypeError, match="expected an OperatingPoint"):
+        planted.operating_point = point  # type: ignore[assignment]
+    assert planted.operating_point is before
+
+
+def test_a_null_model_of_other_maps_is_refused_at_the_start(inspector: Inspector) -> None:
+    law = TailLaw(6.0, 0.2, 0.3, 3.3, 0.02, 0.2, 0.5)
+    scale = NullScale(np.ones((8, 8), np.float32), ImageGain(0, 1, 1), law, np.array([1.0]), np.array([1.0]))
+    with pytest.raises(BadInput, match="learned on energy maps of"):
+        Inspector(inspector.manifest, PlantedEngine(inspector.manifest), null_model=NullModel((scale,), 20))
 
 
 def test_the_engine_is_given_rgb(planted: Inspector) -> None:

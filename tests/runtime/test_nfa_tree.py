@@ -9,7 +9,7 @@ from skimage.measure import label
 
 from uflow_edge.runtime.nfa import tree_score
 from uflow_edge.runtime.nfa.counts import POLYOMINO_ALPHA, POLYOMINO_BETA, log10_tests
-from uflow_edge.runtime.nfa.tree import RULES
+from uflow_edge.runtime.nfa.tree import RULES, TAILS, Rule
 
 
 def literal_regions(energy: np.ndarray, channels: int, rule: str, scales: int = 1) -> dict[frozenset[int], float]:
@@ -212,3 +212,20 @@ def test_unknown_rule_and_size() -> None:
         tree_score([np.ones((2, 2))], [4], (4, 4), rule="upstream", tail="chi_square")
     with pytest.raises(ValueError, match="at least 1x1"):
         tree_score([np.ones((2, 2))], [4], (0, 4))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    energy=arrays.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 8), st.integers(1, 8)),
+        elements=st.one_of(st.floats(0, 200, width=32), st.floats(2**100, np.finfo(np.float32).max, width=32)),
+    ),
+    rule=st.sampled_from(RULES),
+)
+def test_energies_near_the_end_of_float32_are_the_most_anomalous(energy: np.ndarray, rule: Rule) -> None:
+    energy[0, 0] = max(energy[0, 0], 2**100)
+    for tail in TAILS if rule != "upstream" else TAILS[:1]:
+        score = tree_score([energy, np.full((2, 2), 20, np.float32)], [20, 20], (16, 16), rule=rule, tail=tail)
+        assert np.isfinite(score).all()
+        assert score.max() > 1e25

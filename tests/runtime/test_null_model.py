@@ -230,3 +230,61 @@ def test_laws_that_cannot_be() -> None:
     for changes in ({"degrees": 0.0}, {"shift": 99.0}, {"exceedance": 1.5}, {"spread": 0.0}, {"shape": np.inf}):
         with pytest.raises(ValueError, match="no distribution"):
             replace(law(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tail_0", [6, 0.2, -9.8e307, 3.0, 0.02, 0.2, 0.5]),
+        ("tail_0", [6, 0.2, -1e6, 3.0, 0.02, 0.2, np.nan]),
+        ("tail_0", [6, 1e-9, -1e6, 3.0, 0.02, 0.2, 0.5]),
+        ("tail_0", [1e300, 0.2, 0.3, 3.0, 0.02, 0.2, 0.5]),
+        ("tail_0", [6.0]),
+        ("image_gain_0", [0.5, 1e-300, 1.5]),
+        ("counts_0", [1e308, 1.2, 0.8]),
+        ("counts_0", [np.nan, 1.2, 0.8]),
+        ("repeats_0", [1.0, 1.2, 1e308]),
+        ("repeats_0", [1.0, np.nan, 2.0]),
+        ("pixel_gain_0", np.full((16, 16), np.inf, np.float32)),
+        ("pixel_gain_0", np.full((16, 16), "a")),
+        ("format", np.inf),
+        ("format", 2),
+        ("scales", 10**9),
+        ("scales", 0),
+        ("good_images", np.inf),
+        ("good_images", -1),
+    ],
+)
+def test_numbers_that_no_calibration_gives_are_refused(tmp_path: Path, name: str, value: object) -> None:
+    """They would take for ever to compute, or turn into NaN."""
+    model().save(tmp_path / "model.npz")
+    with np.load(tmp_path / "model.npz") as stored:
+        arrays_ = {**stored, name: np.asarray(value)}
+    np.savez_compressed(tmp_path / "model.npz", **arrays_)
+    with pytest.raises(BadInput, match=r"model\.npz: not a null model"):
+        NullModel.load(tmp_path / "model.npz")
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_a_law_that_is_taken_is_quick_and_finite(data: st.DataObject) -> None:
+    wide = st.one_of(st.floats(1e-300, 1e6), st.floats(0.01, 10), st.floats(allow_nan=True))
+    try:
+        one = TailLaw(*(data.draw(wide) for _ in range(7)))
+    except ValueError:
+        return
+    tail = one.log10_tail(np.float32([0, 1e-30, 1, one.threshold, 1e30, 3.4e38]))
+    assert not np.isnan(tail).any()
+
+
+@pytest.mark.parametrize("loud", [1e30, 1e37, 1e38, 3.4e38])
+@pytest.mark.parametrize("shape", [0.0, 0.2])
+def test_the_loudest_energies_are_the_most_anomalous(loud: float, shape: float) -> None:
+    tested = NullModel((null_scale(tail=law(shape)), null_scale((8, 8))), 50)
+    energies = [np.full((16, 16), 40, np.float32), np.full((8, 8), 40, np.float32)]
+    energies[0][3:6, 4:8] = 4000
+    ordinary = tested.score(energies, (64, 64)).max()
+    energies[0][3:6, 4:8] = loud
+    score = tested.score(energies, (64, 64))
+    assert np.isfinite(score).all()
+    assert score.max() > max(ordinary, 0)

@@ -1,12 +1,15 @@
 """The conformal threshold: its promise, and when it cannot be made."""
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.operating_point import conformal_operating_point
+from uflow_edge.runtime.operating_point import OperatingPoint, conformal_operating_point
 
 
 @given(
@@ -42,3 +45,39 @@ def test_says_how_many_images_are_needed(rate: float, needed: int) -> None:
 def test_refuses_rates_out_of_range(rate: float) -> None:
     with pytest.raises(BadInput, match="between 0 and 1"):
         conformal_operating_point([0.0] * 50, rate)
+
+
+@pytest.mark.parametrize(
+    "threshold",
+    [math.nan, math.inf, -math.inf, 10**400, -(10**400), 1.7e308, "1", True, None, 1j, [1], np.float32("nan")],
+)
+def test_a_threshold_is_a_finite_number(threshold: object) -> None:
+    with pytest.raises(BadInput, match="^threshold .*: expected a finite number"):
+        OperatingPoint(threshold, "manual")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threshold", [1e9, -1e9, 0, 3, np.float32(1.5), np.int64(2), Fraction(1, 2)])
+def test_any_real_number_is_taken_as_a_float(threshold: float) -> None:
+    point = OperatingPoint(threshold, "manual")
+    assert type(point.threshold) is float
+    assert point.threshold == threshold
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("auto",),
+        ("conformal",),
+        ("conformal", 0.05),
+        ("conformal", 0.0, 19),
+        ("conformal", math.nan, 19),
+        ("conformal", 0.05, 0),
+        ("conformal", 0.05, 19.0),
+        ("conformal", 0.05, True),
+        ("conformal", 0.05, 19, 1.0),
+        ("conformal", 0.05, 19, math.inf),
+    ],
+)
+def test_a_promise_is_whole_or_refused(values: tuple[object, ...]) -> None:
+    with pytest.raises(BadInput):
+        OperatingPoint(0.0, *values)  # type: ignore[arg-type]
