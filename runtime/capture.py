@@ -131,9 +131,10 @@ class Capture:
         """To be called now and then: leaves a source that hangs behind, and opens it anew."""
         with self._lock:
             attempt = self._attempt
-            if not self.source.live or attempt is None or attempt.waiting_since is None:
+            since = None if attempt is None else attempt.waiting_since  # read once: its thread changes it without lock
+            if not self.source.live or attempt is None or since is None:
                 return
-            silence = self._clock() - attempt.waiting_since
+            silence = self._clock() - since
             if silence <= self._patience.silence:
                 return
             attempt.over.set()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uflow_edge.runtime import arguments as meaning
 from uflow_edge.runtime.command_line import deferred_interrupts, print_beside_bar, run_command
-from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
+from uflow_edge.runtime.errors import BadInput, ExitCode, Stuck, UsageError
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
 
         return infer_archive(arguments, _report)
     people = sys.stderr if arguments.json == _STDOUT else sys.stdout
-    with ExitStack() as stack:
+    with ExitStack() as engines, ExitStack() as stack:
         sources = meaning.sources(arguments, on_unreadable, _report)
         feeds = _feeds(arguments, sources, stack)
         bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
         use(Reading.of(arguments, bundle.manifest.bits), _report)
-        inspector = _inspector(arguments, bundle, stack, lambda line: print(line, file=people, flush=True))
+        inspector = _inspector(arguments, bundle, engines, lambda line: print_beside_bar(line, people))
         pipeline = Pipeline(inspector, feeds, options=_options(arguments), report=_report)
         connect_receivers(arguments, bundle, pipeline, feeds, stack, _report)
         console = Console(
@@ -59,14 +59,17 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
         try:
             with deferred_interrupts(pipeline.stop) as interrupted:
                 pipeline.run()
+        except Stuck:
+            engines.pop_all()  # closing one that is at work would abort the process
+            raise
         finally:
             stack.close()  # sinks deliver what they have
             console.close()
             tally = pipeline.tally()
-            print(console.summary(tally), file=people)
+            print_beside_bar(console.summary(tally), people)
     if interrupted() and not (arguments.camera or arguments.watch):  # those end by a signal
         return ExitCode.INTERRUPTED
-    if tally.unreadable:
+    if tally.unreadable or tally.not_judged:
         return ExitCode.BAD_INPUT
     return ExitCode.ANOMALY if arguments.fail_on_anomaly and tally.anomalous else ExitCode.OK
 

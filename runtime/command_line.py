@@ -19,7 +19,7 @@ from typing import NoReturn, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from uflow_edge.runtime.errors import DISTRIBUTION, ExitCode, UflowEdgeError
+from uflow_edge.runtime.errors import DISTRIBUTION, ExitCode, Stuck, UflowEdgeError
 from uflow_edge.runtime.text import printable, redacted
 
 T = TypeVar("T")
@@ -126,19 +126,23 @@ def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse
     _make_streams_safe()
     _silence_decoders()
     arguments = argparse.Namespace(verbose=False)
+    code: ExitCode | None = None
     with _signals_interrupt() as interrupted:
         try:
             arguments = parse()
             code = run(arguments)
             sys.stdout.flush()
-        except BrokenPipeError:
-            _discard_output(sys.stdout)  # the reader has left; Python would complain again while closing it
-            code = ExitCode.OK
+        except BrokenPipeError:  # the reader of our output has left; Python would complain again while closing it
+            _discard(sys.stdout)
+            code = ExitCode.INTERRUPTED if code is None else code
         except (Exception, KeyboardInterrupt) as error:
             code = ExitCode.INTERRUPTED if interrupted() else _exit_code(error)
             print("interrupted" if code == ExitCode.INTERRUPTED else _explained(error), file=sys.stderr)
             if getattr(arguments, "verbose", False):
                 print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+            if isinstance(error, Stuck):
+                sys.stdout.flush()
+                os._exit(code)  # what Python does at its end would abort below the thread that is stuck
     sys.exit(code)
 
 
@@ -184,7 +188,8 @@ def _make_streams_safe() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _discard_output(stream: TextIO) -> None:
+def _discard(stream: TextIO) -> None:
+    """Let a stream that cannot be written to lead nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -244,11 +249,14 @@ def deferred_interrupts(stop: Callable[[], None] = lambda: None) -> Iterator[Cal
 
 
 def print_beside_bar(line: str, file: TextIO) -> None:
-    """Print one line without tearing a progress bar apart."""
-    if sys.stderr.isatty():
-        tqdm.write(printable(line), file=file)
-    else:
-        print(printable(line), file=file, flush=True)
+    """Print one line for people, without tearing a progress bar apart; whether anybody reads it changes nothing."""
+    try:
+        if sys.stderr.isatty():
+            tqdm.write(printable(line), file=file)
+        else:
+            print(printable(line), file=file, flush=True)
+    except OSError:  # nobody reads it any more: no reason to inspect no more
+        _discard(file)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int]) -> str:

@@ -53,6 +53,7 @@ class Console:
     def summary(self, tally: "Tally") -> str:
         """What became of all frames."""
         text = f"{tally.inspected} inspected, {tally.anomalous} anomalous, {tally.unreadable} unreadable"
+        text += f", {tally.not_judged} not judged" if tally.not_judged else ""
         text += f", {tally.dropped} dropped" if tally.dropped else ""
         text += "".join(f", {number} not delivered to {name}" for name, number in tally.undelivered.items() if number)
         if self._milliseconds:

@@ -41,6 +41,14 @@ class MissingDependency(UflowEdgeError):
     exit_code = ExitCode.MISSING
 
 
+class Stuck(UflowEdgeError):
+    """A thread does not return from native code: the process must end without releasing what that thread uses."""
+
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.MISSING) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def install_command(extra: str) -> str:
     """The command that brings an extra; the distribution is on no package index, so it starts from a checkout."""
     return f"pip install '.[{extra}]' (in a checkout of {DISTRIBUTION})"

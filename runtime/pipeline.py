@@ -4,17 +4,20 @@
 
 While the engine works on one frame, the next one is resized and the one before is thresholded. In the inbox a newer
 frame of a live source may overtake an older one (policy ``latest``), which is counted; behind the inbox no frame is
-lost. Order is kept within each source. A stage that fails takes all down, and `Pipeline.run` raises its error.
+lost. Order is kept within each source. A frame that a stage fails on is named and counted, and the others go on, unless
+many fail in a row; a sink that fails takes all down at once.
 """
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from uflow_edge.runtime.capture import CameraState, Capture, Patience
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError
 from uflow_edge.runtime.inbox import Inbox, Policy
+from uflow_edge.runtime.stage import Stage, Stages, called
 from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.triggers import FreeRun
 
@@ -25,12 +28,13 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.sources import Frame, Source
     from uflow_edge.runtime.triggers import Trigger
 
+Out = TypeVar("Out")
+
 _WATCH_EVERY = 0.1  # seconds
 _GRACE = 5.0  # seconds for sources to let go; one that hangs is left behind
 _MOST_BYTES = 512 << 20  # of frames from the inbox to the sinks, where the source can wait
-
-In = TypeVar("In")
-Out = TypeVar("Out")
+_PROMPT = 1.0  # seconds for stages to end after a second signal
+_MOST_FAILURES_IN_A_ROW = 10  # frames; an engine that fails on more is taken for dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ class Pipeline:
         self._counts = Tally()
         self._failure: BaseException | None = None
         self._stopping = False
+        self._failures_in_a_row = 0
 
     def _capture(self, lane: int, feed: Feed, report: Callable[[str], None]) -> Capture:
         def take(frame: "Frame") -> bool:
@@ -119,35 +124,42 @@ class Pipeline:
 
         Raises:
             UflowEdgeError, or whatever a stage raised: the first failure.
+            Stuck: a stage does not return from a frame although the run is to end.
         """
         prepared: Inbox[tuple[Frame, Prepared]] = Inbox(("every",), 1)
         inferred: Inbox[tuple[Frame, Inferred]] = Inbox(("every",), 1)
         judged: Inbox[tuple[Frame, Inspection]] = Inbox(("every",), 1)
-        stages = [
-            self._stage("prepare", self._inbox, self._prepare, prepared),
-            self._stage("engine", prepared, self._infer, inferred),
-            self._stage("judge", inferred, self._judge, judged),
-            self._stage("sinks", judged, self._deliver, None),
-        ]
-        for thread in stages:
-            thread.start()
-        for capture in self._captures:
-            capture.start()
-        self._watch_captures()
-        self._inbox.close()
-        for thread in stages:
-            thread.join()
+        stages = Stages(
+            Stage("preparation", self._inbox, self._prepare, prepared, self.fail),
+            Stage("engine", prepared, self._infer, inferred, self.fail),
+            Stage("judgement", inferred, self._judge, judged, self.fail),
+            Stage("delivery", judged, self._deliver, None, self.fail),
+            report=self._report,
+        )
+        try:
+            stages.start()
+            for capture in self._captures:
+                capture.start()
+            self._watch_captures(stages)
+            self._inbox.close()
+            while not stages.wait(_WATCH_EVERY):
+                stages.watch(ending=self._stopping)
+        except KeyboardInterrupt as error:  # the second signal
+            self.fail(error)
+            if not stages.wait(_PROMPT):
+                stages.abandon(0, ExitCode.INTERRUPTED)
         if self._failure is not None:
             raise self._failure
         return self.tally()
 
-    def _watch_captures(self) -> None:
+    def _watch_captures(self, stages: Stages) -> None:
         grace = _GRACE
         while grace > 0 and (capturing := [capture for capture in self._captures if not capture.wait(0)]):
             for capture in capturing:
                 capture.watch()
                 if self._stopping:
                     capture.stop()
+            stages.watch(ending=self._stopping)
             capturing[0].wait(_WATCH_EVERY)
             grace -= _WATCH_EVERY if self._stopping else 0
 
@@ -199,53 +211,40 @@ class Pipeline:
         self._count(dropped=len(self._inbox.put(lane, frame)))
         return not (last or self._stopping)
 
-    def _stage(
-        self, name: str, source: Inbox[In], work: Callable[[In], Out | None], target: Inbox[Out] | None
-    ) -> threading.Thread:
-        def run() -> None:
-            try:
-                while (item := source.get()) is not None:
-                    result = work(item)
-                    if target is None or result is None:
-                        self._inbox.done(_frame_of(item))
-                    else:
-                        target.put(0, result)
-            except BaseException as error:  # whatever it is, it must not end this thread silently
-                self.fail(error)
-                source.close()
-                source.clear()
-            finally:
-                if target is not None:
-                    target.close()
-
-        return threading.Thread(target=run, name=name, daemon=True)
-
     def _prepare(self, frame: "Frame") -> "tuple[Frame, Prepared] | None":
+        return self._survived(frame, lambda: self.inspector.prepare(frame.image_bgr))
+
+    def _infer(self, item: "tuple[Frame, Prepared]") -> "tuple[Frame, Inferred] | None":
+        frame, prepared = item
+        return self._survived(frame, lambda: self.inspector.infer(prepared))
+
+    def _judge(self, item: "tuple[Frame, Inferred]") -> "tuple[Frame, Inspection] | None":
+        frame, inferred = item
+        camera = frame.source if len(self._captures) > 1 else self._captures[0].source.name
+        judge = partial(self.inspector.judge, inferred, frame=frame.index, source=frame.source, captured=frame.captured)
+        if (judged := self._survived(frame, partial(judge, camera=camera))) is not None:
+            self._failures_in_a_row = 0
+            self._count(inspected=1, anomalous=int(judged[1].verdict.anomalous))
+        return judged
+
+    def _survived(self, frame: "Frame", work: Callable[[], Out]) -> "tuple[Frame, Out] | None":
+        """Work on a frame; one that this fails on is named and counted, unless it fails on every one."""
         try:
-            return frame, self.inspector.prepare(frame.image_bgr)
+            return frame, work()
         except BadInput as error:
             self._report(f"{frame.source}: {error}")
             self._count(unreadable=1)
-            return None
-
-    def _infer(self, item: "tuple[Frame, Prepared]") -> "tuple[Frame, Inferred]":
-        frame, prepared = item
-        return frame, self.inspector.infer(prepared)
-
-    def _judge(self, item: "tuple[Frame, Inferred]") -> "tuple[Frame, Inspection]":
-        frame, inferred = item
-        camera = frame.source if len(self._captures) > 1 else self._captures[0].source.name
-        inspection = self.inspector.judge(
-            inferred, frame=frame.index, source=frame.source, captured=frame.captured, camera=camera
-        )
-        self._count(inspected=1, anomalous=int(inspection.verdict.anomalous))
-        return frame, inspection
+        except Exception as error:
+            self._count(not_judged=1)
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
+                raise
+            kind = "" if isinstance(error, UflowEdgeError) else f"{type(error).__name__}: "
+            self._report(f"not judged: {called(frame)}: {kind}{error}")
+        self._inbox.done(frame)
+        return None
 
     def _deliver(self, item: "tuple[Frame, Inspection]") -> None:
         for sink in self._sinks:
             sink.put(*item)
-
-
-def _frame_of(item: object) -> "Frame":
-    """The frame that a stage was given, alone or with what was made of it."""
-    return cast("Frame", item[0] if isinstance(item, tuple) else item)
+        self._inbox.done(item[0])

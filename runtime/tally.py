@@ -1,4 +1,4 @@
-"""What became of every frame: captured is inspected plus dropped plus unreadable, once the pipeline has drained."""
+"""What became of every frame: once the pipeline has drained, each that was captured is counted in one other way."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ class Tally:
         unreadable: frames that could not be decoded.
         reconnects: times a source was opened again.
         undelivered: by sink, results lost because it was down for too long.
+        not_judged: frames that the inspection failed on.
     """
 
     captured: int = 0
@@ -25,3 +26,4 @@ class Tally:
     unreadable: int = 0
     reconnects: int = 0
     undelivered: Mapping[str, int] = field(default_factory=dict)
+    not_judged: int = 0

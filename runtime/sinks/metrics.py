@@ -163,6 +163,7 @@ class _Counts:
             ("uflow_frames_inspected", "Frames with a verdict", tally.inspected),
             ("uflow_frames_dropped", "Frames that a newer one overtook", tally.dropped),
             ("uflow_frames_unreadable", "Frames that could not be decoded", tally.unreadable),
+            ("uflow_frames_not_judged", "Frames that the inspection failed on", tally.not_judged),
             ("uflow_anomalies", "Verdicts above the threshold", tally.anomalous),
             ("uflow_source_reconnects", "Times a source was opened again", tally.reconnects),
         ):

@@ -29,7 +29,7 @@ class SyntheticCamera:
         *,
         seed: int = 0,
         defect_rate: float = 0.02,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Draw the belt.
 
@@ -38,7 +38,7 @@ class SyntheticCamera:
             fps: frames a second; 0 delivers them as fast as they are taken.
             seed: of the texture and of the defects.
             defect_rate: the share of frames that show a scratch.
-            clock: seconds since the epoch.
+            clock: seconds that only grow; frames keep time by it.
 
         Raises:
             UsageError: no picture can have this size.
@@ -54,7 +54,7 @@ class SyntheticCamera:
         """Frames until ``stop``, each at its time; whoever takes them late delays those that follow."""
         index, due = first, self._clock()
         while not stop.wait(max(due - self._clock(), 0.0)):
-            yield Frame(self.picture(index), index, self.name, numbered(index), self._clock())
+            yield Frame(self.picture(index), index, self.name, numbered(index), time.time())
             index += 1
             due = max(due, self._clock() - self._period) + self._period
 

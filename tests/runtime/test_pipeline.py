@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uflow_edge.runtime.capture import Capture, Patience
-from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.engines import EngineFailed
+from uflow_edge.runtime.errors import ExitCode, MissingDependency, Stuck
 from uflow_edge.runtime.inbox import Inbox
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
@@ -193,7 +195,9 @@ def test_a_stage_that_fails_takes_all_down_with_its_own_error(inspector: Inspect
     with pytest.raises(ZeroDivisionError, match=stage):
         Pipeline(inspector, [Feed(source)], [sink]).run()
     assert source.released == 1
-    assert not [thread for thread in threading.enumerate() if thread.name in ("prepare", "engine", "judge", "sinks")]
+    assert not [
+        thread for thread in threading.enumerate() if thread.name in ("preparation", "engine", "judgement", "delivery")
+    ]
 
 
 def test_a_frame_that_cannot_be_inspected_is_counted(inspector: Inspector) -> None:
@@ -317,3 +321,136 @@ def test_lanes_are_taken_in_turn() -> None:
         inbox.put(0, item)
     inbox.put(1, "b1")
     assert [inbox.get() for _ in range(4)] == ["a1", "b1", "a2", "a3"]
+
+
+# Frames that the inspection fails on
+
+
+def failing_on(inspector: Inspector, monkeypatch, part: str, which: Callable[[int], bool], error: Exception) -> None:
+    """Make one part of the inspector raise for some frames; frame i of `Numbers` is uniformly i."""
+    real = getattr(inspector, part)
+
+    def sometimes(value, **about):
+        prepared = value.prepared if part == "judge" else value
+        brightness = int((prepared if part == "prepare" else prepared.frame_bgr)[0, 0, 0])
+        if which(brightness):
+            raise error
+        return real(value, **about)
+
+    monkeypatch.setattr(inspector, part, sometimes)
+
+
+@pytest.mark.parametrize("part", ["prepare", "infer", "judge"])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (EngineFailed("energies are not finite"), "energies are not finite"),
+        (MemoryError("no room"), "MemoryError: no room"),
+        (RuntimeError("a node failed"), "RuntimeError: a node failed"),
+    ],
+)
+def test_a_frame_that_the_inspection_fails_on_is_named_and_the_others_go_on(
+    inspector: Inspector, monkeypatch, part: str, error: Exception, told: str
+) -> None:
+    failing_on(inspector, monkeypatch, part, lambda i: i == 3, error)
+    said: list[str] = []
+    sink = Kept()
+    tally = Pipeline(inspector, [Feed(Numbers(8))], [sink], report=said.append).run()
+    assert [index for _, index in sink.frames] == [0, 1, 2, 4, 5, 6, 7]
+    assert (tally.captured, tally.inspected, tally.not_judged, tally.unreadable) == (8, 7, 1, 0)
+    assert said == [f"not judged: numbers #3: {told}"]
+
+
+def test_one_camera_that_always_fails_does_not_end_the_others(inspector: Inspector, monkeypatch) -> None:
+    class Bright(Numbers):
+        def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
+            for frame in super().frames(stop, first):
+                yield replace(frame, image_bgr=np.full((8, 8, 3), 255, np.uint8))
+
+    failing_on(inspector, monkeypatch, "judge", lambda i: i == 255, EngineFailed("nonsense"))
+    sink = Kept()
+    feeds = [Feed(Bright(40, name="bad")), Feed(Numbers(40, name="good"))]
+    tally = Pipeline(inspector, feeds, [sink]).run()
+    assert sink.frames == [("good", i) for i in range(40)]
+    assert (tally.inspected, tally.not_judged) == (40, 40)
+
+
+def test_an_engine_that_fails_on_every_frame_ends_the_run_with_its_error(inspector: Inspector, monkeypatch) -> None:
+    failing_on(inspector, monkeypatch, "infer", lambda i: i >= 5, EngineFailed("the device is lost"))
+    pipeline = Pipeline(inspector, [Feed(source := Numbers(10**9))], [sink := Kept()])
+    with pytest.raises(EngineFailed, match="the device is lost"):
+        pipeline.run()
+    tally = pipeline.tally()
+    assert (tally.inspected, len(sink.frames)) == (5, 5)
+    assert 10 <= tally.not_judged <= 13  # up to three frames from before the first failure are judged after it
+    assert source.released == 1
+
+
+@pytest.fixture
+def stuck(inspector: Inspector, monkeypatch) -> Iterator[threading.Event]:
+    """An engine that does not return from frame 4 before the test is over; the event says that it has begun."""
+    began, release = threading.Event(), threading.Event()
+    real = inspector.infer
+
+    def hanging(prepared):
+        if prepared.frame_bgr[0, 0, 0] == 4:
+            began.set()
+            release.wait(SOON)
+        return real(prepared)
+
+    monkeypatch.setattr(inspector, "infer", hanging)
+    yield began
+    release.set()
+
+
+def test_an_engine_that_hangs_is_reported_and_cannot_hold_up_the_end(
+    inspector: Inspector, monkeypatch, stuck: threading.Event
+) -> None:
+    monkeypatch.setattr("uflow_edge.runtime.stage.HUNG", 0.0)
+    monkeypatch.setattr("uflow_edge.runtime.stage.HUNG_AT_THE_END", 0.0)
+    monkeypatch.setattr("uflow_edge.runtime.pipeline._GRACE", 0.1)
+    said: list[str] = []
+
+    def report(line: str) -> None:
+        said.append(line)
+        if "numbers #4" in line:
+            pipeline.stop()
+
+    pipeline = Pipeline(inspector, [Feed(Numbers(10**9))], [Kept()], report=report)
+    with pytest.raises(Stuck, match="engine has not returned; the run ends without a result for numbers #4"):
+        pipeline.run()
+    assert "engine hangs: no result for numbers #4 after 0 s" in said
+
+
+def test_a_second_signal_waits_for_nothing(inspector: Inspector, monkeypatch, stuck: threading.Event) -> None:
+    monkeypatch.setattr("uflow_edge.runtime.pipeline._PROMPT", 0.0)
+    real = Capture.watch
+
+    def interrupted(capture: Capture) -> None:
+        real(capture)
+        if stuck.is_set():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Capture, "watch", interrupted)
+    pipeline = Pipeline(inspector, [Feed(Numbers(10**9))], [Kept()])
+    with pytest.raises(Stuck, match="numbers #4") as info:
+        pipeline.run()
+    assert info.value.exit_code == ExitCode.INTERRUPTED
+
+
+def test_a_frame_that_arrives_while_its_source_is_watched_is_no_error() -> None:
+    """The capturing thread takes no lock, so the moment since which it waits may vanish at any time."""
+
+    class Vanishing:
+        over = threading.Event()
+        looks = 0
+
+        @property
+        def waiting_since(self) -> float | None:
+            self.looks += 1
+            return 0.0 if self.looks == 1 else None
+
+    capture = Capture(Numbers(live=True), FreeRun(), lambda frame: True, pytest.fail, clock=lambda: 1.0)
+    capture._attempt = Vanishing()
+    capture.watch()
+    assert capture.state.status == "running"

@@ -122,7 +122,7 @@ def test_without_gstreamer_it_says_what_to_do(text: str, monkeypatch: pytest.Mon
 def test_without_harvesters_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "harvesters", None)
     monkeypatch.setitem(sys.modules, "harvesters.core", None)
-    with pytest.raises(MissingDependency, match=r"uflow-edge\[genicam\]"):
+    with pytest.raises(MissingDependency, match=r"'.\[genicam\]"):
         parse_camera("genicam:")
 
 
@@ -365,13 +365,13 @@ def test_a_synthetic_camera_keeps_its_rate() -> None:
     camera = SyntheticCamera(8, 8, 25, clock=lambda: clock.now)
     moments = []
     for frame in camera.frames(clock):
-        moments.append(frame.captured)
+        moments.append(clock.now)
         clock.now += 0.03  # less than a period: the rate is kept
         if frame.index == 100:
             break
     assert np.diff(moments) == pytest.approx([0.04] * 100)
     for frame in camera.frames(clock):
-        moments.append(frame.captured)
+        moments.append(clock.now)
         clock.now += 0.06  # more: every frame is late, none is lost
         if frame.index == 100:
             break
