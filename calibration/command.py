@@ -16,6 +16,7 @@ from uflow_edge.runtime.arguments import views
 from uflow_edge.runtime.bundle import Bundle, find_bundle
 from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, run_command, table
 from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.engines.proof import likely_cause
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import ExitCode, UsageError, require
 from uflow_edge.runtime.inspector import Inspector
@@ -161,7 +162,9 @@ def _with_int8(
 
     fitted = Parting.of(images, options).fitted
     bundle, result = quantize_bundle(bundle, [image.path for image in fitted], report=_say)
-    _say(f"int8: {result.quantized_work:.0%} of the work; {'; '.join(map(str, result.parities))}")
+    _say(f"int8: {result.quantized_work:.0%} of the work")
+    for parity in result.parities:
+        _say(f"int8: {parity}" + ("" if parity.holds else f": too far, this engine is not used{likely_cause('int8')}"))
     return bundle
 
 

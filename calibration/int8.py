@@ -8,7 +8,7 @@ what was measured. Needs onnx and onnx-ir, not torch.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ import onnx_ir as ir
 from uflow_edge.calibration.int8_bundle import Int8Failed, store_int8
 from uflow_edge.calibration.int8_cache import cache_file, cache_folder, cached
 from uflow_edge.calibration.int8_equalisation import equalize, links
-from uflow_edge.calibration.int8_graph import Layer, layers, quantize
+from uflow_edge.calibration.int8_graph import LARGEST, SEVEN_BIT_LARGEST, Layer, layers
 from uflow_edge.calibration.int8_half import with_fp16_rest
 from uflow_edge.calibration.int8_latents import correct_latents
 from uflow_edge.calibration.int8_ranges import RANGE_METHODS, RangeMethod, measure
@@ -25,6 +25,7 @@ from uflow_edge.calibration.int8_search import Choice, Judge, search
 from uflow_edge.export.parity import ENERGY_BOUNDS, Parity
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.engines.proof import has_vnni
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.images import find_images, read_image, spread
 from uflow_edge.runtime.manifest import Variant
@@ -50,6 +51,7 @@ class Int8Options:
         equalize: whether channels are brought to one size first: helps where every layer is to be quantised, and does
             not go with FP16 around it, where enlarged channels may overflow.
         rest: precision of what is not INT8: fp32 for CPUs, fp16 for GPUs.
+        weight_bits: 7 keeps an x86 processor without VNNI from saturating; default, 8 where this one does not need it.
         calibration_images: most images that ranges are taken from.
         search_images: images held out of that, to choose layers by.
         cache: folder of kept measurements; None: in the user's cache folder.
@@ -62,6 +64,7 @@ class Int8Options:
     ranges: RangeMethod = "minmax"
     equalize: bool = False
     rest: Literal["fp32", "fp16"] = "fp32"
+    weight_bits: Literal[7, 8] = field(default_factory=lambda: 8 if has_vnni() else 7)
     calibration_images: int = 32
     search_images: int = 8
     cache: Path | None = None
@@ -83,7 +86,8 @@ class Int8Result:
         variant: as the manifest lists it.
         layers: all that might have been quantised.
         choice: which were, and how sensitive each is.
-        parities: the INT8 graph against the FP32 one, one an engine, on pictures that layers were not chosen by.
+        parities: the INT8 graph against the FP32 one, one an engine, on pictures that layers were not chosen by; one at
+            least holds, and engines whose parity does not are not used.
         calibration_images, search_images: how many there were of each.
         seconds: that it took.
     """
@@ -130,8 +134,8 @@ def quantize_bundle(
 
     Raises:
         BadInput: too few images, or no FP32 graph to start from.
-        Int8Failed: no layer keeps the bound, and the bundle is as it was; or the finished graph misses it by more than
-            half on other pictures, and the bundle has no INT8 graph any more.
+        Int8Failed: no layer keeps the bound, or the finished graph misses it by more than half on other pictures in
+            every engine; the bundle is as it was.
     """
     started = time.perf_counter()
     manifest = bundle.manifest
@@ -143,7 +147,8 @@ def quantize_bundle(
     model = ir.load(bundle.path(exact))
     prepared, ranges = _prepared(model, manifest.graph_sha256(exact), calibration, options)
     report(f"choosing layers by {len(held_out)} other images")
-    judge = Judge(model, prepared, ranges, held_out)
+    largest_weight = SEVEN_BIT_LARGEST if options.weight_bits == 7 else LARGEST
+    judge = Judge(model, prepared, ranges, held_out, largest_weight)
     candidates = layers(prepared)
     choice = search(judge, candidates, options.error_bound)
     if not choice.chosen:
@@ -151,7 +156,7 @@ def quantize_bundle(
             f"{bundle.folder}: no layer can be computed in INT8 with energies within {options.error_bound:.1%}; "
             "allow a larger error, or stay with fp16"
         )
-    quantized = quantize(prepared, choice.chosen, ranges)
+    quantized = judge.quantized(choice.chosen)
     correct_latents(quantized, judge.corrections(quantized))
     if options.rest == "fp16":
         quantized = with_fp16_rest(quantized)

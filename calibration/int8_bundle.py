@@ -1,13 +1,15 @@
 """An INT8 graph proven against the FP32 one and listed in its bundle, in place of the one before.
 
-At every moment the bundle can be loaded: the old graph is struck from the manifest before its file goes, and the new
-one is listed only once it has been proven.
+It is proven in a folder of its own, so that one that fails leaves the bundle as it was. From then on the bundle can be
+loaded at every moment: the old graph is struck from the manifest before its file goes, and the new one is listed last.
 """
 
 import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
@@ -17,10 +19,12 @@ from uflow_edge.export.plans import layers_file
 from uflow_edge.runtime.bundle import Bundle, write_manifest
 from uflow_edge.runtime.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.proof import likely_cause
 from uflow_edge.runtime.errors import UflowEdgeError
 from uflow_edge.runtime.files import replacing, sha256
 from uflow_edge.runtime.manifest import Variant
 from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.reference import INT8_REFERENCE
 from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
@@ -44,32 +48,33 @@ def store_int8(
         The bundle as it is now, and how near the graph is to the FP32 one, in each engine that is here.
 
     Raises:
-        Int8Failed: it is too far from it, and the bundle has no INT8 graph any more.
+        Int8Failed: it is too far from it in every engine; the bundle is as it was.
     """
-    bundle = _without_int8(bundle)
-    folder, manifest = bundle.folder, bundle.manifest
-    path = folder / variant.file
-    try:
-        files = write_onnx(model, path)
-        data = next((file.name for file in files if file != path), None)
-        variant = replace(variant, data=data)
-        parities = _parities(bundle, variant, pictures)
-        worst = next((parity for parity in parities if not parity.holds), None)
-        if worst is not None:
-            raise Int8Failed(f"{path}: not kept, it is too far from {manifest.variants[0].file}. {worst}")
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    digests = {file.name: sha256(file) for file in files}
+    folder = bundle.folder
+    with TemporaryDirectory(dir=folder, prefix=".int8-") as temporary:
+        files = write_onnx(model, Path(temporary) / variant.file)
+        data = next((file.name for file in files if file.name != variant.file), None)
+        variant = replace(variant, data=data, reference=INT8_REFERENCE)
+        reference = _reference(bundle, pictures)
+        parities = _parities(files[0], bundle.manifest, variant, reference)
+        if not any(parity.holds for parity in parities):
+            how_far = "; ".join(map(str, parities)) + likely_cause("int8")
+            raise Int8Failed(f"{folder}: no INT8 graph is written, it is too far from FP32. {how_far}")
+        stored = Path(temporary) / INT8_REFERENCE
+        reference.stored().save(stored, bundle.manifest)
+        bundle = _without_int8(bundle)
+        for file in (*files, stored):
+            file.replace(folder / file.name)
     report = folder / PARITY
     entries = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
     entries[variant.file] = [{**asdict(parity), "holds": parity.holds} for parity in parities]
-    with replacing(report) as temporary:
-        temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    with replacing(report) as written:
+        written.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+    new = (*(file.name for file in files), INT8_REFERENCE, PARITY)
     manifest = replace(
-        manifest,
-        variants=(*manifest.variants, variant),
-        files={**manifest.files, **digests, PARITY: sha256(report)},
+        bundle.manifest,
+        variants=(*bundle.manifest.variants, variant),
+        files={**bundle.manifest.files, **{name: sha256(folder / name) for name in new}},
     )
     return write_manifest(folder, manifest), parities
 
@@ -79,7 +84,7 @@ def _without_int8(bundle: Bundle[UFlowManifest]) -> Bundle[UFlowManifest]:
     manifest = bundle.manifest
     old = [variant for variant in manifest.variants if variant.precision == "int8"]
     plans = [plan for plan in manifest.plans if plan.graph in {variant.file for variant in old}]
-    retired = {variant.file for variant in old} | {variant.data for variant in old if variant.data}
+    retired = {name for one in old for name in (one.file, one.data, one.reference) if name is not None}
     retired |= {name for plan in plans for name in (plan.file, layers_file(plan))}
     gone = retired | {PARITY}
     manifest = replace(
@@ -94,14 +99,17 @@ def _without_int8(bundle: Bundle[UFlowManifest]) -> Bundle[UFlowManifest]:
     return bundle
 
 
-def _parities(bundle: Bundle[UFlowManifest], variant: Variant, pictures: Sequence[Image]) -> tuple[Parity, ...]:
+def _reference(bundle: Bundle[UFlowManifest], pictures: Sequence[Image]) -> Reference:
     manifest = bundle.manifest
     exact = manifest.variants[0]
     with closing(OnnxRuntimeEngine(bundle.path(exact), manifest, exact)) as engine:
         name = f"{exact.file} in {engine.name}"
-        reference = Reference.of(name, engine.run, pictures, Scorer.load(bundle.folder, manifest))
+        return Reference.of(name, engine.run, pictures, Scorer.load(bundle.folder, manifest))
+
+
+def _parities(graph: Path, manifest: UFlowManifest, variant: Variant, reference: Reference) -> tuple[Parity, ...]:
     found = []
-    for make in engines_here(bundle.path(variant), manifest, variant):
+    for make in engines_here(graph, manifest, variant):
         with closing(make()) as engine:
             found.append(reference.compare(engine, variant.error_bound, BOUNDED[variant.precision]))
     return tuple(found)

@@ -27,6 +27,9 @@ from uflow_edge.runtime.numeric import FloatMap
 
 LARGEST = 127
 """Of an INT8 number; −128 is left out, so that the range is symmetric."""
+SEVEN_BIT_LARGEST = 64
+"""Of a weight where the processor has no VNNI. It adds two products of a byte, up to 255, and a weight in 16 bits, and
+2 · 255 · 64 = 32,640 is what these hold; with 127 they saturate."""
 
 _RESULT_AXIS = {"Conv": 0, "MatMul": 1}  # of the weights
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 2.0**15  # that FP16 holds
@@ -54,19 +57,22 @@ def layers(model: ir.Model) -> tuple[Layer, ...]:
     return tuple(_layer(node) for node in weighted(model))
 
 
-def quantize(model: ir.Model, chosen: Collection[str], ranges: Mapping[str, float]) -> ir.Model:
+def quantize(
+    model: ir.Model, chosen: Collection[str], ranges: Mapping[str, float], largest_weight: int = LARGEST
+) -> ir.Model:
     """A copy in which some layers read INT8 numbers.
 
     Args:
         model: in FP32; it is left as it is.
         chosen: names of nodes, as in `layers`.
         ranges: largest absolute value to be represented, by name of value, of every chosen layer's source.
+        largest_weight: magnitude of a quantised weight, see `SEVEN_BIT_LARGEST`.
 
     Raises:
         BadInput: a range is missing.
     """
     model = model.clone()
-    pairs = _Pairs(model.graph, ranges)
+    pairs = _Pairs(model.graph, ranges, largest_weight)
     for node in weighted(model):
         if node.name in chosen:
             source, weight = operands(node)
@@ -121,12 +127,12 @@ def drop_unread(graph: ir.Graph) -> None:
         del graph.initializers[name]
 
 
-def rounded_weights(weights: FloatMap, axis: int = 0) -> tuple[NDArray[np.int8], FloatMap]:
+def rounded_weights(weights: FloatMap, axis: int = 0, largest: int = LARGEST) -> tuple[NDArray[np.int8], FloatMap]:
     """Weights as INT8 numbers, and a scale for each place along the axis of the results, (C_out,) float32."""
     others = tuple(i for i in range(weights.ndim) if i != axis)
-    scales = _scales(np.abs(weights).max(axis=others))
+    scales = _scales(np.abs(weights).max(axis=others), largest)
     quotients = weights / np.expand_dims(scales, others)
-    return np.clip(np.rint(quotients), -LARGEST, LARGEST).astype(np.int8), scales
+    return np.clip(np.rint(quotients), -largest, largest).astype(np.int8), scales
 
 
 def _layer(node: ir.Node) -> Layer:
@@ -146,9 +152,9 @@ def _has_constant_weights(node: ir.Node) -> bool:
     return weight.is_initializer() and not source.is_initializer() and (node.op_type == "Conv" or is_matrix)
 
 
-def _scales(ranges: NDArray[Any]) -> FloatMap:
+def _scales(ranges: NDArray[Any], largest: int = LARGEST) -> FloatMap:
     """What one step of an INT8 number is worth: the smallest number FP16 holds with which nothing is clipped."""
-    exact = np.clip(ranges / LARGEST, _SMALLEST_SCALE, _LARGEST_SCALE)
+    exact = np.clip(ranges / largest, _SMALLEST_SCALE, _LARGEST_SCALE)
     near = exact.astype(np.float16)
     return np.where(near < exact, np.nextafter(near, np.float16(np.inf)), near).astype(np.float32)
 
@@ -156,8 +162,9 @@ def _scales(ranges: NDArray[Any]) -> FloatMap:
 class _Pairs:
     """What has been quantised in a graph, each value once."""
 
-    def __init__(self, graph: ir.Graph, ranges: Mapping[str, float]) -> None:
+    def __init__(self, graph: ir.Graph, ranges: Mapping[str, float], largest_weight: int) -> None:
         self._graph = graph
+        self._largest_weight = largest_weight
         self._ranges = ranges
         self.known: dict[ir.Value, ir.Value] = {}
 
@@ -187,7 +194,7 @@ class _Pairs:
     def weight(self, value: ir.Value, reader: ir.Node) -> ir.Value:
         """A constant, stored as INT8."""
         axis = _RESULT_AXIS[reader.op_type]
-        integers, scales = rounded_weights(array(value), axis)
+        integers, scales = rounded_weights(array(value), axis, self._largest_weight)
         parts = (
             constant(self._graph, f"{value.name}_int8", integers),
             constant(self._graph, f"{value.name}_scale", scales),

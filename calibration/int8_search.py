@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from uflow_edge.calibration.int8_graph import Layer, quantize
+from uflow_edge.calibration.int8_graph import LARGEST, Layer, quantize
 from uflow_edge.calibration.int8_latents import ChannelAffine, latent_names
 from uflow_edge.export.probe import Probe
 from uflow_edge.runtime.command_line import progress
@@ -47,21 +47,32 @@ class Judge:
         model: the one to be quantised: the same, or equalised.
         ranges: of the activations, see `quantize`.
         pictures: (S, S, 3) uint8 RGB, that the ranges were not taken from.
+        largest_weight: see `quantize`.
     """
 
     def __init__(
-        self, exact: ir.Model, model: ir.Model, ranges: Mapping[str, float], pictures: Sequence[Image]
+        self,
+        exact: ir.Model,
+        model: ir.Model,
+        ranges: Mapping[str, float],
+        pictures: Sequence[Image],
+        largest_weight: int = LARGEST,
     ) -> None:
         self._model = model
         self._ranges = ranges
+        self._largest_weight = largest_weight
         self._pictures = pictures
         self._names = latent_names(model)
         self._latents = self._run(exact)
         self._energies = [_energies(latents) for latents in self._latents]
 
+    def quantized(self, chosen: Collection[str]) -> ir.Model:
+        """The graph with these layers in INT8, its latents not yet corrected."""
+        return quantize(self._model, chosen, self._ranges, self._largest_weight)
+
     def error(self, chosen: Collection[str]) -> float:
         """Mean relative error of the energies at the scale that suffers most, with these layers in INT8."""
-        found = self._run(quantize(self._model, chosen, self._ranges))
+        found = self._run(self.quantized(chosen))
         errors = []
         for latents, exact, energies in zip(found, self._latents, self._energies, strict=True):
             corrected = _energies(ChannelAffine.between(latents, exact)(latents))

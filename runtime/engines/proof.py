@@ -16,11 +16,9 @@ from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.deviation import BOUNDED
 from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
-from uflow_edge.runtime.manifest import Manifest, Variant
+from uflow_edge.runtime.manifest import Manifest, Precision, Variant
 from uflow_edge.runtime.reference import STORED_PICTURES, StoredReference, noise_images
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
-
-NO_VNNI = "this processor has no VNNI, and without it sums of 8-bit products saturate (pmaddubsw)"
 
 
 class EngineDeviates(EngineFailed):
@@ -59,6 +57,13 @@ def has_vnni() -> bool:
         return True
 
 
+def likely_cause(precision: Precision) -> str:
+    """Of an engine that deviates, as the end of a sentence; empty where nothing is known."""
+    if precision != "int8" or has_vnni():
+        return ""
+    return "; this processor has no VNNI, and without it sums of 8-bit products saturate (pmaddubsw)"
+
+
 def _reference(engine: Engine, folder: Path, manifest: UFlowManifest, variant: Variant) -> StoredReference | None:
     """What the bundle carries. For older ones, what onnxruntime, which proved their graphs, makes of the same graph."""
     if variant.reference is not None:
@@ -78,7 +83,7 @@ def _compare(engine: Engine, manifest: UFlowManifest, variant: Variant, referenc
         off = max(deviation.error(bounded), *deviation.exceedance_error)
         raise EngineDeviates(
             f"{engine.name} computes something else than FP32: energies are off by {off:.1e}, where "
-            f"{variant.error_bound:.0e} is allowed{_likely_cause(variant)}"
+            f"{variant.error_bound:.0e} is allowed{likely_cause(variant.precision)}{_remedy(variant)}"
         )
 
 
@@ -93,5 +98,5 @@ def _run(engine: Engine, manifest: Manifest, inputs: Sequence[np.ndarray]) -> Ou
     return found
 
 
-def _likely_cause(variant: Variant) -> str:
-    return f"; {NO_VNNI}" if variant.precision == "int8" and not has_vnni() else ""
+def _remedy(variant: Variant) -> str:
+    return ". Make the graph on this machine: uflow-calibrate --int8" if variant.precision == "int8" else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from uflow_edge.calibration import int8, int8_bundle
 from uflow_edge.calibration.int8 import FILE, Int8Options, quantize_bundle
@@ -17,6 +18,8 @@ from uflow_edge.calibration.int8_costs import Seen, auroc, costs
 from uflow_edge.export.parity import PARITY
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.openvino import OpenVinoEngine
+from uflow_edge.runtime.engines.proof import EngineDeviates
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.images import read_image
@@ -118,11 +121,12 @@ def test_fp16_around_it(bundle: Bundle[UFlowManifest], options: Int8Options, tex
     assert {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT16} <= weights
 
 
-def test_what_is_interrupted_leaves_a_bundle_that_loads(
+def test_what_is_interrupted_leaves_the_bundle_as_it_was(
     bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = texture_folder / "train" / "good"
     first, _ = quantize_bundle(bundle, [good], options)
+    before = sorted(path.name for path in bundle.folder.iterdir())
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -130,9 +134,66 @@ def test_what_is_interrupted_leaves_a_bundle_that_loads(
     monkeypatch.setattr(int8_bundle, "_parities", interrupted)
     with pytest.raises(KeyboardInterrupt):
         quantize_bundle(first, [good], options)
-    left = Bundle.load(bundle.folder, UFlowManifest)
-    assert [variant.precision for variant in left.manifest.variants] == ["fp32", "fp16"]
-    assert not (bundle.folder / FILE).exists()
+    assert Bundle.load(bundle.folder, UFlowManifest) == first
+    assert sorted(path.name for path in bundle.folder.iterdir()) == before
+
+
+def saturate(monkeypatch: pytest.MonkeyPatch, engine: type[OnnxRuntimeEngine | OpenVinoEngine]) -> None:
+    """Let an engine's INT8 energies be ten times too large, as where sums of products saturate."""
+    honest = engine.run
+
+    def run(self: OnnxRuntimeEngine | OpenVinoEngine, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        factor = 10 if self.name.endswith("int8") else 1
+        return tuple(factor * output for output in honest(self, *inputs))
+
+    monkeypatch.setattr(engine, "run", run)
+
+
+def test_a_graph_is_kept_for_the_engines_that_compute_it(
+    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saturate(monkeypatch, OpenVinoEngine)
+    changed, result = quantize_bundle(bundle, [texture_folder / "train" / "good"], options)
+    assert [(parity.engine.split()[0], parity.holds) for parity in result.parities] == [
+        ("onnxruntime", True),
+        ("OpenVINO", False),
+    ]
+    noted = json.loads((bundle.folder / PARITY).read_text())[FILE]
+    assert [entry["holds"] for entry in noted] == [True, False]
+    with pytest.raises(EngineDeviates, match=r"something else than FP32: .*uflow-calibrate --int8"):
+        open_engine(changed, "openvino", "int8")
+    told: list[str] = []
+    with closing(open_engine(changed, "auto", "int8", report=told.append)) as engine:
+        assert engine.name.startswith("onnxruntime")
+    assert told[0].startswith("warning: openvino is skipped: OpenVINO")
+
+
+def test_a_graph_that_no_engine_computes_is_not_written(
+    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = texture_folder / "train" / "good"
+    first, _ = quantize_bundle(bundle, [good], options)
+    before = {path.name: path.read_bytes() for path in bundle.folder.iterdir()}
+    saturate(monkeypatch, OpenVinoEngine)
+    saturate(monkeypatch, OnnxRuntimeEngine)
+    with pytest.raises(Int8Failed, match="no INT8 graph is written"):
+        quantize_bundle(first, [good], replace(options, ranges="percentile"))
+    assert {path.name: path.read_bytes() for path in bundle.folder.iterdir()} == before
+
+
+def test_weights_of_seven_bits_cannot_saturate(
+    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path
+) -> None:
+    seven = replace(options, weight_bits=7)
+    changed, result = quantize_bundle(bundle, [texture_folder / "train" / "good"], seven)
+    assert all(parity.holds for parity in result.parities)
+    weights = [
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load(changed.path(result.variant)).graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8
+    ]
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) == 64
+    assert 2 * 255 * 64 < 2**15  # what two products of a byte and a weight are summed in
 
 
 def test_a_bound_that_nothing_keeps_changes_nothing(
