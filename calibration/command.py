@@ -175,7 +175,7 @@ def chosen_images(good: Sequence[Path], exclude: Sequence[str]) -> list[ImageFil
         BadInput: a path that does not exist, or a folder without images.
         UsageError: something is excluded that is not there.
     """
-    images = list({image.path.resolve(): image for image in image_files(good)}.values())
+    images = list({image.path.resolve(): image for image in image_files(good, _say, good=True)}.values())
     for name in exclude:
         left = [image for image in images if image.path.name != name and image.path.resolve() != Path(name).resolve()]
         if len(left) == len(images):

@@ -28,7 +28,7 @@ from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.files import replacing_folder, sha256
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
@@ -36,6 +36,7 @@ from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conform
 from uflow_edge.runtime.preprocess import Fit
 from uflow_edge.runtime.reference import REFERENCE
 from uflow_edge.runtime.scoring import Scorer
+from uflow_edge.runtime.sources.folders import image_files
 from uflow_edge.runtime.uflow_manifest import LatentScale, UFlowManifest
 
 
@@ -184,5 +185,5 @@ def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
 def _image_scores(folder: Path, manifest: UFlowManifest, paths: tuple[Path, ...]) -> list[float]:
     variant = manifest.variants[0]
     inspector = Inspector(manifest, OnnxRuntimeEngine(folder / variant.file, manifest, variant))
-    files = list(find_images(paths))
+    files = [file.path for file in image_files(paths, good=True)]
     return [inspector.inspect(read_image(file)).score for file in progress(files, "scoring good images")]

@@ -1,4 +1,4 @@
-"""Which images to learn from: a folder laid out like MVTec AD, or a plain folder of good images.
+"""Which images to learn from, and to test with: data sets laid out like MVTec AD; `layouts` has others to learn from.
 
 bottle/train/good/*.png                      good images to learn from
 bottle/test/<kind>/*.png                     images to test with; the kind "good" is good
@@ -6,7 +6,7 @@ bottle/ground_truth/<kind>/<name>_mask.png   where a defect is
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import find_images
+from uflow_edge.runtime.layouts import good_images, is_good
 
 GOOD = "good"
 
@@ -24,7 +25,7 @@ class TestImage:
 
     Attributes:
         path: of the image.
-        kind: ``good``, or the kind of defect.
+        kind: ``good`` (of folders ``ok`` and ``normal`` too), or the kind of defect.
         mask: picture of where the defect is, once it was looked for (`evaluation.ground_truth`).
     """
 
@@ -40,19 +41,13 @@ class TestImage:
         return self.kind == GOOD
 
 
-def training_images(folder: Path) -> list[Path]:
-    """The good images in ``train/good``, or, without a ``train`` folder, all images in the folder.
+def training_images(folder: Path, say: Callable[[str], None] = lambda line: None) -> list[Path]:
+    """The good images of a data set, or all images in a folder of good ones; see `layouts.good_images`.
 
     Raises:
-        BadInput: no such folder, or no images in it.
+        BadInput: no such folder, no images in it, or others than good ones.
     """
-    if not folder.is_dir():
-        raise BadInput(f"{folder}: no such folder; expected good images, or an MVTec layout (train/good)")
-    if (folder / "train").is_dir():
-        if not (folder / "train" / GOOD).is_dir():
-            raise BadInput(f"{folder}: has a train folder, but no train/good in it")
-        folder = folder / "train" / GOOD
-    return list(find_images([folder]))
+    return good_images(folder, say)
 
 
 def test_images(folder: Path) -> list[TestImage]:
@@ -62,7 +57,9 @@ def test_images(folder: Path) -> list[TestImage]:
         BadInput: a kind's folder without images.
     """
     kinds = sorted(kind for kind in (folder / "test").glob("*") if kind.is_dir())
-    return [TestImage(path, kind.name) for kind in kinds for path in find_images([kind])]
+    return [
+        TestImage(path, GOOD if is_good(kind.name) else kind.name) for kind in kinds for path in find_images([kind])
+    ]
 
 
 test_images.__test__ = False  # type: ignore[attr-defined]

@@ -95,7 +95,7 @@ def train_unet(
     resume_file = out.with_name(out.name + ".resume")
     if restart:
         resume_file.unlink(missing_ok=True)
-    images = training_images(folder)
+    images = training_images(folder, report)
     fit_paths, held_paths = hold_out(images, HOLD_OUT, options.seed)
     report(f"{len(fit_paths)} images to fit, {len(held_paths)} held out: {', '.join(p.name for p in held_paths[:5])}")
     fit, held_out = Patches(fit_paths, options.image_size), Patches(held_paths, options.image_size)

@@ -93,7 +93,7 @@ def train(
     resume_file = checkpoint.with_name(checkpoint.name + ".resume")
     if restart:
         resume_file.unlink(missing_ok=True)
-    images = training_images(data.folder)
+    images = training_images(data.folder, report)
     fit_paths, held_paths = hold_out(images, data.hold_out, options.seed)
     report(f"{len(fit_paths)} good images to fit, {len(held_paths)} held out to stop by")
     trained_on = {

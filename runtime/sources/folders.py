@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.finding import search
 from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.layouts import good_images
 from uflow_edge.runtime.sources.source import Frame, SourceLost
 
 _PATIENCE: Final = 5  # polls that an unreadable file may still take to become readable
@@ -28,15 +29,22 @@ class ImageFile:
     name: Path
 
 
-def image_files(paths: Sequence[Path], say: Callable[[str], None] = lambda line: None) -> list[ImageFile]:
+def image_files(
+    paths: Sequence[Path], say: Callable[[str], None] = lambda line: None, *, good: bool = False
+) -> list[ImageFile]:
     """List image files as `images.find_images` finds them, those in folders recursively.
 
+    Args:
+        paths: of files and folders.
+        say: gets what there is to say of the folders.
+        good: the folders hold good images, or are data sets of which those are taken: see `layouts`.
+
     Raises:
-        BadInput: a path that does not exist, or a folder without images.
+        BadInput: a path that does not exist, a folder without images, or with others than good ones.
     """
     files = []
     for given in paths:
-        for path in find_images([given], say):
+        for path in good_images(given, say) if good and given.is_dir() else find_images([given], say):
             name = path.relative_to(given) if given.is_dir() else Path(path.name)
             files.append(ImageFile(path, name.with_suffix("")))
     return files
