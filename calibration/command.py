@@ -14,7 +14,7 @@ from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.saving import REPORT, save_calibration
 from uflow_edge.runtime.arguments import views
 from uflow_edge.runtime.bundle import Bundle, find_bundle
-from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, run_command, table
+from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, run_command, table, thread_count
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.proof import likely_cause
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)"
     )
     model.add_argument("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU)")
-    model.add_argument("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
+    model.add_argument("--threads", type=thread_count, metavar="N", help="of the engine (default: one a core)")
     model.add_argument(
         "--roi", action="append", metavar="X,Y,W,H", help="region of interest in pixels; again for another one"
     )
@@ -220,3 +220,7 @@ def _confidence(text: str) -> float | None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-calibrate``."""
     run_command(lambda: parser().parse_args(argv), run)
+
+
+if __name__ == "__main__":
+    main()

@@ -136,3 +136,7 @@ def _print_stage(stage: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-export``."""
     run_command(lambda: meaning.parser().parse_args(argv), run)
+
+
+if __name__ == "__main__":
+    main()

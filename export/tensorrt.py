@@ -20,10 +20,10 @@ from typing import Any, Literal
 from uflow_edge.export.plan_options import ON_THE_JETSON, PlanOptions
 from uflow_edge.export.tensorrt_library import Toolchain
 from uflow_edge.export.tensorrt_progress import progress_monitor
-from uflow_edge.runtime.command_line import deferred_interrupts
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput, UflowEdgeError, UsageError
 from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.interrupts import deferred_interrupts
 from uflow_edge.runtime.manifest import BatchRange
 
 DYNAMIC = -1  # as TensorRT writes the batch of a graph that takes any number of samples

@@ -3,14 +3,16 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uflow_edge.runtime.archive.arguments import add_ray_options, refuse_without_ray
 from uflow_edge.runtime.command_line import (
     add_reading_options,
     command_parser,
     finite_float,
+    nonempty,
     positive_int,
+    thread_count,
     width_and_height,
 )
 from uflow_edge.runtime.errors import BadInput, UsageError
@@ -31,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         "uflow-infer",
         "Inspect a camera, images or a video, and say which frames are anomalous and where.",
         [
-            "uflow-infer --images parts/                                # the one *.uflow bundle in this folder",
+            "uflow-infer parts/                                         # the one *.uflow bundle in this folder",
             "uflow-infer --images parts/ --save-dir seen --json seen.jsonl",
             "uflow-infer --camera 0 --serve                             # and open http://127.0.0.1:8000/",
             "uflow-infer --camera rtsp://line-1/ --save-dir seen --save anomalies --save-quota 10000 --mqtt mqtt://broker",
@@ -52,6 +54,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Images(argparse.Action):
+    """Paths without an option in front of them are images."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
+        if values:
+            namespace.images = values
+
+
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is inspected")
     source = group.add_mutually_exclusive_group(required=True)
@@ -61,6 +71,9 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         metavar="CAMERA",
         help="0, /dev/video0, csi://0, rtsp://…, http://…, gst:PIPELINE, genicam:SERIAL, synthetic:640x480@30; "
         "again for another camera; Ctrl-C ends it",
+    )
+    source.add_argument(
+        "paths", nargs="*", action=_Images, default=[], type=Path, metavar="PATH", help="as --images PATH"
     )
     source.add_argument("--images", nargs="+", type=Path, metavar="PATH", help="image files, and folders of them")
     source.add_argument("--watch", type=Path, metavar="FOLDER", help="images that appear in a folder, until Ctrl-C")
@@ -116,7 +129,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)"
     )
     group.add_argument("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU)")
-    group.add_argument("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
+    group.add_argument("--threads", type=thread_count, metavar="N", help="of the engine (default: one a core)")
     group.add_argument(
         "--threshold", type=finite_float, metavar="X", help="on the score, -log10 NFA (default: as the bundle says)"
     )
@@ -124,7 +137,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where results go")
-    group.add_argument("--json", metavar="FILE", help="one JSON object a frame, a line each; - is standard output")
+    group.add_argument(
+        "--json", type=nonempty, metavar="FILE", help="one JSON object per frame, a line each; - is standard output"
+    )
     group.add_argument(
         "--json-size", type=positive_int, default=100, metavar="MB", help="begin a new file then (default: 100)"
     )
@@ -182,9 +197,18 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
         ("mqtt_key", "mqtt_cert"),
         ("token", "serve"),
         ("save_quota", "save_dir"),
+        ("camera_size", "camera"),
+        ("camera_fps", "camera"),
+        ("pixel_format", "camera"),
+        ("exposure", "camera"),
+        ("gain", "camera"),
+        ("camera_buffers", "camera"),
     ):
-        if getattr(arguments, given) and not getattr(arguments, needed):
+        value = getattr(arguments, given)
+        if value is not None and value is not False and not getattr(arguments, needed):
             raise UsageError(f"--{given.replace('_', '-')} needs --{needed.replace('_', '-')}")
+    if arguments.trigger == "software" and arguments.camera and not arguments.serve:
+        raise UsageError("--trigger software needs --serve: POST /api/trigger of the live page is what fires it")
     refuse_without_ray(arguments, "parquet")
     if not (arguments.images or arguments.watch) and (arguments.bits or arguments.max_megapixels):
         raise UsageError("--bits and --max-megapixels are for image files: not with --camera or --video")

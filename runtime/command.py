@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime import arguments as meaning
-from uflow_edge.runtime.command_line import deferred_interrupts, print_beside_bar, run_command
+from uflow_edge.runtime.command_line import print_beside_bar, run_command
 from uflow_edge.runtime.errors import BadInput, ExitCode, Stuck, UsageError
+from uflow_edge.runtime.interrupts import deferred_interrupts
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
@@ -136,3 +137,7 @@ def _report(line: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-infer``."""
     run_command(lambda: meaning.parser().parse_args(argv), infer)
+
+
+if __name__ == "__main__":
+    main()

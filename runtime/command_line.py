@@ -4,22 +4,19 @@ import argparse
 import io
 import math
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.metadata import version
 from operator import length_hint
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn, TextIO, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 from tqdm import tqdm
 
 from uflow_edge.runtime.errors import DISTRIBUTION, ExitCode, Stuck, UflowEdgeError
+from uflow_edge.runtime.interrupts import signals_interrupt
 from uflow_edge.runtime.text import printable, redacted
 
 T = TypeVar("T")
@@ -33,7 +30,11 @@ _MOST_THREADS = 4 * (os.cpu_count() or 1)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; argparse would print the whole usage before it."""
+    """Says what is wrong in one line; argparse would print the whole usage before it, and take "" for this folder."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.register("type", Path, lambda text: Path(nonempty(text)))
 
     def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.USAGE, f"{self.prog}: error: {redacted(printable(message))} (--help lists all options)\n")
@@ -69,11 +70,11 @@ def thread_count(text: str) -> int:
     return value
 
 
-def nonempty_path(text: str) -> Path:
-    """A path, as an argument's type; an empty one, as an unset shell variable leaves it, would be this folder."""
+def nonempty(text: str) -> str:
+    """Text that says something, as an argument's type: an unset shell variable leaves an empty one."""
     if not text.strip():
-        raise argparse.ArgumentTypeError("expected a path, got an empty text")
-    return Path(text)
+        raise argparse.ArgumentTypeError("expected a value, got an empty text")
+    return text
 
 
 def finite_float(text: str) -> float:
@@ -127,7 +128,7 @@ def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse
     _silence_decoders()
     arguments = argparse.Namespace(verbose=False)
     code: ExitCode | None = None
-    with _signals_interrupt() as interrupted:
+    with signals_interrupt() as interrupted:
         try:
             arguments = parse()
             code = run(arguments)
@@ -191,61 +192,6 @@ def _make_streams_safe() -> None:
 def _discard(stream: TextIO) -> None:
     """Let a stream that cannot be written to lead nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _stop_signals() -> list[signal.Signals]:
-    """The signals that ask a command to end; those that are ignored, as under nohup, stay ignored."""
-    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-    return [number for number in numbers if number is not None and signal.getsignal(number) != signal.SIG_IGN]
-
-
-@contextmanager
-def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the signals that ask to end; only the main thread may, so in others nothing changes."""
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (_stop_signals() if main else ())}
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM and SIGHUP act as Ctrl-C does; yields whether one came, for native code can swallow the interrupt."""
-    came: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
-
-    with _handled(handle):
-        yield lambda: bool(came)
-
-
-@contextmanager
-def deferred_interrupts(stop: Callable[[], None] = lambda: None) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP into a request to stop; a second one raises KeyboardInterrupt at once.
-
-    Args:
-        stop: called in the signal handler, so it may take no lock.
-
-    Yields:
-        whether a signal came.
-    """
-    came: list[int] = []
-
-    def handle(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        if len(came) > 1:
-            raise KeyboardInterrupt
-        stop()
-
-    with _handled(handle):
-        yield lambda: bool(came)
 
 
 def print_beside_bar(line: str, file: TextIO) -> None:

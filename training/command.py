@@ -177,3 +177,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-train``."""
     run_command(lambda: parsed(argv), run)
+
+
+if __name__ == "__main__":
+    main()

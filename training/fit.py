@@ -13,8 +13,8 @@ from torch import Tensor
 
 from uflow_edge.export.network import UFlow
 from uflow_edge.export.tensors import save_tensors
-from uflow_edge.runtime.command_line import deferred_interrupts
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.interrupts import deferred_interrupts
 from uflow_edge.training.features import Features
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.progress import Progress

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, width_and_height
+from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, thread_count, width_and_height
 from uflow_edge.runtime.engines.selection import BACKENDS
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.manifest import PRECISIONS
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         "--images", nargs="+", type=Path, metavar="PATH", help="frames, also to prove engines on; default: seeded noise"
     )
     what.add_argument("--frame-size", type=width_and_height, default=(640, 480), metavar="WxH", help="default: 640x480")
-    what.add_argument("--threads", type=positive_int, metavar="N", help="of CPU engines; default: one a core")
+    what.add_argument("--threads", type=thread_count, metavar="N", help="of CPU engines; default: one a core")
     what.add_argument("--rounds", type=positive_int, default=100, metavar="N", help="default: 100")
     what.add_argument(
         "--starts", type=_count, default=5, metavar="N", help="new processes an engine; default: 5; 0: none"

@@ -14,6 +14,7 @@ from uflow_edge.runtime.command_line import (
     print_beside_bar,
     progress,
     run_command,
+    thread_count,
 )
 from uflow_edge.runtime.errors import ExitCode, UsageError
 
@@ -96,7 +97,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)"
     )
     group.add_argument("--precision", choices=["fp32", "fp16"], help="(default: fp16 on a GPU, fp32 on a CPU)")
-    group.add_argument("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
+    group.add_argument("--threads", type=thread_count, metavar="N", help="of the engine (default: one a core)")
 
 
 def options_of(arguments: argparse.Namespace) -> "PurifyOptions":
@@ -237,3 +238,7 @@ def _say(line: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-purify``."""
     run_command(lambda: parser().parse_args(argv), purify)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,8 @@ from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.sources.source import Frame, numbered
 
-_LARGEST: Final = 1 << 14
+_LONGEST: Final = 1 << 14  # pixels
+_LARGEST: Final = 1 << 25  # pixels in all; drawing the belt takes 20 bytes for each
 _SPEED: Final = 7  # pixels a frame
 
 
@@ -43,8 +44,11 @@ class SyntheticCamera:
         Raises:
             UsageError: no picture can have this size.
         """
-        if not (1 <= width <= _LARGEST and 1 <= height <= _LARGEST):
-            raise UsageError(f"synthetic camera: expected 1 to {_LARGEST} pixels a side, got {width}x{height}")
+        if not (1 <= width <= _LONGEST and 1 <= height <= _LONGEST and width * height <= _LARGEST):
+            raise UsageError(
+                f"synthetic camera: expected 1 to {_LONGEST} pixels per side and at most {_LARGEST >> 20} megapixels, "
+                f"got {width}x{height}"
+            )
         self.name: Final = f"synthetic {width}x{height}@{fps:g}"
         self._period = 1 / fps if fps else 0.0
         self._seed, self._defect_rate, self._clock = seed, defect_rate, clock

@@ -11,7 +11,7 @@ from typing import Any
 
 from uflow_edge.runtime.archive.arguments import add_ray_options, cluster_options, refuse_without_ray
 from uflow_edge.runtime.bundle import Bundle, find_bundle
-from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, table
+from uflow_edge.runtime.command_line import command_parser, run_command, table, thread_count
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
 from uflow_edge.runtime.files import replacing
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("model").add_argument
     model("--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)")
     model("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU and of --ckpt)")
-    model("--threads", type=positive_int, metavar="N", help="of the engine (default: one a core)")
+    model("--threads", type=thread_count, metavar="N", help="of the engine (default: one a core)")
     model(
         "--rule",
         choices=RULES,
@@ -200,3 +200,7 @@ def _run_in_one_cluster(arguments: argparse.Namespace) -> ExitCode:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-evaluate``."""
     run_command(lambda: parser().parse_args(argv), _run_in_one_cluster)
+
+
+if __name__ == "__main__":
+    main()
