@@ -2,6 +2,8 @@
 
 bottle/test/broken/000.png               a defective image
 bottle/ground_truth/broken/000_mask.png  its mask, as large as the image: 0 is good, all else is the defect
+
+What a mask file may be is said in `masks`.
 """
 
 from collections.abc import Sequence
@@ -10,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import IMAGE_SUFFIXES, read_image
 from uflow_edge.runtime.numeric import Size
+from uflow_edge.runtime.reading import IMAGE_SUFFIXES, opened
 from uflow_edge.training.dataset import GOOD, TestImage, test_images
+from uflow_edge.training.evaluation.masks import read_mask
 
 GROUND_TRUTH = "ground_truth"
 _ENDING = "_mask"
-_RESIZE = "Save each mask in the size of its image"
+_RESIZE = "Save each mask in the size of its image, without losses, and mark its defect"
 _NAMED = 10
 """Of faulty masks, by name; the others are counted."""
 
@@ -33,8 +35,8 @@ def labelled_images(data: Path, ground_truth: Path | None = None, *, masks: bool
         masks: without, all are left out: labels of images are all that is known.
 
     Raises:
-        BadInput: no test images, none of them good or none defective, or masks that are missing, cannot be read or are
-            of another size than their image.
+        BadInput: no test images, none of them good or none defective; or masks that are missing, shared by two images,
+            cannot be read, mark nothing, or are of another size than their image. All faulty ones are named at once.
     """
     if not (data / "test").is_dir():
         raise BadInput(f"{data}: has no folder test; expected test/{GOOD} and a folder for each kind of defect")
@@ -44,61 +46,78 @@ def labelled_images(data: Path, ground_truth: Path | None = None, *, masks: bool
             raise BadInput(f"{data / 'test'}: {name}; the metrics compare defective images with good ones")
     if masks:
         images = _with_masks(images, data / "test", data / GROUND_TRUTH if ground_truth is None else ground_truth)
-        _check_sizes(images)
+        _check_masks(images)
     return images
 
 
 def _with_masks(images: Sequence[TestImage], test: Path, ground_truth: Path) -> list[TestImage]:
     """Defective images get the mask that lies under their name where they lie in ``test``."""
-    masks: dict[Path, dict[str, Path]] = {}
+    masks: dict[Path, dict[str, list[Path]]] = {}
     found: list[TestImage] = []
-    missing: list[str] = []
+    faults: list[str] = []
+    image_of: dict[Path, Path] = {}
     for image in images:
         if not image.is_good:
             folder = ground_truth / image.path.parent.relative_to(test)
             if folder not in masks:
                 masks[folder] = masks_in(folder)
-            image = replace(image, mask=masks[folder].get(image.path.stem))
-            if image.mask is None:
-                missing.append(f"{image.path}: has no mask; expected {folder / image.path.stem}{_ENDING}.png")
+            of_it = masks[folder].get(image.path.stem, [])
+            if not of_it:
+                faults.append(f"{image.path}: has no mask; expected {folder / image.path.stem}{_ENDING}.png")
+            elif len(of_it) > 1:
+                faults.append(f"{image.path}: has {len(of_it)} masks: {', '.join(mask.name for mask in of_it)}")
+            else:
+                image = replace(image, mask=of_it[0])
+                other = image_of.setdefault(of_it[0], image.path)
+                if other != image.path:
+                    faults.append(f"{other} and {image.path}: have one mask, {of_it[0]}")
         found.append(image)
-    _refuse(missing, "Another image format, or no _mask, will do; else --ground-truth FOLDER, or --no-masks")
+    _refuse(
+        faults,
+        "Every defective image needs one of its own; another image format, or no _mask, will do; else --ground-truth "
+        "FOLDER, or --no-masks",
+    )
     return found
 
 
-def masks_in(folder: Path) -> dict[str, Path]:
+def masks_in(folder: Path) -> dict[str, list[Path]]:
     """Masks by the name of their image: ``<name>_mask``, before ``<name>``, in any image format and case of letters."""
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    files.reverse()  # of several, the first stays
-    marked = {path.stem[: -len(_ENDING)]: path for path in files if path.stem.lower().endswith(_ENDING)}
-    return {path.stem: path for path in files} | marked
+    plain: dict[str, list[Path]] = {}
+    marked: dict[str, list[Path]] = {}
+    for path in sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES):
+        plain.setdefault(path.stem, []).append(path)
+        if path.stem.lower().endswith(_ENDING):
+            marked.setdefault(path.stem[: -len(_ENDING)], []).append(path)
+    return plain | marked
 
 
-def _check_sizes(images: Sequence[TestImage]) -> None:
-    """Compare every mask with its image by their headers, before minutes are spent on inspecting.
+def _check_masks(images: Sequence[TestImage]) -> None:
+    """Read every mask and compare its size with the header of its image, before minutes are spent on inspecting.
 
     Sides are compared in either order, for a picture may be stored turned; `read_truth` looks at the pixels themselves.
     Images that cannot be read are the evaluation's affair.
     """
     faults = []
     for image in images:
-        stored = None if image.mask is None else _stored_size(image.path)
-        if image.mask is None or stored is None:
+        if image.mask is None:
             continue
-        size = _stored_size(image.mask)
-        if size is None:
-            faults.append(f"{image.mask}: cannot be read as an image")
-        elif sorted(size) != sorted(stored):
-            faults.append(_size_fault(image, size, stored))
+        try:
+            height, width = read_mask(image.mask).shape
+        except BadInput as error:
+            faults.append(str(error))
+            continue
+        stored = _stored_size(image.path)
+        if stored is not None and sorted(stored) != sorted((height, width)):
+            faults.append(_size_fault(image, (height, width), stored))
     _refuse(faults, _RESIZE)
 
 
 def _stored_size(path: Path) -> Size | None:
     """(height, width) as the header says; None where it cannot be read."""
     try:
-        with PillowImage.open(path) as opened:
-            return opened.height, opened.width
-    except Exception:  # Pillow's decoders raise whatever their format makes them
+        with opened(path) as picture:
+            return picture.height, picture.width
+    except BadInput:
         return None
 
 
@@ -124,9 +143,7 @@ def read_truth(image: TestImage, size: Size) -> NDArray[np.bool_]:
     """
     if image.mask is None:
         return np.zeros(size, np.bool_)
-    mask = np.asarray(read_image(image.mask).any(axis=2))
+    mask = read_mask(image.mask)
     if mask.shape != size:
         _refuse([_size_fault(image, (mask.shape[0], mask.shape[1]), size)], _RESIZE)
-    if not mask.any():
-        raise BadInput(f"{image.mask}: marks no pixel, but {image.path} is labelled {image.kind}; mark its defect")
     return mask
