@@ -40,7 +40,7 @@ def main() -> None:
             def epoch(features: Features) -> None:
                 options = TrainingOptions(epochs=1)
                 network = seeded_network(architecture, 0)
-                fit_flow(network, features, held_out, options, resume_file=folder / "x.resume", identity="")
+                fit_flow(network, features, held_out, options, resume_file=folder / "x.resume", run={})
 
             recomputed = AugmentedFeatures(graph, paths, Augmentation(), seed=0)
             contenders = {"cached": lambda: epoch(cached), "recomputed": lambda: epoch(recomputed)}

@@ -40,10 +40,20 @@ def load_tensors(path: Path, what: str, *, inert: bool = False) -> Any:
 
 
 def save_tensors(content: dict[str, Any], path: Path) -> None:
-    """Write tensors and plain types in one rename."""
-    # Through a file object: given a path, torch.save refuses names that start with a dot and have no suffix.
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+    """Write tensors and plain types in one rename.
+
+    Raises:
+        OSError: they cannot be written, such as on a full disk; what was there before is still there.
+    """
+    try:
+        # Through a file object: given a path, torch.save refuses names that start with a dot and have no suffix.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)
+    except (RuntimeError, OSError) as error:  # torch hides the one behind the other
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
 def load_safetensors(path: Path) -> dict[str, torch.Tensor]:

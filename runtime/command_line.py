@@ -108,6 +108,30 @@ def add_reading_options(parser: "argparse.ArgumentParser | argparse._ArgumentGro
     )
 
 
+def positive_float(text: str) -> float:
+    """A finite number above 0, as an argument's type."""
+    value = finite_float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number above 0 and up to 1, as an argument's type."""
+    value = positive_float(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0 and up to 1, got {text}")
+    return value
+
+
+def natural_int(text: str) -> int:
+    """A whole number from 0 on, such as a seed, as an argument's type."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got {text}")
+    return value
+
+
 def width_and_height(text: str) -> tuple[int, int]:
     """Pixels such as ``640x480``, as an argument's type."""
     try:

@@ -1,5 +1,6 @@
 """Errors that a person is meant to read, and the exit codes that go with them."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 from importlib import import_module
 from types import ModuleType
@@ -47,6 +48,20 @@ class Stuck(UflowEdgeError):
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.MISSING) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+_NAMED = 50
+
+
+def refuse_faults(faults: Sequence[str], remedy: str) -> None:
+    """Refuse input with every fault that was found in it, so that they can be mended at once.
+
+    Raises:
+        BadInput: there are faults; the message names up to 50 of them and counts the others.
+    """
+    if faults:
+        more = [f"and {len(faults) - _NAMED} more"] if len(faults) > _NAMED else []
+        raise BadInput(f"{'; '.join([*faults[:_NAMED], *more])}. {remedy}")
 
 
 def install_command(extra: str) -> str:

@@ -19,6 +19,13 @@ _SECRET_NAME: Final = re.compile(
 _VALUE: Final = re.compile(r'\*\*\*(?!\w)|"(?:\\.|[^"\\])*"|.*?(?=\s+[\w-]+\s*=|\s!\s|&[\w.%-]+=|$)', re.MULTILINE)
 
 
+def duration(seconds: float) -> str:
+    """For people, as precise as an estimate is."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def printable(value: object) -> str:
     """A value's text on one line that any terminal, log or JSON encoder takes, and that steers none of them.
 

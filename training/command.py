@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uflow_edge.export.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
-from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, run_command
-from uflow_edge.runtime.errors import ExitCode, require
+from uflow_edge.runtime.command_line import (
+    command_parser,
+    natural_int,
+    positive_float,
+    positive_int,
+    print_beside_bar,
+    run_command,
+    share,
+)
+from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError, require
 from uflow_edge.training.mvtec import CONFIGS
 from uflow_edge.training.options import (
     CACHE_CHOICES,
@@ -17,7 +25,7 @@ from uflow_edge.training.options import (
     Augmentation,
     TrainingOptions,
 )
-from uflow_edge.training.progress import FitBar
+from uflow_edge.training.progress import FitBar, print_interrupted
 
 FLIPS = {"none": (False, False), "horizontal": (True, False), "vertical": (False, True), "both": (True, True)}
 _DEFAULT = "(default: %(default)s)"
@@ -75,12 +83,12 @@ def _add_fitting(group: argparse._ArgumentGroup) -> None:
     add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"images a step {_DEFAULT}")
     add(
         "--learning-rate",
-        type=finite_float,
+        type=positive_float,
         default=default.learning_rate,
         metavar="X",
         help=f"at the start {_DEFAULT}",
     )
-    add("--seed", type=int, default=default.seed, metavar="N", help=f"same seed, same checkpoint {_DEFAULT}")
+    add("--seed", type=natural_int, default=default.seed, metavar="N", help=f"same seed, same checkpoint {_DEFAULT}")
     add(
         "--couplings",
         choices=COUPLINGS,
@@ -88,6 +96,7 @@ def _add_fitting(group: argparse._ArgumentGroup) -> None:
         help=f"additive makes energies the exact likelihood; affine is the paper's {_DEFAULT}",
     )
     add("--restart", action="store_true", help="forget an interrupted run")
+    add("--overwrite", action="store_true", help="replace a checkpoint that is there")
 
 
 def _add_data(group: argparse._ArgumentGroup) -> None:
@@ -101,7 +110,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--hold-out",
-        type=finite_float,
+        type=positive_float,
         default=HOLD_OUT,
         metavar="X",
         help="share of the images that is not fitted: training stops by them, and uflow-calibrate, given all images, "
@@ -110,7 +119,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add("--flip", choices=FLIPS, default="none", help=f"random flips; features are then never cached {_DEFAULT}")
     add(
         "--crop",
-        type=finite_float,
+        type=share,
         default=1.0,
         metavar="X",
         help="random crops to this part of a side (default: none)",
@@ -156,15 +165,25 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         arguments.couplings,
     )
     side = arguments.input_size or EXTRACTORS[arguments.extractor].fixed_input_size or INPUT_SIZE
-    architecture = Architecture.default(arguments.extractor, side, arguments.flow_steps)
-    bar = FitBar("fitting the flow")
+    try:
+        architecture = Architecture.default(arguments.extractor, side, arguments.flow_steps)
+    except BadInput as error:
+        raise UsageError(f"--extractor, --input-size or --flow-steps: {error}") from error
+    bar = FitBar("fitting the flow", arguments.epochs)
     try:
         result = train(
-            data, architecture, options, arguments.out, restart=arguments.restart, report=print, on_step=bar.update
+            data,
+            architecture,
+            options,
+            arguments.out,
+            restart=arguments.restart,
+            overwrite=arguments.overwrite,
+            report=_say,
+            on_step=bar.update,
         )
     except KeyboardInterrupt:
         bar.close()
-        print(f"stopped; nothing is lost: the same command goes on from {arguments.out}.resume", file=sys.stderr)
+        print_interrupted(arguments.out)
         return ExitCode.INTERRUPTED
     finally:
         bar.close()
@@ -172,6 +191,10 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     print(f"{arguments.out}: {result.steps} steps, best after epoch {result.best_epoch} (held-out {best:.4f})")
     print(f"next: uflow-export --ckpt {arguments.out}")
     return ExitCode.OK
+
+
+def _say(line: str) -> None:
+    print_beside_bar(line, sys.stdout)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,15 +5,16 @@ bottle/test/<kind>/*.png                     images to test with; the kind "good
 bottle/ground_truth/<kind>/<name>_mask.png   where a defect is
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import find_images
+from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.errors import BadInput, refuse_faults
+from uflow_edge.runtime.files import content_hash
+from uflow_edge.runtime.images import find_images, read_image
 from uflow_edge.runtime.layouts import good_images, is_good
 
 GOOD = "good"
@@ -72,16 +73,25 @@ def hold_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[list[Pa
         BadInput: fewer than two images.
     """
     if len(paths) < 2:
-        raise BadInput(f"{len(paths)} good image: at least 2 are needed, and 50 or more make a detector")
+        raise BadInput(f"{len(paths)} image: at least 2 are needed, one to fit and one to watch the fit with")
     order = np.random.default_rng(seed).permutation(len(paths))
     held = min(max(round(len(paths) * fraction), 1), len(paths) - 1)
     return [paths[i] for i in sorted(order[held:])], [paths[i] for i in sorted(order[:held])]
 
 
-def fingerprint(paths: Sequence[Path]) -> str:
-    """Changes when any of the files does, judged by name, size and time of change."""
-    digest = hashlib.sha256()
-    for path in paths:
-        status = path.stat()
-        digest.update(f"{path.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+def checked_images(paths: Sequence[Path]) -> dict[Path, str]:
+    """The `content_hash` of every image, once each of them has been read as it will be read later.
+
+    Raises:
+        BadInput: some cannot be read; the message names them all.
+    """
+    hashes: dict[Path, str] = {}
+    faults: list[str] = []
+    for path in progress(paths, "checking images"):
+        try:
+            read_image(path)
+            hashes[path] = content_hash(path)
+        except (BadInput, OSError) as error:
+            faults.append(str(error))
+    refuse_faults(faults, "Repair them or take them out of the folder")
+    return hashes

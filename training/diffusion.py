@@ -3,7 +3,6 @@
 It learns only the least noisy steps of the schedule, those that purification uses; see `DiffusionOptions`.
 """
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,13 +13,15 @@ import numpy as np
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
+from uflow_edge.runtime.files import content_hash
 from uflow_edge.runtime.numeric import FloatMap
-from uflow_edge.training.dataset import fingerprint, hold_out, training_images
+from uflow_edge.training.dataset import hold_out, training_images
 from uflow_edge.training.diffusion_fit import HELD_OUT_PATCHES, fit_unet
 from uflow_edge.training.diffusion_network import alphas_cumprod, noised, save_unet, seeded_unet
 from uflow_edge.training.diffusion_options import DiffusionOptions
-from uflow_edge.training.diffusion_patches import Patches
-from uflow_edge.training.progress import Progress
+from uflow_edge.training.diffusion_patches import Patches, read_images
+from uflow_edge.training.progress import Progress, resume_file
+from uflow_edge.training.resume import refuse_to_replace, state_until_written
 
 HOLD_OUT = 0.15
 PURIFY_STEP = 40
@@ -71,6 +72,7 @@ def train_unet(
     out: Path,
     *,
     restart: bool = False,
+    overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> DiffusionFit:
@@ -82,31 +84,34 @@ def train_unet(
     Args:
         folder: photographs, at least two; a few are held out.
         options: of the fit.
-        out: folder to write, replaced if it exists.
+        out: folder to write.
         restart: forget an interrupted run.
+        overwrite: replace the folder if it is there.
         report: told, line by line, what is being done.
         on_step: told where the fit stands.
 
     Raises:
-        BadInput: images that cannot be used, an interrupted run that does not fit these options, or a fit that
-            diverges.
+        BadInput: images that cannot be used, an interrupted run that does not fit these options, a folder that is
+            there already or cannot be written, or a fit that diverges.
         KeyboardInterrupt: on Ctrl-C, after everything was saved.
     """
-    resume_file = out.with_name(out.name + ".resume")
-    if restart:
-        resume_file.unlink(missing_ok=True)
-    images = training_images(folder, report)
-    fit_paths, held_paths = hold_out(images, HOLD_OUT, options.seed)
+    refuse_to_replace(out, "folder", overwrite)
+    resume = resume_file(out)
+    paths = training_images(folder, report)
+    fit_paths, held_paths = hold_out(paths, HOLD_OUT, options.seed)
     report(f"{len(fit_paths)} images to fit, {len(held_paths)} held out: {', '.join(p.name for p in held_paths[:5])}")
-    fit, held_out = Patches(fit_paths, options.image_size), Patches(held_paths, options.image_size)
+    images = read_images([*fit_paths, *held_paths], options.image_size)
+    fit, held_out = (Patches(some, options.image_size) for some in (images[: len(fit_paths)], images[len(fit_paths) :]))
+    run = {**asdict(options), "images": [content_hash(path) for path in paths]}
+    if restart:
+        resume.unlink(missing_ok=True)
     model = seeded_unet(options)
     report(f"{sum(p.numel() for p in model.parameters()):,} parameters")
-    run = {"identity": hashlib.sha256(fingerprint(images).encode()).hexdigest(), **asdict(options)}
-    losses = fit_unet(model, fit, held_out, options, run, resume_file, on_step)
+    losses = fit_unet(model, fit, held_out, options, run, resume, on_step)
     step = min(PURIFY_STEP, options.noisiest_step)
     result = DiffusionFit(options.steps, losses, denoising(model, held_out, step, options.seed))
-    save_unet(model, out, options.noisiest_step)
-    resume_file.unlink(missing_ok=True)
+    with state_until_written(out):
+        save_unet(model, out, options.noisiest_step, overwrite=overwrite)
     return result
 
 

@@ -5,10 +5,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, run_command
+from uflow_edge.runtime.command_line import (
+    command_parser,
+    natural_int,
+    positive_float,
+    positive_int,
+    print_beside_bar,
+    run_command,
+)
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.training.diffusion_options import DiffusionOptions
-from uflow_edge.training.progress import FitBar
+from uflow_edge.training.progress import FitBar, print_interrupted
 
 _DEFAULT = "(default: %(default)s)"
 
@@ -47,13 +54,14 @@ def parser() -> argparse.ArgumentParser:
     add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"patches a step {_DEFAULT}")
     add(
         "--learning-rate",
-        type=finite_float,
+        type=positive_float,
         default=default.learning_rate,
         metavar="X",
         help=f"at its highest {_DEFAULT}",
     )
-    add("--seed", type=int, default=default.seed, metavar="N", help=f"same seed, same network {_DEFAULT}")
+    add("--seed", type=natural_int, default=default.seed, metavar="N", help=f"same seed, same network {_DEFAULT}")
     add("--restart", action="store_true", help="forget an interrupted run")
+    add("--overwrite", action="store_true", help="replace a network that is there")
     return parser
 
 
@@ -76,11 +84,17 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     bar = FitBar("training the UNet")
     try:
         result = train_unet(
-            arguments.data, options, arguments.out, restart=arguments.restart, report=print, on_step=bar.update
+            arguments.data,
+            options,
+            arguments.out,
+            restart=arguments.restart,
+            overwrite=arguments.overwrite,
+            report=_say,
+            on_step=bar.update,
         )
     except KeyboardInterrupt:
         bar.close()
-        print(f"stopped; nothing is lost: the same command goes on from {arguments.out}.resume", file=sys.stderr)
+        print_interrupted(arguments.out)
         return ExitCode.INTERRUPTED
     finally:
         bar.close()
@@ -88,6 +102,10 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     print(result.denoising)
     print(f"next: uflow-export --unet {arguments.out}")
     return ExitCode.OK
+
+
+def _say(line: str) -> None:
+    print_beside_bar(line, sys.stdout)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from safetensors import SafetensorError
 from torch import Tensor
 
 from uflow_edge.export.unet.schedule import NOISIEST_STEP
@@ -69,16 +70,24 @@ def noised(clean: Tensor, steps: Tensor, random: np.random.Generator) -> tuple[T
     return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, noise
 
 
-def save_unet(model: UNet2DModel, out: Path, noisiest_step: int) -> None:
+def save_unet(model: UNet2DModel, out: Path, noisiest_step: int, *, overwrite: bool = True) -> None:
     """Write a folder as diffusers lays it out (``unet/``, ``scheduler/``) in one rename.
 
     Args:
         model: the network.
         out: the folder.
         noisiest_step: that it has learned; kept beside the schedule, so that nobody asks for more.
+        overwrite: replace the folder if it is there.
+
+    Raises:
+        BadInput: the folder is there, and may not be replaced.
+        OSError: it cannot be written.
     """
     scheduler = noise_schedule()
     scheduler.register_to_config(**{NOISIEST_STEP: noisiest_step})
-    with replacing_folder(out) as temporary:
-        model.save_pretrained(temporary / "unet")
-        scheduler.save_pretrained(temporary / "scheduler")
+    try:
+        with replacing_folder(out, overwrite=overwrite) as temporary:
+            model.save_pretrained(temporary / "unet")
+            scheduler.save_pretrained(temporary / "scheduler")
+    except SafetensorError as error:
+        raise OSError(f"{out}: cannot be written ({error})") from error

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.errors import UsageError
 
 SCHEDULE_STEPS = 1000
 """Of the linear noise schedule of Ho et al., "Denoising Diffusion Probabilistic Models" (2020)."""
@@ -39,16 +39,17 @@ class DiffusionOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.steps, self.blocks, self.report_every) < 1 or self.learning_rate <= 0:
-            raise BadInput(f"expected a positive learning rate, batch size, number of steps and of blocks: {self}")
+        for name in ("learning_rate", "batch_size", "steps", "blocks", "report_every"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name.replace('_', ' ')} {getattr(self, name):g}: expected more than 0")
         if not self.channels or any(width < 8 or width % 8 for width in self.channels):
-            raise BadInput(f"channels {self.channels}: expected one multiple of 8 a level")
+            raise UsageError(f"channels {self.channels}: expected one multiple of 8 a level")
         if self.image_size < 1 or self.image_size % 2 ** (len(self.channels) - 1):
-            raise BadInput(
+            raise UsageError(
                 f"image size {self.image_size}: expected a multiple of {2 ** (len(self.channels) - 1)}, "
                 f"for a UNet of {len(self.channels)} levels"
             )
         if not 0 < self.noisiest_step < SCHEDULE_STEPS:
-            raise BadInput(f"noisiest step {self.noisiest_step}: expected 1 to {SCHEDULE_STEPS - 1}")
+            raise UsageError(f"noisiest step {self.noisiest_step}: expected 1 to {SCHEDULE_STEPS - 1}")
         if not 0 <= self.average < 1:
-            raise BadInput(f"average {self.average}: expected a weight from 0 up to, but not including, 1")
+            raise UsageError(f"average {self.average}: expected a weight from 0 up to, but not including, 1")

@@ -6,7 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.errors import BadInput, refuse_faults
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.numeric import FloatMap, Image
 
@@ -15,16 +16,13 @@ class Patches:
     """Random squares of images, every image as likely as it is large.
 
     Args:
-        paths: image files, at least ``side`` pixels high and wide.
+        images: as `read_images` gives them.
         side: of the patches, pixels.
-
-    Raises:
-        BadInput: an image that cannot be read or is too small.
     """
 
-    def __init__(self, paths: Sequence[Path], side: int) -> None:
+    def __init__(self, images: Sequence[Image], side: int) -> None:
         self._side = side
-        self._images = [_read(path, side) for path in paths]
+        self._images = images
         places = np.array([(i.shape[0] - side + 1) * (i.shape[1] - side + 1) for i in self._images], np.float64)
         self._probabilities = places / places.sum()
 
@@ -45,9 +43,26 @@ class Patches:
         return np.rot90(patch[:, ::-1] if mirrored else patch, turns)
 
 
+def read_images(paths: Sequence[Path], side: int) -> list[Image]:
+    """Read all images, (H, W, 3) uint8 RGB each, at least ``side`` pixels high and wide.
+
+    Raises:
+        BadInput: some cannot be read or are too small; the message names them all.
+    """
+    images: list[Image] = []
+    faults: list[str] = []
+    for path in progress(paths, "reading images"):
+        try:
+            images.append(_read(path, side))
+        except BadInput as error:
+            faults.append(str(error))
+    refuse_faults(faults, "Repair them or take them out of the folder")
+    return images
+
+
 def _read(path: Path, side: int) -> Image:
     image = np.asarray(cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB), np.uint8)
     if min(image.shape[:2]) < side:
         height, width = image.shape[:2]
-        raise BadInput(f"{path}: {width} x {height} pixels, smaller than a patch of {side} x {side}; leave it out")
+        raise BadInput(f"{path}: {width} x {height} pixels, smaller than a patch of {side} x {side}")
     return image

@@ -1,7 +1,7 @@
 """Fitting the flow by maximum likelihood (paper, section 3.2), so that it can be interrupted, resumed and repeated."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,20 +71,20 @@ def fit_flow(
     options: TrainingOptions,
     *,
     resume_file: Path,
-    identity: str,
+    run: dict[str, Any],
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Fit:
     """Train the flow; the extractor and its standardisation stay as they are.
 
     After every epoch, and on Ctrl-C, everything needed to go on is written to ``resume_file``; a run that finds the
-    file goes on from there and ends with the same weights as one that was never interrupted. At the end it is
-    removed.
+    file goes on from there and ends with the same weights as one that was never interrupted. The file stays, for the
+    weights are not written yet.
 
     Args:
         network: the flow's weights are changed in place.
         fit, held_out: images to learn from, and to stop by.
         resume_file: see above.
-        identity: of data and everything else that decides the result; a resume file of another run is refused.
+        run: everything that decides the weights; a resume file of another run is refused.
         on_step: told where the fit stands.
 
     Raises:
@@ -95,7 +95,6 @@ def fit_flow(
         hold_scales_at_one(network)
     parameters = [p for p in network.flow.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, weight_decay=WEIGHT_DECAY)
-    run = {"identity": identity, **asdict(options)}
     state = read_state(resume_file, run, _State) or _initial_state(network, optimizer)
     network.flow.load_state_dict(state.flow)
     optimizer.load_state_dict(state.optimizer)
@@ -134,7 +133,6 @@ def fit_flow(
                 _save(resume_file, run, state, network, optimizer)
                 raise KeyboardInterrupt
     network.flow.load_state_dict(state.best_flow)
-    resume_file.unlink(missing_ok=True)
     return Fit(state.step, state.best_epoch, tuple(state.held_out))
 
 

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.numeric import Image
 
 Couplings: TypeAlias = Literal["additive", "affine"]
@@ -45,8 +45,9 @@ class TrainingOptions:
     couplings: Couplings = "additive"
 
     def __post_init__(self) -> None:
-        if self.learning_rate <= 0 or min(self.batch_size, self.epochs, self.patience) < 1:
-            raise BadInput(f"expected a positive learning rate, batch size, number of epochs and patience: {self}")
+        for name in ("learning_rate", "batch_size", "epochs", "patience"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name.replace('_', ' ')} {getattr(self, name):g}: expected more than 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not 0 < self.crop <= 1:
-            raise BadInput(f"crop {self.crop}: expected a fraction of the image's side, above 0 and up to 1")
+            raise UsageError(f"crop {self.crop}: expected a fraction of the image's side, above 0 and up to 1")
 
     @property
     def is_none(self) -> bool:

@@ -1,9 +1,14 @@
-"""Where a fit stands, and the bar that shows it; light to import, for command lines."""
+"""Where a fit stands, how people see it, and where its state is kept; light to import, for command lines."""
 
+import sys
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uflow_edge.runtime.command_line import print_beside_bar
 from uflow_edge.runtime.command_line import progress as progress_bar
+from uflow_edge.runtime.text import duration
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -27,23 +32,62 @@ class Progress:
 
 
 class FitBar:
-    """A progress bar: loss, held-out loss, time left."""
+    """Loss, held-out loss and time left: in a bar on a terminal, and in lines elsewhere."""
 
-    def __init__(self, doing: str) -> None:
+    _SECONDS_BETWEEN_LINES = 10.0
+
+    def __init__(self, doing: str, epochs: int | None = None) -> None:
         self._doing = doing
+        self._epochs = epochs
         self._bar: tqdm[object] | None = None
+        self._held_out: float | None = None
+        self._seen = self._printed = 0.0
 
     def update(self, progress: Progress) -> None:
         """Show where the fit stands."""
+        before, self._seen = self._seen, time.monotonic()
         if self._bar is None:
             self._bar = progress_bar((), self._doing, progress.steps, "step")
             self._bar.initial = progress.step - 1
+        elif progress.step == self._bar.initial + 2:  # the first step warms up
+            left = (self._seen - before) * (progress.steps - progress.step)
+            line = f"training runs on the CPU: about {duration(left)} for {progress.steps - progress.step} more steps"
+            print_beside_bar(line, sys.stdout)
         self._bar.n = progress.step
+        begun = -(-progress.step * (self._epochs or 0) // progress.steps)
+        epoch = f"epoch {begun} of {self._epochs}, " if self._epochs else ""
         held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.4f}"
-        self._bar.set_postfix_str(f"loss {progress.loss:.4f}{held_out}", refresh=False)
+        self._bar.set_postfix_str(f"{epoch}loss {progress.loss:.4f}{held_out}", refresh=False)
         self._bar.update(0)
+        self._print_after_an_epoch(progress)
+
+    def _print_after_an_epoch(self, progress: Progress) -> None:
+        """A log gets a line when an epoch has ended, but not many at once."""
+        if progress.held_out == self._held_out or sys.stderr.isatty():
+            return
+        self._held_out = progress.held_out
+        if self._bar is not None and (
+            progress.step == progress.steps or self._seen > self._printed + self._SECONDS_BETWEEN_LINES
+        ):
+            self._printed = self._seen
+            self._bar.refresh()
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
+
+
+def resume_file(out: Path) -> Path:
+    """Where a training keeps its state, beside what it is to write."""
+    return out.with_name(out.name + ".resume")
+
+
+def print_interrupted(out: Path) -> None:
+    """Say what an interrupted training has left."""
+    state = resume_file(out)
+    if state.exists():
+        line = f"stopped; nothing is lost: the same command goes on from {state}"
+    else:
+        line = "stopped before the first step: there is nothing to go on from"
+    print_beside_bar(line, sys.stderr)

@@ -1,13 +1,46 @@
-"""The state of an interrupted run: read back only if it belongs to the same run."""
+"""The state of an interrupted run: read back only if it belongs to the same run, and kept until its result is safe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from uflow_edge.export.tensors import load_tensors
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.files import check_writable
+from uflow_edge.training.progress import resume_file
 
 S = TypeVar("S")
+
+
+def refuse_to_replace(out: Path, kind: Literal["file", "folder"], overwrite: bool) -> None:
+    """Make sure, before the work, that a training may and can write its result and its state.
+
+    Raises:
+        BadInput: something is there that may not be replaced, or nothing can be written there.
+    """
+    check_writable(out, kind)
+    check_writable(resume_file(out))
+    if out.exists() and not overwrite:
+        raise BadInput(f"{out}: exists already; choose another --out, or replace it with --overwrite")
+
+
+@contextmanager
+def state_until_written(out: Path) -> Iterator[None]:
+    """Write the result of a training in the body; its state goes only once that is done.
+
+    Raises:
+        BadInput: the result cannot be written; the message says how to go on.
+    """
+    state = resume_file(out)
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"{out}: cannot be written ({error.strerror or error}); nothing is lost: mend that, and the same command "
+            f"goes on from {state}"
+        ) from error
+    state.unlink(missing_ok=True)
 
 
 def read_state(path: Path, run: dict[str, Any], kind: Callable[..., S]) -> S | None:
@@ -15,26 +48,36 @@ def read_state(path: Path, run: dict[str, Any], kind: Callable[..., S]) -> S | N
 
     Args:
         path: a file that holds a dictionary with the entry ``run``.
-        run: everything that decides the result; the file's must be the same.
+        run: everything that decides the weights, by name; the file's must be the same.
         kind: of state; made of the file's other entries.
 
     Raises:
-        BadInput: the file cannot be read, or belongs to another run.
+        BadInput: the file cannot be read, or belongs to another run; the message says what differs.
     """
     if not path.exists():
         return None
     try:
         content: dict[str, Any] = load_tensors(path, "the state of an interrupted run")
-        saved_run = content.pop("run")
+        saved = content.pop("run")
         state = kind(**content)
-        different = [name for name in run if saved_run.get(name) != run[name]]
+        different = [_difference(name, saved.get(name), run[name]) for name in run if saved.get(name) != run[name]]
     except (BadInput, AttributeError, KeyError, TypeError) as error:
         raise BadInput(
             f"{path}: cannot be read as the state of an interrupted run; start over with --restart"
         ) from error
     if different:
         raise BadInput(
-            f"{path}: belongs to an interrupted run with another {', '.join(different)}; "
-            "give the same options to go on, or start over with --restart"
+            f"{path}: belongs to an interrupted run that differs: {'; '.join(different)}. "
+            "Give the same command to go on, or start over with --restart"
         )
     return state
+
+
+def _difference(name: str, saved: Any, asked: Any) -> str:
+    label = name.replace("_", " ")
+    if saved is None:
+        return f"{label} not recorded there, as by another version of uflow-edge"
+    if isinstance(asked, list):  # content hashes
+        gone, new = len(set(saved) - set(asked)), len(set(asked) - set(saved))
+        return f"{label}: {gone} of {len(saved)} gone, {new} new" if gone or new else f"{label} in another order"
+    return f"{label} {saved} there, {asked} here"

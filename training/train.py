@@ -3,30 +3,35 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.checkpoint import FITTED, HELD_OUT, PICTURES, PREFIX, TRAINED_ON
 from uflow_edge.export.network import EnergyGraph, UFlow
 from uflow_edge.export.tensors import save_tensors
 from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.files import content_hash
+from uflow_edge.runtime.files import check_writable
 from uflow_edge.runtime.images import read_image, spread
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import model_input
-from uflow_edge.training.dataset import fingerprint, hold_out, training_images
+from uflow_edge.training.dataset import checked_images, hold_out, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
 from uflow_edge.training.fit import Fit, fit_flow
 from uflow_edge.training.options import HOLD_OUT, Augmentation, CacheChoice, StandardizationChoice, TrainingOptions
 from uflow_edge.training.pretrained import load_pretrained
-from uflow_edge.training.progress import Progress
+from uflow_edge.training.progress import Progress, resume_file
+from uflow_edge.training.resume import read_state, refuse_to_replace, state_until_written
 from uflow_edge.training.standardize import standardize, suited
 
+FEW_IMAGES = 20
+"""Below so many, a detector is hardly worth the name."""
 KEPT_PICTURES = 24
 """Half as many again as FP16 weights are rounded by, so that a third prove something."""
 _LIGHTNING_LAYOUT = "2.0.0"
@@ -70,6 +75,7 @@ def train(
     checkpoint: Path,
     *,
     restart: bool = False,
+    overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Fit:
@@ -79,32 +85,39 @@ def train(
         data: see `Data`.
         architecture: of the network.
         options: of the fit.
-        checkpoint: to write; while training, ``<checkpoint>.resume`` beside it holds what is needed to go on.
+        checkpoint: to write; while training, `resume_file` of it holds what is needed to go on.
         restart: forget an interrupted run.
+        overwrite: replace a checkpoint that is there.
         report: told, line by line, what is being done.
         on_step: told where the fit stands.
 
     Raises:
-        BadInput: images that cannot be used, or an interrupted run that does not fit these options.
+        BadInput: images that cannot be used, an interrupted run that does not fit these options, or a checkpoint that
+            is there already or cannot be written. All of this is looked at before the first feature is computed.
         UsageError: the extractor's features cannot be standardised so.
         MissingDependency: the extractor's weights are not to be had.
         KeyboardInterrupt: on Ctrl-C, after everything was saved.
     """
-    resume_file = checkpoint.with_name(checkpoint.name + ".resume")
-    if restart:
-        resume_file.unlink(missing_ok=True)
+    refuse_to_replace(checkpoint, "file", overwrite)
+    resume = resume_file(checkpoint)
     images = training_images(data.folder, report)
+    if len(images) < FEW_IMAGES:
+        report(f"warning: {len(images)} good images make a poor detector; expect a good one from 50 on")
     fit_paths, held_paths = hold_out(images, data.hold_out, options.seed)
     report(f"{len(fit_paths)} good images to fit, {len(held_paths)} held out to stop by")
-    trained_on = {
-        FITTED: [content_hash(path) for path in fit_paths],
-        HELD_OUT: [content_hash(path) for path in held_paths],
-    }
+    hashes = checked_images(images)
+    trained_on = {FITTED: [hashes[path] for path in fit_paths], HELD_OUT: [hashes[path] for path in held_paths]}
+    kept = spread(held_paths, KEPT_PICTURES) if data.keep_pictures else []
+    pictures = [model_input(read_image(path), architecture.input_size) for path in kept]
 
     network = seeded_network(architecture, options.seed)
     standardization = suited(network, data.standardization)
     origin = load_pretrained(network.feature_extractor, architecture.extractor, data.weights)
     report(f"weights of {architecture.extractor}: {origin}")
+    run = _run(network, data, standardization, options, trained_on)
+    if not restart:
+        read_state(resume, run, dict)
+    check_writable(checkpoint, size=_bytes_to_write(network))
     graph = EnergyGraph(network, DEFAULT_PROBABILITY).eval()
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -115,12 +128,49 @@ def train(
         held = stack.enter_context(CachedFeatures(graph, held_paths, where=data.cache, folder=checkpoint.parent))
         chosen = standardize(network, fit, held, standardization)
         report(f"features standardised by {chosen}")
-        identity = hashlib.sha256(repr((architecture, data, fingerprint(images))).encode()).hexdigest()
-        result = fit_flow(network, fit, held, options, resume_file=resume_file, identity=identity, on_step=on_step)
-    kept = spread(held_paths, KEPT_PICTURES) if data.keep_pictures else []
-    pictures = [model_input(read_image(path), architecture.input_size) for path in kept]
-    save_checkpoint(network, result, pictures, trained_on, checkpoint)
+        if restart:
+            resume.unlink(missing_ok=True)
+        result = fit_flow(network, fit, held, options, resume_file=resume, run=run, on_step=on_step)
+    with state_until_written(checkpoint):
+        save_checkpoint(network, result, pictures, trained_on, checkpoint)
     return result
+
+
+def _run(
+    network: UFlow,
+    data: Data,
+    standardization: StandardizationChoice,
+    options: TrainingOptions,
+    trained_on: Mapping[str, Sequence[str]],
+) -> dict[str, Any]:
+    """Everything that decides the weights, by a name for people; patience only decides how many of them are tried."""
+    fitting = asdict(options)
+    del fitting["patience"]
+    return {
+        **network.architecture.hyper_parameters(),
+        **fitting,
+        **asdict(data.augmentation),
+        "standardising": standardization,
+        "weights_of_the_extractor": _digest(network.feature_extractor.state_dict()),
+        **{f"{split}_images": list(hashes) for split, hashes in trained_on.items()},
+    }
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _bytes_to_write(network: UFlow) -> int:
+    """Of the checkpoint and of the state beside it, which has the flow four times: now, at best, and Adam's moments."""
+
+    def size(module: nn.Module) -> int:
+        return sum(value.numel() * value.element_size() for value in module.state_dict().values())
+
+    return size(network) + 4 * size(network.flow)
 
 
 def seeded_network(architecture: Architecture, seed: int) -> UFlow:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.network import EnergyGraph
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.training.dataset import fingerprint, hold_out, test_images, training_images
+from uflow_edge.training.dataset import checked_images, hold_out, test_images, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures
 from uflow_edge.training.options import Augmentation
 from uflow_edge.training.pretrained import load_pretrained
@@ -56,14 +56,22 @@ def test_hold_out_splits_repeatably(n: int, fraction: float, held: int) -> None:
         assert hold_out(paths, fraction, 8) != (fit, watch)
 
 
-def test_fingerprint_follows_the_files(texture_folder: Path, tmp_path: Path) -> None:
-    good = Path(shutil.copytree(texture_folder / "train" / "good", tmp_path / "good"))
-    paths = sorted(good.iterdir())
-    before = fingerprint(paths)
-    assert fingerprint(paths) == before
-    assert fingerprint(paths[1:]) != before
-    paths[3].write_bytes(paths[3].read_bytes() + b"\0")
-    assert fingerprint(paths) != before
+def test_images_are_known_by_their_content(texture_folder: Path, tmp_path: Path) -> None:
+    originals = sorted((texture_folder / "train" / "good").iterdir())
+    hashes = list(checked_images(originals).values())
+    copies = [Path(shutil.copy(path, tmp_path / f"copy-{path.name}")) for path in originals]
+    assert list(checked_images(copies).values()) == hashes
+    assert len(set(hashes)) == len(originals)
+    copies[3].write_bytes(copies[3].read_bytes() + b"\0")
+    assert [new == old for new, old in zip(checked_images(copies).values(), hashes, strict=True)].index(False) == 3
+
+
+def test_all_broken_images_are_named(texture_folder: Path, tmp_path: Path) -> None:
+    paths = [Path(shutil.copy(path, tmp_path)) for path in sorted((texture_folder / "train" / "good").iterdir())]
+    for path in (paths[0], paths[15]):
+        path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(BadInput, match=r"00\.png: .*; .*15\.png: .*Repair them or take them out"):
+        checked_images(paths)
 
 
 def test_pretrained_weights_know_what_they_see(graph: EnergyGraph) -> None:

@@ -20,7 +20,7 @@ from uflow_edge.training.diffusion import DiffusionFit, train_unet
 from uflow_edge.training.diffusion_command import main
 from uflow_edge.training.diffusion_network import alphas_cumprod, noised
 from uflow_edge.training.diffusion_options import DiffusionOptions
-from uflow_edge.training.diffusion_patches import Patches
+from uflow_edge.training.diffusion_patches import Patches, read_images
 from uflow_edge.training.progress import Progress
 
 SMALL = DiffusionOptions(image_size=16, channels=(8, 16), steps=24, batch_size=8, report_every=8, seed=5)
@@ -153,7 +153,7 @@ def test_the_state_of_another_run_is_refused_or_forgotten(photographs: Path, tmp
     with pytest.raises(KeyboardInterrupt):
         trained(photographs, tmp_path / "unet", on_step=interrupt)
     other = DiffusionOptions(image_size=16, channels=(8, 16), steps=24, batch_size=4, report_every=8, seed=5)
-    with pytest.raises(BadInput, match=r"another batch_size; .* --restart"):
+    with pytest.raises(BadInput, match=r"differs: batch size 8 there, 4 here\. .* --restart"):
         trained(photographs, tmp_path / "unet", other)
     content = torch.load(resume_file, weights_only=True)
     torch.save({name: value for name, value in content.items() if name != "average"}, resume_file)
@@ -185,7 +185,7 @@ def test_a_diverging_run_says_so(photographs: Path, tmp_path: Path) -> None:
     ids=str,
 )
 def test_options_that_cannot_be_meant(wrong: dict) -> None:
-    with pytest.raises(BadInput, match="expected"):
+    with pytest.raises(UsageError, match="expected"):
         DiffusionOptions(**wrong)
 
 
@@ -201,12 +201,12 @@ def test_noised_patches_have_the_variance_of_their_step() -> None:
 
 def test_patches_are_parts_of_the_images_and_follow_the_generator(photographs: Path) -> None:
     paths = sorted(photographs.iterdir())
-    patches = Patches(paths, 16)
+    patches = Patches(read_images(paths, 16), 16)
     drawn = patches.draw(6, np.random.default_rng(1))
     assert drawn.shape == (6, 3, 16, 16) and drawn.dtype == np.float32
     assert np.array_equal(drawn, patches.draw(6, np.random.default_rng(1)))
     image = np.asarray(Image.open(paths[0]), np.int64)
-    for patch in Patches(paths[:1], 16).draw(6, np.random.default_rng(2)):
+    for patch in Patches(read_images(paths[:1], 16), 16).draw(6, np.random.default_rng(2)):
         pixels = np.rint((patch.transpose(1, 2, 0) + 1) * 127.5).astype(np.int64)
         turned = [np.rot90(mirrored, turns) for mirrored in (pixels, pixels[:, ::-1]) for turns in range(4)]
         windows = np.lib.stride_tricks.sliding_window_view(image, (16, 16), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
@@ -223,9 +223,12 @@ def test_command(photographs: Path, tmp_path: Path, exit_code, capsys) -> None:
     assert f"next: uflow-export --unet {out}" in printed
     for code, extra, message in (
         (3, ["--data", tmp_path / "absent"], "no such folder"),
-        (3, ["--channels", 12], "multiple of 8"),
+        (2, ["--channels", 12], "multiple of 8"),
+        (2, ["--learning-rate", 0], "argument --learning-rate: expected a number above 0, got 0"),
         (2, ["--steps", 0], "1 or more"),
-        (3, ["--image-size", 128], "smaller than a patch"),
+        (3, ["--image-size", 128], "3.png: 100 x 100 pixels, smaller than a patch"),
+        (3, [], "exists already; choose another --out, or replace it with --overwrite"),
     ):
-        assert exit_code(main, *arguments, *extra) == code, extra
+        overwrite = ["--overwrite"] if extra else []
+        assert exit_code(main, *arguments, *overwrite, *extra) == code, extra
         assert message in capsys.readouterr().err

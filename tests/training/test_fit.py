@@ -10,7 +10,7 @@ import torch
 
 from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.training.command import main
 from uflow_edge.training.fit import fit_flow
 from uflow_edge.training.options import TrainingOptions
@@ -38,7 +38,7 @@ class Correlated:
         return tuple(maps[indices] for maps in self.maps)
 
 
-def run(folder: Path, options: TrainingOptions = OPTIONS, on_step=lambda progress: None, identity: str = "a"):
+def run(folder: Path, options: TrainingOptions = OPTIONS, on_step=lambda progress: None, epochs: int | None = None):
     network = seeded_network(SMALL, options.seed)
     fit = fit_flow(
         network,
@@ -46,7 +46,7 @@ def run(folder: Path, options: TrainingOptions = OPTIONS, on_step=lambda progres
         Correlated(6, 1),
         options,
         resume_file=folder / "x.resume",
-        identity=identity,
+        run={"batch_size": options.batch_size, "epochs": epochs or options.epochs, "fitted_images": ["a", "b"]},
         on_step=on_step,
     )
     return network.flow.state_dict(), fit
@@ -71,6 +71,7 @@ def test_held_out_likelihood_improves_and_the_best_is_kept(undisturbed) -> None:
 def test_same_seed_same_weights_other_seed_others(undisturbed, tmp_path: Path) -> None:
     weights, _ = undisturbed
     assert same(run(tmp_path)[0], weights)
+    (tmp_path / "x.resume").unlink()
     assert not same(run(tmp_path, TrainingOptions(epochs=4, batch_size=4, seed=4))[0], weights)
 
 
@@ -89,7 +90,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(undisturbed, tmp_path: Pa
     assert seen[0] == stop_after + 1
     assert same(resumed, weights)
     assert resumed_fit == fit
-    assert not (tmp_path / "x.resume").exists()
+    (tmp_path / "x.resume").unlink()  # there until the checkpoint is written
 
 
 def test_a_killed_run_loses_one_epoch_at_most(undisturbed, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_killed_run_loses_one_epoch_at_most(undisturbed, tmp_path: Path) -> No
 def test_only_affine_couplings_have_a_jacobian_that_depends_on_the_image(tmp_path: Path, couplings) -> None:
     network = seeded_network(SMALL, 3)
     options = TrainingOptions(epochs=1, batch_size=4, seed=3, couplings=couplings)
-    fit_flow(network, Correlated(18, 0), Correlated(6, 1), options, resume_file=tmp_path / "x", identity="")
+    fit_flow(network, Correlated(18, 0), Correlated(6, 1), options, resume_file=tmp_path / "x", run={})
     with torch.no_grad():
         _, log_jacobian = network.latents(Correlated(6, 1).batch(np.arange(6), 0), jac=True)
     assert (float(log_jacobian.std()) < 1e-3) == (couplings == "additive")
@@ -130,9 +131,9 @@ def test_a_resume_file_of_another_run_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, on_step=interrupt)
-    with pytest.raises(BadInput, match=r"another identity; .* --restart"):
-        run(tmp_path, identity="b")
-    with pytest.raises(BadInput, match="another batch_size"):
+    with pytest.raises(BadInput, match=r"differs: epochs 4 there, 9 here\. .* --restart"):
+        run(tmp_path, epochs=9)
+    with pytest.raises(BadInput, match="differs: batch size 4 there, 2 here"):
         run(tmp_path, TrainingOptions(epochs=4, batch_size=2, patience=4, seed=3))
     (tmp_path / "x.resume").write_bytes(b"damaged")
     with pytest.raises(BadInput, match=r"cannot be read as the state of .* --restart"):
@@ -146,7 +147,7 @@ def test_a_diverging_run_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": 0.0}])
 def test_options_that_cannot_be_meant(wrong: dict[str, float]) -> None:
-    with pytest.raises(BadInput, match="expected a positive"):
+    with pytest.raises(UsageError, match=f"{next(iter(wrong)).replace('_', ' ')} 0: expected more than 0"):
         TrainingOptions(**wrong)
 
 
@@ -171,16 +172,23 @@ def test_command(texture_folder: Path, tmp_path: Path, exit_code, capsys) -> Non
         "efficientnet_lite0", 64, 1
     )
     assert len(load_checkpoint(out).pictures) == 2
-    assert exit_code(main, *arguments, "--no-pictures", "--hold-out", 0.25) == 0
+    before = out.read_bytes()
+    assert exit_code(main, *arguments) == 3
+    assert "exists already; choose another --out, or replace it with --overwrite" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert exit_code(main, *arguments, "--no-pictures", "--hold-out", 0.25, "--overwrite") == 0
     assert load_checkpoint(out).pictures == ()
     assert "12 good images to fit, 4 held out" in capsys.readouterr().out
     for code, extra, message in (
         (3, ["--data", tmp_path / "absent"], "no such folder"),
-        (3, ["--input-size", "65"], "a multiple of 16"),
+        (2, ["--input-size", "65"], "a multiple of 16"),
         (2, ["--epochs", "0"], "1 or more"),
         (3, ["--weights", tmp_path / "absent.pth"], "absent.pth: no such file"),
-        (3, ["--crop", "1.5"], "crop"),
+        (2, ["--crop", "1.5"], "argument --crop: expected a share above 0 and up to 1, got 1.5"),
+        (2, ["--learning-rate", "-1"], "argument --learning-rate: expected a number above 0, got -1"),
+        (2, ["--seed", "-1"], "argument --seed: expected a number of 0 or more, got -1"),
+        (3, ["--out", tmp_path], "is a folder; expected the name of a file"),
         (2, ["--hold-out", "1"], "expected a share between 0 and 1"),
     ):
-        assert exit_code(main, *arguments, *extra) == code, extra
+        assert exit_code(main, *arguments, "--overwrite", *extra) == code, extra
         assert message in capsys.readouterr().err
