@@ -21,6 +21,7 @@ from uflow_edge.runtime.images import read_image, spread
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import model_input
+from uflow_edge.runtime.reading import bits_in_use
 from uflow_edge.training.dataset import checked_images, hold_out, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
 from uflow_edge.training.fit import Fit, fit_flow
@@ -151,6 +152,7 @@ def _run(
         **fitting,
         **asdict(data.augmentation),
         "standardising": standardization,
+        "bits": bits_in_use() or 16,
         "weights_of_the_extractor": _digest(network.feature_extractor.state_dict()),
         **{f"{split}_images": list(hashes) for split, hashes in trained_on.items()},
     }
