@@ -1,6 +1,6 @@
 """Which of the given images may calibrate a bundle: each picture once, and none that the flow was fitted to."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -9,6 +9,7 @@ from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import content_hash
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.sources.folders import ImageFile
+from uflow_edge.runtime.training_record import TrainingRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +58,20 @@ class Admission:
 
 def admit(
     files: Sequence[ImageFile],
-    fitted: Collection[str],
-    stopped_by: Collection[str],
+    record: TrainingRecord,
     report: Callable[[str], None] = lambda line: None,
 ) -> Admission:
     """Look at every image once.
 
     Args:
         files: that were given.
-        fitted: `content_hash` of the images that the flow was fitted to.
-        stopped_by: likewise of those that have stopped its training.
+        record: of the bundle's training.
         report: told of each image that cannot be read.
     """
     images: list[ImageFile] = []
     unreadable: list[str] = []
     seen: set[bytes] = set()
+    fitted, stopped_by = set(record.fitted), set(record.held_out)
     known = copies = stopping = 0
     for file in progress(files, "looking at the images"):
         try:

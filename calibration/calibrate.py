@@ -19,7 +19,9 @@ from uflow_edge.calibration.admission import Admission
 from uflow_edge.calibration.null_model import ADVISED_IMAGES, MIN_IMAGES, NullFit, fit_null_model
 from uflow_edge.calibration.operating_point import Promise, TooFewImages, operating_point
 from uflow_edge.calibration.parting import CalibrationOptions, Parting
+from uflow_edge.calibration.plausibility import difference_from_training, fence_of, neighbours_alike
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.calibration_record import CalibrationRecord
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.drift import MIN_IMAGES as MIN_DRIFT_IMAGES
 from uflow_edge.runtime.drift import DriftRange, drift_numbers
@@ -31,10 +33,8 @@ from uflow_edge.runtime.null_model import NullModel
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sources.folders import ImageFile
+from uflow_edge.runtime.training_record import TrainingRecord
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
-
-_FAR_OUT = 3.0  # interquartile ranges: Tukey, "Exploratory Data Analysis", 1977
-_ALIKE = 3.0  # standard errors of a correlation
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,8 @@ class Calibration:
         drift: what good frames look like; None where too few images say so.
         admission: which images were given, and which of them were left out.
         sizes: how many images there are of each (height, width).
+        unlike: how the images differ from those that the flow was trained on, in one sentence; None where they do not.
+        record: of the conditions, for the bundle.
         correlation: of the scores of successive held-out images, where it is more than chance; else None.
     """
 
@@ -82,6 +84,8 @@ class Calibration:
     drift: DriftRange | None
     admission: Admission
     sizes: dict[Size, int]
+    unlike: str | None
+    record: CalibrationRecord
     correlation: float | None
 
     @property
@@ -130,7 +134,13 @@ def calibrate(
     held_out = tuple(_judged(judging, reader.read(parting.held_out, "inspecting held-out images")))
     scores = [judged.score for judged in held_out]
     _require(options.promise, len(scores), len(reader.unreadable))
-    point = operating_point(scores, options.promise)
+    fence = fence_of(scores)
+    far_out = tuple(sorted((one for one in held_out if one.score > fence), key=lambda one: -one.score))
+    unlike = difference_from_training(
+        TrainingRecord.load(bundle).gains, [judged.numbers[:-1] for judged in held_out], bundle.manifest
+    )
+    point = _with_reservations(operating_point(scores, options.promise), far_out, unlike)
+    images_used = len(learned.images) + len(learned.suspicious) + len(held_out)
     return Calibration(
         options=options,
         engine=engine.name,
@@ -138,12 +148,14 @@ def calibrate(
         fitted=learned.images,
         suspicious_fitted=tuple(_judged(judging, _Reader(report).read(learned.suspicious, "looking again"))),
         held_out=held_out,
-        suspicious_held_out=_far_out(held_out),
+        suspicious_held_out=far_out,
         operating_point=point,
         drift=_drift_range(held_out, point),
         admission=replace(admission, unreadable=(*admission.unreadable, *reader.unreadable)),
         sizes=dict(reader.sizes.most_common()),
-        correlation=_neighbours_alike(scores),
+        unlike=unlike,
+        record=CalibrationRecord.of(options.views, engine.precision, engine.name, images_used, reader.sizes),
+        correlation=neighbours_alike(scores),
     )
 
 
@@ -208,26 +220,17 @@ def _judged(inspector: Inspector, images: Iterator[tuple[ImageFile, Image]]) -> 
         yield Judged(file, score, drift_numbers(inferred.statistics.energies, channels, score))
 
 
-def _far_out(judged: Sequence[Judged]) -> tuple[Judged, ...]:
-    """Scores more than three interquartile ranges above the upper quartile, the highest first."""
-    lower, upper = np.quantile([one.score for one in judged], [0.25, 0.75])
-    fence = upper + _FAR_OUT * (upper - lower)
-    return tuple(sorted((one for one in judged if one.score > fence), key=lambda one: -one.score))
+def _with_reservations(point: OperatingPoint, far_out: Sequence[Judged], unlike: str | None) -> OperatingPoint:
+    """What else the promise depends on."""
+    if far_out and point.threshold >= far_out[-1].score:  # one of them is the threshold
+        point = replace(point, suspicious=len(far_out))
+    return point.doubted(None if unlike is None else "calibrated on images unlike those of the training")
 
 
 def _drift_range(held_out: Sequence[Judged], point: OperatingPoint) -> DriftRange | None:
     """Of the images that the line would judge good, for those are what it will watch."""
     numbers = [judged.numbers for judged in held_out if judged.score <= point.threshold]
     return DriftRange.of(np.array(numbers)) if len(numbers) >= MIN_DRIFT_IMAGES else None
-
-
-def _neighbours_alike(scores: Sequence[float]) -> float | None:
-    """Rank correlation of successive scores (Spearman), if it is more than chance: a sign of several images a part."""
-    ranks = np.argsort(np.argsort(scores)).astype(np.float64)
-    if len(ranks) < MIN_IMAGES:
-        return None
-    correlation = float(np.corrcoef(ranks[:-1], ranks[1:])[0, 1])
-    return correlation if correlation > _ALIKE / np.sqrt(len(ranks)) else None
 
 
 def _require(promise: Promise, images: int, unreadable: int) -> None:

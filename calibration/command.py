@@ -22,6 +22,7 @@ from uflow_edge.runtime.errors import ExitCode, UsageError, require
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import PRECISIONS
 from uflow_edge.runtime.sources.folders import ImageFile, image_files
+from uflow_edge.runtime.training_record import TrainingRecord
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 _AVERAGE = "average"
@@ -117,7 +118,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         views=views(arguments),
     )
     bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
-    admission = admit(chosen_images(arguments.good, arguments.exclude), (), (), _say)
+    admission = admit(chosen_images(arguments.good, arguments.exclude), TrainingRecord.load(bundle), _say)
     options = _with_promise(options, admission, asked="max_false_alarms" in arguments or "confidence" in arguments)
     if arguments.int8:
         bundle = _with_int8(bundle, admission.images, options)
@@ -127,7 +128,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     written = save_calibration(bundle, calibration, page)
     _print_summary(calibration)
     print(f"wrote {written.folder}/" + (f"; see {written.folder / REPORT}" if page else ""))
-    return ExitCode.BAD_INPUT if calibration.admission.unreadable else ExitCode.OK
+    doubtful = calibration.admission.unreadable or calibration.unlike
+    return ExitCode.BAD_INPUT if doubtful else ExitCode.OK
 
 
 def _with_promise(options: CalibrationOptions, admission: Admission, *, asked: bool) -> CalibrationOptions:

@@ -11,10 +11,19 @@ _FEW_SIZES = 3
 def notices(calibration: Calibration) -> list[str]:
     """What a person should know before trusting the calibration, a sentence each."""
     found = calibration.admission.left_out
-    if calibration.suspicious_held_out:
+    if calibration.unlike is not None:
+        found.append(f"{calibration.unlike} Nothing is promised until they are alike.")
+    if calibration.admission.stopped_by:
         found.append(
-            f"Held-out images that look anomalous: {len(calibration.suspicious_held_out)}. They count, or the promise "
-            "would not hold; if some are defective, leave them out with --exclude and calibrate again."
+            f"The training was stopped by {calibration.admission.stopped_by} of the images: to the flow they are "
+            "nearly, not exactly, like new ones, so a little more than promised may be flagged."
+        )
+    suspicious = len(calibration.suspicious_held_out)
+    if suspicious:
+        found.append(
+            f"Held-out images that look anomalous: {suspicious}. They count, or the promise would not hold; if some "
+            "are defective, leave them out with --exclude and calibrate again."
+            + (" The threshold is one of their scores." if calibration.operating_point.suspicious else "")
         )
     if calibration.suspicious_fitted:
         left_out = len(calibration.suspicious_fitted)

@@ -13,6 +13,7 @@ from uflow_edge.calibration.report_charts import quantiles, score_histogram
 from uflow_edge.calibration.report_pictures import Picture, Pictures
 from uflow_edge.calibration.report_style import STYLE
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 _LISTED = 200
@@ -75,7 +76,6 @@ def _note(text: str) -> str:
 
 def _cards(calibration: Calibration) -> str:
     point, images = calibration.operating_point, len(calibration.held_out)
-    trust = "on average" if point.confidence is None else f"with {point.confidence * 100:.4g} % confidence"
     natural = calibration.above(0.0)
     fit = calibration.null_fit
     null = ("none", "latents are taken as N(0, 1)")
@@ -85,7 +85,7 @@ def _cards(calibration: Calibration) -> str:
         null = (f"{after:.3f}", f"largest distance of p-values from uniform; {before:.3f} before")
     cards = [
         ("Threshold", decimal(point.threshold), "on the score, −log10 NFA"),
-        ("Promise", f"≤ {(point.false_alarm_rate or 0) * 100:.3g} %", f"of good images called anomalous, {trust}"),
+        _promise_card(point),
         ("At log-NFA 0 instead", percent(natural / images), f"{natural} of {images} held-out good images flagged"),
         ("Null model", *null),
     ]
@@ -93,6 +93,15 @@ def _cards(calibration: Calibration) -> str:
         f"<div class=card><p class=label>{label}</p><p class=figure>{figure}</p><p>{text}</p></div>"
         for label, figure, text in cards
     ) + "</div>"  # fmt: skip
+
+
+def _promise_card(point: OperatingPoint) -> tuple[str, str, str]:
+    if point.doubt is not None:
+        return "Promise", "none", point.doubt
+    trust = "on average" if point.confidence is None else f"with {point.confidence * 100:.4g} % confidence"
+    condition = f", if the {point.suspicious} that look anomalous are good" if point.suspicious else ""
+    share = f"≤ {(point.false_alarm_rate or 0) * 100:.3g} %"
+    return "Promise", share, f"of good images called anomalous, {trust}{condition}"
 
 
 def _notices(calibration: Calibration) -> str:
@@ -242,7 +251,7 @@ def _facts(bundle: Bundle[UFlowManifest], calibration: Calibration, made: dateti
             f"{len(calibration.fitted)} for the null model, {len(calibration.held_out)} held out for the threshold; "
             f"seed {options.seed}",
         ),
-        ("parts of a frame", _views(calibration)),
+        ("parts of a frame", str(options.views)),
         (
             "threshold before",
             f"{decimal(manifest.operating_point.threshold)}; {escape(manifest.operating_point.promise)}",
@@ -253,10 +262,3 @@ def _facts(bundle: Bundle[UFlowManifest], calibration: Calibration, made: dateti
         facts.append(("unreadable", "<br>".join(map(escape, calibration.admission.unreadable[:_LISTED]))))
     rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in facts)
     return f"<table class=facts>{rows}</table>"
-
-
-def _views(calibration: Calibration) -> str:
-    views = calibration.options.views
-    regions = "; ".join(f"{left},{top},{right - left},{bottom - top}" for left, top, right, bottom in views.regions)
-    parts = [f"regions of interest {regions}" if regions else "", f"tiles of {views.tile}" if views.tile else ""]
-    return ", ".join(part for part in parts if part) or "the whole frame"

@@ -44,6 +44,7 @@ def save_calibration(
         files=files,
         null_model=name,
         operating_point=calibration.operating_point,
+        calibration=calibration.record,
         drift=calibration.drift,
     )
     written = write_manifest(folder, manifest)

@@ -6,30 +6,38 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from uflow_edge.calibration.admission import admit
 from uflow_edge.export.checkpoint import Checkpoint, load_checkpoint
 from uflow_edge.export.lowered_network import lower
 from uflow_edge.export.network import EnergyGraph, torch_runner
+from uflow_edge.export.old_calibration import with_old_calibration
 from uflow_edge.export.onnx_graph import trace
 from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, to_json
 from uflow_edge.export.parity_images import parity_images
+from uflow_edge.export.plans import carry_over
 from uflow_edge.export.rounding_pictures import rounding_pictures
 from uflow_edge.export.weight_rounding import round_weights
 from uflow_edge.export.writing import (
     Exported,
     GraphOptions,
+    bundle_there,
     refuse_parity_loss,
     refuse_to_replace,
     tool_versions,
-    with_old_engines,
     write_variant,
 )
 from uflow_edge.runtime.bundle import MANIFEST, Bundle
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.deviation import BOUNDED
+from uflow_edge.runtime.drift import log_gains
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing_folder, sha256
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
@@ -37,6 +45,7 @@ from uflow_edge.runtime.preprocess import Fit
 from uflow_edge.runtime.reference import REFERENCE
 from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.sources.folders import image_files
+from uflow_edge.runtime.training_record import TrainingRecord
 from uflow_edge.runtime.uflow_manifest import LatentScale, UFlowManifest
 
 
@@ -94,7 +103,8 @@ def export_bundle(
         folder: the bundle, written in one rename.
         options: see `ExportOptions`.
         good: to take the threshold from; default, it is log-NFA 0.
-        overwrite: replace a bundle that is there, but keep its engines where their graphs stay the same.
+        overwrite: replace a bundle that is there, but keep its engines where their graphs stay the same, and its
+            calibration where it still holds.
         report: told the name of each stage as it starts.
 
     Raises:
@@ -131,13 +141,19 @@ def export_bundle(
                 manifest = replace(manifest, variants=(*manifest.variants, variant))
         refuse_parity_loss(checkpoint_path, results)
         reference.stored().save(temporary / REFERENCE, manifest)
+        record = _training_record(checkpoint, temporary, manifest)
+        if record != TrainingRecord():
+            record.save(temporary)
         (temporary / PARITY).write_text(to_json({result.file: result.parities for result in results}), encoding="utf-8")
         if good is not None:
             report("taking the threshold from good images")
-            scores = _image_scores(temporary, manifest, good.paths)
+            scores = _image_scores(temporary, manifest, good.paths, record, report)
             manifest = replace(manifest, operating_point=conformal_operating_point(scores, good.false_alarm_rate))
         manifest = replace(manifest, files={file.name: sha256(file) for file in sorted(temporary.iterdir())})
-        manifest = with_old_engines(folder, temporary, manifest)
+        old = bundle_there(folder, UFlowManifest)
+        if old is not None:
+            manifest = carry_over(old, temporary, manifest)
+            manifest = with_old_calibration(old, temporary, manifest, report)
         (temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return Exported(Bundle.load(folder, UFlowManifest), tuple(results))
 
@@ -182,8 +198,32 @@ def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
     )
 
 
-def _image_scores(folder: Path, manifest: UFlowManifest, paths: tuple[Path, ...]) -> list[float]:
+def _inspector(folder: Path, manifest: UFlowManifest) -> Inspector:
     variant = manifest.variants[0]
-    inspector = Inspector(manifest, OnnxRuntimeEngine(folder / variant.file, manifest, variant))
-    files = [file.path for file in image_files(paths, good=True)]
-    return [inspector.inspect(read_image(file)).score for file in progress(files, "scoring good images")]
+    return Inspector(manifest, OnnxRuntimeEngine(folder / variant.file, manifest, variant))
+
+
+def _training_record(checkpoint: Checkpoint, folder: Path, manifest: UFlowManifest) -> TrainingRecord:
+    inspector = _inspector(folder, manifest)
+    gains = []
+    for picture in progress(checkpoint.pictures, "pictures of the training"):
+        energies = LatentStatistics.of(inspector.engine.run(picture[np.newaxis])).energies
+        gains.append(log_gains(energies, manifest.channels))
+    return TrainingRecord(checkpoint.fitted, checkpoint.held_out, tuple(gains))
+
+
+def _image_scores(
+    folder: Path,
+    manifest: UFlowManifest,
+    paths: tuple[Path, ...],
+    record: TrainingRecord,
+    report: Callable[[str], None],
+) -> list[float]:
+    admission = admit(image_files(paths, good=True), record, report)
+    if admission.unreadable:
+        raise BadInput(admission.unreadable[0])
+    for sentence in admission.left_out:
+        report(sentence)
+    inspector = _inspector(folder, manifest)
+    images = progress(admission.images, "scoring good images")
+    return [inspector.inspect(read_image(image.path)).score for image in images]

@@ -28,6 +28,7 @@ TRAINED_ON = "trained_on"
 FITTED, HELD_OUT = "fitted", "held_out"
 AUTHORS = "U-Flow authors'"
 _METRIC_STATE = re.compile(r"aupro|auroc|f1|mcc|iou|log_loss_weights")
+_HASH = re.compile(r"[0-9a-f]{16}")
 _EXTRACTOR = "feature_extractor."
 
 
@@ -43,6 +44,7 @@ class Checkpoint:
         fit: how pictures that are not square became so in training; None where it does not say.
         origin: who wrote it, for people.
         pictures: (S, S, 3) uint8 RGB each, good ones that were not fitted; ours carry some.
+        fitted, held_out: `content_hash` of every training picture; ours have them.
     """
 
     path: Path
@@ -52,6 +54,8 @@ class Checkpoint:
     fit: Fit | None
     origin: str
     pictures: tuple[Image, ...] = ()
+    fitted: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
 
     def network(self) -> UFlow:
         """The network in evaluation mode, with a copy of these weights."""
@@ -112,7 +116,8 @@ def _read(path: Path, content: Mapping[str, Any], state: Mapping[str, Tensor]) -
     normalization = EXTRACTORS[architecture.extractor].normalization
     architecture = replace(architecture, coupling=coupling)
     pictures = _pictures(content.get(PICTURES), architecture.input_size)
-    return Checkpoint(path, architecture, weights, normalization, None, origin, pictures)
+    fitted, held_out = _trained_on(content.get(TRAINED_ON))
+    return Checkpoint(path, architecture, weights, normalization, None, origin, pictures, fitted, held_out)
 
 
 def _pictures(stored: Any, side: int) -> tuple[Image, ...]:
@@ -121,6 +126,21 @@ def _pictures(stored: Any, side: int) -> tuple[Image, ...]:
     if not isinstance(stored, Tensor) or stored.dtype != torch.uint8 or stored.shape[1:] != (side, side, 3):
         raise BadInput(f"its {PICTURES} are not (N, {side}, {side}, 3) bytes, as the input size asks for")
     return tuple(stored.numpy())
+
+
+def _trained_on(stored: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Hashes of the pictures that were fitted, and of those that were held out."""
+    if stored is None:
+        return (), ()
+    lists = [stored.get(split) for split in (FITTED, HELD_OUT)] if isinstance(stored, Mapping) else [None]
+    if not all(isinstance(hashes, list) and all(map(_is_hash, hashes)) for hashes in lists):
+        raise BadInput(f"its {TRAINED_ON} are not two lists of hashes, {FITTED} and {HELD_OUT}")
+    fitted, held_out = (tuple(hashes or ()) for hashes in lists)
+    return fitted, held_out
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
 
 
 def _is_metric(name: str) -> bool:

@@ -70,7 +70,7 @@ def _export(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCod
             exported.bundle, meaning.engine_precisions(arguments), plan_options, arguments.parity_images or ()
         )
     console.print_threshold(exported.bundle.manifest.operating_point)
-    print(f"wrote {folder}/; next: uflow-infer --bundle {folder} --images <folder>")
+    print(f"wrote {folder}/; next: uflow-calibrate --bundle {folder} --good <folder>, then uflow-infer")
     return ExitCode.OK
 
 

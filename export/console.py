@@ -110,10 +110,9 @@ def print_new_engines(precisions: Sequence[Precision], options: PlanOptions) -> 
 def print_threshold(point: OperatingPoint) -> None:
     """Where the threshold lies, and why."""
     if point.false_alarm_rate is None:
-        print("threshold: log-NFA 0, the a contrario one; --good takes it from good images of your line")
+        print("threshold: log-NFA 0, the a contrario one; uflow-calibrate takes one from good images of your line")
     else:
-        promise = f"at most {point.false_alarm_rate:.1%} false alarms, from {point.good_images} good images"
-        print(f"threshold: {point.threshold:.2f}, {promise}")
+        print(f"threshold: {point.threshold:.2f}; {point.promise}")
 
 
 def megabytes(size_bytes: int) -> str:

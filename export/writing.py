@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.export.parity import Judged
-from uflow_edge.export.plans import carry_over
 from uflow_edge.export.precision import rounded, to_fp16
 from uflow_edge.runtime.bundle import MANIFEST, Bundle
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UflowEdgeError
@@ -131,12 +130,12 @@ def refuse_parity_loss(checkpoint: Path, results: Sequence[WrittenVariant[P]]) -
         raise ParityLost(f"{checkpoint}: the exported graphs differ from the checkpoint; no bundle written. {worst}")
 
 
-def with_old_engines(folder: Path, new_folder: Path, manifest: M) -> M:
-    """Keep what took a long time to build, if the bundle that is replaced has it and it still fits."""
+def bundle_there(folder: Path, kind: type[M]) -> Bundle[M] | None:
+    """The bundle that will be replaced; None where there is none, or a damaged one, of which nothing can be kept."""
     try:
-        return carry_over(Bundle.load(folder, type(manifest)), new_folder, manifest)
-    except BadInput:  # no bundle there, or a damaged one: nothing to keep
-        return manifest
+        return Bundle.load(folder, kind)
+    except BadInput:
+        return None
 
 
 def tool_versions(*more: str) -> dict[str, str]:

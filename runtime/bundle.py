@@ -28,7 +28,7 @@ SUFFIX = ".uflow"
 MANIFEST = "manifest.json"
 _KINDS: tuple[type[Manifest], ...] = (UFlowManifest, UNetManifest)
 
-_CALIBRATION = ("source", "null_model", "drift", "operating_point")
+_CALIBRATION = ("source", "null_model", "calibration", "drift", "operating_point")
 
 M = TypeVar("M", bound=Manifest)
 M_co = TypeVar("M_co", bound=Manifest, covariant=True)

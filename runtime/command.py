@@ -29,6 +29,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.pipeline import Pipeline
     from uflow_edge.runtime.reading import Reading, use
     from uflow_edge.runtime.receivers import connect_receivers
+    from uflow_edge.runtime.sinks.hints import Hints
 
     def on_unreadable(error: BadInput) -> None:
         _report(f"unreadable: {error}")
@@ -57,6 +58,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
             total=_expected(arguments, sources),
         )
         pipeline.connect(console)
+        pipeline.connect(Hints(bundle.manifest.calibration, _report, sources[0].name if len(sources) == 1 else None))
         try:
             with deferred_interrupts(pipeline.stop) as interrupted:
                 pipeline.run()
@@ -108,7 +110,9 @@ def _inspector(
     if arguments.threshold is not None:
         inspector.operating_point = OperatingPoint(arguments.threshold, "manual")
     point = inspector.operating_point
-    say(f"threshold: {point.threshold:.2f} ({point.origin})")
+    say(f"threshold: {point.threshold:.2f} ({point.origin}); {point.promise}")
+    if inspector.difference is not None:
+        say(f"warning: {inspector.difference}: what the bundle promises does not hold")
     return inspector
 
 

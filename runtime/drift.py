@@ -169,8 +169,13 @@ def drift_numbers(energies: Sequence[NDArray[np.float32]], channels: Sequence[in
         channels: C_i of every scale.
         score: of the frame, −log10 NFA.
     """
+    return (*log_gains(energies, channels), score)
+
+
+def log_gains(energies: Sequence[NDArray[np.float32]], channels: Sequence[int]) -> tuple[float, ...]:
+    """ln(mean E / C) of every scale, finest first; the arguments are those of `drift_numbers`."""
     means = (float(energy.mean(dtype=np.float64)) / count for energy, count in zip(energies, channels, strict=True))
-    return (*(math.log(max(mean, 1e-12)) for mean in means), score)
+    return tuple(math.log(max(mean, 1e-12)) for mean in means)
 
 
 def _student(normal: float, degrees: int) -> float:

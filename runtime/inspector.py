@@ -1,6 +1,7 @@
 """The product in one file: a frame goes in, is resized, run through the flow and thresholded; a verdict comes out."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +15,7 @@ from uflow_edge.runtime.inspection import Clock, Inferred, Inspection, Prepared
 from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.nfa import regions_above
 from uflow_edge.runtime.null_model import NullModel
-from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.preprocess import Box, checked_frame, model_input
 from uflow_edge.runtime.scoring import Scorer
@@ -34,6 +35,8 @@ class Inspector:
 
     Attributes:
         operating_point: may be exchanged at any time, and holds from the next frame on.
+        difference: in what the inspection differs from the bundle's calibration, so that its promise does not hold;
+            None where it does not.
 
     Example:
         inspector = Inspector.load("bottle.uflow")
@@ -64,7 +67,9 @@ class Inspector:
         self._device = device
         self._scorer = Scorer(manifest, null_model)
         self.views: Final = views
-        self.operating_point = manifest.operating_point
+        record = manifest.calibration
+        self.difference: Final = None if record is None else record.difference(views, engine.precision)
+        self.operating_point = manifest.operating_point.doubted(self.difference)
         self._drift = None if manifest.drift is None else DriftMonitor(manifest.drift)
 
     @classmethod
@@ -102,6 +107,8 @@ class Inspector:
         variant = bundle.manifest.variants[0]
         engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant, threads)
         inspector = cls.of(bundle, engine, views)
+        if inspector.difference is not None:
+            warnings.warn(f"{path}: {inspector.difference}: no promise", stacklevel=2)
         inspector.warm_up()
         return inspector
 
@@ -193,7 +200,7 @@ class Inspector:
         score, box = stitch(scores, boxes, outside=-math.inf)
         if len(boxes) > 1:
             score -= np.float32(math.log10(len(boxes)))
-        point, peak = self.operating_point, float(score.max())
+        point, peak = self._point_for(prepared.size), float(score.max())
         if not math.isfinite(peak):
             raise EngineFailed(f"the score is {peak}, from energies of {self.engine.name}: the frame is not judged")
         anomalous = not (peak <= point.threshold)  # a doubtful comparison never means good
@@ -223,6 +230,10 @@ class Inspector:
             for scales in (statistics.energies, statistics.exceedances)
         )
         return Inspection(verdict, energies, exceedances, score, box)
+
+    def _point_for(self, size: Size) -> OperatingPoint:
+        record = self.manifest.calibration
+        return self.operating_point.doubted(None if record is None else record.difference_of_frame(size))
 
     def _watch(
         self, statistics: LatentStatistics, camera: str, score: float, anomalous: bool, captured: float

@@ -3,7 +3,7 @@
 import math
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Literal, get_args
 
@@ -27,6 +27,8 @@ class OperatingPoint:
         false_alarm_rate: with ``conformal``, the bound on the probability that a new good image is called anomalous.
         good_images: with ``conformal``, how many images it rests on.
         confidence: with ``conformal``, of that bound; None: it holds on average.
+        suspicious: how many of these images look anomalous, where the threshold depends on them.
+        doubt: why there is no promise although these numbers would make one; None where there is.
 
     Raises:
         BadInput: on construction, unless the threshold is a finite number, the origin is known, and a conformal one
@@ -38,6 +40,8 @@ class OperatingPoint:
     false_alarm_rate: float | None = None
     good_images: int | None = None
     confidence: float | None = None
+    suspicious: int = 0
+    doubt: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "threshold", _number("threshold", self.threshold, LARGEST_THRESHOLD))
@@ -56,13 +60,22 @@ class OperatingPoint:
         """What may be expected of it, for people."""
         if self.origin == "manual":
             return "set by hand: no promise"
+        if self.doubt is not None:
+            return f"{self.doubt}: no promise"
         if self.false_alarm_rate is None:
             return "a contrario: fewer than one false detection an image, if latents follow the null model"
         trust = "on average" if self.confidence is None else f"with {self.confidence * 100:.4g} % confidence"
         return (
             f"at most {self.false_alarm_rate * 100:.4g} % of good images called anomalous, {trust} "
-            f"(from {self.good_images} held-out images)"
+            f"(from {self.good_images} held-out images"
+            + (f", if the {self.suspicious} that look anomalous are good)" if self.suspicious else ")")
         )
+
+    def doubted(self, reason: str | None) -> "OperatingPoint":
+        """The same threshold without its promise, if there is a reason and a promise."""
+        if reason is None or self.doubt is not None or self.origin != "conformal":
+            return self
+        return replace(self, doubt=reason)
 
 
 def _number(name: str, value: Any, largest: float) -> float:

@@ -42,7 +42,7 @@ class LiveThreshold:
         """
         if not math.isfinite(value):
             raise UsageError(f"threshold {value}: expected a finite number")
-        saved = self._bundle.manifest.operating_point
+        saved = self._bundle.manifest.operating_point.doubted(self._inspector.difference)
         self._inspector.operating_point = saved if value == saved.threshold else OperatingPoint(value, "manual")
 
     def save(self) -> None:
@@ -53,4 +53,5 @@ class LiveThreshold:
             BadInput, OSError: the manifest cannot be read or written.
         """
         with self._saving:
-            self._bundle = save_operating_point(self._bundle, self._inspector.operating_point)
+            point, saved = self._inspector.operating_point, self._bundle.manifest.operating_point
+            self._bundle = save_operating_point(self._bundle, saved if point.threshold == saved.threshold else point)

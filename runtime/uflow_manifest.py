@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.calibration_record import CalibrationRecord
 from uflow_edge.runtime.drift import DriftRange
 from uflow_edge.runtime.manifest import Count, Manifest, Side, Signature, Tensor
 from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, Rule
@@ -46,6 +47,7 @@ class UFlowManifest(Manifest):
         null_model: file of the calibrated null model, which then takes the place of ``rule``; None without one.
         operating_point: threshold on the image score.
         bits: that cameras used of the 16 in an image file, where the model was trained on such; None: 16.
+        calibration: what the null model and the threshold were made on and with; None: nobody has noted it.
         drift: what good frames looked like at calibration, to notice when they no longer do; None: nobody watches.
     """
 
@@ -60,6 +62,7 @@ class UFlowManifest(Manifest):
     exceedance_probability: Annotated[float, Meta(gt=0, lt=1)]
     rule: Rule = DEFAULT_RULE
     operating_point: OperatingPoint = LOG_NFA_0
+    calibration: CalibrationRecord | None = None
     drift: DriftRange | None = None
     null_model: Text | None = None
     mean: tuple[float, ...] = ()

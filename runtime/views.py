@@ -45,6 +45,13 @@ class ViewOptions:
         if self.tile is not None and self.tile < 1:
             raise UsageError(f"tile {self.tile}: expected a number of pixels")
 
+    def __str__(self) -> str:
+        """For people: ``whole frames``, or which regions, and in which tiles."""
+        regions = (f"{x},{y},{right - x},{bottom - y}" for x, y, right, bottom in self.regions)
+        parts = [f"regions of interest {'; '.join(regions)}"] if self.regions else []
+        parts += [f"tiles of {self.tile} that overlap by {self.overlap:g}"] if self.tile else []
+        return " in ".join(parts) or "whole frames"
+
     def boxes(self, size: Size, fit: Fit) -> tuple[Box, ...]:
         """The parts of a frame of this size.
 

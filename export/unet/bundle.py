@@ -8,16 +8,17 @@ from pathlib import Path
 
 from uflow_edge.export.parity import PARITY, to_json
 from uflow_edge.export.parity_images import parity_images
+from uflow_edge.export.plans import carry_over
 from uflow_edge.export.unet.checkpoint import UNetCheckpoint, load_unet
 from uflow_edge.export.unet.graph import torch_predictor, trace_unet
 from uflow_edge.export.unet.parity import UNET_BOUNDS, Difference, UNetParity, UNetReference, parity_samples
 from uflow_edge.export.writing import (
     Exported,
     GraphOptions,
+    bundle_there,
     refuse_parity_loss,
     refuse_to_replace,
     tool_versions,
-    with_old_engines,
     write_variant,
 )
 from uflow_edge.runtime.bundle import MANIFEST, Bundle
@@ -94,7 +95,9 @@ def export_unet_bundle(
         refuse_parity_loss(checkpoint_path, results)
         (temporary / PARITY).write_text(to_json({result.file: result.parities for result in results}), encoding="utf-8")
         manifest = replace(manifest, files={file.name: sha256(file) for file in sorted(temporary.iterdir())})
-        manifest = with_old_engines(folder, temporary, manifest)
+        old = bundle_there(folder, UNetManifest)
+        if old is not None:
+            manifest = carry_over(old, temporary, manifest)
         (temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return Exported(Bundle.load(folder, UNetManifest), tuple(results))
 

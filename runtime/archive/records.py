@@ -84,7 +84,7 @@ def _specimen() -> Verdict:
         size=(1, 1),
         anomalous=True,
         score=1.0,
-        operating_point=OperatingPoint(0.5, "conformal", 0.05, 1, 0.95),
+        operating_point=OperatingPoint(0.5, "conformal", 0.05, 1, 0.95, 1, ""),
         regions=(Region(0, 0, 1, 1, 1, -1.0),),
         mask=np.ones((1, 1), np.bool_),
         timestamps=Timestamps(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5),

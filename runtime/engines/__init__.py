@@ -5,6 +5,7 @@ from typing import Any, Protocol, TypeAlias
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.errors import ExitCode, UflowEdgeError
+from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.numeric import FloatMap
 
 Outputs: TypeAlias = tuple[FloatMap, ...]
@@ -19,6 +20,10 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """What runs, for people: library, device, precision."""
+
+    @property
+    def precision(self) -> Precision | None:
+        """Of the graph; None for a plan whose graph is no longer in the bundle."""
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:
         """Run the graph on N samples, any number from 1 on.

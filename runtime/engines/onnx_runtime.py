@@ -35,6 +35,7 @@ class OnnxRuntimeEngine:
             raise BadInput(f"{graph}: onnxruntime cannot load this graph ({error})") from error
         self._signature = manifest.signature
         self._batch = batch_of(variant)
+        self.precision = variant.precision
         self.name = f"onnxruntime {onnxruntime.__version__}, CPU, {variant.precision}"
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:

@@ -74,6 +74,7 @@ class OnnxRuntimeGpuEngine:
         self._signature = manifest.signature
         self._stopwatch = stopwatch
         self._binding: DeviceBinding | None = None
+        self.precision = variant.precision
         self.name = f"onnxruntime {onnxruntime.__version__}, {_TITLES[provider]}, {variant.precision}"
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:

@@ -39,6 +39,7 @@ class OpenVinoEngine:
             self._request(1 if self._batch is None else self._batch.minimum)
         except Exception as error:  # OpenVINO raises plain RuntimeError and its own types alike
             raise BadInput(f"{graph}: OpenVINO cannot load this graph ({error})") from error
+        self.precision = variant.precision
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU, {variant.precision}"
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:

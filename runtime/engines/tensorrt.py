@@ -92,7 +92,8 @@ class TensorRtEngine:
         self._graph: CudaGraph | None = None
         self._records = not records_graphs_itself(trt)
         self._count = 0
-        self.name = f"{TITLES[chosen.library]} {trt.__version__}, {self.cuda.gpu}, {precision_of(bundle, chosen)}"
+        self.precision = precision_of(bundle, chosen)
+        self.name = f"{TITLES[chosen.library]} {trt.__version__}, {self.cuda.gpu}, {self.precision}"
         cannot_hold = f"{chosen.file}: the GPU cannot hold it"
         with self._at_work(cannot_hold):
             self._plan = LoadedPlan(trt, bundle, chosen)

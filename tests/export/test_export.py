@@ -1,6 +1,8 @@
 """Bundles out: what the graph promises, and that nothing half-made is ever left behind."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,22 +11,30 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from uflow_edge.export import bundle as bundle_module
 from uflow_edge.export import onnx_graph
-from uflow_edge.export.bundle import ExportOptions, GoodImages, export_bundle
+from uflow_edge.export.bundle import ExportOptions, GoodImages, energy_graph, export_bundle
 from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.export.command import main
 from uflow_edge.export.network import EnergyGraph
+from uflow_edge.export.old_calibration import with_old_calibration
 from uflow_edge.export.parity import ENERGY_BOUNDS
 from uflow_edge.export.writing import ParityLost
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle import Bundle, write_manifest
+from uflow_edge.runtime.calibration_record import CalibrationRecord
+from uflow_edge.runtime.drift import log_gains
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.files import content_hash, sha256
+from uflow_edge.runtime.images import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.manifest import EXPORTED_PRECISIONS, Precision
+from uflow_edge.runtime.manifest import EXPORTED_PRECISIONS, Precision, Source
+from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.reference import noise_images
+from uflow_edge.runtime.training_record import TrainingRecord
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.views import ViewOptions
 
 FP32 = ExportOptions(precisions=("fp32",))
 
@@ -137,14 +147,30 @@ def test_a_variant_that_misses_leaves_the_others(trained: Path, tmp_path: Path) 
     assert not (tmp_path / "x.uflow" / "model.fp16.onnx").exists()
 
 
-def test_threshold_from_good_images(trained: Path, texture_folder: Path, tmp_path: Path) -> None:
-    good = texture_folder / "train" / "good"
-    exported = export_bundle(trained, tmp_path / "x.uflow", FP32, GoodImages((good,), 0.1))
+@pytest.fixture
+def good(texture_folder: Path, tmp_path: Path) -> Path:
+    """16 pictures that the training has not seen: its own from right to left."""
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for path in (texture_folder / "train" / "good").iterdir():
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / path.name)
+    return folder
+
+
+def test_threshold_from_good_images(trained: Path, texture_folder: Path, good: Path, tmp_path: Path) -> None:
+    """The 14 pictures that the flow was fitted to are left out; the 2 that were held out are not."""
+    said: list[str] = []
+    given = GoodImages((good, texture_folder / "train" / "good"), 0.1)
+    exported = export_bundle(trained, tmp_path / "x.uflow", FP32, given, report=said.append)
+    assert "Left out, because the flow was fitted to them: 14 of 32 images." in said
     point = exported.bundle.manifest.operating_point
-    assert (point.origin, point.false_alarm_rate, point.good_images) == ("conformal", 0.1, 16)
+    assert (point.origin, point.false_alarm_rate, point.good_images) == ("conformal", 0.1, 18)
     inspector = Inspector.load(tmp_path / "x.uflow")
-    scores = [inspector.inspect(read_image(path)).score for path in sorted(good.iterdir())]
-    assert point.threshold == pytest.approx(sorted(scores)[15], rel=1e-6)  # ceil(17 * 0.9) = 16th of 16
+    fitted = set(load_checkpoint(trained).fitted)
+    images = [path for path in find_images(given.paths) if content_hash(path) not in fitted]
+    scores = [inspector.inspect(read_image(path)).score for path in images]
+    assert len(scores) == 18
+    assert point.threshold == pytest.approx(sorted(scores)[17], rel=1e-6)  # ceil(19 * 0.9) = 18th of 18
     with pytest.raises(BadInput, match="19 are needed"):
         export_bundle(trained, tmp_path / "y.uflow", FP32, GoodImages((good,), 0.05))
     assert not (tmp_path / "y.uflow").exists()
@@ -164,14 +190,56 @@ def test_an_existing_bundle_is_kept_unless_told(trained: Path, tmp_path: Path) -
     assert (tmp_path / "precious" / "thesis.txt").exists()
 
 
-def test_command_takes_a_threshold(
-    trained: Path, texture_folder: Path, tmp_path: Path, monkeypatch, exit_code, capsys
+def test_what_the_training_has_seen_is_in_the_bundle(trained: Path, exported: Path) -> None:
+    checkpoint, bundle = load_checkpoint(trained), Bundle.load(exported, UFlowManifest)
+    record = TrainingRecord.load(bundle)
+    assert (record.fitted, record.held_out) == (checkpoint.fitted, checkpoint.held_out)
+    assert (len(record.fitted), len(record.held_out)) == (14, 2)
+    with torch.inference_mode():
+        outputs = energy_graph(checkpoint)(torch.from_numpy(np.stack(checkpoint.pictures)))
+    energies = [scale.numpy() for scale in outputs[: len(bundle.manifest.scales)]]
+    expected = [log_gains([scale[i] for scale in energies], bundle.manifest.channels) for i in range(2)]
+    np.testing.assert_allclose(record.gains, expected, atol=1e-3)
+
+
+def test_a_bundle_that_is_exported_again_keeps_its_calibration(trained: Path, exported: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported, tmp_path / "x.uflow")
+    bundle, said = Bundle.load(folder, UFlowManifest), list[str]()
+    point = OperatingPoint(0.41, "conformal", 0.05, 40)
+    (folder / "report.html").write_text("as it was")
+    files = {**bundle.manifest.files, "report.html": sha256(folder / "report.html")}
+    write_manifest(folder, replace(bundle.manifest, operating_point=point, files=files))
+    export_bundle(trained, folder, FP32, overwrite=True, report=said.append)
+    assert "keeping the calibration of the bundle that is replaced: threshold 0.41" in said
+    assert Bundle.load(folder, UFlowManifest).manifest.operating_point == point
+    assert (folder / "report.html").read_text() == "as it was"
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        ({"source": Source("other.ckpt", "0" * 64)}, "it was made with another checkpoint"),
+        ({"fit": "crop"}, "frames were made square by crop, now by squash"),
+        (
+            {"calibration": CalibrationRecord.of(ViewOptions(), "int8", "OpenVINO", 40, [(96, 96)])},
+            "it was made in int8, which is not among the new graphs",
+        ),
+    ],
+)
+def test_a_calibration_that_does_not_hold_is_discarded_and_named(
+    exported: Path, tmp_path: Path, before: dict[str, object], reason: str
 ) -> None:
+    new, said = Bundle.load(exported, UFlowManifest).manifest, list[str]()
+    old = replace(new, operating_point=OperatingPoint(0.41, "conformal", 0.05, 40), **before)
+    assert with_old_calibration(Bundle(exported, old), tmp_path, new, said.append) == new
+    assert said == [f"discarding the calibration of the bundle that is replaced, threshold 0.41: {reason}"]
+
+
+def test_command_takes_a_threshold(trained: Path, good: Path, tmp_path: Path, monkeypatch, exit_code, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    good = texture_folder / "train" / "good"
     assert exit_code(main, "--ckpt", trained, "--good", good, "--false-alarm-rate", "0.2") == 0
     printed = capsys.readouterr().out
-    assert "at most 20.0% false alarms, from 16 good images" in printed
+    assert "at most 20 % of good images called anomalous, on average (from 16 held-out images)" in printed
     assert Bundle.load("gravel.uflow", UFlowManifest).manifest.source.name == "gravel.ckpt"
     for code, arguments, message in (
         (2, ["--ckpt", trained, "--false-alarm-rate", "0.1"], "needs --good"),
@@ -179,4 +247,4 @@ def test_command_takes_a_threshold(
     ):
         assert exit_code(main, *arguments) == code, arguments
         assert message in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["gravel.uflow"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "gravel.uflow"]

@@ -20,6 +20,7 @@ class Fixed:
     """An engine that gives what it was told, whatever the picture."""
 
     name = "fixed"
+    precision = "fp32"
 
     def __init__(self, outputs: list[np.ndarray]) -> None:
         self._outputs = outputs

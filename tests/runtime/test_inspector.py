@@ -24,6 +24,7 @@ class PlantedEngine:
     """Latents as calm as the null model's mean, but for a square of the finest map."""
 
     name = "planted"
+    precision = "fp32"
 
     def __init__(self, manifest) -> None:
         self.manifest = manifest

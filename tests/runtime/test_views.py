@@ -28,6 +28,7 @@ class BrightEngine:
     """Latents are calm, but where the picture is white: there each scale's energy is forty times the mean."""
 
     name = "bright"
+    precision = "fp32"
 
     def __init__(self, manifest) -> None:
         self.manifest = manifest

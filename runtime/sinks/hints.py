@@ -1,0 +1,65 @@
+"""One line where a source looks as if it were not what the bundle was made for."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from uflow_edge.runtime.calibration_record import CalibrationRecord
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.inspection import Inspection
+    from uflow_edge.runtime.sources import Frame
+
+_AT_ONCE, _LATER, _NEARLY_ALL = 20, 50, 0.9
+
+
+class Hints:
+    """The sink that notices frames of another size than the bundle was calibrated on, and sources without good frames.
+
+    Each is said once per source.
+    """
+
+    name: Final = "hints"
+
+    def __init__(
+        self, record: CalibrationRecord | None, report: Callable[[str], None], source: str | None = None
+    ) -> None:
+        """Nothing has been seen yet.
+
+        Args:
+            record: of the bundle's calibration; None without one.
+            report: told one line at a time.
+            source: that all frames come from; None where frames name their own, as those of several cameras do.
+        """
+        self._record = record
+        self._report = report
+        self._source = source
+        self._of_another_size: set[str] = set()
+        self._hinted: set[str] = set()
+        self._seen: Counter[str] = Counter()
+        self._anomalous: Counter[str] = Counter()
+
+    def put(self, frame: "Frame", inspection: "Inspection") -> None:
+        """Count one frame."""
+        source, verdict = self._source or frame.source, inspection.verdict
+        difference = None if self._record is None else self._record.difference_of_frame(verdict.size)
+        if difference is not None and source not in self._of_another_size:
+            self._of_another_size.add(source)
+            self._report(f"warning: {source}: {difference}: no promise for such frames")
+        if self._seen[source] >= _LATER:
+            return
+        self._seen[source] += 1
+        self._anomalous[source] += verdict.anomalous
+        seen, anomalous = self._seen[source], self._anomalous[source]
+        few = seen == _AT_ONCE == anomalous
+        many = seen == _LATER and anomalous > _NEARLY_ALL * seen
+        if (few or many) and source not in self._hinted:
+            self._hinted.add(source)
+            self._report(
+                f"hint: {source}: {anomalous} of the first {seen} frames are anomalous. Are product, light, focus and "
+                "part of the frame those that the bundle was calibrated with? If so, calibrate it with good images of "
+                "this line: uflow-calibrate"
+            )
+
+    def close(self) -> None:
+        """Nothing is held."""
