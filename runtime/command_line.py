@@ -259,6 +259,7 @@ class _Lines(tqdm):
 
 def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "image") -> "tqdm[T]":
     """Progress on stderr: a bar on a terminal; elsewhere a line now and then, with the time left, if it takes long."""
+    total = total or length_hint(items) or None
     if sys.stderr.isatty():
         return tqdm(items, description, total=total, unit=f" {unit}", dynamic_ncols=True)
     return _Lines(
@@ -270,5 +271,5 @@ def progress(items: Iterable[T], description: str, total: int | None = None, uni
         maxinterval=_SECONDS_BETWEEN_LINES,
         delay=_SECONDS_BETWEEN_LINES,
         bar_format="{desc}:{unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}",
-        disable=not (total or length_hint(items)),  # without an end it would fill a log
+        disable=total is None,  # without an end it would fill a log
     )
