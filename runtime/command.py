@@ -72,7 +72,8 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
             print_beside_bar(console.summary(tally), people)
     if interrupted() and not (arguments.camera or arguments.watch):  # those end by a signal
         return ExitCode.INTERRUPTED
-    if tally.unreadable or tally.not_judged:
+    lost = any(tally.undelivered.values()) and not arguments.camera
+    if tally.unreadable or tally.not_judged or lost:
         return ExitCode.BAD_INPUT
     return ExitCode.ANOMALY if arguments.fail_on_anomaly and tally.anomalous else ExitCode.OK
 

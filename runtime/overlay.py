@@ -10,6 +10,8 @@ from uflow_edge.runtime.nfa import likelihood_map
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 
 _SMALLEST_WIDTH = 360
+_HIGHEST_ZOOMED = 1280
+_LONGEST_SIDE = 32_767
 _HEADER = 44
 _RED, _GREEN, _WHITE, _BLACK = (60, 60, 235), (90, 170, 60), (255, 255, 255), (0, 0, 0)
 _EXPECTED = 1 - math.exp(-0.5)
@@ -28,11 +30,18 @@ def draw_overlay(frame_bgr: Image, inspection: Inspection, channels: tuple[int, 
         channels: of the latents, per scale.
 
     Returns:
-        (H', W', 3) uint8 BGR; small frames are enlarged so that the text can be read.
+        (H', W', 3) uint8 BGR. Small frames are enlarged so that the text can be read; high, narrow ones get a margin
+        instead, and a side beyond 32,767 pixels is reduced to that.
     """
-    zoom = max(1, math.ceil(_SMALLEST_WIDTH / frame_bgr.shape[1]))
-    size = (frame_bgr.shape[0] * zoom, frame_bgr.shape[1] * zoom)
-    return np.concatenate([_header(inspection, size[1]), draw_maps(frame_bgr, inspection, channels, size)])
+    height, width = frame_bgr.shape[:2]
+    zoom = max(1, min(math.ceil(_SMALLEST_WIDTH / width), _HIGHEST_ZOOMED // height))
+    factor = min(zoom, _LONGEST_SIDE / max(height, width))
+    picture = draw_maps(
+        frame_bgr, inspection, channels, (max(1, round(height * factor)), max(1, round(width * factor)))
+    )
+    margin = max(0, _SMALLEST_WIDTH - picture.shape[1])
+    picture = np.pad(picture, ((0, 0), (0, margin), (0, 0))) if margin else picture
+    return np.concatenate([_header(inspection, picture.shape[1]), picture])
 
 
 def draw_maps(frame_bgr: Image, inspection: Inspection, channels: tuple[int, ...], size: Size) -> Image:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from uflow_edge.runtime.capture import CameraState, Capture, Patience
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError
 from uflow_edge.runtime.inbox import Inbox, Policy
+from uflow_edge.runtime.sinks.names import camera_folders
 from uflow_edge.runtime.stage import Stage, Stages, called
 from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.triggers import FreeRun
@@ -100,6 +101,7 @@ class Pipeline:
         self._options = options
         policies = tuple(feed.effective_policy for feed in feeds)
         self._inbox: Inbox[Frame] = Inbox(policies, options.waiting, lambda frame: frame.image_bgr.nbytes, _MOST_BYTES)
+        self._folders = camera_folders([feed.source.name for feed in feeds])
         self._captures = tuple(self._capture(lane, feed, report) for lane, feed in enumerate(feeds))
         self._report = report
         self._lock = threading.Lock()  # guards the two below
@@ -110,7 +112,7 @@ class Pipeline:
 
     def _capture(self, lane: int, feed: Feed, report: Callable[[str], None]) -> Capture:
         def take(frame: "Frame") -> bool:
-            return self._take(lane, frame)
+            return self._take(lane, replace(frame, name=self._folders[lane] / frame.name))
 
         patience = self._options.patience
         return Capture(feed.source, feed.trigger, take, self._source_failed, patience=patience, report=report)

@@ -8,17 +8,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime.arguments import MQTT_PASSWORD_VARIABLE, TOKEN_VARIABLE, address
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle import MANIFEST, Bundle
 from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.threshold import LiveThreshold
 from uflow_edge.runtime.triggers import SoftwareTrigger
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.pipeline import Feed, Pipeline
-    from uflow_edge.runtime.sinks import Sink
+    from uflow_edge.runtime.sinks import Provenance, Sink
+    from uflow_edge.runtime.sinks.json_lines import JsonLines, JsonLinesToStandardOutput
     from uflow_edge.runtime.sinks.metrics import Metrics
     from uflow_edge.runtime.sinks.modbus import ModbusSink
+    from uflow_edge.runtime.sinks.overlays import OverlayFolder
 
 _MEGABYTE = 1_000_000
 
@@ -48,13 +51,21 @@ def connect_receivers(
         pipeline.connect(sink)
         stack.callback(sink.close)
 
-    def buffered(sink: "Sink") -> BufferedSink:
-        return BufferedSink(sink, pipeline.fail, report=report)
+    def connect_buffered(sink: "Sink") -> None:
+        waiting = BufferedSink(sink, pipeline.fail, report=report)
+        pipeline.connect(waiting)
+        stack.callback(waiting.close, while_it_delivers=not live)
 
-    for sink in _files(arguments, bundle):
-        connect(buffered(sink) if live else StrictSink(sink))
+    provenance = {"bundle": bundle.folder.resolve().name, "bundle_sha256": sha256(bundle.folder / MANIFEST)}
+    for sink in _files(arguments, bundle, provenance):
+        if earlier := sink.earlier():
+            report(earlier)
+        if live:
+            connect_buffered(sink)
+        else:
+            connect(StrictSink(sink, report))
     if arguments.mqtt:
-        connect(buffered(_mqtt(arguments, bundle)))
+        connect_buffered(_mqtt(arguments, bundle, provenance))
     metrics = _metrics(arguments, pipeline)
     if metrics is not None:
         connect(metrics)
@@ -69,14 +80,16 @@ def connect_receivers(
         _serve(arguments, bundle, pipeline, feeds, metrics, stack, report)
 
 
-def _files(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest]) -> "list[Sink]":
+def _files(
+    arguments: argparse.Namespace, bundle: Bundle[UFlowManifest], provenance: "Provenance"
+) -> "list[JsonLines | JsonLinesToStandardOutput | OverlayFolder]":
     from uflow_edge.runtime.sinks.json_lines import open_json_lines
     from uflow_edge.runtime.sinks.overlays import OverlayFolder
 
-    found: list[Sink] = []
+    found: list[JsonLines | JsonLinesToStandardOutput | OverlayFolder] = []
     if arguments.json:
-        size = arguments.json_size * _MEGABYTE
-        found.append(open_json_lines(arguments.json, max_bytes=size, files=arguments.json_files))
+        size, files = arguments.json_size * _MEGABYTE, arguments.json_files
+        found.append(open_json_lines(arguments.json, max_bytes=size, files=files, provenance=provenance))
     if arguments.save_dir:
         folder = OverlayFolder(
             arguments.save_dir,
@@ -89,7 +102,7 @@ def _files(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest]) -> "lis
     return found
 
 
-def _mqtt(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest]) -> "Sink":
+def _mqtt(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest], provenance: "Provenance") -> "Sink":
     from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
 
     channels = bundle.manifest.channels if arguments.mqtt_pictures else None
@@ -101,7 +114,7 @@ def _mqtt(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest]) -> "Sink
         certificate=arguments.mqtt_cert,
         key=arguments.mqtt_key,
     )
-    return MqttSink(broker, prefix=arguments.mqtt_topic, picture_channels=channels)
+    return MqttSink(broker, prefix=arguments.mqtt_topic, picture_channels=channels, provenance=provenance)
 
 
 def _metrics(arguments: argparse.Namespace, pipeline: "Pipeline") -> "Metrics | None":

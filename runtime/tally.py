@@ -15,7 +15,7 @@ class Tally:
         anomalous: verdicts above the threshold.
         unreadable: frames that could not be decoded.
         reconnects: times a source was opened again.
-        undelivered: by sink, results lost because it was down for too long.
+        undelivered: by sink, results lost because it was down for too long, or could not take them.
         not_judged: frames that the inspection failed on.
     """
 

@@ -4,14 +4,26 @@ A sink knows nothing of threads or of receivers that are down: it delivers, or r
 sink a thread, a bounded buffer and patience.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from itertools import count
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.text import printable
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
 
-__all__ = ["SelectiveSink", "Sink", "verdict_only"]
+__all__ = ["Provenance", "SelectiveSink", "Sink", "Undeliverable", "about", "first_lines", "verdict_only"]
+
+Provenance: TypeAlias = Mapping[str, str]
+"""Of the bundle: ``bundle``, its name, and ``bundle_sha256``, the SHA-256 of its manifest, as in Parquet."""
+
+
+class Undeliverable(BadInput):
+    """This one result cannot be delivered, however often it is tried; those behind it can."""
 
 
 class Sink(Protocol):
@@ -27,6 +39,7 @@ class Sink(Protocol):
 
         Raises:
             OSError: the receiver is down or full; worth trying again with the same result.
+            Undeliverable: this result cannot be delivered; the next one may.
             UflowEdgeError: trying again is pointless.
         """
         ...
@@ -58,3 +71,20 @@ def verdict_only(frame: "Frame", inspection: "Inspection", *, mask: bool) -> "tu
         verdict = replace(verdict, mask=verdict.mask[:0, :0].copy())  # a view would keep the whole array alive
     slim = replace(inspection, verdict=verdict, energies=(), exceedances=(), score=inspection.score[:0, :0].copy())
     return replace(frame, image_bgr=frame.image_bgr[:0, :0].copy()), slim
+
+
+def about(frame: "Frame", provenance: Provenance | None) -> dict[str, str]:
+    """What a message says besides the verdict: ``name``, as its picture has it, and the bundle; nothing without one."""
+    return {} if provenance is None else {"name": printable(frame.name.as_posix()), **provenance}
+
+
+def first_lines(report: Callable[[str], None], most: int = 20) -> Callable[[str], None]:
+    """Passes on so many lines, and says at the last that those behind it are left out: a log is not to be flooded."""
+    numbers = count(1)
+
+    def pass_on(line: str) -> None:
+        number = next(numbers)
+        if number <= most:
+            report(line if number < most else f"{line}; further ones are counted, not named")
+
+    return pass_on

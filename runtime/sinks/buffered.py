@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from uflow_edge.runtime.errors import UflowEdgeError
-from uflow_edge.runtime.sinks import SelectiveSink, Sink
+from uflow_edge.runtime.sinks import SelectiveSink, Sink, Undeliverable, first_lines
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection
@@ -75,6 +75,7 @@ class BufferedSink:
         self._needed = sink.needed if isinstance(sink, SelectiveSink) else _everything
         self._on_failure = on_failure
         self._report = report
+        self._name_lost = first_lines(report)
         self._patience = patience
         self._changed = threading.Condition()  # guards the five below
         self._waiting: deque[_Waiting] = deque()
@@ -123,15 +124,23 @@ class BufferedSink:
                 self._undelivered += 1
             self._changed.notify()
 
-    def close(self, timeout: float = 5.0) -> None:
+    def close(self, timeout: float = 5.0, *, while_it_delivers: bool = False) -> None:
         """Deliver what waits, for as long as `timeout` seconds, then close the sink; what is left is undelivered.
 
         A sink that hangs is left behind: its thread does not keep the process alive.
+
+        Args:
+            timeout: in seconds.
+            while_it_delivers: begin to count them anew as long as results are delivered meanwhile.
         """
         with self._changed:
             self._closing.set()
             self._changed.notify()
+        before = self.waiting
         self._thread.join(timeout)
+        while while_it_delivers and self.waiting < before:
+            before = self.waiting
+            self._thread.join(timeout)
         self._abandoned.set()
         self._thread.join(_SECONDS_TO_CLOSE_THE_SINK)
         self._discard()
@@ -157,11 +166,17 @@ class BufferedSink:
             return self._take_oldest()
 
     def _deliver(self, result: _Waiting) -> bool:
-        """Try until it works; False when told to give up."""
+        """Try until it works, or never can; False when told to give up."""
         delay = self._patience.first_delay
         while True:
             try:
                 self._sink.put(result.frame, result.inspection)
+            except Undeliverable as error:
+                self._name_lost(str(error))
+                with self._changed:
+                    self._undelivered += 1
+                self._note_up()
+                return True
             except UflowEdgeError:
                 raise
             except OSError as error:

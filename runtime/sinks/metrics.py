@@ -5,17 +5,20 @@ Counts are read when somebody asks, from the pipeline's own tally, so that they 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.sinks import verdict_only
+from uflow_edge.runtime.sinks.bounded_server import BoundedServer
 from uflow_edge.runtime.tally import Tally
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
 
+_SECONDS_FOR_A_REQUEST = 10  # from one byte to the next
 _STAGE_BUCKETS = (
     0.001,
     0.002,
@@ -135,17 +138,38 @@ class Metrics:
         Raises:
             BadInput: the address cannot be listened on.
         """
-        prometheus = require("prometheus_client", "serve")
         try:
-            server, thread = prometheus.start_http_server(port, host, registry=self._registry)
+            server = _Server(host, port, self.exposition)
         except OSError as error:
             raise BadInput(f"metrics cannot be served on {host}:{port} ({error}); choose another port") from error
+        server.start()
         try:
-            yield server.server_port
+            yield server.port
         finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+            server.close()
+
+
+class _Server(BoundedServer):
+    def __init__(self, host: str, port: int, exposition: Callable[[], tuple[bytes, str]]) -> None:
+        self.exposition = exposition
+        super().__init__(host, port, _Page)
+
+
+class _Page(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = _SECONDS_FOR_A_REQUEST
+
+    def do_GET(self) -> None:
+        """The figures, whatever the path."""
+        content, kind = self.server.exposition()
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads a log of this."""
 
 
 class _Counts:

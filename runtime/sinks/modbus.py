@@ -16,14 +16,14 @@ make a 32-bit number, high word first:
 """
 
 import struct
-import threading
 import time
 from collections.abc import Callable
-from socketserver import StreamRequestHandler, ThreadingTCPServer
+from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING, Final
 
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.sinks import verdict_only
+from uflow_edge.runtime.sinks.bounded_server import BoundedServer
 from uflow_edge.runtime.tally import Tally
 
 if TYPE_CHECKING:
@@ -56,13 +56,12 @@ class ModbusSink:
         self._started = time.monotonic()
         self._last: tuple[Verdict, float] | None = None
         try:
-            self._server = _Server((host, port), self.answer)
+            self._server = _Server(host, port, self.answer)
         except OSError as error:
             raise BadInput(f"Modbus cannot listen on {host}:{port} ({error}); choose another port") from error
-        self.port: Final[int] = self._server.server_address[1]
+        self.port: Final[int] = self._server.port
         self.name: Final = f"modbus {host}:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name=self.name, daemon=True)
-        self._thread.start()
+        self._server.start()
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
         """Show this verdict from now on."""
@@ -71,9 +70,7 @@ class ModbusSink:
 
     def close(self) -> None:
         """Stop listening. A conversation that goes on does not keep the process alive."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
 
     def registers(self) -> list[int]:
         """All registers at this moment."""
@@ -103,13 +100,10 @@ class ModbusSink:
         return struct.pack(f">BB{count}H", function, 2 * count, *values)
 
 
-class _Server(ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], answer: Callable[[bytes], bytes]) -> None:
+class _Server(BoundedServer):
+    def __init__(self, host: str, port: int, answer: Callable[[bytes], bytes]) -> None:
         self.answer = answer
-        super().__init__(address, _Conversation)
+        super().__init__(host, port, _Conversation)
 
 
 class _Conversation(StreamRequestHandler):
@@ -128,5 +122,6 @@ class _Conversation(StreamRequestHandler):
                     return
                 response = self.server.answer(request)
                 self.wfile.write(_HEADER.pack(transaction, 0, len(response) + 1, unit) + response)
+                self.server.note_activity(self.connection)
         except OSError:
             return

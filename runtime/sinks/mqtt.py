@@ -7,19 +7,21 @@ Topics, below a prefix:
     anomaly  on request, a small JPEG of every anomaly; QoS 0, for a picture is a courtesy.
 """
 
-import json
 import socket
 import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from uflow_edge.runtime.errors import BadInput, UsageError, require
-from uflow_edge.runtime.sinks import verdict_only
-from uflow_edge.runtime.sinks.mqtt_broker import Broker
+from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.sinks import Provenance, Undeliverable, about, verdict_only
+from uflow_edge.runtime.sinks.mqtt_broker import Broker, new_client
+from uflow_edge.runtime.strict_json import to_json
+from uflow_edge.runtime.text import printable
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -37,6 +39,10 @@ _KEEP_ALIVE = 15  # seconds; a device without power is seen to be offline after 
 _SECONDS_TO_CONNECT, _SECONDS_TO_CONFIRM, _SECONDS_TO_SAY_GOODBYE = 1.0, 10.0, 1.0
 _LONGEST_RECONNECT_DELAY = 5  # seconds
 _HOPELESS = {0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C}  # protocol, client name, password, authorisation, ban, method
+_OF_THE_MESSAGE = {0x90, 0x99}  # topic, payload
+_LARGEST_OUTGOING = 256 << 20
+_OVERHEAD = 1 << 10  # bytes of a packet besides the topic's prefix and the message
+_LONGEST_PREFIX = 1000
 _NO_ANSWER = "no answer yet"
 _PICTURE_WIDTH = 480
 
@@ -51,6 +57,7 @@ class MqttSink:
         prefix: str = "uflow",
         client_id: str | None = None,
         picture_channels: tuple[int, ...] | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         """Begin to connect, and return at once.
 
@@ -60,20 +67,27 @@ class MqttSink:
             client_id: default, made from this machine's name and the prefix. It is the same after a restart on purpose:
                 the broker then ends the session of the process before, whose last will cannot follow our "online".
             picture_channels: of the latents, per scale, to publish pictures of anomalies; default, no pictures.
+            provenance: of the bundle; then every verdict says it, and the name of the frame.
 
         Raises:
             UsageError: a prefix that is no topic.
             BadInput: a certificate or key that cannot be used.
             MissingDependency: paho-mqtt is not installed.
         """
-        if not prefix.strip("/") or prefix != prefix.strip("/") or set(prefix) & set("+#$\0"):
-            raise UsageError(f"topic prefix {prefix!r}: expected something like uflow or hall-2/line-1, without + # $")
+        bad = prefix != prefix.strip("/") or set(prefix) & set("+#$") or not prefix.isprintable()
+        if not prefix or bad or len(prefix.encode()) > _LONGEST_PREFIX:
+            raise UsageError(
+                f"topic prefix {printable(prefix)!r}: expected something like uflow or hall-2/line-1, of at most "
+                f"{_LONGEST_PREFIX} bytes, without + # $ and control characters"
+            )
         self.name: Final = str(broker)
         self._prefix = prefix
         self._picture_channels = picture_channels
+        self._provenance = provenance
         self._unconfirmed: tuple[Inspection, int] | None = None  # the message under way
         self._changed = threading.Condition()  # guards what is below, which the client's thread changes
         self._connected = False
+        self._largest = _LARGEST_OUTGOING  # bytes of a message that the broker takes
         self._trouble = _NO_ANSWER
         self._welcomed = False
         self._hopeless = False
@@ -93,20 +107,27 @@ class MqttSink:
         Raises:
             OSError: it has not: there is no connection, or it was lost, or the broker declined. Called again with the
                 same inspection, it waits for the message under way instead of sending another.
+            Undeliverable: the broker takes everything but this verdict.
             BadInput: the broker has refused this client from the start.
         """
         self._wait_for_connection()
         self._tell_of_drift(inspection.verdict.drift)
         if self._unconfirmed is None or self._unconfirmed[0] is not inspection:
-            self._unconfirmed = inspection, self._publish("verdict", verdict_message(inspection.verdict))
+            message = verdict_message(inspection.verdict, about(frame, self._provenance))
+            if len(message) > self._largest:
+                sizes = f"{len(message)} bytes; the broker takes no more than {self._largest}"
+                raise Undeliverable(f"{self.name}: the verdict on {frame.source} has {sizes}")
+            self._unconfirmed = inspection, self._publish("verdict", message)
         reason = self._confirmation(self._unconfirmed[1], _SECONDS_TO_CONFIRM)
         if reason is None:
             raise ConnectionError("a verdict was not confirmed")
         self._unconfirmed = None
+        if reason.value in _OF_THE_MESSAGE:
+            raise Undeliverable(f"{self.name}: the verdict on {frame.source} was declined: {reason}")
         if reason.is_failure:
             raise ConnectionError(f"a verdict was declined: {reason}")
-        if self._pictured(inspection):
-            self._client.publish(self._topic("anomaly"), self._picture(frame, inspection), qos=0)
+        if self._pictured(inspection) and len(picture := self._picture(frame, inspection)) <= self._largest:
+            self._client.publish(self._topic("anomaly"), picture, qos=0)
 
     def close(self) -> None:
         """Say that we go offline, and disconnect."""
@@ -167,10 +188,7 @@ class MqttSink:
         return encode(picture, "jpeg")
 
     def _new_client(self, broker: Broker, client_id: str) -> "Client":
-        paho = require("paho.mqtt.client", "mqtt")
-        client: Client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTProtocolVersion.MQTTv5
-        )
+        client = new_client(client_id)
         broker.admit(client)
         client.will_set(self._topic("status"), OFFLINE, qos=1, retain=True)
         client.reconnect_delay_set(1, _LONGEST_RECONNECT_DELAY)
@@ -180,7 +198,7 @@ class MqttSink:
         client.on_publish = self._on_publish
         return client
 
-    def _on_connect(self, client: "Client", _data: Any, _flags: Any, reason: "ReasonCode", _properties: Any) -> None:
+    def _on_connect(self, client: "Client", _data: Any, _flags: Any, reason: "ReasonCode", properties: Any) -> None:
         if not reason.is_failure:
             client.publish(self._topic("status"), ONLINE, qos=1, retain=True)
             # Again, for a broker may forget; empty, it takes away what a process before us has left.
@@ -189,6 +207,8 @@ class MqttSink:
             # Refused from the start is a mistake to mend; refused later, the line must not stop for it.
             self._hopeless = not self._welcomed and reason.value in _HOPELESS
             self._connected = not reason.is_failure
+            largest = getattr(properties, "MaximumPacketSize", _LARGEST_OUTGOING)
+            self._largest = largest - _OVERHEAD - len(self._prefix.encode())
             self._welcomed |= self._connected
             self._trouble = str(reason)
             self._changed.notify_all()
@@ -218,11 +238,11 @@ def drift_message(drifts: "Mapping[str, DriftState]") -> bytes:
         return b""
     warned = any(drift.status == "warning" for drift in drifts.values())
     cameras = {camera: drift.as_json() for camera, drift in drifts.items()}
-    return json.dumps({"status": "warning" if warned else "ok", "cameras": cameras}).encode()
+    return to_json({"status": "warning" if warned else "ok", "cameras": cameras}).encode()
 
 
-def verdict_message(verdict: "Verdict") -> bytes:
+def verdict_message(verdict: "Verdict", more: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """The verdict as JSON, like a line of the log but without its mask."""
     fields = replace(verdict, mask=np.zeros((1, 1), np.bool_)).as_json()
     del fields["mask"]
-    return json.dumps(fields).encode()
+    return to_json({**fields, **more}).encode()

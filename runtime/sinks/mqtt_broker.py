@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.errors import BadInput, UsageError, require
 from uflow_edge.runtime.text import printable, redacted
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
+
+_LARGEST_INCOMING = 64 << 10  # bytes of a packet: we subscribe to nothing, so there are only acknowledgements
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,25 @@ class Broker:
         client.username_pw_set(self.user, self.password)
         if self.tls:
             _encrypt(client, self)
+
+
+def new_client(client_id: str) -> "Client":
+    """A client for MQTT 5 that no broker can make hold more than it needs.
+
+    Raises:
+        MissingDependency: paho-mqtt is not installed.
+    """
+    paho = require("paho.mqtt.client", "mqtt")
+
+    class Bounded(paho.Client):  # type: ignore[name-defined]
+        def _sock_recv(self, size: int) -> bytes:
+            if size > _LARGEST_INCOMING:  # paho would collect up to 256 MB
+                raise ConnectionError(f"the broker announces a packet of {size} bytes")
+            return bytes(super()._sock_recv(size))
+
+    version = paho.CallbackAPIVersion.VERSION2
+    client: Client = Bounded(version, client_id=client_id, protocol=paho.MQTTProtocolVersion.MQTTv5)
+    return client
 
 
 def _encrypt(client: "Client", broker: Broker) -> None:

@@ -2,8 +2,11 @@
 
 import errno
 import os
+import stat
 import zlib
 from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -12,6 +15,9 @@ import cv2
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.overlay import draw_overlay
+from uflow_edge.runtime.sinks import Undeliverable
+from uflow_edge.runtime.sinks.claims import Claim
+from uflow_edge.runtime.sinks.names import safe_path, short_name
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection
@@ -21,6 +27,11 @@ PictureFormat = Literal["png", "jpeg"]
 _SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "jpeg": ".jpg"}
 _PARTIAL = ".partial-"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OF_THE_NAME = {
+    *(errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+    *(errno.EINVAL, errno.EILSEQ, errno.EACCES, errno.EPERM),
+}
+"""Errors that only this picture has, when another file could be written into the folder just before."""
 
 # A comment in each picture tells ours from others, so that a quota never deletes what somebody else put there.
 _TEXT = b"tEXtSoftware\0uflow-edge"
@@ -53,7 +64,7 @@ class OverlayFolder:
                 default, no bound. Only pictures that this program saved are counted and deleted.
 
         Raises:
-            BadInput: the folder cannot be written.
+            BadInput: the folder cannot be written; or there is a quota, and another process writes there.
         """
         self.name: Final = str(folder)
         self._folder = folder
@@ -65,8 +76,10 @@ class OverlayFolder:
         self._partial = folder / f"{_PARTIAL}{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for leftover in folder.glob(f"{_PARTIAL}*"):
-                leftover.unlink(missing_ok=True)
+            self._claim = Claim(folder, shared=quota is None)
+            if self._claim.renew():
+                for leftover in folder.glob(f"{_PARTIAL}*"):
+                    leftover.unlink(missing_ok=True)
             self._partial.touch()
             self._partial.unlink()
         except OSError as error:
@@ -76,29 +89,38 @@ class OverlayFolder:
         """Everything, unless there is nothing to save."""
         return (frame, inspection) if self._wanted(inspection) else None
 
+    def earlier(self) -> str:
+        """A sentence about pictures of earlier runs; empty where there are none."""
+        count = sum(1 for _ in _pictures(self._folder))
+        more = "are added; where a name is taken, a number is appended, as in part-2"
+        return f"{self.name} holds {count} pictures already; new ones {more}" if count else ""
+
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
         """Draw and save one picture.
 
         Raises:
             OSError: it cannot be saved now. When the disk is full and there is a quota, older pictures have made room
                 for the next attempt.
-            BadInput: the picture alone exceeds the quota.
+            Undeliverable: this picture cannot be saved, whatever name it gets, or it alone exceeds the quota.
         """
         if not self._wanted(inspection):
             return
-        picture = encode(draw_overlay(frame.image_bgr, inspection, self._channels), self._format)
+        try:
+            picture = encode(draw_overlay(frame.image_bgr, inspection, self._channels), self._format)
+        except cv2.error as error:
+            raise Undeliverable(f"{self.name}: {frame.source} cannot be drawn ({error.err})") from error
         if self._quota is None:
-            self._write(picture, self._folder / frame.name)
+            self._write(picture, frame)
             return
         if len(picture) > self._quota:
-            raise BadInput(
+            raise Undeliverable(
                 f"{self.name}: a picture of {len(picture)} bytes exceeds the quota of {self._quota}: raise it"
             )
         if self._saved is None:
             self._saved = _Ledger(self._folder)
         self._saved.shrink(self._quota - len(picture))
         try:
-            path = self._write(picture, self._folder / frame.name)
+            path = self._write(picture, frame)
         except OSError as error:
             if error.errno in _DISK_FULL:
                 self._saved.shrink(self._saved.bytes - len(picture))
@@ -111,26 +133,43 @@ class OverlayFolder:
     def _wanted(self, inspection: "Inspection") -> bool:
         return inspection.verdict.anomalous or not self._anomalies_only
 
-    def _write(self, picture: bytes, stem: Path) -> Path:
-        """One name for all unfinished pictures, so that a leftover is known as one. Raises OSError."""
+    def _write(self, picture: bytes, frame: "Frame") -> Path:
+        """One name for all unfinished pictures, so that a leftover is known as one. Raises as `put` does."""
         try:
-            self._partial.write_bytes(picture)
-            stem.parent.mkdir(parents=True, exist_ok=True)
-            path = _free_path(stem, _SUFFIXES[self._format])
-            self._partial.replace(path)
-        except OSError:
-            self._partial.unlink(missing_ok=True)
-            raise
-        return path
+            try:
+                self._partial.write_bytes(picture)
+            except OSError as error:
+                if error.errno == errno.EFBIG:
+                    raise Undeliverable(f"{self.name}: the picture of {frame.source} is too large here") from error
+                raise
+            return self._name_it(frame)
+        finally:
+            with suppress(OSError):
+                self._partial.unlink(missing_ok=True)
+
+    def _name_it(self, frame: "Frame") -> Path:
+        for stem in (safe_path(frame.name), Path(short_name(frame.name))):
+            try:
+                (self._folder / stem).parent.mkdir(parents=True, exist_ok=True)
+                path = _free_path(self._folder / stem, _SUFFIXES[self._format])
+                self._partial.replace(path)
+            except OSError as error:
+                if error.errno not in _OF_THE_NAME:
+                    raise
+                trouble = error
+            else:
+                return path
+        raise Undeliverable(
+            f"{self.name}: the picture of {frame.source} cannot be saved ({trouble.strerror}: {trouble.filename})"
+        )
 
 
 class _Ledger:
     """Our pictures in a folder and in those below it, the oldest first."""
 
     def __init__(self, folder: Path) -> None:
-        found = [path for path in folder.rglob("*") if path.suffix in _SUFFIXES.values() and is_ours(path)]
-        dated = sorted((path.stat().st_mtime_ns, path) for path in found)
-        self._pictures = deque((path, path.stat().st_size) for _, path in dated)
+        dated = sorted((about.st_mtime_ns, path, about.st_size) for path, about in _pictures(folder) if is_ours(path))
+        self._pictures = deque((path, size) for _, path, size in dated)
         self.bytes = sum(size for _, size in self._pictures)
 
     def add(self, path: Path, size: int) -> None:
@@ -142,31 +181,52 @@ class _Ledger:
         """Delete the oldest until the rest takes at most ``limit`` bytes. Raises OSError."""
         while self._pictures and self.bytes > limit:
             path, size = self._pictures[0]
-            path.unlink(missing_ok=True)
+            with suppress(IsADirectoryError, NotADirectoryError, PermissionError):  # others put something in its place
+                path.unlink(missing_ok=True)
             self._pictures.popleft()
             self.bytes -= size
 
 
+def _pictures(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Regular files that may be pictures, in a folder and in those below it; links, pipes and folders are none."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names if Path(name).suffix in _SUFFIXES.values()):
+            with suppress(OSError):  # it has vanished
+                about = path.lstat()
+                if stat.S_ISREG(about.st_mode):
+                    yield path, about
+
+
 def encode(picture_bgr: Image, picture_format: PictureFormat) -> bytes:
-    """(H, W, 3) uint8 as a PNG or JPEG file that says which program made it."""
+    """(H, W, 3) uint8 as a PNG or JPEG file that says which program made it.
+
+    Raises:
+        Undeliverable, cv2.error: it is too large for the format.
+    """
     options = [cv2.IMWRITE_JPEG_QUALITY, 90] if picture_format == "jpeg" else []
     ok, encoded = cv2.imencode(_SUFFIXES[picture_format], picture_bgr, options)
-    assert ok, "OpenCV always encodes 8-bit pictures"
+    if not ok:
+        raise Undeliverable(
+            f"a picture of {picture_bgr.shape[1]} x {picture_bgr.shape[0]} pixels is no {picture_format}"
+        )
     plain = encoded.tobytes()
     mark, at = (_PNG_MARK, _AFTER_PNG_HEADER) if picture_format == "png" else (_JPEG_MARK, _AFTER_JPEG_START)
     return plain[:at] + mark + plain[at:]
 
 
 def is_ours(path: Path) -> bool:
-    """Whether this program saved that picture."""
-    with path.open("rb") as file:
-        start = file.read(_AFTER_PNG_HEADER + len(_PNG_MARK))
+    """Whether this program saved that picture; no for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_AFTER_PNG_HEADER + len(_PNG_MARK))
+    except OSError:
+        return False
     return start[_AFTER_PNG_HEADER:] == _PNG_MARK or start[_AFTER_JPEG_START:].startswith(_JPEG_MARK)
 
 
 def _free_path(stem: Path, suffix: str) -> Path:
     candidate, number = stem.with_name(f"{stem.name}{suffix}"), 1
-    while candidate.exists():
+    while os.path.lexists(candidate):
         number += 1
         candidate = stem.with_name(f"{stem.name}-{number}{suffix}")
     return candidate

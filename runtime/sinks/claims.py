@@ -1,0 +1,77 @@
+"""One process at a time writes a log or keeps a quota: a claim that ends with the process, however that ends."""
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from uflow_edge.runtime.errors import BadInput
+
+
+class Claim:
+    """A lock on what lies at a path. It keeps other processes away, not other objects of this one."""
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """Claim the file or folder, which must exist.
+
+        Args:
+            path: devices and pipes cannot be claimed, and need not be.
+            shared: with others that claim it likewise.
+
+        Raises:
+            BadInput: another process has claimed it.
+            OSError: it cannot be opened.
+        """
+        self._path = path
+        self._shared = shared
+        self._held: _Lock | None = None
+        self.renew()
+
+    def renew(self) -> bool:
+        """Claim what lies at the path now, if it is not what was claimed before; whether nobody else has a claim.
+
+        Raises:
+            BadInput, OSError: as on construction.
+        """
+        while True:
+            about = self._path.stat()
+            if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+                return True
+            key = about.st_dev, about.st_ino
+            if self._held is None or self._held.key != key:
+                self._held = _LOCKS.get(key) or _Lock(self._path)
+                _LOCKS[self._held.key] = self._held
+            alone = self._held.take(fcntl.LOCK_EX)
+            if (self._shared or not alone) and not (self._shared and self._held.take(fcntl.LOCK_SH)):
+                self._held = None
+                raise BadInput(
+                    f"{self._path}: another process writes there; wait until it has ended, or name another place"
+                )
+            if self._held.key == key:  # or else it was replaced before it was locked
+                return alone
+
+
+class _Lock:
+    """An open file whose lock all objects of this process share."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        about = os.fstat(self.descriptor)
+        self.key = about.st_dev, about.st_ino
+
+    def take(self, kind: int) -> bool:
+        """Whether it could be locked; a file system without locks keeps nobody away."""
+        try:
+            fcntl.flock(self.descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+_LOCKS: WeakValueDictionary[tuple[int, int], _Lock] = WeakValueDictionary()
