@@ -32,7 +32,7 @@ _SERIES: Final = (
 def write_report(path: Path, results: Results, comparison: Comparison | None = None) -> None:
     """Write the page in one rename."""
     with replacing(path) as temporary:
-        temporary.write_text(report_page(results, comparison), encoding="utf-8")
+        temporary.write_text(report_page(results, comparison), encoding="utf-8", errors="backslashreplace")
 
 
 def report_page(results: Results, comparison: Comparison | None = None) -> str:

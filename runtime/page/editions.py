@@ -16,6 +16,7 @@ from typing import Any
 
 from uflow_edge.runtime.page.pictures import picture_of, pictures_of
 from uflow_edge.runtime.page.state import LivePage, Shot
+from uflow_edge.runtime.text import printable
 
 SHORTEST_INTERVAL_S = 0.1
 _INTERVAL_PER_WATCHER_S = 0.005
@@ -146,7 +147,7 @@ class Editions:
         about = {
             "number": shot.number,
             "frame": verdict.frame,
-            "source": verdict.source,
+            "source": printable(verdict.source),
             "captured": verdict.timestamps.captured,
             "score": verdict.score,
             "threshold": verdict.operating_point.threshold,

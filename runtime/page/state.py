@@ -22,6 +22,7 @@ from uflow_edge.runtime.page.status import (
 )
 from uflow_edge.runtime.page.track import STEP_S, Step, Track, latencies
 from uflow_edge.runtime.sources import Frame
+from uflow_edge.runtime.text import printable
 
 GALLERY = 50
 _UNDEVELOPED = 8
@@ -74,11 +75,11 @@ class LivePage:
     ) -> None:
         self.channels = tuple(channels)
         self.controls = controls
-        self._cameras = tuple(cameras)
+        self._cameras = tuple(map(printable, cameras))
         self._silence_limit_s = silence_limit_s
         self._clock = clock
         self._lock = Lock()
-        self._tracks = {name: Track(clock()) for name in cameras}
+        self._tracks = {name: Track(clock()) for name in self._cameras}
         self._undeveloped: deque[Shot] = deque(maxlen=_UNDEVELOPED)
         self._gallery: deque[Anomaly] = deque(maxlen=GALLERY)
         self._anomalies = 0
@@ -87,7 +88,7 @@ class LivePage:
 
     def put(self, frame: Frame, inspection: Inspection) -> None:
         """Remember a result; microseconds."""
-        camera = self._cameras[0] if len(self._cameras) == 1 else frame.source
+        camera = self._cameras[0] if len(self._cameras) == 1 else printable(frame.source)
         now = self._clock()
         with self._lock:
             track = self._track(camera, now)
@@ -133,7 +134,7 @@ class LivePage:
                 id=self._anomalies,
                 camera=shot.camera,
                 frame=verdict.frame,
-                source=verdict.source,
+                source=printable(verdict.source),
                 captured=verdict.timestamps.captured,
                 score=verdict.score,
                 threshold=verdict.operating_point.threshold,
@@ -230,7 +231,7 @@ def _last_verdict(track: Track) -> LastVerdict | None:
     verdict = track.last[1].verdict
     return LastVerdict(
         frame=verdict.frame,
-        source=verdict.source,
+        source=printable(verdict.source),
         captured=verdict.timestamps.captured,
         score=verdict.score,
         threshold=verdict.operating_point.threshold,

@@ -63,7 +63,7 @@ def write_report(path: Path, outcomes: Sequence[Outcome], settings: Mapping[str,
         body.append(f"<p class=note>{len(shown)} of {len(outcomes)} pictures are shown.</p>")
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Purified pictures</title><style>{_STYLE}</style>"
     with replacing(path) as temporary:
-        temporary.write_text(page + "\n".join(body) + "</html>\n", encoding="utf-8")
+        temporary.write_text(page + "\n".join(body) + "</html>\n", encoding="utf-8", errors="backslashreplace")
 
 
 def difference_picture(before: Image, after: Image) -> Image:

@@ -377,6 +377,16 @@ def test_an_anomaly_gets_its_picture_though_nobody_watches(page: LivePage, http:
     assert decoded(http.get(f"/api/anomalies/{anomaly['id']}/small.jpg").content).shape == (180, 240, 3)
 
 
+def test_a_file_whose_name_is_no_utf_8_is_shown(page: LivePage, http: httpx.Client) -> None:
+    frame, inspection = result(1, score=9.0)
+    verdict = replace(inspection.verdict, source="caf\udce9.png")
+    page.put(replace(frame, source=verdict.source), replace(inspection, verdict=verdict))
+    eventually(lambda: bool(page.anomalies()))
+    (anomaly,) = http.get("/api/anomalies").json()
+    (camera,) = http.get("/api/status").json()["cameras"]
+    assert anomaly["source"] == camera["last"]["source"] == "caf\\udce9.png"
+
+
 def test_a_flood_of_anomalies_keeps_few_frames_and_says_so(line: Line) -> None:
     page = LivePage(CHANNELS, line.controls())
     for i in range(100):

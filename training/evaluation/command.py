@@ -179,7 +179,7 @@ def _finite(value: Any) -> Any:
 
 def _write(path: Path, text: str) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     print(f"wrote {path}")
 
 

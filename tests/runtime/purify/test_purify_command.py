@@ -451,6 +451,13 @@ def test_a_report_of_many_pictures_stays_small(photos: Path, tmp_path: Path) -> 
     assert "&lt;40&gt;" in page
 
 
+def test_a_report_names_a_picture_whose_name_is_no_utf_8(photos: Path, tmp_path: Path) -> None:
+    (photos / "a.png").rename(photos / "caf\udce9.png")
+    outcomes = list(file_purifier().run(plan_jobs([photos / "caf\udce9.png"], tmp_path / "out")))
+    write_report(tmp_path / "report.html", outcomes, {})
+    assert "caf\\udce9.png" in (tmp_path / "report.html").read_text()
+
+
 # ---- the command line
 
 
