@@ -13,7 +13,8 @@ from torch import Tensor
 
 from uflow_edge.export.architecture import EXTRACTORS, IMAGENET, Architecture, Coupling, Normalization
 from uflow_edge.export.extractors import trained_size
-from uflow_edge.export.inert import Inert
+from uflow_edge.export.inert import Inert, attributes
+from uflow_edge.export.wording import brief, one_line
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.preprocess import Fit
 
@@ -22,6 +23,7 @@ _CONFIG = "anomalib_pre_processor_config"
 _BACKBONE = "feature_extractor.feature_extractor."
 _WITHOUT_EFFECT = ("Identity", "ToImage", "ToDtype", "ToTensor", "ToPureTensor")
 _CROPS = ("CenterCrop", "ExportableCenterCrop")
+_DEEPEST, _MOST_STEPS = 16, 64
 _SUPPORTED = "it repeats a bilinear Resize with antialiasing, a CenterCrop of the same size after it, and a Normalize"
 
 
@@ -47,8 +49,7 @@ DEFAULT = Preprocessing(DEFAULT_SIZE, IMAGENET, "squash")
 
 def is_anomalib(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bool:
     """Whether anomalib wrote a checkpoint, from its content and its weights without the prefix ``model.``."""
-    parameters = content.get("hyper_parameters")
-    names_backbone = isinstance(parameters, dict) and "backbone" in parameters
+    names_backbone = "backbone" in (attributes(content.get("hyper_parameters")) or {})
     return names_backbone or _CONFIG in content or any(name.startswith(_BACKBONE) for name in weights)
 
 
@@ -63,15 +64,15 @@ def read_anomalib(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> 
     Raises:
         BadInput: hyper-parameters are missing, or of a model or a preprocessing that cannot be exported.
     """
-    parameters: Any = content.get("hyper_parameters")
+    parameters: Any = attributes(content.get("hyper_parameters"))
     try:
-        extractor, flow_steps = str(parameters["backbone"]), int(parameters["flow_steps"])
+        extractor, flow_steps = parameters["backbone"], int(parameters["flow_steps"])
         ratio = float(parameters["affine_subnet_channels_ratio"])
         coupling = Coupling(clamp=float(parameters["affine_clamp"]), hidden_ratio=ratio)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"its hyper_parameters are not those of anomalib's Uflow ({error!r})") from error
-    if extractor not in EXTRACTORS:
-        raise BadInput(f"unknown backbone {extractor!r}; known: {', '.join(EXTRACTORS)}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadInput(f"its hyper_parameters are not those of anomalib's Uflow ({one_line(repr(error))})") from error
+    if not isinstance(extractor, str) or extractor not in EXTRACTORS:
+        raise BadInput(f"unknown backbone {brief(extractor)}; known: {', '.join(EXTRACTORS)}")
     preprocessing = read_preprocessing(content)
     known = EXTRACTORS[extractor]
     size = preprocessing.size or DEFAULT_SIZE
@@ -94,7 +95,9 @@ def read_preprocessing(content: Mapping[str, Any]) -> Preprocessing:
     Raises:
         BadInput: it holds a step that the runtime does not take.
     """
-    stored = content.get(_CONFIG) or (content.get("hyper_parameters") or {}).get("pre_processor")
+    stored = content.get(_CONFIG)
+    if stored is None or stored == {}:
+        stored = (attributes(content.get("hyper_parameters")) or {}).get("pre_processor")
     steps = [step for step in _steps(stored) if step[0] not in _WITHOUT_EFFECT]
     if not steps:
         return DEFAULT
@@ -102,8 +105,8 @@ def read_preprocessing(content: Mapping[str, Any]) -> Preprocessing:
     for name, values in steps:
         try:
             found = _after(found, name, values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(f"its preprocessing has a {name} that cannot be read: {values!r}") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise BadInput(f"its preprocessing has a {one_line(name)} that cannot be read: {brief(values)}") from error
     return found
 
 
@@ -118,27 +121,41 @@ def _after(found: Preprocessing, name: str, values: Mapping[str, Any]) -> Prepro
             return replace(found, size=_height_width(values["size"]), fit=fit)
     if name in _CROPS and found.size == _height_width(values["size"]):
         return replace(found, fit=found.fit or "crop")
-    raise BadInput(f"its preprocessing has a {name} ({dict(values)!r}) that the runtime does not repeat; {_SUPPORTED}")
+    raise BadInput(
+        f"its preprocessing has a {one_line(name)} ({brief(values)}) that the runtime does not repeat; {_SUPPORTED}"
+    )
 
 
-def _steps(stored: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _steps(stored: Any, depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Name and attributes of every transform, in order, out of plain data or stand-ins for objects."""
+    if depth > _DEEPEST:
+        raise BadInput(f"its preprocessing is nested more than {_DEEPEST} deep")
     name, values = _name_and_values(stored)
     if "transforms" in values:  # of a Compose
-        for transform in values["transforms"]:
-            yield from _steps(transform)
+        transforms = values["transforms"]
+        if not isinstance(transforms, list | tuple) or len(transforms) > _MOST_STEPS:
+            raise BadInput(f"its preprocessing has transforms {brief(transforms)}; expected a list of them")
+        for transform in transforms:
+            yield from _steps(transform, depth + 1)
     elif "transform" in values:  # of a PreProcessor
-        yield from _steps(values["transform"])
+        yield from _steps(values["transform"], depth + 1)
     elif name:
         yield name, values
+    elif not isinstance(stored, dict | bool | None):
+        raise BadInput(f"its preprocessing is {brief(stored)}; expected transforms")
 
 
 def _name_and_values(stored: Any) -> tuple[str, Mapping[str, Any]]:
     if isinstance(stored, Inert) and isinstance(stored.state, dict):
         values = {**stored.state, **stored.state.get("_modules", {})}
-        return stored.original.split(".")[-1], {k: v for k, v in values.items() if k[0] != "_" and k != "training"}
+        return stored.original.split(".")[-1], {k: v for k, v in values.items() if k[:1] != "_" and k != "training"}
     if isinstance(stored, dict) and "class_path" in stored:
-        return str(stored["class_path"]).split(".")[-1], stored.get("init_args", {})
+        given = stored.get("init_args")
+        if not isinstance(given, dict | None):
+            raise BadInput(f"its preprocessing has init_args {brief(given)}; expected a dictionary")
+        if not isinstance(stored["class_path"], str):
+            raise BadInput(f"its preprocessing has class_path {brief(stored['class_path'])}; expected a name")
+        return stored["class_path"].split(".")[-1], given or {}
     return "", stored if isinstance(stored, dict) else {}
 
 
@@ -153,7 +170,10 @@ def _rgb(values: Any) -> tuple[float, float, float]:
 
 
 def _sides(size: Any) -> tuple[int, ...]:
-    return (size,) if isinstance(size, int) else tuple(int(side) for side in size)
+    sides = (size,) if isinstance(size, int) else tuple(int(side) for side in size[:3])
+    if not 1 <= len(sides) <= 2 or min(sides) < 1:
+        raise ValueError("a size is one number or two, above 0")
+    return sides
 
 
 def _height_width(size: Any) -> tuple[int, int]:

@@ -1,14 +1,18 @@
 """What a U-Flow is made of, in a handful of numbers: enough to build the network and to size every map."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from typing import Any, Literal, TypeAlias, get_args
 
+from uflow_edge.export.wording import brief
 from uflow_edge.runtime.errors import BadInput
 
 INPUT_SIZE = 256
 FLOW_STEPS = 4
 """What our trainer uses unless told otherwise."""
+_MOST_TAPS = 8
+MOST_FLOW_STEPS = 64
 
 CouplingFormula: TypeAlias = Literal["clamp_tanh", "clamp_tanh_ratio"]
 Permutation: TypeAlias = Literal["hard", "soft"]
@@ -96,7 +100,9 @@ class Coupling:
 
     def __post_init__(self) -> None:
         if self.formula not in get_args(CouplingFormula) or self.permutation not in get_args(Permutation):
-            raise BadInput(f"coupling formula {self.formula!r} or permutation {self.permutation!r} is unknown")
+            raise BadInput(
+                f"coupling formula {brief(self.formula)} or permutation {brief(self.permutation)} is unknown"
+            )
         if not (0 < self.clamp < inf and 0 < self.hidden_ratio < inf):
             raise BadInput(
                 f"clamp {self.clamp} and hidden ratio {self.hidden_ratio} of the couplings: expected above 0"
@@ -138,14 +144,14 @@ class Architecture:
     coupling: Coupling = Coupling()
 
     def __post_init__(self) -> None:
-        if self.extractor not in EXTRACTORS:
-            raise BadInput(f"unknown extractor {self.extractor!r}; known: {', '.join(EXTRACTORS)}")
+        if not isinstance(self.extractor, str) or self.extractor not in EXTRACTORS:
+            raise BadInput(f"unknown extractor {brief(self.extractor)}; known: {', '.join(EXTRACTORS)}")
         known = EXTRACTORS[self.extractor]
         if not self.taps or self.taps != tuple(range(self.taps[0], self.taps[0] + len(self.taps))):
-            raise BadInput(f"taps {self.taps}: expected consecutive feature levels, finest first")
+            raise BadInput(f"taps {brief(self.taps)}: expected consecutive feature levels, finest first")
         if not set(self.taps) <= set(known.levels):
             raise BadInput(
-                f"taps {self.taps}: {self.extractor} has feature levels {known.levels[0]} to {known.levels[-1]}"
+                f"taps {brief(self.taps)}: {self.extractor} has feature levels {known.levels[0]} to {known.levels[-1]}"
             )
         size = known.fixed_input_size
         if size is not None and (self.input_size, self.taps, self.pooling) != (size, known.taps, known.pooling):
@@ -156,10 +162,12 @@ class Architecture:
         coarsest = 2 ** (self.taps[-1] + 1)
         if self.input_size < coarsest or self.input_size % coarsest:
             raise BadInput(f"input size {self.input_size}: expected a multiple of {coarsest}, the coarsest stride")
-        if self.flow_steps < 1:
-            raise BadInput(f"flow steps {self.flow_steps}: expected at least 1")
+        if not 1 <= self.flow_steps <= MOST_FLOW_STEPS:
+            raise BadInput(f"flow steps {self.flow_steps}: expected at least 1 and at most {MOST_FLOW_STEPS}")
         if self.pooling < 1 or self.pooling % 2 == 0:
             raise BadInput(f"pooling {self.pooling}: expected an odd side")
+        if self.pooling > (most := 2 * self.features[0].side):
+            raise BadInput(f"pooling {self.pooling}: expected at most {most}, which covers all of the finest features")
 
     @classmethod
     def default(cls, extractor: str, input_size: int = INPUT_SIZE, flow_steps: int = FLOW_STEPS) -> "Architecture":
@@ -170,7 +178,7 @@ class Architecture:
         return cls(extractor, input_size, flow_steps, known.taps, known.pooling)
 
     @classmethod
-    def from_hyper_parameters(cls, values: dict[str, Any]) -> "Architecture":
+    def from_hyper_parameters(cls, values: Mapping[str, Any]) -> "Architecture":
         """Read what `hyper_parameters` wrote.
 
         Raises:
@@ -178,16 +186,18 @@ class Architecture:
         """
         try:
             return cls(
-                extractor=str(values["extractor"]),
+                extractor=values["extractor"],
                 input_size=int(values["input_size"]),
                 flow_steps=int(values["flow_steps"]),
-                taps=tuple(int(tap) for tap in values["taps"]),
+                taps=tuple(int(tap) for tap in values["taps"][:_MOST_TAPS]),
                 pooling=int(values["pooling"]),
                 whitening=bool(values["whitening"]),
                 coupling=Coupling(**values.get("coupling", {})),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadInput(f"hyper_parameters {values!r} do not describe a U-Flow: {error!r}") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise BadInput(
+                f"hyper_parameters {brief(values)} do not describe a U-Flow: {brief(repr(error))}"
+            ) from error
 
     def hyper_parameters(self) -> dict[str, Any]:
         """Plain types only, so that a checkpoint loads with ``weights_only=True``."""

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from uflow_edge.export.anomalib import ANOMALIB, authors_names, is_anomalib, read_anomalib
-from uflow_edge.export.architecture import EXTRACTORS, Architecture, Normalization
+from uflow_edge.export.architecture import EXTRACTORS, Architecture, Coupling, Normalization
 from uflow_edge.export.blank import without_weights
 from uflow_edge.export.extractors import trained_size
+from uflow_edge.export.inert import attributes
 from uflow_edge.export.network import UFlow, build_extractor
-from uflow_edge.export.permutations import coupling_of, read_permutations
-from uflow_edge.export.tensors import load_tensors
+from uflow_edge.export.permutations import coupling_of, is_permutation, read_permutations
+from uflow_edge.export.states import check_tensors, find_state, in_float32, only_tensors, state_dicts
+from uflow_edge.export.tensors import load_tensors, reading
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import Fit
@@ -27,6 +29,9 @@ TRAINED_ON = "trained_on"
 """Key of the `content_hash` of every training picture, in two lists under `FITTED` and `HELD_OUT`; ours have it."""
 FITTED, HELD_OUT = "fitted", "held_out"
 AUTHORS = "U-Flow authors'"
+_FIRST = "flow."
+_UPSAMPLING = re.compile(r"flow\.module_list\.(\d{1,5})\.downsample_kernel")
+_MOST_PICTURES = 256
 _METRIC_STATE = re.compile(r"aupro|auroc|f1|mcc|iou|log_loss_weights")
 _HASH = re.compile(r"[0-9a-f]{16}")
 _EXTRACTOR = "feature_extractor."
@@ -78,46 +83,43 @@ def load_checkpoint(path: Path, extractor: str | None = None) -> Checkpoint:
         BadInput: not a checkpoint, truncated, holding code, of another model or extractor, or with weights that are
             missing, left over, of the wrong shape or not finite.
     """
-    content = load_tensors(path, "a checkpoint of plain tensors", inert=True)
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BadInput(f"{path}: holds no state_dict of tensors, so it is not a U-Flow checkpoint")
-    if not any(name.removeprefix(PREFIX).startswith("flow.") for name in state):
-        raise BadInput(f"{path}: holds no flow (no '{PREFIX}flow.…' weights), so it is not a U-Flow checkpoint")
-    try:
-        checkpoint = _read(path, content, state)
-        architecture = checkpoint.architecture
-        if extractor not in (None, architecture.extractor):
-            raise BadInput(
-                f"its extractor is {architecture.extractor}, not {extractor} as asked; leave the choice to it"
-            )
-        return replace(checkpoint, weights=_checked_weights(architecture, checkpoint.weights))
-    except BadInput as error:
-        raise BadInput(f"{path}: {error}") from error
+    with reading(path, "a U-Flow checkpoint"):
+        checkpoint = _read(path, load_tensors(path, "a checkpoint of plain tensors", inert=True))
+        found = checkpoint.architecture.extractor
+        if extractor not in (None, found):
+            raise BadInput(f"its extractor is {found}, not {extractor} as asked; leave the choice to it")
+        return checkpoint
 
 
-def _read(path: Path, content: Mapping[str, Any], state: Mapping[str, Tensor]) -> Checkpoint:
-    """What the checkpoint says of itself, its weights not yet held against it."""
-    model = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
-    if is_anomalib(content, model):
-        architecture, preprocessing = read_anomalib(content, model)
-        weights, form = read_permutations(authors_names(model))
-        architecture = replace(architecture, coupling=coupling_of(form, architecture.coupling))
+def _read(path: Path, content: Any) -> Checkpoint:
+    weights, others = _weights(content)
+    if is_anomalib(content, weights):
+        architecture, preprocessing = read_anomalib(content, weights)
+        architecture, weights = _checked(architecture, authors_names(weights), architecture.coupling)
         return Checkpoint(path, architecture, weights, preprocessing.normalization, preprocessing.fit, ANOMALIB)
-    others = {name: value for name, value in state.items() if not name.startswith(PREFIX) and not _is_metric(name)}
-    weights, form = read_permutations({**model, **others})
-    parameters = content.get("hyper_parameters")
-    if parameters:
-        architecture, origin = Architecture.from_hyper_parameters(parameters), DISTRIBUTION
-        coupling = coupling_of(form, architecture.coupling)
-    else:
-        architecture, origin = _infer_architecture(weights), AUTHORS
-        coupling = coupling_of(form, None)
+    weights |= others
+    stated = attributes(content.get("hyper_parameters"))
+    if stated is None and content.get("hyper_parameters") is not None:
+        raise BadInput("its hyper_parameters are not a dictionary")
+    architecture = Architecture.from_hyper_parameters(stated) if stated else _infer_architecture(weights)
+    architecture, weights = _checked(architecture, weights, architecture.coupling if stated else None)
     normalization = EXTRACTORS[architecture.extractor].normalization
-    architecture = replace(architecture, coupling=coupling)
     pictures = _pictures(content.get(PICTURES), architecture.input_size)
     fitted, held_out = _trained_on(content.get(TRAINED_ON))
+    origin = DISTRIBUTION if stated else AUTHORS
     return Checkpoint(path, architecture, weights, normalization, None, origin, pictures, fitted, held_out)
+
+
+def _weights(content: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Those of the network, without a prefix, and those beside it that are no states of metrics."""
+    state = find_state(content, _FIRST)
+    if state is None:
+        stored = content.get("state_dict") if isinstance(content, dict) else None
+        if stored == {} or any(values is stored for _, values in state_dicts({"state_dict": stored})):
+            raise BadInput(f"holds no flow (no '{PREFIX}{_FIRST}…' weights), so it is not a U-Flow checkpoint")
+        raise BadInput("holds no state_dict of tensors, so it is not a U-Flow checkpoint")
+    inside = {n: v for n, v in state.weights.items() if n.startswith(("flow.", _EXTRACTOR)) or not _is_metric(n)}
+    return only_tensors(inside), only_tensors({n: v for n, v in state.others.items() if not _is_metric(n)})
 
 
 def _pictures(stored: Any, side: int) -> tuple[Image, ...]:
@@ -125,6 +127,8 @@ def _pictures(stored: Any, side: int) -> tuple[Image, ...]:
         return ()
     if not isinstance(stored, Tensor) or stored.dtype != torch.uint8 or stored.shape[1:] != (side, side, 3):
         raise BadInput(f"its {PICTURES} are not (N, {side}, {side}, 3) bytes, as the input size asks for")
+    if len(stored) > _MOST_PICTURES:
+        raise BadInput(f"it carries {len(stored)} {PICTURES}; expected at most {_MOST_PICTURES}")
     return tuple(stored.numpy())
 
 
@@ -148,8 +152,8 @@ def _is_metric(name: str) -> bool:
 
 
 def _infer_architecture(weights: Mapping[str, Tensor]) -> Architecture:
-    upsamplings = sorted(int(name.split(".")[2]) for name in weights if name.endswith(".downsample_kernel"))
-    flow_steps = upsamplings[0] - 1 if upsamplings else 0  # a stage's blocks, its Split, then the upsampling
+    upsamplings = [int(found[1]) for found in map(_UPSAMPLING.fullmatch, weights) if found]
+    flow_steps = min(upsamplings, default=1) - 1  # a stage's blocks, its Split, then the upsampling
     found = {
         name.removeprefix(_EXTRACTOR): value.shape for name, value in weights.items() if name.startswith(_EXTRACTOR)
     }
@@ -169,28 +173,27 @@ def _infer_architecture(weights: Mapping[str, Tensor]) -> Architecture:
     raise BadInput("it has no hyper_parameters, and its extractor is none of those the authors' checkpoints have")
 
 
-def _checked_weights(architecture: Architecture, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Exactly the weights the network has, in float32.
+def _checked(
+    architecture: Architecture, weights: Mapping[str, Tensor], stated: Coupling | None
+) -> tuple[Architecture, dict[str, Tensor]]:
+    """The architecture with the coupling that its flow has, and exactly the weights of the network, in float32.
+
+    No value is looked at before all shapes are right, so a small file cannot claim a large network.
 
     Raises:
-        BadInput: weights are missing, left over, of another shape, or not finite; the message names them.
+        BadInput: weights are missing, left over, of another shape or type, or not finite; the message names them.
     """
     with without_weights():
         network = UFlow(architecture)
-    expected = network.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     kept = {
         name: value
         for name, value in weights.items()
         if not name.startswith(_EXTRACTOR) or not network.feature_extractor.leaves_out(name.removeprefix(_EXTRACTOR))
     }
-    problems = [
-        ("missing", sorted(expected.keys() - kept.keys())),
-        ("unexpected", sorted(kept.keys() - expected.keys())),
-        ("of another shape", [n for n in expected if n in kept and kept[n].shape != expected[n].shape]),
-        ("not finite", [n for n, value in kept.items() if value.is_floating_point() and not value.isfinite().all()]),
-    ]
-    for what, names in problems:
-        if names:
-            listed = ", ".join(PREFIX + name for name in names[:5]) + (", …" if len(names) > 5 else "")
-            raise BadInput(f"{len(names)} weights {what} for {architecture.extractor}: {listed}")
-    return {name: kept[name].to(expected[name].dtype) for name in expected}
+    what = f"weights {{}} for {architecture.extractor}"
+    others = {name: value for name, value in kept.items() if not is_permutation(name)}
+    check_tensors(others, {name: shape for name, shape in shapes.items() if not is_permutation(name)}, what)
+    matrices, form = read_permutations(kept, shapes)
+    check_tensors(matrices, shapes, what)
+    return replace(architecture, coupling=coupling_of(form, stated)), in_float32(matrices, what)

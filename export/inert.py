@@ -1,72 +1,70 @@
-"""Objects pickled into a checkpoint, read as data: what they were made of is kept, and none of their code is run.
+"""Objects pickled beside the weights, read as data: what they were made of is kept, and none of their code is run.
 
-``torch.load(weights_only=True)`` refuses classes it does not know. A training framework pickles its own, though, beside
-the weights. For names from the packages below, and no others, it is given a class of ours in their place.
+Training frameworks pickle objects of their own beside the weights. Such an object becomes an `Inert`: the name of its
+class, its arguments and its state. A name that belongs to none of the packages below is refused, although it would do
+nothing here: a file that carries code is not what it claims to be.
 """
 
-import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from torch.serialization import get_unsafe_globals_in_checkpoint
+import torch
 
-StandIn: TypeAlias = Callable[..., Any] | tuple[Callable[..., Any], str]
-"""As ``torch.serialization.safe_globals`` takes it: what to call, and the name it stands for."""
+_PACKAGES = frozenset(
+    {"anomalib", "lightning", "lightning_fabric", "lightning_utilities", "pytorch_lightning", "torchmetrics"}
+    | {"torchvision", "numpy", "omegaconf", "collections", "datetime", "decimal", "enum", "fractions", "pathlib"}
+    | {"uuid", "zoneinfo"}
+)
+_MODULES = ("torch.nn.", "torch.optim.")
+_TENSORS = ("torch._utils._rebuild_", "torch._tensor._rebuild_", "torch.storage.")
+_NAMES = frozenset({"argparse.Namespace", "types.SimpleNamespace", "typing.Any"})
+_PLAIN = frozenset(
+    {f"builtins.{kind.__name__}" for kind in (bool, int, float, complex, str, bytes, bytearray, object, range, slice)}
+    | {f"builtins.{kind.__name__}" for kind in (tuple, list, dict, set, frozenset)}
+    | {"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "_codecs.encode"}
+    | {"torch.Size", "torch.Tensor", "torch.device", "torch.nn.parameter.Parameter", "torch.serialization._get_layout"}
+    | {str(value) for value in vars(torch).values() if isinstance(value, torch.dtype)}
+)
 
-_PACKAGES = ("anomalib", "lightning", "lightning_fabric", "pytorch_lightning", "torchmetrics", "torchvision")
-_MODULES = ("pathlib", "torch.nn.modules", "torch.optim")
 
-
+@dataclass(slots=True, eq=False)
 class Inert:
-    """What stands in for one pickled object; subclasses, one a class, carry the original's name.
+    """What stands for one pickled object, class or function.
 
     Attributes:
-        original: full name of the class it stands for.
-        arguments: what the original was to be called with.
+        original: full name of the class or function.
+        arguments: what it was to be called with.
         state: its attributes, in the form its class pickles them: usually a dict.
+        items: what was to be appended to it, for kinds of lists and sets.
     """
 
-    original: ClassVar[str]
-    arguments: tuple[Any, ...]
-    state: Any
+    original: str
+    arguments: tuple[Any, ...] = ()
+    state: Any = field(default_factory=dict)
+    items: list[Any] = field(default_factory=list)
 
-    def __new__(cls, *arguments: Any) -> "Inert":
-        """Keep the arguments; there is nothing else to do."""
-        made = super().__new__(cls)
-        made.arguments = arguments
-        made.state = {}
-        return made
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+    def __repr__(self) -> str:
+        return f"<{self.original}>"
 
 
-def stand_ins(path: Path) -> list[StandIn]:
-    """Stand-ins for the classes a file names.
-
-    Names that must not be stood in for are left out, so that loading the file fails.
-    """
-    return [(_stand_in(name), name) for name in _unknown_names(path) if _may_be_inert(name)]
+def is_harmless(name: str) -> bool:
+    """Whether a name is one that training frameworks pickle beside the weights."""
+    return is_plain(name) or name.split(".")[0] in _PACKAGES or name in _NAMES or name.startswith(_MODULES)
 
 
-def refused_names(path: Path) -> list[str]:
-    """Functions and classes a file names that are neither plain data nor may be stood in for."""
-    return sorted(name for name in _unknown_names(path) if not _may_be_inert(name))
+def is_plain(name: str) -> bool:
+    """Whether a name is one that tensors and plain values are pickled with."""
+    return name in _PLAIN or name.startswith(_TENSORS) or (name.startswith("torch.") and name.endswith("Storage"))
 
 
-def _unknown_names(path: Path) -> list[str]:
-    if not zipfile.is_zipfile(path):
-        return []  # the format before 2020, which no framework of interest wrote
-    return list(get_unsafe_globals_in_checkpoint(path))
-
-
-def _may_be_inert(name: str) -> bool:
-    return name.split(".")[0] in _PACKAGES or name.startswith(tuple(module + "." for module in _MODULES))
-
-
-def _stand_in(name: str) -> type:
-    if name.endswith(".AttributeDict"):
-        return OrderedDict  # Lightning's dict of hyper-parameters: the only dict besides dict that torch.load fills
-    return type("Inert", (Inert,), {"original": name})
+def attributes(value: Any) -> Mapping[str, Any] | None:
+    """The entries of a dictionary, or the attributes of a pickled namespace or OmegaConf node; else None."""
+    if isinstance(value, Inert):
+        value = value.state
+        if isinstance(value, dict) and isinstance(value.get("_content"), dict):  # OmegaConf's
+            nodes = value["_content"].items()
+            return {
+                k: v.state.get("_val") if isinstance(v, Inert) and isinstance(v.state, dict) else v for k, v in nodes
+            }
+    return value if isinstance(value, dict) else None

@@ -5,6 +5,7 @@ index vectors and, at the same time, to another clamping of the coupling's expon
 stayed matrices, so they tell nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -21,15 +22,30 @@ _INVERSE = "_inv"
 _ROTATION_TOLERANCE = 1e-3
 
 
-def read_permutations(weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], Form]:
+def is_permutation(name: str) -> bool:
+    """Whether a tensor of this name is a permutation or its inverse."""
+    return name.removesuffix(_INVERSE).endswith(_NAME)
+
+
+def read_permutations(
+    weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, Tensor], Form]:
     """All weights with every permutation and its inverse as matrices, and the form they had.
 
     Index vectors p stand for y[:, i] = x[:, p[i]], the matrix with ones at [i, p[i]].
 
+    Args:
+        weights: by name.
+        shapes: of the network's weights; permutations that it has not are left alone, for they may be of any size.
+
     Raises:
         BadInput: there are none, one is neither a permutation nor a rotation, or they are of different forms.
     """
-    forms = {name: _form(name, value) for name, value in weights.items() if name.endswith(_NAME)}
+    forms = {
+        name: _form(name, value, shapes[name][0])
+        for name, value in weights.items()
+        if name.endswith(_NAME) and name in shapes
+    }
     if not forms:
         raise BadInput("its flow has no permutations, so it is not a U-Flow's")
     matrices = dict(weights)
@@ -62,9 +78,8 @@ def coupling_of(form: Form, stated: Coupling | None) -> Coupling:
     return replace(stated, permutation="soft")
 
 
-def _form(name: str, value: Tensor) -> Form:
-    channels = value.shape[0] if value.ndim else 0
-    if value.ndim == 1 and not value.is_floating_point():
+def _form(name: str, value: Tensor, channels: int) -> Form:
+    if value.shape == (channels,) and value.dtype in (torch.int32, torch.int64):
         if torch.equal(value.sort().values, torch.arange(channels, dtype=value.dtype)):
             return "indices"
     elif value.shape == (channels, channels, 1, 1) and value.is_floating_point():

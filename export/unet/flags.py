@@ -7,8 +7,10 @@ Diff-CF's ``parameters.yaml`` repeats.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
+from uflow_edge.export.wording import brief, listed, one_line
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.unet_manifest import SCHEDULES, ScheduleName
 
@@ -18,13 +20,24 @@ DEFAULT_STEPS = 1000
 GROUPS = 32
 """Of every normalisation."""
 
+MOST_LEVELS, MOST_BLOCKS, LARGEST_SIDE, MOST_STEPS = 16, 32, 1 << 12, 100_000
+"""What a network can have: levels, blocks a level, pixels a side, steps of the noise schedule."""
+_LARGEST = 1 << 20  # of any flag
+_LARGEST_FILE = 1 << 16  # bytes: parsing YAML takes time and memory out of all proportion
+
 _T = TypeVar("_T")
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or int(value) != float(value):
+    if isinstance(value, bool) or int(value) != float(value) or abs(int(value)) > _LARGEST:
         raise ValueError
     return int(value)
+
+
+def _real(value: Any) -> float:
+    if not 0 < float(value) <= _LARGEST:
+        raise ValueError
+    return float(value)
 
 
 def _yes(value: Any) -> bool:
@@ -40,6 +53,8 @@ def _schedule(value: Any) -> ScheduleName:
 def _listed(convert: Callable[[Any], _T]) -> Callable[[Any], tuple[_T, ...] | None]:
     def parse(value: Any) -> tuple[_T, ...] | None:
         entries = value if isinstance(value, list) else str(value).split(",")
+        if len(entries) > MOST_LEVELS:
+            raise ValueError
         return tuple(convert(entry) for entry in entries) if value != "" else None
 
     return parse
@@ -56,7 +71,7 @@ class StatedFlags:
     image_size: int | None = _flag(_whole)
     num_channels: int | None = _flag(_whole)
     num_res_blocks: int | None = _flag(_whole)
-    channel_mult: tuple[float, ...] | None = _flag(_listed(float))
+    channel_mult: tuple[float, ...] | None = _flag(_listed(_real))
     attention_resolutions: tuple[int, ...] | None = _flag(_listed(_whole))
     num_heads: int | None = _flag(_whole)
     num_head_channels: int | None = _flag(_whole)
@@ -113,6 +128,11 @@ class GuidedDiffusionFlags:
     image_channels: int = 3
 
     def __post_init__(self) -> None:
+        if len(self.channel_mult) > MOST_LEVELS or self.num_res_blocks > MOST_BLOCKS or self.image_size > LARGEST_SIDE:
+            raise BadInput(
+                f"has {len(self.channel_mult)} levels of {self.num_res_blocks} blocks for {self.image_size} pixels; "
+                f"expected at most {MOST_LEVELS} of {MOST_BLOCKS}, for {LARGEST_SIDE}"
+            )
         if self.num_channels < 1 or self.image_channels < 1:
             raise BadInput(f"has {self.num_channels} num_channels for {self.image_channels} of the picture")
         coarsest = 1 << (len(self.channel_mult) - 1)
@@ -128,8 +148,8 @@ class GuidedDiffusionFlags:
                 f"channel_mult begins with {self.channel_mult[0]:g}; networks whose first level has not num_channels "
                 "channels (as at 512 pixels) are not supported"
             )
-        if self.diffusion_steps < 1:
-            raise BadInput(f"diffusion_steps is {self.diffusion_steps}; expected at least 1")
+        if not 1 <= self.diffusion_steps <= MOST_STEPS:
+            raise BadInput(f"diffusion_steps is {self.diffusion_steps}; expected at least 1 and at most {MOST_STEPS}")
 
     @property
     def level_channels(self) -> tuple[int, ...]:
@@ -148,24 +168,38 @@ def read_flags(path: Path) -> StatedFlags:
     yaml = require("yaml", "export")
     if not path.is_file():
         raise BadInput(f"{path}: no such file; expected the flags of the network, in YAML")
+    if path.stat().st_size > _LARGEST_FILE:
+        raise BadInput(f"{path}: has more than {_LARGEST_FILE >> 10} KiB, which no file of flags needs")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+        content = yaml.load(path.read_text(encoding="utf-8"), _loader(yaml))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # values such as the date 2001-99-99 too
+        raise BadInput(f"{path}: is not YAML ({one_line(str(error))})") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path}: expected lines such as 'image_size: 256', found {type(content).__name__}")
     known = StatedFlags.__dataclass_fields__
     unknown = sorted(str(name) for name in content if name not in known and name not in _WITHOUT_EFFECT)
     if unknown:
-        raise BadInput(f"{path}: unknown flags {', '.join(unknown)}; known are {', '.join(known)}")
+        raise BadInput(f"{path}: unknown flags {listed(unknown)}; known are {', '.join(known)}")
     stated = {}
     for name, value in content.items():
         if name in known and value is not None:
             try:
                 stated[name] = known[name].metadata["parse"](value)
             except (ValueError, TypeError, KeyError, OverflowError) as error:
-                raise BadInput(f"{path}: {name} cannot be {value!r}; expected {known[name].type}") from error
+                raise BadInput(f"{path}: {name} cannot be {brief(value)}; expected {known[name].type}") from error
     return StatedFlags(**stated)
+
+
+def _loader(yaml: ModuleType) -> type:
+    """PyYAML's safe loader without aliases, by which a short text can stand for an endless value."""
+
+    class Loader(yaml.SafeLoader):  # type: ignore[name-defined]
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("it has an alias (*name), which flags do not need")
+            return super().compose_node(parent, index)
+
+    return Loader
 
 
 def settled(flag: str, stated: _T | None, found: _T, tensor: str) -> _T:

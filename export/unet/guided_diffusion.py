@@ -8,12 +8,12 @@ inside the last of these blocks, what doubles it. Queries, keys and values are o
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from uflow_edge.export.blank import without_weights
+from uflow_edge.export.states import check_tensors, in_float32
 from uflow_edge.export.unet.flags import GROUPS, GuidedDiffusionFlags
-from uflow_edge.runtime.errors import BadInput, require
+from uflow_edge.runtime.errors import require
 
 _RESIDUAL = {
     "in_layers.0": "norm1",
@@ -24,12 +24,6 @@ _RESIDUAL = {
     "skip_connection": "conv_shortcut",
 }
 _QKV = ("to_q", "to_k", "to_v")
-_NAMED = 5  # tensors in an error
-
-
-def is_guided_diffusion(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are guided-diffusion's."""
-    return any(name.startswith("input_blocks.") for name in state)
 
 
 def convert(state: Mapping[str, Tensor], flags: GuidedDiffusionFlags) -> nn.Module:
@@ -46,9 +40,10 @@ def convert(state: Mapping[str, Tensor], flags: GuidedDiffusionFlags) -> nn.Modu
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     names = renamed(flags, shapes)
     check_tensors(state, {old: _old_shape(old, [shapes[name] for name in new]) for old, new in names.items()})
+    single = in_float32(state)
     weights: dict[str, Tensor] = {}
     for old, new in names.items():
-        value = state[old].float().detach()
+        value = single[old]
         parts = split_qkv(value, flags) if len(new) > 1 else (value,)
         weights.update({name: part.reshape(shapes[name]) for name, part in zip(new, parts, strict=True)})
     network.load_state_dict(weights, assign=True)
@@ -110,34 +105,6 @@ def split_qkv(rows: Tensor, flags: GuidedDiffusionFlags) -> tuple[Tensor, ...]:
         return rows.chunk(3)
     by_head = rows.unflatten(0, (-1, 3, flags.num_head_channels))
     return tuple(part.flatten(0, 1) for part in by_head.unbind(1))
-
-
-def check_tensors(state: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Exactly these tensors, with these shapes, of finite floating-point numbers.
-
-    Raises:
-        BadInput: the message names up to five that are not as expected.
-    """
-    both = [name for name in expected if name in state]
-    problems = {
-        "missing": sorted(expected.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - expected.keys()),
-        "of another shape than the flags say": [
-            f"{name} {tuple(state[name].shape)} instead of {expected[name]}"
-            for name in both
-            if state[name].shape != expected[name]
-        ],
-        "not floating-point numbers": [name for name in both if not state[name].is_floating_point()],
-        "not finite": [name for name in both if not _is_finite(state[name])],
-    }
-    for what, names in problems.items():
-        if names:
-            listed = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-            raise BadInput(f"{len(names)} tensors {what}: {listed}")
-
-
-def _is_finite(value: Tensor) -> bool:
-    return value.is_meta or bool(torch.isfinite(value).all())
 
 
 def _modules(flags: GuidedDiffusionFlags) -> Iterator[tuple[str, tuple[str, ...]]]:

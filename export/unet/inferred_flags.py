@@ -5,6 +5,7 @@ of the attention heads, the order of the rows of queries, keys and values, the n
 OpenAI's published unconditional networks. What is stated must agree with the tensors.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
@@ -20,6 +21,7 @@ from uflow_edge.runtime.errors import BadInput
 
 DEFAULT_HEAD_CHANNELS = 64
 
+_INDEX = re.compile(r"\d{1,9}", re.ASCII)
 _MULTIPLIERS = {256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4)}  # as published, by image_size
 
 
@@ -156,7 +158,7 @@ def _head_channels(stated: StatedFlags, attended: set[int]) -> int:
 
 def _last_index(state: Mapping[str, Tensor], prefix: str) -> int:
     parts = [name.split(".", 2) for name in state if name.startswith(f"{prefix}.")]
-    last = max((int(index) for _, index, *_ in parts if index.isdecimal()), default=0)
+    last = max((int(index) for _, index, *_ in parts if _INDEX.fullmatch(index)), default=0)
     if last > len(state):
         raise BadInput(f"has {prefix}.{last} but only {len(state)} tensors, so blocks are missing")
     return last

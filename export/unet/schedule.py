@@ -5,13 +5,21 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from uflow_edge.export.unet.flags import DEFAULT_STEPS
+from uflow_edge.export.unet.flags import DEFAULT_STEPS, MOST_STEPS
+from uflow_edge.export.wording import brief
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.unet_manifest import ScheduleName
 
 _NAMES: Mapping[str, ScheduleName] = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
 _LINEAR = {"beta_start": 1e-4, "beta_end": 0.02}  # with 1000 steps; with fewer, larger in proportion
 _LEARNED = "learned_range"
+_SCHEDULERS = (
+    *("DDPM", "DDPMParallel", "DDIM", "DDIMParallel", "DDIMInverse", "PNDM", "RePaint", "UniPCMultistep"),
+    *("DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSinglestep", "DPMSolverSDE", "DEISMultistep"),
+    *("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete"),
+    *("LMSDiscrete", "SASolver"),
+)
+"""Those that state the noise in training alike, and differ in how they sample; others mean something else by it."""
 
 NOISIEST_STEP = "noisiest_step"
 """Entry of our own: index of the last step that the network has learned, where that is not the schedule's last."""
@@ -30,16 +38,22 @@ def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool)
             does not have, or has and this denies.
     """
     steps = config.get("num_train_timesteps", DEFAULT_STEPS)
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise BadInput(f"{path}: num_train_timesteps is {steps!r}; expected a whole number above 0")
-    name = _NAMES.get(_text(config.get("beta_schedule", "linear")))
-    variance = config.get("variance_type", "fixed_small")
+    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= MOST_STEPS:
+        raise BadInput(
+            f"{path}: num_train_timesteps is {brief(steps)}; expected a whole number above 0 and at most {MOST_STEPS}"
+        )
+    schedule = config.get("beta_schedule", "linear")
+    name = _NAMES.get(schedule) if isinstance(schedule, str) else None
+    variance = config.get(
+        "variance_type"
+    )  # schedulers other than DDPM's have none, and take no notice of the network's
     wrong = {
+        "_class_name": config.get("_class_name", "DDPMScheduler") not in [f"{name}Scheduler" for name in _SCHEDULERS],
         "beta_schedule": name is None,
         "trained_betas": config.get("trained_betas") is not None,
         "rescale_betas_zero_snr": bool(config.get("rescale_betas_zero_snr")),
         "prediction_type": config.get("prediction_type", "epsilon") != "epsilon",
-        "variance_type": (variance == _LEARNED) != learned_variance or variance == "learned",
+        "variance_type": (variance is not None and (variance == _LEARNED) != learned_variance) or variance == "learned",
     }
     if name == "linear":
         for bound, usual in _LINEAR.items():
@@ -48,8 +62,9 @@ def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool)
     for flag, applies in wrong.items():
         if applies:
             raise BadInput(
-                f"{path}: {flag} is {config.get(flag)!r}; run here are the schedules linear (0.0001 to 0.02 at 1000 "
-                f"steps) and squaredcos_cap_v2, prediction_type epsilon, and variance_type {_LEARNED} if and only if "
+                f"{path}: {flag} is {brief(config.get(flag))}; run here are, of DDPM, DDIM and the like, the schedules "
+                f"linear (0.0001 to 0.02 at 1000 steps) and squaredcos_cap_v2, prediction_type epsilon, and "
+                f"variance_type {_LEARNED} if and only if "
                 "the network returns a variance"
             )
     assert name is not None
@@ -66,9 +81,5 @@ def read_noisiest_step(path: Path, config: Mapping[str, Any], steps: int) -> int
     if found is None:
         return None
     if not isinstance(found, int) or isinstance(found, bool) or not 0 < found < steps:
-        raise BadInput(f"{path}: {NOISIEST_STEP} is {found!r}; expected a whole number from 1 to {steps - 1}")
+        raise BadInput(f"{path}: {NOISIEST_STEP} is {brief(found)}; expected a whole number from 1 to {steps - 1}")
     return found
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
