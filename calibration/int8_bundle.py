@@ -4,17 +4,16 @@ It is proven in a folder of its own, so that one that fails leaves the bundle as
 loaded at every moment: the old graph is struck from the manifest before its file goes, and the new one is listed last.
 """
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
 from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.parity import PARITY, Parity, Reference, engines_here
+from uflow_edge.export.parity import PARITY, Parity, Reference, engines_here, parity_json, read_parities
 from uflow_edge.export.plans import layers_file
 from uflow_edge.runtime.bundle import Bundle, write_manifest
 from uflow_edge.runtime.deviation import BOUNDED
@@ -66,10 +65,9 @@ def store_int8(
         for file in (*files, stored):
             file.replace(folder / file.name)
     report = folder / PARITY
-    entries = json.loads(report.read_text(encoding="utf-8")) if report.is_file() else {}
-    entries[variant.file] = [{**asdict(parity), "holds": parity.holds} for parity in parities]
+    text = parity_json({variant.file: parities}, read_parities(report))
     with replacing(report) as written:
-        written.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+        written.write_text(text, encoding="utf-8")
     new = (*(file.name for file in files), INT8_REFERENCE, PARITY)
     manifest = replace(
         bundle.manifest,

@@ -1,10 +1,10 @@
 """``report.html``: what was calibrated on what, and what it is worth. One file, no script, nothing from elsewhere."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
+from typing import Any
 
 from uflow_edge.calibration.calibrate import Calibration, Judged
 from uflow_edge.calibration.findings import alarm_rows, decimal, notices, percent
@@ -12,6 +12,7 @@ from uflow_edge.calibration.operating_point import clopper_pearson, threshold_ba
 from uflow_edge.calibration.report_charts import quantiles, score_histogram
 from uflow_edge.calibration.report_pictures import Picture, Pictures
 from uflow_edge.calibration.report_style import STYLE
+from uflow_edge.export.parity import PARITY, read_parities
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
@@ -181,11 +182,11 @@ def _drift(calibration: Calibration, manifest: UFlowManifest) -> str:
 
 
 def _costs(bundle: Bundle[UFlowManifest], latencies_ms: Mapping[tuple[str, str], float]) -> str:
-    path = bundle.folder / "parity.json"
-    if not path.is_file():
+    parities = read_parities(bundle.folder / PARITY)
+    if not parities:
         return ""
     rows = []
-    for file, entries in json.loads(path.read_text(encoding="utf-8")).items():
+    for file, entries in parities.items():
         for entry in entries:
             verdict = "<span class=good>kept</span>" if entry["holds"] else "<span class=bad>missed</span>"
             milliseconds = latencies_ms.get((file, entry["engine"]))
@@ -193,10 +194,10 @@ def _costs(bundle: Bundle[UFlowManifest], latencies_ms: Mapping[tuple[str, str],
                 [
                     escape(file) + ("" if file in bundle.manifest.files else " <span class=quiet>(not written)</span>"),
                     escape(entry["engine"]),
-                    f"{max(entry['energy_error']):.1e}",
-                    f"{max(entry['mean_energy_error']):.1e}",
-                    f"{entry['score_change']:.2g}",
-                    f"{entry['mask_iou']:.4f}",
+                    _worst(entry["energy_error"], ".1e"),
+                    _worst(entry["mean_energy_error"], ".1e"),
+                    _worst(entry["score_change"], ".2g"),
+                    _worst(entry["mask_iou"], ".4f"),
                     "" if milliseconds is None else f"{milliseconds:.1f}",
                     verdict,
                 ]
@@ -208,6 +209,12 @@ def _costs(bundle: Bundle[UFlowManifest], latencies_ms: Mapping[tuple[str, str],
         "those made before the first calibration, or with it, that is not the null model. "
         "Milliseconds: median of one image, network alone, on this machine."
     )
+
+
+def _worst(values: Any, digits: str) -> str:
+    """A number, or the largest of the scales'; null stands for one that is not finite."""
+    found = values if isinstance(values, list) else [values]
+    return "not finite" if None in found else format(max(found), digits)
 
 
 def _suspicious(calibration: Calibration, pictures: Pictures) -> str:

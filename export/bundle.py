@@ -14,7 +14,7 @@ from uflow_edge.export.lowered_network import lower
 from uflow_edge.export.network import EnergyGraph, torch_runner
 from uflow_edge.export.old_calibration import with_old_calibration
 from uflow_edge.export.onnx_graph import trace
-from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, to_json
+from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, parity_json
 from uflow_edge.export.parity_images import parity_images
 from uflow_edge.export.plans import carry_over
 from uflow_edge.export.rounding_pictures import rounding_pictures
@@ -144,7 +144,8 @@ def export_bundle(
         record = _training_record(checkpoint, temporary, manifest)
         if record != TrainingRecord():
             record.save(temporary)
-        (temporary / PARITY).write_text(to_json({result.file: result.parities for result in results}), encoding="utf-8")
+        parities = {result.file: result.parities for result in results}
+        (temporary / PARITY).write_text(parity_json(parities), encoding="utf-8")
         if good is not None:
             report("taking the threshold from good images")
             scores = _image_scores(temporary, manifest, good.paths, record, report)

@@ -1,6 +1,5 @@
 """What an engine computes against what it should, in the numbers a user cares about. Needs no torch."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass
 from importlib.util import find_spec
@@ -14,12 +13,14 @@ from uflow_edge.runtime.deviation import Bounded, Deviation
 from uflow_edge.runtime.engines import Engine, Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
+from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import spread
 from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.manifest import Manifest, Precision, Variant
 from uflow_edge.runtime.numeric import FloatMap, Image
 from uflow_edge.runtime.reference import STORED_PICTURES, StoredReference
 from uflow_edge.runtime.scoring import Scorer
+from uflow_edge.runtime.strict_json import decode, finite, read_json, to_json
 
 PARITY = "parity.json"
 ENERGY_BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
@@ -153,12 +154,26 @@ def engines_here(
     return makers
 
 
-def to_json(parities: Mapping[str, Sequence[Judged]]) -> str:
-    """``parity.json``: by file name, one entry an engine."""
+def parity_json(parities: Mapping[str, Sequence[Judged]], earlier: Mapping[str, Any] | None = None) -> str:
+    """``parity.json``: by file name, one entry an engine, after those that `read_parities` found there."""
     entries = {
         name: [{**asdict(parity), "holds": parity.holds} for parity in found] for name, found in parities.items()
     }
-    return json.dumps(entries, indent=2) + "\n"
+    return to_json(finite({**(earlier or {}), **entries}), indent=2) + "\n"
+
+
+def read_parities(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """What ``parity.json`` holds; nothing where there is none.
+
+    Raises:
+        BadInput: it cannot be read, or is something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return decode(read_json(path), dict[str, list[dict[str, Any]]])
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); export the bundle again") from error
 
 
 def _score(scorer: Scorer, statistics: LatentStatistics) -> FloatMap:

@@ -1,13 +1,12 @@
 """A TensorRT engine on the GPU it was built for, against the FP32 graph beside it; needs no torch."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from uflow_edge.export.parity import PARITY, Judged, Reference
+from uflow_edge.export.parity import PARITY, Judged, Reference, parity_json, read_parities
 from uflow_edge.export.parity_images import parity_images
 from uflow_edge.export.unet.parity import UNET_BOUNDS, UNetReference, parity_samples
 from uflow_edge.runtime.bundle import Bundle, write_manifest
@@ -75,12 +74,10 @@ def _comparison(bundle: Bundle[Manifest], exact: Engine, name: str, images: Sequ
 
 def _noted(bundle: Bundle[M], plans: Sequence[Plan], found: Sequence[Judged]) -> Bundle[M]:
     path = bundle.folder / PARITY
-    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for plan, parity in zip(plans, found, strict=True):
-        entries[plan.file] = [{**asdict(parity), "holds": parity.holds}]
+    text = parity_json({plan.file: [parity] for plan, parity in zip(plans, found, strict=True)}, read_parities(path))
     manifest = bundle.manifest
     without = replace(manifest, files={name: digest for name, digest in manifest.files.items() if name != PARITY})
     write_manifest(bundle.folder, without)  # between two renames the old digest would be wrong
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return write_manifest(bundle.folder, replace(manifest, files={**manifest.files, PARITY: sha256(path)}))

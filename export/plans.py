@@ -6,7 +6,6 @@ another graph, or by another patch release replaces it; if nothing differs, it i
 bundle can be loaded: a plan is listed in the manifest only while its file is the one that was hashed.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from uflow_edge.runtime.bundle import Bundle, write_manifest
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.files import replacing, sha256
 from uflow_edge.runtime.manifest import ENGINES, Manifest, Plan, Precision, Variant
+from uflow_edge.runtime.strict_json import finite, read_json, to_json
 
 M = TypeVar("M", bound=Manifest)
 
@@ -147,7 +147,7 @@ def _build_or_keep(
     path = bundle.folder / plan.file
     if plan in manifest.plans and layers_file(plan) in manifest.files:
         report(f"{plan.file} is up to date")
-        log = json.loads((bundle.folder / layers_file(plan)).read_text(encoding="utf-8"))
+        log = read_json(bundle.folder / layers_file(plan))
         return bundle, PlanResult(plan, True, 0.0, path.stat().st_size, log["layers_by_type"])
     why = "".join(f"; {_difference(old, plan)}" for old in manifest.plans if old.file == plan.file)
     report(f"building {plan.file} from {variant.file}{why}")
@@ -225,4 +225,4 @@ def _log(plan: Plan, layers: Layers, seconds: float) -> str:
         "layers_are": f"{layers.described}: {meaning[layers.described]}",
         "layers": layers.details,
     }
-    return json.dumps(log, indent=1) + "\n"
+    return to_json(finite(log), indent=1) + "\n"

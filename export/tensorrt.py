@@ -8,7 +8,6 @@ and so on), so that a test can look up every attribute used here in the real bin
 Sources: NVIDIA's documentation of the TensorRT Python API (10.3, 10.16, 11) and of TensorRT-RTX 1.7.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from uflow_edge.runtime.errors import BadInput, UflowEdgeError, UsageError
 from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.interrupts import deferred_interrupts
 from uflow_edge.runtime.manifest import BatchRange
+from uflow_edge.runtime.strict_json import parse_json
 
 DYNAMIC = -1  # as TensorRT writes the batch of a graph that takes any number of samples
 _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}  # the others are called by their own name
@@ -220,7 +220,7 @@ def _engine_layers(trt: ModuleType, plan: Any) -> list[Any] | None:
     inspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     try:
-        found: list[Any] = json.loads(text)["Layers"]
+        found: list[Any] = parse_json(text)["Layers"]
     except (ValueError, KeyError):  # a description that cannot be read is no reason to lose the engine
         return None
     return found

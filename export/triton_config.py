@@ -3,12 +3,12 @@
 The fields are those of `ModelConfig` in Triton's ``model_config.proto``; a test reads them with Triton's own schema.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from uflow_edge.runtime.manifest import BatchRange, Tensor
+from uflow_edge.runtime.strict_json import to_json
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 Value: TypeAlias = "str | int | Message | Sequence[Value]"
@@ -144,4 +144,4 @@ def _lines(message: Message, indent: str = "") -> Iterator[str]:
                 yield from _lines(one, indent + "  ")
                 yield f"{indent}}}"
             else:
-                yield f"{indent}{name}: {one if isinstance(one, Enum | int) else json.dumps(one)}"
+                yield f"{indent}{name}: {one if isinstance(one, Enum | int) else to_json(one)}"

@@ -4,7 +4,6 @@
 Triton makes a `TritonPythonModel` for each instance; the server's Python needs uflow-edge. See docs/triton.md.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -18,6 +17,7 @@ from uflow_edge.runtime.bundle import MANIFEST, parse_manifest
 from uflow_edge.runtime.nfa import regions_above
 from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.runtime.scoring import Scorer
+from uflow_edge.runtime.strict_json import to_json
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 Verdicts = dict[str, NDArray[Any]]
@@ -59,7 +59,7 @@ class TritonPythonModel:
         scores = np.stack([self._scorer.score(picture) for picture in zip(*energies, strict=True)])
         threshold = self._scorer.manifest.operating_point.threshold
         peaks = scores.max(axis=(1, 2))[:, np.newaxis]
-        regions = [json.dumps([asdict(region) for region in regions_above(one, threshold)]) for one in scores]
+        regions = [to_json([asdict(region) for region in regions_above(one, threshold)]) for one in scores]
         return {
             "score": peaks,
             "anomalous": ~(peaks.astype(np.float64) <= threshold),

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from uflow_edge.runtime.deviation import Deviation
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.npz import read_npz
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
@@ -22,6 +22,7 @@ INT8_REFERENCE = "reference.int8.npz"
 STORED_PICTURES = 3
 """Each takes a run at every start."""
 _NOISE_IMAGES = 4
+_LIMIT = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,11 +69,11 @@ class StoredReference:
         """
         (image,), maps = manifest.signature.inputs, manifest.signature.outputs
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                pictures, *outputs = (stored[tensor.name] for tensor in (image, *maps))
+            stored = read_npz(path, _LIMIT)
+            pictures, *outputs = (stored[tensor.name] for tensor in (image, *maps))
             for tensor, values in zip((image, *maps), (pictures, *outputs), strict=True):
                 _check(values, (len(pictures), *tensor.shape), tensor.dtype)
-        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise BadInput(f"{path}: not a reference for this bundle ({error}); export it again") from error
         each = (LatentStatistics.of([output[i : i + 1] for output in outputs]) for i in range(len(pictures)))
         return cls(tuple(pictures), tuple(each))

@@ -5,7 +5,6 @@ after, beside simple means to the same end.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from uflow_edge.runtime.command_line import command_parser, progress, run_comman
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.runtime.images import spread
 from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.strict_json import finite, to_json
 from uflow_edge.training.diffusion_options import DiffusionOptions
 
 UNTOUCHED = "untouched"
@@ -143,7 +143,7 @@ def benchmark(out: Path, scale: Scale, seed: int, unet: Path | None) -> ExitCode
     text = report(outcomes)
     print(f"\n{len(images)} images a trace; found (AUROC against untouched photographs)\n{text}")
     content = {"images": [image.name for image in images], "seed": seed, "outcomes": [asdict(o) for o in outcomes]}
-    (out / "forensics.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (out / "forensics.json").write_text(to_json(finite(content), indent=1), encoding="utf-8")
     print(f"\nwrote {out / 'forensics.json'} and {out / 'pictures'}")
     return ExitCode.OK
 

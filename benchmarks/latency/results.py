@@ -3,7 +3,6 @@
 Schema 2. Durations are milliseconds unless their name says otherwise.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from uflow_edge.benchmarks.latency.machine import Machine
 from uflow_edge.benchmarks.latency.yardstick import YARDSTICKS
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.strict_json import finite, read_json, to_json
 
 SCHEMA = 2
 _DIGITS = 4  # of milliseconds: a tenth of what a clock resolves
@@ -107,7 +107,7 @@ class Results:
 
 def write_results(path: Path, results: Results) -> None:
     """Write the file in one rename."""
-    text = json.dumps({"schema": SCHEMA, **_rounded(asdict(results))}, indent=1, ensure_ascii=False)
+    text = to_json({"schema": SCHEMA, **finite(_rounded(asdict(results)))}, indent=1, ensure_ascii=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -119,7 +119,7 @@ def read_results(path: Path) -> Results:
         BadInput: no such file, not of uflow-bench, or of another schema.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: expected what uflow-bench --json wrote, but it cannot be read ({error})") from error
     schema = content.get("schema") if isinstance(content, dict) else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from uflow_edge.export.parity import PARITY, to_json
+from uflow_edge.export.parity import PARITY, parity_json
 from uflow_edge.export.parity_images import parity_images
 from uflow_edge.export.plans import carry_over
 from uflow_edge.export.unet.checkpoint import UNetCheckpoint, load_unet
@@ -93,7 +93,9 @@ def export_unet_bundle(
             if result.written:
                 manifest = replace(manifest, variants=(*manifest.variants, variant))
         refuse_parity_loss(checkpoint_path, results)
-        (temporary / PARITY).write_text(to_json({result.file: result.parities for result in results}), encoding="utf-8")
+        (temporary / PARITY).write_text(
+            parity_json({result.file: result.parities for result in results}), encoding="utf-8"
+        )
         manifest = replace(manifest, files={file.name: sha256(file) for file in sorted(temporary.iterdir())})
         old = bundle_there(folder, UNetManifest)
         if old is not None:

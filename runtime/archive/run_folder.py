@@ -11,7 +11,6 @@ of its own, so a shard that is worked on twice, after a worker was killed, ends 
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from typing import Any, Final, TypeAlias
 from uflow_edge.runtime.archive.cluster import EXTRA
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UsageError, require
 from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.strict_json import decode, parse_json, read_json, to_json
 
 Item: TypeAlias = Mapping[str, str | None]
 """What a worker must know of an image: its path, and what else it needs to find."""
@@ -50,13 +50,12 @@ class ShardSummary:
 
     def to_json(self) -> str:
         """As `of_json` reads it."""
-        return json.dumps(asdict(self))
+        return to_json(asdict(self))
 
     @classmethod
     def of_json(cls, text: str) -> "ShardSummary":
         """Read what `to_json` wrote."""
-        values = json.loads(text)
-        return cls(**{**values, "unreadable": tuple(values["unreadable"])})
+        return decode(parse_json(text), cls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ class RunFolder:
         (run.folder / _SHARDS).mkdir(parents=True, exist_ok=True)
         run._write_items(items)
         with replacing(run.folder / _RUN) as temporary:  # the last: it says that the rest is there
-            temporary.write_text(json.dumps({**_identity(asked, items), "shard_size": shard_size}, indent=1) + "\n")
+            temporary.write_text(to_json({**_identity(asked, items), "shard_size": shard_size}, indent=1) + "\n")
         return run
 
     @property
@@ -193,9 +192,11 @@ def shard_name(shard: int) -> str:
 
 def _read_run(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found = read_json(path)
+        if not isinstance(found, dict) or type(found.get("shard_size")) is not int or found["shard_size"] < 1:
+            raise ValueError("expected shard_size, 1 or more")
     except ValueError as error:
-        raise BadInput(f"{path}: not JSON ({error}); name a new folder for the results") from error
+        raise BadInput(f"{path}: cannot be read ({error}); name a new folder for the results") from error
     return found
 
 
@@ -203,7 +204,7 @@ def _identity(asked: Mapping[str, Any], items: Sequence[Item]) -> dict[str, Any]
     """What two commands must have in common to be one run, as JSON gives it back."""
     digest = hashlib.sha256()
     for item in items:
-        digest.update(json.dumps(item).encode() + b"\n")
+        digest.update(to_json(item).encode() + b"\n")
     own = {DISTRIBUTION: version(DISTRIBUTION), "images": len(items), "list_of_images": digest.hexdigest()}
-    identity: dict[str, Any] = json.loads(json.dumps({**asked, **own}))
+    identity: dict[str, Any] = parse_json(to_json({**asked, **own}))
     return identity

@@ -7,7 +7,6 @@ and the more watchers there are, the longer an edition lives.
 """
 
 import asyncio
-import json
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any
 
 from uflow_edge.runtime.page.pictures import picture_of, pictures_of
 from uflow_edge.runtime.page.state import LivePage, Shot
+from uflow_edge.runtime.strict_json import finite, to_json
 from uflow_edge.runtime.text import printable
 
 SHORTEST_INTERVAL_S = 0.1
@@ -134,7 +134,7 @@ class Editions:
 
     def _print(self, cameras: frozenset[str | None]) -> tuple[dict[str, Picture], str]:
         pictures = {name: picture for name in cameras if name and (picture := self._picture(name)) is not None}
-        return pictures, json.dumps(asdict(self._page.status()))
+        return pictures, to_json(finite(asdict(self._page.status())))
 
     def _picture(self, camera: str) -> Picture | None:
         shot = self._page.newest(camera)

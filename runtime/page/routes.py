@@ -6,7 +6,6 @@ not null, by one binary message, the JPEG it describes. Whoever does not ask get
 """
 
 import asyncio
-import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from uflow_edge.runtime.errors import UflowEdgeError, require
 from uflow_edge.runtime.page.editions import Edition, Editions
 from uflow_edge.runtime.page.state import LivePage
 from uflow_edge.runtime.page.status import AnomalyReport, Status, ThresholdReport
+from uflow_edge.runtime.strict_json import parse_json, to_json
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, WebSocket
@@ -222,7 +222,7 @@ class _Ask:
 
     @classmethod
     def from_json(cls, text: str) -> "_Ask":
-        ask = json.loads(text)
+        ask = parse_json(text)
         if not isinstance(ask, dict):
             raise ValueError("expected an object")
         camera, picture, since = ask.get("camera"), ask.get("picture", 0), ask.get("since", 0)
@@ -236,9 +236,9 @@ async def _deliver(websocket: "WebSocket", page: LivePage, edition: Edition, ask
     if picture is not None and picture.number == ask.picture:
         picture = None
     steps = [astuple(step) for step in page.steps(ask.camera, ask.since)] if ask.camera else []
-    about = json.dumps(None if picture is None else picture.about)
+    about = to_json(None if picture is None else picture.about)
     await websocket.send_text(
-        f'{{"camera":{json.dumps(ask.camera)},"status":{edition.status},"steps":{json.dumps(steps)},"picture":{about}}}'
+        f'{{"camera":{to_json(ask.camera)},"status":{edition.status},"steps":{to_json(steps)},"picture":{about}}}'
     )
     if picture is not None:
         await websocket.send_bytes(picture.jpeg)

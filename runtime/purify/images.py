@@ -5,7 +5,6 @@ is and left alone, no list of results can be lost, and nobody who looks takes it
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from uflow_edge.runtime.images import find_images
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.purify.pictures import picture_size, read_picture, read_texts, write_picture
 from uflow_edge.runtime.purify.quality import psnr, structural_similarity
+from uflow_edge.runtime.strict_json import parse_json, to_json
 
 RECORD = "uflow-purify"
 """Keyword of the PNG text that says how a result was made."""
@@ -70,7 +70,7 @@ class Outcome:
         values = asdict(self)
         del values["job"]
         values["psnr"] = None if self.psnr is None or np.isinf(self.psnr) else self.psnr
-        return json.dumps({"source": str(self.job.source), "result": str(self.job.result), **values})
+        return to_json({"source": str(self.job.source), "result": str(self.job.result), **values})
 
 
 def plan_jobs(paths: Iterable[Path], out: Path) -> list[Job]:
@@ -178,7 +178,7 @@ class FilePurifier:
 
     def _outcome(self, job: Job, on_step: Callable[[int], None] | None) -> Outcome:
         if self.is_finished(job):
-            return _measured(Outcome(job, "finished before"), json.loads(read_texts(job.result)[RECORD])["measured"])
+            return _measured(Outcome(job, "finished before"), parse_json(read_texts(job.result)[RECORD])["measured"])
         recipe, started = self._recipe(job), time.perf_counter()
         picture = read_picture(job.source, keep_metadata=self.keep_metadata)
         if picture.values.shape[2] > self.channels:
@@ -195,7 +195,7 @@ class FilePurifier:
         }
         texts = {
             "Software": f"{DISTRIBUTION} {version(DISTRIBUTION)}; purified by a diffusion network",
-            RECORD: json.dumps({"recipe": recipe, "measured": measured}),
+            RECORD: to_json({"recipe": recipe, "measured": measured}),
         }
         write_picture(job.result, replace(picture, values=values), texts)
         return _measured(Outcome(job, "purified"), measured)
@@ -237,7 +237,7 @@ def seed_of(recipe: Mapping[str, Any]) -> int:
 
 def _recipe_of(result: Path) -> Any:
     try:
-        return json.loads(read_texts(result)[RECORD])["recipe"]
+        return parse_json(read_texts(result)[RECORD])["recipe"]
     except (KeyError, TypeError, ValueError):
         return None
 

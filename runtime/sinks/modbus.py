@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _READ_HOLDING, _READ_INPUT = 3, 4
 _ILLEGAL_FUNCTION, _ILLEGAL_ADDRESS, _ILLEGAL_VALUE = 1, 2, 3
 _MOST_REGISTERS = 125  # of one request
+_LARGEST = 3.4e38  # of a register pair's float32
 _HEADER = struct.Struct(">HHHB")  # transaction, protocol (0), bytes that follow with this one, unit
 _IDLE_SECONDS = 600
 
@@ -79,7 +80,7 @@ class ModbusSink:
         if last is not None:
             verdict, seen = last
             decision, age = 1 + verdict.anomalous, min(int(now - seen), 0xFFFF)
-            frame, score = verdict.frame, verdict.score
+            frame, score = verdict.frame, min(max(verdict.score, -_LARGEST), _LARGEST)
         wide = (number & 0xFFFFFFFF for number in (tally.inspected, tally.anomalous, tally.dropped))
         heartbeat = int(now - self._started) & 0xFFFF
         return list(

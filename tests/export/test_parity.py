@@ -1,15 +1,17 @@
 """Parity is measured with the score that decides in the bundle: by its null model, at its operating point."""
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from uflow_edge.export.parity import Parity, Reference
+from uflow_edge.export.parity import PARITY, Parity, Reference, parity_json, read_parities
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.deviation import Bounded
+from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.scoring import Scorer
@@ -121,3 +123,31 @@ def test_which_errors_are_bounded(manifest, bounded: Bounded, off: int, factor: 
     parity = reference.compare(Fixed([found, counts]), 1e-2, bounded)
     assert parity.holds == holds
     assert max(parity.energy_error) == pytest.approx(factor - 1, rel=1e-5)
+
+
+def test_errors_that_are_not_finite_are_null_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / PARITY).write_text(
+        parity_json({"b.onnx": [Measured(math.inf, (1.0, math.nan))]}, {"a.onnx": [{"x": 1}]})
+    )
+    assert read_parities(tmp_path / PARITY) == {
+        "a.onnx": [{"x": 1}],
+        "b.onnx": [{"change": None, "errors": [1.0, None], "holds": False}],
+    }
+    assert read_parities(tmp_path / "none.json") == {}
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": 1}', '{"a": [1]}', '{"a": [{"x": NaN}]}', "[" * 100_000, "{"])
+def test_a_file_that_holds_no_parities_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / PARITY).write_text(text)
+    with pytest.raises(BadInput, match=r"parity\.json: cannot be read"):
+        read_parities(tmp_path / PARITY)
+
+
+@dataclass(frozen=True)
+class Measured:
+    change: float
+    errors: tuple[float, float]
+
+    @property
+    def holds(self) -> bool:
+        return math.isfinite(self.change)

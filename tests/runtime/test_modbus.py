@@ -70,6 +70,14 @@ def test_the_specifications_frames_to_the_byte(sink) -> None:
     )
 
 
+@pytest.mark.parametrize(("score", "written"), [(1e300, 3.4e38), (-1e300, -3.4e38), (1e36, 1e36)])
+def test_a_score_beyond_float32_is_written_as_its_largest(sink, score: float, written: float) -> None:
+    sink.put(*result(1, score))
+    registers = sink.registers()
+    assert registers[1] == 1 + (score > 0)
+    assert struct.unpack(">f", struct.pack(">2H", *registers[5:7]))[0] == pytest.approx(written)
+
+
 def test_two_requests_on_one_connection(sink) -> None:
     sink.put(*result(5, 1.0))
     request = bytes.fromhex("0001 0000 0006 01 04 0007 0006")

@@ -1,8 +1,6 @@
 """``uflow-evaluate``: the paper's metrics for a model on labelled images, or for a model of every category."""
 
 import argparse
-import json
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import PRECISIONS
 from uflow_edge.runtime.nfa.tree import RULES
+from uflow_edge.runtime.strict_json import finite, to_json
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.evaluate import Evaluation, evaluate
@@ -143,7 +142,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     print(table(RANKING_HEAD, ranking_rows(evaluations), left={0, 1}), end="\n\n")
     print(table(DECISION_HEAD, decision_rows(evaluations), left={0, 1}))
     if arguments.json:
-        _write(arguments.json, json.dumps(_finite(as_json(evaluations)), indent=1) + "\n")
+        _write(arguments.json, to_json(finite(as_json(evaluations)), indent=1) + "\n")
     if arguments.report:
         from uflow_edge.training.evaluation.report import report_page
 
@@ -166,15 +165,6 @@ def _on_a_cluster(arguments: argparse.Namespace, job: Job, bundle: Bundle[UFlowM
 def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """All categories, and the mean of each number over them."""
     return {"categories": [evaluation.as_json() for evaluation in evaluations], "mean": means(evaluations)}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: null stands for it, such as an oracle threshold that nothing reaches."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,7 +5,6 @@ the worst cases a few paths. Parts that are merged in the order of their images 
 for bit.
 """
 
-import json
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa import regions_above
 from uflow_edge.runtime.operating_point import LOG_NFA_0
+from uflow_edge.runtime.strict_json import parse_json, to_json
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.ground_truth import read_truth
 from uflow_edge.training.evaluation.pixels import Decisions, PixelMetrics, PixelScores
@@ -215,7 +215,7 @@ class Measured:
             "unreadable": self.unreadable,
             "has_masks": self.has_masks,
         }
-        arrays: dict[str, Any] = {"texts": np.array(json.dumps(texts)), "is_defective": np.asarray(self.is_defective)}
+        arrays: dict[str, Any] = {"texts": np.array(to_json(texts)), "is_defective": np.asarray(self.is_defective)}
         for name in AXES:
             arrays[f"{name}/scores"] = np.asarray(self.scores[name])
             arrays.update({f"{name}/{key}": values for key, values in self.pixels[name].arrays().items()})
@@ -235,7 +235,7 @@ class Measured:
         found = cls(threshold)
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-        texts = json.loads(str(arrays["texts"]))
+        texts = parse_json(str(arrays["texts"]))
         found.at_log_nfa_0 = Decisions.of_counts(LOG_NFA_0.threshold, arrays["at_log_nfa_0"])
         found.at_operating_point = Decisions.of_counts(threshold, arrays["at_operating_point"])
         for name, axis in AXES.items():
