@@ -8,7 +8,7 @@ from uflow_edge.runtime.numeric import Size
 from uflow_edge.runtime.strict_json import Text
 from uflow_edge.runtime.views import ViewOptions
 
-_ASPECT_TOLERANCE = 1.01
+_ASPECT_TOLERANCE = 1.02
 
 
 @dataclass(frozen=True, slots=True)

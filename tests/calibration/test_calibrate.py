@@ -18,13 +18,15 @@ from uflow_edge.calibration.findings import notices
 from uflow_edge.calibration.operating_point import Promise, TooFewImages
 from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.saving import REPORT, save_calibration
-from uflow_edge.runtime.bundle import Bundle, save_operating_point
+from uflow_edge.runtime.bundle import Bundle, save_operating_point, write_manifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import UsageError
+from uflow_edge.runtime.files import content_hash, sha256
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sources.folders import ImageFile
+from uflow_edge.runtime.training_record import TRAINING, TrainingRecord
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.views import ViewOptions
 
@@ -234,6 +236,8 @@ def test_the_command_lists_what_is_wrong_with_the_images(
     assert "Images that could not be read and were left out: 1." in told
     assert "left out of the null model" in told
     assert "with 90 % confidence" in told
+    assert "The threshold is one of their scores." in told
+    assert re.search(r"\(from 30 held-out images, if the \d that look anomalous are good\)", told)
     page = (bundle_folder / REPORT).read_text()
     assert all(f"{name}.png" in page for name in listed)
     assert "broken.png" in page
@@ -293,6 +297,76 @@ def test_copies_count_once(
     assert "60 good images are too few" in told
     assert "because they are copies of other images: 60 of 120 images" in told
     assert (bundle_folder / "manifest.json").read_bytes() == before
+
+
+def with_training_record(folder: Path, record: TrainingRecord) -> Bundle[UFlowManifest]:
+    manifest = Bundle.load(folder, UFlowManifest).manifest
+    record.save(folder)
+    return write_manifest(folder, replace(manifest, files={**manifest.files, TRAINING: sha256(folder / TRAINING)}))
+
+
+def hashes(folder: Path, numbers: range) -> tuple[str, ...]:
+    return tuple(content_hash(folder / f"{i:02d}.png") for i in numbers)
+
+
+def test_pictures_that_the_flow_was_fitted_to_are_left_out(
+    bundle_folder: Path, good_folder: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = TrainingRecord(hashes(good_folder, range(30)), hashes(good_folder, range(30, 40)))
+    with_training_record(bundle_folder, known)
+    argv = ("--bundle", bundle_folder, "--good", good_folder, "--threads", 1, "--no-report")
+    assert exit_code(command.main, *argv) == 0
+    told = capsys.readouterr().out
+    assert "Left out, because the flow was fitted to them: 30 of 60 images." in told
+    assert "The training was stopped by 10 of the images" in told
+    manifest = Bundle.load(bundle_folder, UFlowManifest).manifest
+    assert manifest.operating_point.good_images == 30
+    assert manifest.calibration is not None and manifest.calibration.images == 30
+    with_training_record(bundle_folder, TrainingRecord(hashes(good_folder, range(41))))
+    before = (bundle_folder / "manifest.json").read_bytes()
+    assert exit_code(command.main, *argv) == 3
+    refused = capsys.readouterr().err
+    assert "19 good images are too few" in refused
+    assert "fitted to them: 41 of 60 images. Give good images that the training has not seen, or train" in refused
+    assert (bundle_folder / "manifest.json").read_bytes() == before
+
+
+def test_the_conditions_are_kept_in_the_bundle(exported: Path, calibration: Calibration) -> None:
+    assert Bundle.load(exported, UFlowManifest).manifest.calibration is None
+    record = calibration.record
+    assert (record.views, record.precision, record.images) == (ViewOptions(), "fp32", 60)
+    assert (record.heights, record.widths, record.aspects) == ((80, 80), (80, 80), (1.0, 1.0))
+    assert record.engine.startswith("onnxruntime ")
+
+
+def test_images_of_the_product_are_like_those_of_the_training(calibration: Calibration, exported: Path) -> None:
+    assert len(TrainingRecord.load(Bundle.load(exported, UFlowManifest)).gains) == 2
+    assert calibration.unlike is None
+
+
+@pytest.mark.parametrize(("shift", "said"), [(-1.2, "3.3 times as high"), (1.2, "0.3 times as high")])
+def test_another_product_is_promised_nothing(
+    bundle_folder: Path,
+    good_folder: Path,
+    exit_code: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    shift: float,
+    said: str,
+) -> None:
+    """As if the training had seen pictures of lower or higher energies than these."""
+    bundle = Bundle.load(bundle_folder, UFlowManifest)
+    found = calibrated(bundle_folder, good_folder, null_model=False)
+    usual = np.median([judged.numbers[:-1] for judged in found.held_out], axis=0)
+    gains = (tuple((usual + np.array([shift, 0])).tolist()),)
+    with_training_record(bundle_folder, replace(TrainingRecord.load(bundle), gains=gains))
+    argv = ("--bundle", bundle_folder, "--good", good_folder, *ASKED, "--null-model", "none")
+    assert exit_code(command.main, *argv) == 3
+    told = capsys.readouterr().out
+    assert f"their mean energy at stride 8 is {said}" in told
+    promise = "calibrated on images unlike those of the training: no promise"
+    assert promise in told
+    assert Bundle.load(bundle_folder, UFlowManifest).manifest.operating_point.promise == promise
+    assert "calibrated on images unlike those of the training" in (bundle_folder / REPORT).read_text()
 
 
 def test_of_many_sizes_the_range_is_told(calibration: Calibration) -> None:
