@@ -17,6 +17,7 @@ class BoundedServer(ThreadingTCPServer):
     """
 
     allow_reuse_address = True
+    request_queue_size = 64
     daemon_threads = True
     block_on_close = False
 

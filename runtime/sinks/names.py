@@ -18,8 +18,7 @@ def safe_path(path: Path) -> Path:
 def short_name(path: Path) -> str:
     """A name of at most 100 bytes for a path that cannot be used; different paths have different ones."""
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    start = _safe(path.name).encode()[: _LONGEST - len(digest) - 1]
-    return f"{start.decode(errors='ignore')}~{digest}"
+    return f"{_start(_safe(path.name), _LONGEST - len(digest) - 1)}~{digest}"
 
 
 def camera_folders(names: Sequence[str]) -> tuple[Path, ...]:
@@ -30,10 +29,15 @@ def camera_folders(names: Sequence[str]) -> tuple[Path, ...]:
     """
     if len(names) == 1:
         return (Path(),)
-    plain = [re.sub(r"[^\w.@=-]+", "-", _safe(name)).strip("-.")[:_LONGEST] or "source" for name in names]
+    plain = [_start(re.sub(r"[^\w.@=-]+", "-", name).strip("-."), _LONGEST) or "source" for name in names]
     return tuple(Path(name if plain.count(name) == 1 else f"{name}-{i + 1}") for i, name in enumerate(plain))
 
 
 def _safe(part: str) -> str:
     kept = "".join(one if one.isprintable() and one not in _SEPARATORS else "_" for one in part).rstrip(". ")
     return f"_{kept[1:]}" if not kept or kept.startswith(".") else kept
+
+
+def _start(text: str, size: int) -> str:
+    """As much of it as fits into so many bytes."""
+    return text.encode()[:size].decode(errors="ignore")

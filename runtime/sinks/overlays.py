@@ -148,7 +148,8 @@ class OverlayFolder:
                 self._partial.unlink(missing_ok=True)
 
     def _name_it(self, frame: "Frame") -> Path:
-        for stem in (safe_path(frame.name), Path(short_name(frame.name))):
+        wanted, short = safe_path(frame.name), short_name(frame.name)
+        for stem in (wanted, wanted.with_name(short), Path(short)):
             try:
                 (self._folder / stem).parent.mkdir(parents=True, exist_ok=True)
                 path = _free_path(self._folder / stem, _SUFFIXES[self._format])
