@@ -194,10 +194,10 @@ class Inspector:
         boxes, clock = prepared.boxes, prepared.clock
         nfa_started = clock.now()
         try:
-            scores = [self._scorer.score(energies) for energies in zip(*statistics.energies, strict=True)]
+            scores = (self._scorer.score(energies) for energies in zip(*statistics.energies, strict=True))
+            score, box = stitch(scores, boxes, outside=-math.inf)
         except ValueError as error:
             raise EngineFailed(f"{self.engine.name} gives no energies of latents ({error})") from error
-        score, box = stitch(scores, boxes, outside=-math.inf)
         if len(boxes) > 1:
             score -= np.float32(math.log10(len(boxes)))
         point, peak = self._point_for(prepared.size), float(score.max())
@@ -226,7 +226,7 @@ class Inspector:
             drift=self._watch(statistics, camera, peak, anomalous, captured),
         )
         energies, exceedances = (
-            tuple(stitch(list(scale), boxes, outside=0)[0] for scale in scales)
+            tuple(stitch(scale, boxes, outside=0)[0] for scale in scales)
             for scales in (statistics.energies, statistics.exceedances)
         )
         return Inspection(verdict, energies, exceedances, score, box)
@@ -245,8 +245,8 @@ class Inspector:
 
     def _resized(self, frame_bgr: Image, boxes: tuple[Box, ...]) -> Image:
         """(N, S, S, 3) uint8 RGB."""
-        pictures = [
-            model_input(frame_bgr[top:bottom, left:right], self.manifest.input_size)
-            for left, top, right, bottom in boxes
-        ]
-        return pictures[0][np.newaxis] if len(pictures) == 1 else np.stack(pictures)
+        side = self.manifest.input_size
+        pictures = np.empty((len(boxes), side, side, 3), np.uint8)
+        for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
+            picture[:] = model_input(frame_bgr[top:bottom, left:right], side)
+        return pictures

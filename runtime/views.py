@@ -5,8 +5,9 @@ larger value where parts overlap, so that whoever reads an inspection sees one m
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import cv2
 import numpy as np
@@ -100,26 +101,28 @@ def _spans(extent: int, tile: int, overlap: float) -> list[tuple[int, int]]:
     return [(start, start + tile) for start in starts]
 
 
-def stitch(maps: Sequence[FloatMap], boxes: Sequence[Box], outside: float) -> tuple[FloatMap, Box]:
+def stitch(maps: Iterable[FloatMap], boxes: Sequence[Box], outside: float) -> tuple[FloatMap, Box]:
     """Lay maps of parts of a frame next to each other, the larger value where they overlap.
 
     Args:
-        maps: (h, w) float32, one a box, all of one shape.
+        maps: (h, w) float32, one a box, all of one shape; one after the other is kept in memory.
         boxes: the parts.
         outside: value where no part is.
 
     Returns:
         One map, as fine as the finest of them, and the box it covers. A single map is returned as it is.
     """
-    if len(maps) == 1:
-        return maps[0], boxes[0]
+    maps = iter(maps)
+    first = next(maps)
+    if len(boxes) == 1:
+        return first, boxes[0]
     whole = hull(boxes)
-    height, width = maps[0].shape
+    height, width = first.shape
     down = min(bottom - top for _, top, _, bottom in boxes) / height
     across = min(right - left for left, _, right, _ in boxes) / width
     canvas_size = (max(round((whole[3] - whole[1]) / down), 1), max(round((whole[2] - whole[0]) / across), 1))
     canvas = np.full(canvas_size, outside, np.float32)
-    for one, (left, top, right, bottom) in zip(maps, boxes, strict=True):
+    for one, (left, top, right, bottom) in zip(chain([first], maps), boxes, strict=True):
         y, y_end = (min(round((edge - whole[1]) / down), canvas_size[0]) for edge in (top, bottom))
         x, x_end = (min(round((edge - whole[0]) / across), canvas_size[1]) for edge in (left, right))
         target = canvas[y:y_end, x:x_end]

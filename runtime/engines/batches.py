@@ -10,6 +10,10 @@ from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.manifest import BatchRange, Variant
 from uflow_edge.runtime.numeric import FloatMap
 
+MOST_AT_ONCE = 8
+"""Samples a run where a graph takes any number: each takes 1 to 16 MB while it is computed, and a frame may have a
+thousand parts. More at once make no engine faster on a CPU."""
+
 
 def batch_of(variant: Variant) -> BatchRange | None:
     """Samples a run that a graph takes: the one number it is fixed to, or any (None)."""
@@ -25,14 +29,14 @@ def run_in_batches(
 
     Args:
         inputs: (N, …) each.
-        batch: how many a run; the last run is filled up to the minimum. None: all at once.
+        batch: how many a run; the last run is filled up to the minimum. None: any number, up to `MOST_AT_ONCE`.
         run: n samples of every input to the outputs, (n, …) each.
 
     Returns:
         The outputs of the N samples.
     """
     total = len(inputs[0])
-    smallest, largest = (1, total) if batch is None else (batch.minimum, batch.maximum)
+    smallest, largest = (1, MOST_AT_ONCE) if batch is None else (batch.minimum, batch.maximum)
     runs = []
     for start in range(0, total, largest):
         parts = [values[start : start + largest] for values in inputs]

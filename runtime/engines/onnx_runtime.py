@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
+from uflow_edge.runtime.engines.links import beside_its_weights
 from uflow_edge.runtime.errors import BadInput, MissingDependency, require
 from uflow_edge.runtime.manifest import Manifest, Variant
 from uflow_edge.runtime.numeric import FloatMap
@@ -30,7 +31,10 @@ class OnnxRuntimeEngine:
         if variant.precision == "int8":
             compute_as_written(options)
         try:
-            self._session: Any = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            with beside_its_weights(graph, variant) as path:
+                self._session: Any = onnxruntime.InferenceSession(
+                    str(path), options, providers=["CPUExecutionProvider"]
+                )
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise BadInput(f"{graph}: onnxruntime cannot load this graph ({error})") from error
         self._signature = manifest.signature

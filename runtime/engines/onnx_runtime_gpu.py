@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
+from uflow_edge.runtime.engines.links import beside_its_weights
 from uflow_edge.runtime.engines.onnx_runtime import refuse_clashing_packages, session_options
 from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency, UsageError, require
@@ -65,7 +66,8 @@ class OnnxRuntimeGpuEngine:
         options = _tensorrt_options(manifest, variant, self._batch) if tensorrt else {"use_tf32": "0"}
         # What TensorRT leaves over goes to CUDA, and what that does to the CPU.
         providers: list[Any] = [(provider, options), *(["CUDAExecutionProvider"] if tensorrt else [])]
-        self._session: Any = _session(onnxruntime, graph, [*providers, "CPUExecutionProvider"], threads)
+        with beside_its_weights(graph, variant) as path:
+            self._session: Any = _session(onnxruntime, path, [*providers, "CPUExecutionProvider"], threads)
         if self._session.get_providers()[0] != provider:
             raise MissingDependency(
                 f"onnxruntime lists {provider} but runs on {self._session.get_providers()[0]}: a library it needs is "
@@ -73,7 +75,7 @@ class OnnxRuntimeGpuEngine:
             )
         self._signature = manifest.signature
         self._stopwatch = stopwatch
-        self._binding: DeviceBinding | None = None
+        self._bindings: dict[int, DeviceBinding] = {}
         self.precision = variant.precision
         self.name = f"onnxruntime {onnxruntime.__version__}, {_TITLES[provider]}, {variant.precision}"
 
@@ -83,13 +85,15 @@ class OnnxRuntimeGpuEngine:
 
     def close(self) -> None:
         """Let go of device buffers and session."""
-        self._binding = self._session = None
+        self._bindings.clear()
+        self._session = None
 
     def _run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
         try:
-            if self._binding is None or self._binding.batch != len(inputs[0]):
-                self._binding = DeviceBinding(self._session, self._signature, len(inputs[0]), "cuda")
-            return self._binding.run(inputs, self._stopwatch)
+            batch = len(inputs[0])
+            if batch not in self._bindings:  # of `MOST_AT_ONCE` sizes at most
+                self._bindings[batch] = DeviceBinding(self._session, self._signature, batch, "cuda")
+            return self._bindings[batch].run(inputs, self._stopwatch)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise EngineFailed(f"{self.name}: the run failed ({' '.join(str(error).split())})") from error
 

@@ -69,12 +69,9 @@ def open_engine(
         engine = _open_and_try(bundle, backend, precision, threads, stopwatch)
         report(f"engine: {engine.name}")
         return engine
-    absent: list[str] = []
     failures: dict[NamedBackend, Exception] = {}
     for candidate in _FOR_INT8 if precision == "int8" else BACKENDS:
-        reason = _why_absent(candidate, bundle)
-        if reason is not None:
-            absent.append(f"{candidate}: {reason}")
+        if not _may_be_here(candidate, bundle):
             continue
         try:
             engine = _open_and_try(bundle, candidate, precision, threads, stopwatch)
@@ -82,20 +79,18 @@ def open_engine(
             failures[candidate] = error
             report(f"warning: {candidate} is skipped: {_in_one_line(error)}")
         else:
-            report(f"engine: {engine.name}" + (f" ({'; '.join(absent)})" if absent else ""))
+            report(f"engine: {engine.name}")
             return engine
     raise failures["onnxruntime"]  # never absent, so its is the error to mend first
 
 
-def _why_absent(backend: NamedBackend, bundle: Bundle[Manifest]) -> str | None:
-    """Why nobody can expect a backend to work here, at no cost; None where it is worth trying."""
+def _may_be_here(backend: NamedBackend, bundle: Bundle[Manifest]) -> bool:
+    """Whether a backend is worth trying; found out at no cost."""
     if backend == "tensorrt":
-        return None if bundle.manifest.plans else "no engine in the bundle, uflow-export --trt builds one"
+        return bool(bundle.manifest.plans)
     if backend == "openvino":
-        return None if find_spec("openvino") else "not installed"
-    if backend in _PROVIDERS and _PROVIDERS[backend] not in require("onnxruntime").get_available_providers():
-        return "not in this onnxruntime"
-    return None
+        return find_spec("openvino") is not None
+    return backend not in _PROVIDERS or _PROVIDERS[backend] in require("onnxruntime").get_available_providers()
 
 
 def _open_and_try(
