@@ -13,12 +13,13 @@ from uflow_edge.calibration.operating_point import Promise, TooFewImages, cloppe
 from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.saving import REPORT, save_calibration
 from uflow_edge.runtime.arguments import views
-from uflow_edge.runtime.bundle import Bundle, find_bundle
+from uflow_edge.runtime.bundle import MANIFEST, Bundle, find_bundle
 from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, run_command, table, thread_count
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.proof import likely_cause
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import ExitCode, UsageError, require
+from uflow_edge.runtime.files import check_writable
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import PRECISIONS
 from uflow_edge.runtime.sources.folders import ImageFile, image_files
@@ -118,6 +119,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         views=views(arguments),
     )
     bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
+    check_writable(bundle.folder / MANIFEST)
     admission = admit(chosen_images(arguments.good, arguments.exclude), TrainingRecord.load(bundle), _say)
     options = _with_promise(options, admission, asked="max_false_alarms" in arguments or "confidence" in arguments)
     if arguments.int8:

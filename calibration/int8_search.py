@@ -92,7 +92,9 @@ class Judge:
 
 def search(judge: Judge, candidates: Sequence[Layer], bound: float) -> Choice:
     """The layers that can be quantised within a bound on `Judge.error`, with many multiplications among them."""
-    sensitivity = {layer.name: judge.error([layer.name]) for layer in progress(candidates, "layer by layer")}
+    sensitivity = {
+        layer.name: judge.error([layer.name]) for layer in progress(candidates, "layer by layer", unit="layer")
+    }
     leaving = sorted(candidates, key=lambda layer: -(sensitivity[layer.name] ** 2) / layer.macs)
     errors: dict[int, float] = {len(leaving): 0.0}  # by how many are given up
 
@@ -108,7 +110,7 @@ def search(judge: Judge, candidates: Sequence[Layer], bound: float) -> Choice:
     kept, error = {layer.name for layer in leaving[high:]}, errors[high]
     again = sorted(leaving[:high], key=lambda layer: -layer.macs)
     hopeful = [layer for layer in again if sensitivity[layer.name] <= bound][:_SECOND_TRIES]
-    for layer in progress(hopeful, "second tries"):
+    for layer in progress(hopeful, "second tries", unit="layer"):
         tried = judge.error(kept | {layer.name})
         if tried <= bound:
             kept, error = kept | {layer.name}, tried

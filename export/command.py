@@ -9,10 +9,11 @@ from uflow_edge.export import arguments as meaning
 from uflow_edge.export import console, triton_arguments
 from uflow_edge.export.plan_options import PlanOptions
 from uflow_edge.export.triton import write_repository
-from uflow_edge.runtime.bundle import SUFFIX, Bundle
+from uflow_edge.runtime.bundle import MANIFEST, SUFFIX, Bundle
 from uflow_edge.runtime.command_line import run_command
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, MissingDependency, require
+from uflow_edge.runtime.files import check_writable
 from uflow_edge.runtime.manifest import Manifest, Precision
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
@@ -35,6 +36,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     if arguments.triton:
         return _write_triton(arguments)
     bundle = Bundle.load(arguments.bundle, Manifest)
+    if not arguments.plan:
+        check_writable(bundle.folder / MANIFEST)
     precisions = meaning.engine_precisions(arguments)
     if arguments.plan:
         console.print_planned_engines(bundle.manifest, precisions, options)

@@ -49,7 +49,7 @@ def round_weights(model: ir.Model, pictures: Sequence[Image]) -> ir.Model:
         for layer in layers:
             seen = layer.inputs(values[layer.source], random)
             moments[layer.node.name] += seen.swapaxes(1, 2) @ seen / (seen.shape[1] * len(pictures))
-    for layer in progress(layers, "rounding weights"):
+    for layer in progress(layers, "rounding weights", unit="layer"):
         layer.put(model.graph, rounded_by_moments(layer.weights(), moments[layer.node.name]))
     for name in [name for name, weight in model.graph.initializers.items() if not weight.uses()]:
         del model.graph.initializers[name]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, thread_count, width_and_height
 from uflow_edge.runtime.engines.selection import BACKENDS
 from uflow_edge.runtime.errors import ExitCode
+from uflow_edge.runtime.files import check_writable
 from uflow_edge.runtime.manifest import PRECISIONS
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def bench(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.benchmarks.latency.results import read_results, write_results
     from uflow_edge.benchmarks.latency.run import Run
 
+    for path in filter(None, (arguments.json, arguments.report)):
+        check_writable(path)
     before = read_results(arguments.compare) if arguments.compare else None
     with open_instruments() as instruments:
         run = Run(arguments.bundle, _options(arguments), instruments)

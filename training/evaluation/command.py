@@ -1,28 +1,28 @@
 """``uflow-evaluate``: the paper's metrics for a model on labelled images, or for a model of every category."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from uflow_edge.runtime.archive.arguments import add_ray_options, cluster_options, refuse_without_ray
 from uflow_edge.runtime.bundle import Bundle, find_bundle
-from uflow_edge.runtime.command_line import command_parser, run_command, table, thread_count
+from uflow_edge.runtime.command_line import command_parser, print_beside_bar, progress, run_command, thread_count
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
-from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
-from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, UsageError, refuse_faults
+from uflow_edge.runtime.files import check_writable
+from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import PRECISIONS
 from uflow_edge.runtime.nfa.tree import RULES
-from uflow_edge.runtime.strict_json import finite, to_json
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.evaluate import Evaluation, evaluate
 from uflow_edge.training.evaluation.ground_truth import labelled_images
 from uflow_edge.training.evaluation.models import models_of, opened, uncalibrated
-from uflow_edge.training.evaluation.tables import DECISION_HEAD, RANKING_HEAD, decision_rows, means, ranking_rows
+from uflow_edge.training.evaluation.results import Results
 
 
 def parser() -> argparse.ArgumentParser:
@@ -112,42 +112,66 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
         raise BadInput(f"{data}: no folder in it has a folder test; expected <category>/test/<kind>/")
     folder = arguments.ckpt or arguments.bundles or Path.cwd()
     models = models_of([category.name for category in categories], folder, checkpoints=arguments.ckpt is not None)
-    return [
-        Job(category.name, model, labelled_images(category, truth and truth / category.name, masks=masks))
-        for category, model in zip(categories, models, strict=True)
-    ]
+    found: list[Job] = []
+    faults: list[str] = []
+    for category, model in zip(categories, models, strict=True):
+        try:
+            images = labelled_images(category, truth and truth / category.name, masks=masks)
+            found.append(Job(category.name, model, images))
+        except BadInput as error:
+            faults.append(str(error))
+    refuse_faults(faults, "Nothing was inspected")
+    return found
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Evaluate as the command line asks."""
-    evaluations: list[Evaluation] = []
-    sections: list[str] = []
-    for job in jobs(arguments):
-        with ExitStack() as stack:
-            bundle = stack.enter_context(opened(job.model, arguments.precision, _say))
-            if arguments.rule:
-                bundle = uncalibrated(bundle, arguments.rule)
-            if arguments.ray:
-                evaluations.append(_on_a_cluster(arguments, job, bundle))
-                if not arguments.report:
-                    continue
+    """Evaluate as the command line asks; what was measured is written even if a later category fails."""
+    for path in filter(None, (arguments.json, arguments.report)):
+        check_writable(path)
+    todo = jobs(arguments)
+    if not arguments.ray:
+        _name_unreadable(todo)
+    results = Results()
+    try:
+        for job in todo:
+            try:
+                _evaluate(arguments, job, results)
+            except (UflowEdgeError, OSError) as error:
+                if not arguments.all:
+                    raise
+                results.failed[job.category] = str(error)
+                print_beside_bar(f"error: {job.category}: {error}", sys.stderr)
+    finally:
+        if results.evaluations:
+            results.write(arguments.json, arguments.report)
+    faulty = results.failed or any(evaluation.unreadable for evaluation in results.evaluations)
+    return ExitCode.BAD_INPUT if faulty else ExitCode.OK
+
+
+def _name_unreadable(todo: Sequence[Job]) -> None:
+    """Before minutes are spent on the others; they are left out of all numbers."""
+    for image in progress([image for job in todo for image in job.images], "checking images"):
+        try:
+            read_image(image.path)
+        except BadInput as error:
+            print_beside_bar(f"unreadable: {error}", sys.stdout)
+
+
+def _evaluate(arguments: argparse.Namespace, job: Job, results: Results) -> None:
+    with ExitStack() as stack:
+        bundle = stack.enter_context(opened(job.model, arguments.precision, _say))
+        if arguments.rule:
+            bundle = uncalibrated(bundle, arguments.rule)
+        evaluation = _on_a_cluster(arguments, job, bundle) if arguments.ray else None
+        if evaluation is None or arguments.report:
             engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)
             inspector = Inspector.of(bundle, stack.enter_context(closing(engine)))
-            if not arguments.ray:
-                evaluations.append(evaluate(job.category, job.images, inspector, _say))
+            evaluation = evaluation or evaluate(job.category, job.images, inspector)
             if arguments.report:
                 from uflow_edge.training.evaluation.report import category_section
 
-                sections.append(category_section(evaluations[-1], inspector))
-    print(table(RANKING_HEAD, ranking_rows(evaluations), left={0, 1}), end="\n\n")
-    print(table(DECISION_HEAD, decision_rows(evaluations), left={0, 1}))
-    if arguments.json:
-        _write(arguments.json, to_json(finite(as_json(evaluations)), indent=1) + "\n")
-    if arguments.report:
-        from uflow_edge.training.evaluation.report import report_page
-
-        _write(arguments.report, report_page(evaluations, sections))
-    return ExitCode.BAD_INPUT if any(evaluation.unreadable for evaluation in evaluations) else ExitCode.OK
+                results.sections.append(category_section(evaluation, inspector))
+        results.evaluations.append(evaluation)
 
 
 def _on_a_cluster(arguments: argparse.Namespace, job: Job, bundle: Bundle[UFlowManifest]) -> Evaluation:
@@ -160,17 +184,6 @@ def _on_a_cluster(arguments: argparse.Namespace, job: Job, bundle: Bundle[UFlowM
     folder = arguments.ray_state / job.category if arguments.all else arguments.ray_state
     cluster = cluster_options(arguments)
     return evaluate_archive(job.category, job.images, recipe, folder, cluster, _say, retry=arguments.ray_retry)
-
-
-def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """All categories, and the mean of each number over them."""
-    return {"categories": [evaluation.as_json() for evaluation in evaluations], "mean": means(evaluations)}
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    print(f"wrote {path}")
 
 
 def _say(line: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.errors import BadInput, refuse_faults
 from uflow_edge.runtime.numeric import Size
 from uflow_edge.runtime.reading import IMAGE_SUFFIXES, opened
 from uflow_edge.training.dataset import GOOD, TestImage, test_images
@@ -22,8 +22,6 @@ from uflow_edge.training.evaluation.masks import read_mask
 GROUND_TRUTH = "ground_truth"
 _ENDING = "_mask"
 _RESIZE = "Save each mask in the size of its image, without losses, and mark its defect"
-_NAMED = 10
-"""Of faulty masks, by name; the others are counted."""
 
 
 def labelled_images(data: Path, ground_truth: Path | None = None, *, masks: bool = True) -> list[TestImage]:
@@ -39,7 +37,8 @@ def labelled_images(data: Path, ground_truth: Path | None = None, *, masks: bool
             cannot be read, mark nothing, or are of another size than their image. All faulty ones are named at once.
     """
     if not (data / "test").is_dir():
-        raise BadInput(f"{data}: has no folder test; expected test/{GOOD} and a folder for each kind of defect")
+        hint = "; it holds categories that have: add --all" if any(data.glob("*/test")) else ""
+        raise BadInput(f"{data}: has no folder test; expected test/{GOOD} and a folder for each kind of defect{hint}")
     images = test_images(data)
     for is_good, name in ((True, f"no good images (test/{GOOD})"), (False, "no defective images (any other folder)")):
         if not any(image.is_good == is_good for image in images):
@@ -72,7 +71,7 @@ def _with_masks(images: Sequence[TestImage], test: Path, ground_truth: Path) -> 
                 if other != image.path:
                     faults.append(f"{other} and {image.path}: have one mask, {of_it[0]}")
         found.append(image)
-    _refuse(
+    refuse_faults(
         faults,
         "Every defective image needs one of its own; another image format, or no _mask, will do; else --ground-truth "
         "FOLDER, or --no-masks",
@@ -109,7 +108,7 @@ def _check_masks(images: Sequence[TestImage]) -> None:
         stored = _stored_size(image.path)
         if stored is not None and sorted(stored) != sorted((height, width)):
             faults.append(_size_fault(image, (height, width), stored))
-    _refuse(faults, _RESIZE)
+    refuse_faults(faults, _RESIZE)
 
 
 def _stored_size(path: Path) -> Size | None:
@@ -123,12 +122,6 @@ def _stored_size(path: Path) -> Size | None:
 
 def _size_fault(image: TestImage, mask: Size, expected: Size) -> str:
     return f"{image.mask}: is {mask[1]}x{mask[0]} pixels, but {image.path} is {expected[1]}x{expected[0]}"
-
-
-def _refuse(faults: Sequence[str], remedy: str) -> None:
-    if faults:
-        more = [f"and {len(faults) - _NAMED} more"] if len(faults) > _NAMED else []
-        raise BadInput(f"{'; '.join([*faults[:_NAMED], *more])}. {remedy}")
 
 
 def read_truth(image: TestImage, size: Size) -> NDArray[np.bool_]:
@@ -145,5 +138,5 @@ def read_truth(image: TestImage, size: Size) -> NDArray[np.bool_]:
         return np.zeros(size, np.bool_)
     mask = read_mask(image.mask)
     if mask.shape != size:
-        _refuse([_size_fault(image, (mask.shape[0], mask.shape[1]), size)], _RESIZE)
+        refuse_faults([_size_fault(image, (mask.shape[0], mask.shape[1]), size)], _RESIZE)
     return mask

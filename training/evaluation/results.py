@@ -1,0 +1,49 @@
+"""What an evaluation of one or more categories comes to: tables for people, JSON for programs, a page to look at."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from uflow_edge.runtime.command_line import table
+from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.strict_json import finite, to_json
+from uflow_edge.training.evaluation.evaluate import Evaluation
+from uflow_edge.training.evaluation.tables import DECISION_HEAD, RANKING_HEAD, decision_rows, means, ranking_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Of all categories so far.
+
+    Attributes:
+        evaluations: of those that were measured.
+        sections: of the report, in the same order.
+        failed: why others were not measured.
+    """
+
+    evaluations: list[Evaluation] = field(default_factory=list)
+    sections: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """All categories, and the mean of each number over those that were measured."""
+        categories = [evaluation.as_json() for evaluation in self.evaluations]
+        failed = {"failed": self.failed} if self.failed else {}
+        return {"categories": categories, "mean": means(self.evaluations), **failed}
+
+    def write(self, json_file: Path | None, page: Path | None) -> None:
+        """Write the files that are asked for, and print the tables."""
+        if json_file is not None:
+            _write(json_file, to_json(finite(self.as_json()), indent=1) + "\n")
+        if page is not None:
+            from uflow_edge.training.evaluation.report import report_page
+
+            _write(page, report_page(self.evaluations, self.sections))
+        print(table(RANKING_HEAD, ranking_rows(self.evaluations), left={0, 1}), end="\n\n")
+        print(table(DECISION_HEAD, decision_rows(self.evaluations), left={0, 1}))
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    print(f"wrote {path}")
