@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.saving import REPORT, save_calibration
 from uflow_edge.runtime.arguments import views
 from uflow_edge.runtime.bundle import MANIFEST, Bundle, find_bundle
-from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int, run_command, table, thread_count
+from uflow_edge.runtime.command_line import (
+    add_reading_options,
+    command_parser,
+    finite_float,
+    positive_int,
+    run_command,
+    table,
+    thread_count,
+)
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.proof import likely_cause
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
@@ -22,6 +31,7 @@ from uflow_edge.runtime.errors import ExitCode, UsageError, require
 from uflow_edge.runtime.files import check_writable
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import PRECISIONS
+from uflow_edge.runtime.reading import Reading, in_use, use
 from uflow_edge.runtime.sources.folders import ImageFile, image_files
 from uflow_edge.runtime.training_record import TrainingRecord
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
@@ -92,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--overlap", type=finite_float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)"
     )
+    add_reading_options(model)
     parser.add_argument(
         "--int8",
         action="store_true",
@@ -120,6 +131,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     )
     bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
     check_writable(bundle.folder / MANIFEST)
+    use(Reading.of(arguments, bundle.manifest.bits), _say)
+    bundle = replace(bundle, manifest=replace(bundle.manifest, bits=in_use().bits))
     admission = admit(chosen_images(arguments.good, arguments.exclude), TrainingRecord.load(bundle), _say)
     options = _with_promise(options, admission, asked="max_false_alarms" in arguments or "confidence" in arguments)
     if arguments.int8:

@@ -42,6 +42,7 @@ from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Prec
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 from uflow_edge.runtime.preprocess import Fit
+from uflow_edge.runtime.reading import in_use, use
 from uflow_edge.runtime.reference import REFERENCE
 from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.sources.folders import image_files
@@ -114,6 +115,7 @@ def export_bundle(
     refuse_to_replace(folder, overwrite)
     report("reading the checkpoint")
     checkpoint = load_checkpoint(checkpoint_path, options.extractor)
+    use(replace(in_use(), bits=checkpoint.bits))  # for pictures to compare graphs on
     manifest = _manifest(checkpoint, options)
     report("running it in torch")
     side, fit, carried = manifest.input_size, manifest.fit, checkpoint.pictures
@@ -193,6 +195,7 @@ def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
         fit=options.fit or checkpoint.fit or "squash",
         scales=tuple(LatentScale(s.stride, s.side, s.side, s.channels) for s in architecture.latents),
         exceedance_probability=DEFAULT_PROBABILITY,
+        bits=checkpoint.bits,
         variants=(),
         files={},
         tools=tool_versions("timm", "FrEIA", "openvino"),

@@ -27,6 +27,8 @@ PICTURES = "pictures"
 """Key of the pictures that our checkpoints carry."""
 TRAINED_ON = "trained_on"
 """Key of the `content_hash` of every training picture, in two lists under `FITTED` and `HELD_OUT`; ours have it."""
+BITS = "bits"
+"""Key of the depth of the pictures that our checkpoints were trained on, where it was said; see `reading.Reading`."""
 FITTED, HELD_OUT = "fitted", "held_out"
 AUTHORS = "U-Flow authors'"
 _FIRST = "flow."
@@ -50,6 +52,7 @@ class Checkpoint:
         origin: who wrote it, for people.
         pictures: (S, S, 3) uint8 RGB each, good ones that were not fitted; ours carry some.
         fitted, held_out: `content_hash` of every training picture; ours have them.
+        bits: that cameras used of the 16 in the files of training pictures; None: 16.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class Checkpoint:
     pictures: tuple[Image, ...] = ()
     fitted: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
+    bits: int | None = None
 
     def network(self) -> UFlow:
         """The network in evaluation mode, with a copy of these weights."""
@@ -106,8 +110,11 @@ def _read(path: Path, content: Any) -> Checkpoint:
     normalization = EXTRACTORS[architecture.extractor].normalization
     pictures = _pictures(content.get(PICTURES), architecture.input_size)
     fitted, held_out = _trained_on(content.get(TRAINED_ON))
+    bits = content.get(BITS)
+    if bits is not None and not (type(bits) is int and 8 <= bits <= 16):
+        raise BadInput(f"its {BITS} are {bits!r}, expected a number from 8 to 16")
     origin = DISTRIBUTION if stated else AUTHORS
-    return Checkpoint(path, architecture, weights, normalization, None, origin, pictures, fitted, held_out)
+    return Checkpoint(path, architecture, weights, normalization, None, origin, pictures, fitted, held_out, bits)
 
 
 def _weights(content: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -98,9 +98,9 @@ def use(reading: Reading, say: Callable[[str], None] = lambda line: None) -> Non
     _run.reading, _run.say, _run.said = reading, say, set()
 
 
-def bits_in_use() -> int | None:
-    """The depth of pictures as `use` set it."""
-    return _run.reading.bits
+def in_use() -> Reading:
+    """What `use` set last."""
+    return _run.reading
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def opened(path: Path) -> Iterator[PillowImage.Image]:
         BadInput: missing, forbidden, not a file, of another format, too large, or what the body raised.
     """
     try:
-        _require_file(path)
+        require_file(path)
         with _open(path) as picture:
             megapixels, most = picture.width * picture.height / 1e6, _run.reading.max_megapixels
             if megapixels > most:
@@ -131,18 +131,24 @@ def opened(path: Path) -> Iterator[PillowImage.Image]:
         raise BadInput(f"{path}: cannot be read as an image ({error})") from error
 
 
-def _require_file(path: Path) -> None:
-    """Nothing but a regular file is ever opened: to open a pipe waits for ever, and a device may do anything."""
+def require_file(path: Path) -> None:
+    """Nothing but a regular file is ever opened: to open a pipe waits for ever, and a device may do anything.
+
+    Raises:
+        BadInput: the path leads to nothing, to a folder that may not be read, or to what is not a file.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
         link = f" (a link to {path.readlink()})" if path.is_symlink() else ""
-        raise BadInput(f"no such file{link}") from None
+        raise BadInput(f"{path}: no such file{link}") from None
+    except PermissionError:
+        raise BadInput(f"{path}: permission denied") from None
     if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
-        raise BadInput("permission denied; what is in this folder is unknown")
+        raise BadInput(f"{path}: permission denied; what is in this folder is unknown")
     for is_kind, words in _KINDS:
         if is_kind(status.st_mode):
-            raise BadInput(f"{words}, not a file")
+            raise BadInput(f"{path}: {words}, not a file")
 
 
 def _open(path: Path) -> PillowImage.Image:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from uflow_edge.export.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
 from uflow_edge.runtime.command_line import (
+    add_reading_options,
     command_parser,
     natural_int,
     positive_float,
@@ -65,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
         help="state dict of the backbone, for mcait two (default: ImageNet weights)",
     )
     _add_fitting(parser.add_argument_group("fitting"))
-    _add_data(parser.add_argument_group("data"))
+    data = parser.add_argument_group("data")
+    _add_data(data)
+    add_reading_options(data)
     return parser
 
 
@@ -145,7 +148,10 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """Train as the command line asks."""
     for module in ("torch", "timm", "FrEIA", "psutil"):
         require(module, "train")
+    from uflow_edge.runtime.reading import Reading, use
     from uflow_edge.training.train import Data, train
+
+    use(Reading.of(arguments), print)
 
     data = Data(
         arguments.data,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uflow_edge.runtime.command_line import (
+    add_reading_options,
     command_parser,
     natural_int,
     positive_float,
@@ -60,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"at its highest {_DEFAULT}",
     )
     add("--seed", type=natural_int, default=default.seed, metavar="N", help=f"same seed, same network {_DEFAULT}")
+    add_reading_options(parser)
     add("--restart", action="store_true", help="forget an interrupted run")
     add("--overwrite", action="store_true", help="replace a network that is there")
     return parser
@@ -69,7 +71,10 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """Train as the command line asks."""
     for module in ("torch", "diffusers"):
         require(module, "train")
+    from uflow_edge.runtime.reading import Reading, use
     from uflow_edge.training.diffusion import train_unet
+
+    use(Reading.of(arguments), print)
 
     options = DiffusionOptions(
         image_size=arguments.image_size,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from uflow_edge.export.architecture import Architecture
-from uflow_edge.export.checkpoint import FITTED, HELD_OUT, PICTURES, PREFIX, TRAINED_ON
+from uflow_edge.export.checkpoint import BITS, FITTED, HELD_OUT, PICTURES, PREFIX, TRAINED_ON
 from uflow_edge.export.network import EnergyGraph, UFlow
 from uflow_edge.export.tensors import save_tensors
 from uflow_edge.runtime.errors import UsageError
@@ -21,7 +21,7 @@ from uflow_edge.runtime.images import read_image, spread
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import model_input
-from uflow_edge.runtime.reading import bits_in_use
+from uflow_edge.runtime.reading import in_use
 from uflow_edge.training.dataset import checked_images, hold_out, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
 from uflow_edge.training.fit import Fit, fit_flow
@@ -152,7 +152,7 @@ def _run(
         **fitting,
         **asdict(data.augmentation),
         "standardising": standardization,
-        "bits": bits_in_use() or 16,
+        "bits": in_use().bits or 16,
         "weights_of_the_extractor": _digest(network.feature_extractor.state_dict()),
         **{f"{split}_images": list(hashes) for split, hashes in trained_on.items()},
     }
@@ -192,6 +192,8 @@ def save_checkpoint(
 ) -> None:
     """Write weights as the authors' trainer does, and beside them what theirs leaves out: a few numbers and pictures.
 
+    The depth of the pictures is kept too, where `reading.use` was given one.
+
     Args:
         network: to save.
         result: of the training.
@@ -210,6 +212,8 @@ def save_checkpoint(
         "hyper_parameters": network.architecture.hyper_parameters(),
         TRAINED_ON: {split: list(hashes) for split, hashes in trained_on.items()},
     }
+    if (bits := in_use().bits) is not None:
+        content[BITS] = bits
     if pictures:
         content[PICTURES] = torch.from_numpy(np.stack(pictures))
     save_tensors(content, path)

@@ -12,6 +12,7 @@ from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.archive.records import PARTITION
 from uflow_edge.runtime.bundle import Bundle, find_bundle
 from uflow_edge.runtime.errors import ExitCode, UsageError
+from uflow_edge.runtime.reading import Reading, use
 from uflow_edge.runtime.sources.folders import image_files
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
@@ -20,8 +21,9 @@ def infer_archive(arguments: argparse.Namespace, report: Report) -> ExitCode:
     """Inspect ``--images`` on a cluster, into ``--parquet``."""
     _refuse_what_is_not_for_archives(arguments)
     cluster = cluster_options(arguments)
-    files = image_files([path.absolute() for path in arguments.images])[: arguments.max_frames]
+    files = image_files([path.absolute() for path in arguments.images], report)[: arguments.max_frames]
     bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
+    use(Reading.of(arguments, bundle.manifest.bits), report)
     recipe = InspectorRecipe.of(
         bundle,
         threshold=arguments.threshold,

@@ -8,6 +8,7 @@ from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.operating_point import OperatingPoint
+from uflow_edge.runtime.reading import Reading, in_use, use
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.views import ViewOptions
 
@@ -26,6 +27,7 @@ class InspectorRecipe:
         backend, precision: see `engines.selection.open_engine`.
         threads: of the engine in each worker.
         views: which parts of an image are inspected.
+        reading: how image files are read.
     """
 
     bundle: Bundle[UFlowManifest]
@@ -34,6 +36,7 @@ class InspectorRecipe:
     precision: Precision | None = None
     threads: int = 1
     views: ViewOptions = ViewOptions()
+    reading: Reading = Reading()
 
     @classmethod
     def of(
@@ -46,7 +49,7 @@ class InspectorRecipe:
         threads: int | None = None,
         views: ViewOptions = ViewOptions(),
     ) -> "InspectorRecipe":
-        """For a bundle that was loaded.
+        """For a bundle that was loaded; images are read as this process reads them.
 
         Drift is not watched: it is a matter of order in time, and an archive on several workers has none.
 
@@ -59,7 +62,7 @@ class InspectorRecipe:
         if threshold is not None:
             manifest = replace(manifest, operating_point=OperatingPoint(threshold, "manual"))
         judging = Bundle(bundle.folder.absolute(), manifest)
-        return cls(judging, sha256(bundle.folder / MANIFEST), backend, precision, threads or 1, views)
+        return cls(judging, sha256(bundle.folder / MANIFEST), backend, precision, threads or 1, views, in_use())
 
     def facts(self) -> dict[str, Any]:
         """All of it that decides numbers, in plain types."""
@@ -72,6 +75,7 @@ class InspectorRecipe:
             "backend": self.backend,
             "precision": self.precision,
             "views": asdict(self.views),
+            **({} if self.reading == Reading() else {"reading": asdict(self.reading)}),
         }
 
     def open(self) -> "Inspector":
@@ -88,6 +92,7 @@ class InspectorRecipe:
         from uflow_edge.runtime.inspector import Inspector
 
         cv2.setNumThreads(1)
+        use(self.reading)
         folder = self.bundle.folder
         Bundle.load(folder, UFlowManifest)  # the files are whole
         if sha256(folder / MANIFEST) != self.bundle_sha256:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime.command_line import (
+    add_reading_options,
     command_parser,
     finite_float,
     positive_int,
@@ -54,6 +55,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="copy EXIF (but rotation, thumbnail, maker's notes) and ICC profile",
     )
+    add_reading_options(group)
     group.add_argument("--report", type=Path, metavar="FILE", help="an HTML page with numbers and pictures")
     group.add_argument("--json", type=Path, metavar="FILE", help="one JSON object a picture, a line each")
 
@@ -130,9 +132,11 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.diffusion.purifier import Purifier
     from uflow_edge.runtime.purify.images import FilePurifier, plan_jobs
     from uflow_edge.runtime.purify.network import open_network
+    from uflow_edge.runtime.reading import Reading, use
     from uflow_edge.runtime.unet_manifest import UNetManifest
 
-    options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out)
+    use(Reading.of(arguments), _say)
+    options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out, _say)
     with ExitStack() as stack:
         network = open_network(
             arguments.bundle or find_bundle(Path.cwd(), UNetManifest),

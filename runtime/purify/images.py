@@ -19,10 +19,12 @@ from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UsageError
 from uflow_edge.runtime.files import sha256
+from uflow_edge.runtime.finding import refuse_results_inside
 from uflow_edge.runtime.images import find_images
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.purify.pictures import picture_size, read_picture, read_texts, write_picture
 from uflow_edge.runtime.purify.quality import psnr, structural_similarity
+from uflow_edge.runtime.reading import in_use, require_file
 from uflow_edge.runtime.strict_json import parse_json, to_json
 
 RECORD = "uflow-purify"
@@ -73,7 +75,7 @@ class Outcome:
         return to_json({"source": str(self.job.source), "result": str(self.job.result), **values})
 
 
-def plan_jobs(paths: Iterable[Path], out: Path) -> list[Job]:
+def plan_jobs(paths: Iterable[Path], out: Path, say: Callable[[str], None] = lambda line: None) -> list[Job]:
     """Decide where results go: ``out``, in the folders that the sources are in below those that were named, as PNG.
 
     Two sources of one name (``a.jpg`` and ``a.tif``) keep their suffix before that of the result (``a.jpg.png``).
@@ -85,11 +87,11 @@ def plan_jobs(paths: Iterable[Path], out: Path) -> list[Job]:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; --out is the folder that results go to")
     paths, found = list(paths), dict[Path, Path]()
+    refuse_results_inside(paths, {"--out": out})
     for path in paths:
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise UsageError(f"{out}: lies in {path}, so that results would be taken for images; choose another folder")
-        for image in find_images([path]):
-            found.setdefault(image.resolve(), image.relative_to(path) if path.is_dir() else Path(image.name))
+        for image in find_images([path], say):
+            source = image.resolve() if image.exists() else image.absolute()  # a link to nothing is named itself
+            found.setdefault(source, image.relative_to(path) if path.is_dir() else Path(image.name))
     short = [str(name.with_suffix("")).lower() for name in found.values()]
     names = [
         name.with_suffix(".png") if short.count(alike) == 1 else name.with_name(f"{name.name}.png")
@@ -213,6 +215,7 @@ class FilePurifier:
             "network": self.network,
             "metadata": self.keep_metadata,
             **settings(self.purifier.options),
+            **({} if in_use().bits is None else {"bits": in_use().bits}),
         }
 
 
@@ -224,6 +227,7 @@ def settings(options: PurifyOptions) -> dict[str, Any]:
 
 
 def _digest(source: Path) -> str:
+    require_file(source)
     try:
         return sha256(source)
     except OSError as error:

@@ -4,28 +4,26 @@
 | --- | --- |
 | size | kept, after a camera's EXIF rotation is applied |
 | grey | grey; colour of any kind becomes RGB |
-| 16 bits | 8 bits, the upper ones, with a note; 32 bits are refused, for they have no defined range |
+| 16 bits | 8 bits, the upper ones (of as many as ``--bits`` says), with a note; 32 bits, without a range, are refused |
 | transparency | kept aside and put back as it was |
 | several pages | the first, with a note |
 | metadata | dropped; or, if asked for, EXIF without rotation, thumbnail and maker's notes, and the ICC profile |
 """
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, ImageOps
+from PIL import ExifTags
 from PIL import Image as PillowImage
 from PIL.PngImagePlugin import PngInfo
 
-from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.numeric import Image, Size
+from uflow_edge.runtime.reading import decode_upright, opened
 
 _GREY = frozenset({"1", "L", "LA", "La"})
 _OTHER_COLOURS = frozenset({"CMYK", "YCbCr", "LAB", "HSV"})
@@ -56,14 +54,18 @@ def read_picture(path: Path, *, keep_metadata: bool = False) -> Picture:
     """Read a picture upright.
 
     Raises:
-        BadInput: missing, damaged, not an image, of a pixel type without a defined range, or beyond Pillow's limit.
+        BadInput: missing, damaged, not an image, of a pixel type without a defined range, or larger than
+            `reading.use` allows.
     """
-    with _opened(path) as opened:
-        notes = _notes(opened)
-        upright = ImageOps.exif_transpose(opened)
+    with opened(path) as upright:
+        notes = _notes(upright)
         if upright.mode == "F" or upright.mode.startswith("I"):
             return Picture(np.ascontiguousarray(read_image(path)[:, :, :1]), notes=notes)
+        is_deep = any(";16" in str(tile[3]) for tile in getattr(upright, "tile", ()))
+        decode_upright(upright, path)
         picture = replace(_decoded(upright), notes=notes)
+        if is_deep and picture.values.shape[2] == 3:  # Pillow keeps the upper eight bits of 16, whatever --bits says
+            picture = replace(picture, values=np.ascontiguousarray(read_image(path)[:, :, ::-1]))
         return _with_metadata(picture, upright) if keep_metadata else picture
 
 
@@ -73,8 +75,8 @@ def picture_size(path: Path) -> Size:
     Raises:
         BadInput: as `read_picture`, as far as a file's head tells.
     """
-    with _opened(path) as opened:
-        return opened.height, opened.width
+    with opened(path) as picture:
+        return picture.height, picture.width
 
 
 def write_picture(path: Path, picture: Picture, texts: Mapping[str, str]) -> None:
@@ -103,27 +105,10 @@ def write_picture(path: Path, picture: Picture, texts: Mapping[str, str]) -> Non
 def read_texts(path: Path) -> Mapping[str, str]:
     """What `write_picture` said in a file; nothing, if it is not a PNG."""
     try:
-        with PillowImage.open(path) as opened:
-            return {key: text for key, text in opened.info.items() if isinstance(key, str) and isinstance(text, str)}
+        with opened(path) as picture:
+            return {key: text for key, text in picture.info.items() if isinstance(key, str) and isinstance(text, str)}
     except Exception:  # whatever it is, it is not ours
         return {}
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[PillowImage.Image]:
-    """A file as Pillow opens it; whatever goes wrong with it in the body is told as `BadInput`."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures and refuses those of twice the size; refusing is enough.
-            warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
-            with PillowImage.open(path) as opened:
-                yield opened
-    except BadInput:
-        raise
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: no such file") from error
-    except Exception as error:  # Pillow's decoders raise whatever their format makes them
-        raise BadInput(f"{path}: cannot be read as an image ({error})") from error
 
 
 def _plane(values: NDArray[np.uint8]) -> PillowImage.Image:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from uflow_edge.runtime.archive.arguments import add_ray_options, cluster_options, refuse_without_ray
 from uflow_edge.runtime.bundle import Bundle, find_bundle
-from uflow_edge.runtime.command_line import command_parser, print_beside_bar, progress, run_command, thread_count
+from uflow_edge.runtime.command_line import (
+    add_reading_options,
+    command_parser,
+    print_beside_bar,
+    progress,
+    run_command,
+    thread_count,
+)
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, UsageError, refuse_faults
 from uflow_edge.runtime.files import check_writable
@@ -17,6 +24,7 @@ from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import PRECISIONS
 from uflow_edge.runtime.nfa.tree import RULES
+from uflow_edge.runtime.reading import Reading, use
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.evaluate import Evaluation, evaluate
@@ -64,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
         help="weigh regions by this rule, at log-NFA 0, whatever the calibration; upstream is the paper's "
         "(default: as the bundle says)",
     )
+    add_reading_options(parser)
     add_ray_options(parser).add_argument(
         "--ray-state", type=Path, metavar="FOLDER", help="what was measured so far; storage that all workers share"
     )
@@ -128,6 +137,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """Evaluate as the command line asks; what was measured is written even if a later category fails."""
     for path in filter(None, (arguments.json, arguments.report)):
         check_writable(path)
+    use(Reading.of(arguments))
     todo = jobs(arguments)
     if not arguments.ray:
         _name_unreadable(todo)
@@ -160,6 +170,7 @@ def _name_unreadable(todo: Sequence[Job]) -> None:
 def _evaluate(arguments: argparse.Namespace, job: Job, results: Results) -> None:
     with ExitStack() as stack:
         bundle = stack.enter_context(opened(job.model, arguments.precision, _say))
+        use(Reading.of(arguments, bundle.manifest.bits), _say)
         if arguments.rule:
             bundle = uncalibrated(bundle, arguments.rule)
         evaluation = _on_a_cluster(arguments, job, bundle) if arguments.ray else None

@@ -24,6 +24,7 @@ from uflow_edge.runtime.purify.command import main, options_of, parser, purify_i
 from uflow_edge.runtime.purify.images import RECORD, FilePurifier, Outcome, plan_jobs
 from uflow_edge.runtime.purify.pictures import read_picture, read_texts
 from uflow_edge.runtime.purify.report import DIFFERENCE_GAIN, MOST_SHOWN, difference_picture, write_report
+from uflow_edge.runtime.reading import Reading, use
 
 LINEAR = NoiseSchedule.make("linear")
 PHOTO = data.astronaut()[:100, 180:300]
@@ -317,13 +318,16 @@ def test_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
     assert result.size == size[::-1]
 
 
-def test_a_huge_picture_is_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_picture_is_refused_in_words(tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "huge.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7000)  # twice that is an error, once only a warning
+    use(Reading(max_megapixels=0.012))
     assert read_picture(tmp_path / "huge.png").values.shape == PHOTO.shape
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
-    with pytest.raises(BadInput, match=r"huge.png: cannot be read as an image \(Image size \(12000 pixels\)"):
-        read_picture(tmp_path / "huge.png")
+    use(Reading(max_megapixels=0.011))
+    try:
+        with pytest.raises(BadInput, match=r"huge.png: .* pixels are 0 megapixels, and the limit is 0.011"):
+            read_picture(tmp_path / "huge.png")
+    finally:
+        use(Reading())
 
 
 # ---- metadata
