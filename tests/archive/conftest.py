@@ -4,7 +4,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -60,57 +61,46 @@ def recipe(exported: Path) -> Callable[..., InspectorRecipe]:
 
 
 @pytest.fixture
-def hold() -> Iterator[Callable[[Path], "Held"]]:
+def hold() -> Callable[[Path], "Held"]:
     """Make an image one that is `Held`."""
-    with ExitStack() as stack:
-
-        def hold(path: Path) -> Held:
-            held = Held(path)
-            stack.callback(held.close)
-            return held
-
-        yield hold
+    return Held
 
 
-def wait_for_reader(fifo: Path) -> tuple[int, int]:
-    """A writing end of a pipe that a worker has begun to read an image from, and that worker's process."""
+def wait_for_reader(picture: Path) -> int:
+    """The process of the worker that has begun to read an image."""
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
-        try:
-            end = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:  # nobody reads yet
-            time.sleep(0.01)
-            continue
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 opened = {link.readlink() for link in (process / "fd").iterdir()}
             except OSError:  # ended meanwhile, or is another user's
                 continue
-            if fifo in opened and process.name != str(os.getpid()):
-                return end, int(process.name)
-        os.close(end)
-    pytest.fail(f"nobody has opened {fifo}")
+            if picture in opened and process.name != str(os.getpid()):
+                return int(process.name)
+    pytest.fail(f"nobody has opened {picture}")
+
+
+@cache
+def slow_picture() -> bytes:
+    """A PNG that takes seconds to read and to inspect."""
+    stored = BytesIO()
+    Image.new("L", (15000, 15000)).save(stored, "PNG", compress_level=1)
+    return stored.getvalue()
 
 
 class Held:
-    """An image of an archive that is a pipe until `release`: whoever reads it waits, and so is in the middle."""
+    """An image of an archive that is a huge one until `release`: whoever reads it is in the middle of it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._picture = path.with_suffix(".held")
         path.rename(self._picture)
-        os.mkfifo(path)
-        self._end: int | None = None
+        path.write_bytes(slow_picture())
 
     def reader(self) -> int:
         """Wait for a worker to read it; the worker's process."""
-        self._end, process = wait_for_reader(self.path)
-        return process
+        return wait_for_reader(self.path)
 
     def release(self) -> None:
         """Put the picture there, for whoever reads next."""
         self._picture.replace(self.path)
-
-    def close(self) -> None:
-        if self._end is not None:
-            os.close(self._end)
