@@ -29,7 +29,6 @@ def parser() -> argparse.ArgumentParser:
         "they compute what the checkpoint does. With --trt, turn the graphs into TensorRT engines too.",
         [
             "uflow-export --ckpt bottle.ckpt                           # writes ./bottle.uflow/",
-            "uflow-export --ckpt bottle.ckpt --good bottle/held_out/   # and takes the threshold from good images",
             "uflow-export --ckpt bottle.ckpt --plan                    # says what it would write, and writes nothing",
             "uflow-export --ckpt bottle.ckpt --trt                     # and builds engines for the GPU here",
             "uflow-export --ckpt bottle.ckpt --trt --trt-target rtx    # or for the RTX GPUs of others; needs no GPU",

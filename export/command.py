@@ -15,6 +15,7 @@ from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, MissingDependency, require
 from uflow_edge.runtime.files import check_writable
 from uflow_edge.runtime.manifest import Manifest, Precision
+from uflow_edge.runtime.operating_point import LOG_NFA_0
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
@@ -73,7 +74,10 @@ def _export(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCod
             exported.bundle, meaning.engine_precisions(arguments), plan_options, arguments.parity_images or ()
         )
     console.print_threshold(exported.bundle.manifest.operating_point)
-    print(f"wrote {folder}/; next: uflow-calibrate --bundle {folder} --good <folder>, then uflow-infer")
+    calibrated = exported.bundle.manifest.operating_point != LOG_NFA_0
+    following = "uflow-infer" if calibrated else "uflow-calibrate"
+    what = "--images" if calibrated else "--good"
+    print(f"wrote {folder}/; next: {following} --bundle {folder} {what} <folder>")
     return ExitCode.OK
 
 

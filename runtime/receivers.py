@@ -161,6 +161,7 @@ def _serve(
         saved_threshold=threshold.saved,
         set_threshold=threshold.set,
         save_threshold=threshold.save,
+        promise=threshold.promise,
         fire_trigger=fire if triggers else None,
         state=pipeline.states,
         exposition=None if metrics is None else lambda: metrics.exposition()[0],

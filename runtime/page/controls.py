@@ -24,6 +24,7 @@ class Controls:
             `UflowEdgeError` or OSError.
         fire_trigger: have the next frame inspected; None without a software trigger.
         state: of every camera, by name.
+        promise: what the threshold that applies promises, for people; empty where nobody knows.
         exposition: the metrics in Prometheus' text format; None without.
     """
 
@@ -34,4 +35,5 @@ class Controls:
     save_threshold: Callable[[], None] | None = None
     fire_trigger: Callable[[], None] | None = None
     state: Callable[[], Mapping[str, CameraState]] = _no_cameras
+    promise: Callable[[], str] = lambda: ""
     exposition: Callable[[], bytes] | None = None

@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uflow_edge.runtime.bundle import BundleChanged
 from uflow_edge.runtime.errors import UflowEdgeError, require
 from uflow_edge.runtime.page.editions import Edition, Editions
 from uflow_edge.runtime.page.state import LivePage
@@ -78,7 +79,7 @@ def create_app(page: LivePage, editions: Editions) -> "FastAPI":
 
     @app.exception_handler(UflowEdgeError)
     async def refused(_: Any, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=422)
+        return JSONResponse({"detail": str(error)}, status_code=409 if isinstance(error, BundleChanged) else 422)
 
     @app.exception_handler(OSError)
     async def failed(_: Any, error: Exception) -> JSONResponse:
@@ -156,7 +157,7 @@ def _add_changes(app: "FastAPI", page: LivePage) -> None:
     controls = page.controls
 
     def threshold() -> ThresholdReport:
-        return ThresholdReport(controls.threshold(), controls.saved_threshold(), controls.save_threshold is not None)
+        return page.threshold()
 
     @app.put("/api/threshold")
     def set_threshold(new: NewThreshold) -> ThresholdReport:

@@ -165,6 +165,12 @@ class LivePage:
             if age > self._silence_limit_s and not (name in states and states[name].status == "ended")
         }
 
+    def threshold(self) -> ThresholdReport:
+        """The threshold, and what it promises."""
+        controls = self.controls
+        can_save = controls.save_threshold is not None
+        return ThresholdReport(controls.threshold(), controls.saved_threshold(), can_save, controls.promise())
+
     def status(self) -> Status:
         """All numbers of the page."""
         controls = self.controls
@@ -182,9 +188,7 @@ class LivePage:
             now=time.time(),
             step=now / STEP_S,
             cameras=[replace(report, stages=latencies(times)) for report, times in seen],  # numpy, outside the lock
-            threshold=ThresholdReport(
-                controls.threshold(), controls.saved_threshold(), controls.save_threshold is not None
-            ),
+            threshold=self.threshold(),
             counts=Counts(
                 tally.captured,
                 tally.inspected,

@@ -83,11 +83,12 @@ class CameraReport:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdReport:
-    """The threshold that applies, the bundle's, and whether the first can be written into the bundle."""
+    """The threshold that applies, the bundle's, whether the first can be written there, and what it promises."""
 
     value: float
     saved: float
     can_save: bool
+    promise: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
+from uflow_edge.runtime.bundle import BundleChanged
 from uflow_edge.runtime.capture import CameraState
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.inspection import Inspection
@@ -91,6 +92,7 @@ class Line:
             saved_threshold=lambda: self.saved,
             set_threshold=self.set,
             save_threshold=self.save,
+            promise=lambda: "none",
             fire_trigger=self.fire,
             state=lambda: self.states,
             exposition=lambda: b"frames_total 9\n",
@@ -182,7 +184,7 @@ def test_status_has_every_number(page: LivePage, http: httpx.Client, line: Line)
         "reconnects": 2,
         "undelivered": {"mqtt": 5},
     }
-    assert status["threshold"] == {"value": 0.0, "saved": 0.0, "can_save": True}
+    assert status["threshold"] == {"value": 0.0, "saved": 0.0, "can_save": True, "promise": "none"}
     assert status["trigger"] is True
     belt, top = status["cameras"]
     assert (belt["name"], belt["status"], belt["stale"]) == ("belt", "running", False)
@@ -299,7 +301,8 @@ def test_every_file_of_the_page_is_served_and_none_from_elsewhere(http: httpx.Cl
 
 
 def test_the_threshold_applies_live_is_saved_and_taken_back(http: httpx.Client, line: Line) -> None:
-    assert http.put("/api/threshold", json={"value": 12.5}).json() == {"value": 12.5, "saved": 0.0, "can_save": True}
+    answer = http.put("/api/threshold", json={"value": 12.5}).json()
+    assert answer == {"value": 12.5, "saved": 0.0, "can_save": True, "promise": "none"}
     assert (line.threshold, line.saved) == (12.5, 0.0)
     assert http.post("/api/threshold/save").json()["saved"] == 12.5
     assert line.saved == 12.5
@@ -317,6 +320,9 @@ def test_what_the_pipeline_refuses_is_said(http: httpx.Client, line: Line) -> No
     line.refuse = BadInput("the manifest is gone: restore the bundle")
     answer = http.put("/api/threshold", json={"value": 1.0})
     assert (answer.status_code, answer.json()) == (422, {"detail": "the manifest is gone: restore the bundle"})
+    line.refuse = BundleChanged("its calibration has changed since it was loaded")
+    answer = http.post("/api/threshold/save")
+    assert (answer.status_code, answer.json()) == (409, {"detail": "its calibration has changed since it was loaded"})
     line.refuse = OSError("read-only file system")
     answer = http.post("/api/threshold/save")
     assert (answer.status_code, answer.json()) == (500, {"detail": "read-only file system"})

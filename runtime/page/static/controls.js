@@ -36,6 +36,7 @@ export function updateThreshold(fresh, range) {
   if (sending || wanted !== null) return;
   threshold = fresh;
   write(element("threshold"), score(fresh.value));
+  write(element("promise"), fresh.promise);
   const saved = fresh.value === fresh.saved;
   const badge = element("threshold-badge");
   badge.classList.toggle("unsaved", !saved);
@@ -103,7 +104,7 @@ element("back").addEventListener("click", () => apply(threshold.saved));
 element("save").addEventListener("click", () => {
   write(
     element("question-text"),
-    `Save the threshold ${score(threshold.value)} to the bundle? It replaces ${score(threshold.saved)} in every run from now on.`,
+    `Save the threshold ${score(threshold.value)} to the bundle? It replaces ${score(threshold.saved)} in every run from now on, and the promise that came with it is lost.`,
   );
   element("question").returnValue = "no";
   element("question").showModal();
