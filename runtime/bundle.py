@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.files import replacing, sha256
+from uflow_edge.runtime.graph_check import check_graph
 from uflow_edge.runtime.manifest import SCHEMA, Manifest, Variant
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.strict_json import decode, parse_json, read_json
@@ -67,6 +68,8 @@ class Bundle(Generic[M_co]):
                 raise BadInput(
                     f"{file}: differs from what was exported (SHA-256); copy the bundle again or re-export it"
                 )
+        for variant in manifest.variants:
+            check_graph(folder / variant.file, () if variant.data is None else (variant.data,))
         return Bundle(folder, manifest)
 
     def path(self, variant: Variant) -> Path:
