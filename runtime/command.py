@@ -95,25 +95,20 @@ def _feeds(arguments: argparse.Namespace, sources: "Sequence[Source]", stack: Ex
 def _inspector(
     arguments: argparse.Namespace, bundle: "Bundle[UFlowManifest]", stack: ExitStack, say: Callable[[str], None]
 ) -> "Inspector":
-    from uflow_edge.runtime.device_frames import device_frames
-    from uflow_edge.runtime.engines.selection import open_engine
     from uflow_edge.runtime.inspector import Inspector
-    from uflow_edge.runtime.operating_point import OperatingPoint
 
-    views = meaning.views(arguments)
-    engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, say)
-    stack.callback(engine.close)
-    device = device_frames(engine, bundle.manifest.input_size, say)
-    if device is not None:
-        stack.callback(device.close)
-    inspector = Inspector.of(bundle, engine, views, device)
-    inspector.warm_up()
-    if arguments.threshold is not None:
-        inspector.operating_point = OperatingPoint(arguments.threshold, "manual")
+    inspector = Inspector.load(
+        bundle,
+        backend=arguments.backend,
+        precision=arguments.precision,
+        threshold=arguments.threshold,
+        threads=arguments.threads,
+        views=meaning.views(arguments),
+        report=say,
+    )
+    stack.callback(inspector.close)
     point = inspector.operating_point
     say(f"threshold: {point.threshold:.2f} ({point.origin}); {point.promise}")
-    if inspector.difference is not None:
-        say(f"warning: {inspector.difference}: what the bundle promises does not hold")
     return inspector
 
 

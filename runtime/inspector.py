@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,9 +15,10 @@ from uflow_edge.runtime.engines import Engine, EngineFailed
 from uflow_edge.runtime.in_frame import mask_in_frame, region_in_frame
 from uflow_edge.runtime.inspection import Clock, Inferred, Inspection, Prepared
 from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.nfa import regions_above
 from uflow_edge.runtime.null_model import NullModel
-from uflow_edge.runtime.numeric import Image, Size
+from uflow_edge.runtime.numeric import Frame, Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.preprocess import Box, checked_frame, model_input
 from uflow_edge.runtime.scoring import Scorer
@@ -25,6 +28,7 @@ from uflow_edge.runtime.views import ViewOptions, stitch
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.device_frames import DeviceFrames
+    from uflow_edge.runtime.engines.selection import Backend
 
 
 class Inspector:
@@ -39,9 +43,9 @@ class Inspector:
             None where it does not.
 
     Example:
-        inspector = Inspector.load("bottle.uflow")
-        verdict = inspector.inspect(cv2.imread("bottle.png"))
-        print(verdict.anomalous, verdict.score)
+        with Inspector.load("bottle.uflow") as inspector:
+            verdict = inspector.inspect(cv2.imread("bottle.png"))
+            print(verdict.anomalous, verdict.score)
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Inspector:
         self.engine: Final = engine
         self._device = device
         self._scorer = Scorer(manifest, null_model)
+        self._owned = ExitStack()
         self.views: Final = views
         record = manifest.calibration
         self.difference: Final = None if record is None else record.difference(views, engine.precision)
@@ -89,28 +94,64 @@ class Inspector:
         return cls(bundle.manifest, engine, views, device, scorer.null_model)
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int | None = None, views: ViewOptions = ViewOptions()) -> "Inspector":
-        """Verify a bundle and make it ready on the CPU: after this, the first frame costs what every frame costs.
+    def load(
+        cls,
+        source: str | Path | Bundle[UFlowManifest],
+        *,
+        backend: "Backend" = "auto",
+        precision: Precision | None = None,
+        threshold: float | None = None,
+        threads: int | None = None,
+        views: ViewOptions = ViewOptions(),
+        report: Callable[[str], None] | None = None,
+    ) -> "Inspector":
+        """Choose an engine like ``uflow-infer`` and make it ready: the first frame costs what every frame costs.
 
         Args:
-            path: the bundle's folder.
-            threads: of the engine; default, one a core.
+            source: the bundle's folder, or the bundle as loaded.
+            backend, precision, threads: see `selection.open_engine`.
+            threshold: on the score; default, the bundle's.
             views: which parts of a frame are inspected.
+            report: told what is skipped and what is chosen; default, warnings become Python's.
+
+        Returns:
+            An inspector that owns its engine: `close` it, or use it in a ``with`` statement.
 
         Raises:
             BadInput: the bundle is missing, damaged or cannot be run.
-            MissingDependency: no engine is installed.
+            UsageError: it has no graph in this precision, or the threshold is no number.
+            MissingDependency: the backend cannot run here.
+            EngineFailed: it fails, or computes something else than FP32.
         """
-        from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+        from uflow_edge.runtime.device_frames import device_frames
+        from uflow_edge.runtime.engines.selection import open_engine
 
-        bundle = Bundle.load(path, UFlowManifest)
-        variant = bundle.manifest.variants[0]
-        engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant, threads)
-        inspector = cls.of(bundle, engine, views)
+        bundle = source if isinstance(source, Bundle) else Bundle.load(source, UFlowManifest)
+        say = report or _warn
+        with ExitStack() as stack:
+            engine = open_engine(bundle, backend, precision, threads, say)
+            stack.callback(engine.close)
+            device = device_frames(engine, bundle.manifest.input_size, say)
+            if device is not None:
+                stack.callback(device.close)
+            inspector = cls.of(bundle, engine, views, device)
+            if threshold is not None:
+                inspector.operating_point = OperatingPoint(threshold, "manual")
+            inspector.warm_up()
+            inspector._owned = stack.pop_all()
         if inspector.difference is not None:
-            warnings.warn(f"{path}: {inspector.difference}: no promise", stacklevel=2)
-        inspector.warm_up()
+            say(f"warning: {inspector.difference}: what the bundle promises does not hold")
         return inspector
+
+    def close(self) -> None:
+        """Close the engine that `load` opened; one that was handed in is left alone."""
+        self._owned.close()
+
+    def __enter__(self) -> "Inspector":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def operating_point(self) -> OperatingPoint:
@@ -129,11 +170,11 @@ class Inspector:
         whole = Inspector(self.manifest, self.engine, device=self._device, null_model=self._scorer.null_model)
         whole.inspect(np.zeros((side + 1, side + 1, 3), np.uint8))
 
-    def inspect(self, frame_bgr: Image, *, frame: int = 0, source: str = "", captured: float | None = None) -> Verdict:
+    def inspect(self, frame_bgr: Frame, *, frame: int = 0, source: str = "", captured: float | None = None) -> Verdict:
         """Judge one frame.
 
         Args:
-            frame_bgr: (H, W, 3) uint8, BGR.
+            frame_bgr: (H, W, 3) uint8, BGR, as ``cv2.imread`` gives it.
             frame: its number, copied to the verdict.
             source: where it comes from, copied to the verdict.
             captured: when it was captured, seconds since the epoch; default, now.
@@ -145,19 +186,19 @@ class Inspector:
         return self.examine(frame_bgr, frame=frame, source=source, captured=captured).verdict
 
     def examine(
-        self, frame_bgr: Image, *, frame: int = 0, source: str = "", captured: float | None = None
+        self, frame_bgr: Frame, *, frame: int = 0, source: str = "", captured: float | None = None
     ) -> Inspection:
         """Judge one frame like `inspect`, and keep the maps."""
         return self.judge(self.infer(self.prepare(frame_bgr)), frame=frame, source=source, captured=captured)
 
-    def prepare(self, frame_bgr: Image) -> Prepared:
+    def prepare(self, frame_bgr: Frame) -> Prepared:
         """The first part of `inspect`: cut out what is looked at, and resize it unless the GPU does."""
         clock = Clock()
-        frame_bgr = checked_frame(frame_bgr)
-        size = (frame_bgr.shape[0], frame_bgr.shape[1])
+        image = checked_frame(frame_bgr)
+        size = (image.shape[0], image.shape[1])
         boxes = self.views.boxes(size, self.manifest.fit)
-        pictures = None if self._device is not None else self._resized(frame_bgr, boxes)
-        return Prepared(frame_bgr, pictures, boxes, size, clock, clock.now())
+        pictures = None if self._device is not None else self._resized(image, boxes)
+        return Prepared(image, pictures, boxes, size, clock, clock.now())
 
     def infer(self, prepared: Prepared) -> Inferred:
         """The second part: run the engine."""
@@ -250,3 +291,8 @@ class Inspector:
         for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
             picture[:] = model_input(frame_bgr[top:bottom, left:right], side)
         return pictures
+
+
+def _warn(line: str) -> None:
+    if line.startswith("warning: "):
+        warnings.warn(line.removeprefix("warning: "), stacklevel=3)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from uflow_edge.runtime.compiled import compiled
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.numeric import Image, IndexMap, Size
+from uflow_edge.runtime.numeric import Frame, Image, IndexMap, Size
 from uflow_edge.runtime.resampling import FRACTION_BITS, HALF, axis_filter, filtered_axes
 
 Fit: TypeAlias = Literal["squash", "crop"]
@@ -64,7 +64,7 @@ def model_input(frame_bgr: Image, side: int, fit: Fit = "squash") -> Image:
     return _resample(_inspected(checked_frame(frame_bgr), fit), side, cv2.COLOR_BGR2RGBA)
 
 
-def checked_frame(frame_bgr: Image) -> Image:
+def checked_frame(frame_bgr: Frame) -> Image:
     """The frame itself, if it is one: (H, W, 3) uint8 with at least one pixel.
 
     Raises:

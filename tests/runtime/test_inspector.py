@@ -2,9 +2,11 @@
 
 import json
 import math
+import shutil
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import cv2
 import numpy as np
@@ -12,9 +14,11 @@ import pytest
 
 from uflow_edge.runtime import Inspector
 from uflow_edge.runtime.engines import EngineFailed, Outputs
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.nfa.tree import RULES, Rule
 from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
+from uflow_edge.runtime.numeric import Frame
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.verdict import Verdict, run_lengths
@@ -195,4 +199,56 @@ def test_two_onnxruntimes_are_refused(monkeypatch: pytest.MonkeyPatch, exported:
 
     monkeypatch.setattr(onnx_runtime, "version", lambda name: "1.20.0")  # as if every distribution were installed
     with pytest.raises(MissingDependency, match="overwrite each other.*pip uninstall -y onnxruntime onnxruntime-gpu"):
-        Inspector.load(exported)
+        Inspector.load(exported, backend="onnxruntime")
+
+
+# The door for programs.
+
+
+def test_load_takes_the_options_of_uflow_infer(exported: Path) -> None:
+    with Inspector.load(exported, backend="openvino", precision="fp16", threshold=3.5, threads=1) as inspector:
+        assert inspector.engine.name.startswith("OpenVINO")
+        assert inspector.engine.name.endswith("fp16")
+        assert inspector.operating_point == OperatingPoint(3.5, "manual")
+
+
+def test_an_inspector_closes_the_engine_that_it_opened_and_no_other(exported: Path) -> None:
+    closed: list[str] = []
+
+    class Watched(OnnxRuntimeEngine):
+        def close(self) -> None:
+            closed.append(self.name)
+            super().close()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("uflow_edge.runtime.engines.onnx_runtime.OnnxRuntimeEngine", Watched)
+        inspector = Inspector.load(exported, threads=1)
+    Inspector(inspector.manifest, inspector.engine).close()
+    assert closed == []
+    inspector.close()
+    inspector.close()
+    assert closed == [inspector.engine.name]
+
+
+def test_what_auto_skips_is_a_python_warning(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise BadInput("this build has no Conv")
+
+    monkeypatch.setattr("uflow_edge.runtime.engines.onnx_runtime.OnnxRuntimeEngine", broken)
+    with pytest.warns(UserWarning, match="onnxruntime is skipped: this build has no Conv"):
+        Inspector.load(exported, threads=1).close()
+
+
+def test_the_snippet_of_the_readme_runs_and_is_typed(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    snippet = next(part for part in text.split("```python\n")[1:] if "Inspector.load" in part).split("```")[0]
+    shutil.copytree(exported, tmp_path / "bottle.uflow")
+    cv2.imwrite(str(tmp_path / "part.png"), np.full((40, 50, 3), 128, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(compile(snippet, "README.md", "exec"), found)
+    assert found["verdict"].size == (40, 50)
+    # What mypy says of it follows from this: cv2.imread gives an array of any number type, or None.
+    assert get_type_hints(Inspector.inspect)["frame_bgr"] == Frame
