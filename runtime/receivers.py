@@ -97,6 +97,7 @@ def _files(
             anomalies_only=arguments.save == "anomalies",
             picture_format=arguments.save_format,
             quota=None if arguments.save_quota is None else arguments.save_quota * _MEGABYTE,
+            provenance=provenance,
         )
         found.append(folder)
     return found

@@ -178,7 +178,7 @@ class MqttSink:
         import cv2
 
         from uflow_edge.runtime.overlay import draw_overlay
-        from uflow_edge.runtime.sinks.overlays import encode
+        from uflow_edge.runtime.sinks.marks import encode
 
         picture = draw_overlay(frame.image_bgr, inspection, self._picture_channels or ())
         height, width = picture.shape[:2]

@@ -3,28 +3,26 @@
 import errno
 import os
 import stat
-import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import cv2
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.overlay import draw_overlay
-from uflow_edge.runtime.sinks import Undeliverable
+from uflow_edge.runtime.sinks import Provenance, Undeliverable
 from uflow_edge.runtime.sinks.claims import Claim
+from uflow_edge.runtime.sinks.marks import SUFFIXES, PictureFormat, encode, is_ours
 from uflow_edge.runtime.sinks.names import safe_path, short_name
+from uflow_edge.runtime.strict_json import to_json
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
 
-PictureFormat = Literal["png", "jpeg"]
-_SUFFIXES: dict[PictureFormat, str] = {"png": ".png", "jpeg": ".jpg"}
 _PARTIAL = ".partial-"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_THE_NAME = {
@@ -32,13 +30,6 @@ _OF_THE_NAME = {
     *(errno.EINVAL, errno.EILSEQ, errno.EACCES, errno.EPERM),
 }
 """Errors that only this picture has, when another file could be written into the folder just before."""
-
-# A comment in each picture tells ours from others, so that a quota never deletes what somebody else put there.
-_TEXT = b"tEXtSoftware\0uflow-edge"
-_PNG_MARK = (len(_TEXT) - 4).to_bytes(4, "big") + _TEXT + zlib.crc32(_TEXT).to_bytes(4, "big")
-_AFTER_PNG_HEADER = 33
-_JPEG_MARK = b"\xff\xfe" + (2 + len(b"uflow-edge")).to_bytes(2, "big") + b"uflow-edge"
-_AFTER_JPEG_START = 2
 
 
 class OverlayFolder:
@@ -52,6 +43,7 @@ class OverlayFolder:
         anomalies_only: bool = False,
         picture_format: PictureFormat = "png",
         quota: int | None = None,
+        provenance: Provenance | None = None,
     ) -> None:
         """Make the folder, and remove the half pictures of a run that was killed.
 
@@ -62,6 +54,7 @@ class OverlayFolder:
             picture_format: PNG is exact; JPEG (quality 90) is several times smaller and faster.
             quota: bytes that pictures of this and of earlier runs take at most, the oldest are deleted for new ones;
                 default, no bound. Only pictures that this program saved are counted and deleted.
+            provenance: of the bundle; every picture's comment says it, beside the frame.
 
         Raises:
             BadInput: the folder cannot be written; or there is a quota, and another process writes there.
@@ -72,6 +65,7 @@ class OverlayFolder:
         self._anomalies_only = anomalies_only
         self._format = picture_format
         self._quota = quota
+        self._provenance = provenance
         self._saved: _Ledger | None = None
         self._partial = folder / f"{_PARTIAL}{os.getpid()}"
         try:
@@ -106,7 +100,9 @@ class OverlayFolder:
         if not self._wanted(inspection):
             return
         try:
-            picture = encode(draw_overlay(frame.image_bgr, inspection, self._channels), self._format)
+            drawn = draw_overlay(frame.image_bgr, inspection, self._channels)
+            comment = {"source": frame.source, "frame": frame.index, **(self._provenance or {})}
+            picture = encode(drawn, self._format, to_json(comment))
         except cv2.error as error:
             raise Undeliverable(f"{self.name}: {frame.source} cannot be drawn ({error.err})") from error
         if self._quota is None:
@@ -152,7 +148,7 @@ class OverlayFolder:
         for stem in (wanted, wanted.with_name(short), Path(short)):
             try:
                 (self._folder / stem).parent.mkdir(parents=True, exist_ok=True)
-                path = _free_path(self._folder / stem, _SUFFIXES[self._format])
+                path = _free_path(self._folder / stem, SUFFIXES[self._format])
                 self._partial.replace(path)
             except OSError as error:
                 if error.errno not in _OF_THE_NAME:
@@ -191,38 +187,11 @@ class _Ledger:
 def _pictures(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Regular files that may be pictures, in a folder and in those below it; links, pipes and folders are none."""
     for parent, _, names in os.walk(folder):
-        for path in (Path(parent, name) for name in names if Path(name).suffix in _SUFFIXES.values()):
+        for path in (Path(parent, name) for name in names if Path(name).suffix in SUFFIXES.values()):
             with suppress(OSError):  # it has vanished
                 about = path.lstat()
                 if stat.S_ISREG(about.st_mode):
                     yield path, about
-
-
-def encode(picture_bgr: Image, picture_format: PictureFormat) -> bytes:
-    """(H, W, 3) uint8 as a PNG or JPEG file that says which program made it.
-
-    Raises:
-        Undeliverable, cv2.error: it is too large for the format.
-    """
-    options = [cv2.IMWRITE_JPEG_QUALITY, 90] if picture_format == "jpeg" else []
-    ok, encoded = cv2.imencode(_SUFFIXES[picture_format], picture_bgr, options)
-    if not ok:
-        raise Undeliverable(
-            f"a picture of {picture_bgr.shape[1]} x {picture_bgr.shape[0]} pixels is no {picture_format}"
-        )
-    plain = encoded.tobytes()
-    mark, at = (_PNG_MARK, _AFTER_PNG_HEADER) if picture_format == "png" else (_JPEG_MARK, _AFTER_JPEG_START)
-    return plain[:at] + mark + plain[at:]
-
-
-def is_ours(path: Path) -> bool:
-    """Whether this program saved that picture; no for one that cannot be read."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(_AFTER_PNG_HEADER + len(_PNG_MARK))
-    except OSError:
-        return False
-    return start[_AFTER_PNG_HEADER:] == _PNG_MARK or start[_AFTER_JPEG_START:].startswith(_JPEG_MARK)
 
 
 def _free_path(stem: Path, suffix: str) -> Path:

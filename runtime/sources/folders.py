@@ -3,8 +3,8 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -47,7 +47,29 @@ def image_files(
         for path in good_images(given, say) if good and given.is_dir() else find_images([given], say):
             name = path.relative_to(given) if given.is_dir() else Path(path.name)
             files.append(ImageFile(path, name.with_suffix("")))
-    return files
+    return _told_apart(files, set(paths))
+
+
+def _told_apart(files: list[ImageFile], given: Collection[Path]) -> list[ImageFile]:
+    """Give images of folders that have one name the folders, and if need be the suffixes, that they differ in."""
+    found = [file for file in files if file.path not in given]
+    common = os.path.commonpath([file.path.absolute().parent for file in found] or [Path()])
+    folders = _that_differ(found, lambda file: file.path.parent)
+    longer = {
+        file.path: file.path.absolute().relative_to(common).with_suffix("") for file in found if file.name in folders
+    }
+    found = [replace(file, name=longer.get(file.path, file.name)) for file in found]
+    suffixes = _that_differ(found, lambda file: file.path)
+    names = {file.path: file.name.with_name(file.path.name) if file.name in suffixes else file.name for file in found}
+    return [replace(file, name=names.get(file.path, file.name)) for file in files]
+
+
+def _that_differ(files: list[ImageFile], part: Callable[[ImageFile], Path]) -> set[Path]:
+    """Names of images that differ in a part of their paths."""
+    parts: dict[Path, set[Path]] = {}
+    for file in files:
+        parts.setdefault(file.name, set()).add(part(file))
+    return {name for name, those in parts.items() if len(those) > 1}
 
 
 class ImageFiles:

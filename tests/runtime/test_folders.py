@@ -5,10 +5,12 @@ import shutil
 import threading
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from uflow_edge.runtime.sources import SourceLost
-from uflow_edge.runtime.sources.folders import WatchedFolder
+from uflow_edge.runtime.sources.folders import WatchedFolder, image_files
 
 
 @pytest.fixture
@@ -47,3 +49,18 @@ def test_the_folder_vanishes_while_it_is_listed(lot: Path, monkeypatch: pytest.M
     with pytest.raises(SourceLost, match="this folder has vanished"):
         for _ in frames:
             pass
+
+
+def test_images_of_one_name_are_told_apart(tmp_path) -> None:
+    for name in ("left/good/0.png", "right/good/0.png", "right/good/1.png", "right/good/1.bmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+
+    def found(*paths: str) -> list[str]:
+        return sorted(str(file.name) for file in image_files([tmp_path / path for path in paths]))
+
+    assert found("left/good") == ["0"]
+    assert found("left/good", "right/good") == ["1.bmp", "1.png", "left/good/0", "right/good/0"]
+    assert found("left/good/0.png", "right/good/0.png") == ["0", "0"]  # given one by one
+    assert found("right") == ["good/0", "good/1.bmp", "good/1.png"]
+    assert found("left", "left") == ["good/0", "good/0"]  # one file, twice

@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from uflow_edge.runtime.command import main
 from uflow_edge.runtime.errors import BadInput, UsageError
@@ -27,11 +28,12 @@ from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.sinks import Undeliverable
 from uflow_edge.runtime.sinks.buffered import BufferedSink
 from uflow_edge.runtime.sinks.json_lines import JsonLines
+from uflow_edge.runtime.sinks.marks import encode, is_ours
 from uflow_edge.runtime.sinks.metrics import Metrics
 from uflow_edge.runtime.sinks.modbus import ModbusSink
 from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
 from uflow_edge.runtime.sinks.names import camera_folders, safe_path
-from uflow_edge.runtime.sinks.overlays import OverlayFolder, encode
+from uflow_edge.runtime.sinks.overlays import OverlayFolder
 from uflow_edge.runtime.sinks.strict import StrictSink
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
@@ -169,6 +171,17 @@ def test_a_line_says_which_bundle_and_picture_it_belongs_to(tmp_path) -> None:
     JsonLines(log, provenance=PROVENANCE).put(*result(0, name="left/part"))
     line = json.loads(log.read_text())
     assert {key: line[key] for key in ("name", *PROVENANCE)} == {"name": "left/part", **PROVENANCE}
+
+
+@pytest.mark.parametrize("picture_format", ["png", "jpeg"])
+def test_a_picture_says_what_it_is_of(tmp_path, picture_format) -> None:
+    OverlayFolder(tmp_path, CHANNELS, picture_format=picture_format, provenance=PROVENANCE).put(*result(3))
+    (path,) = tmp_path.iterdir()
+    with Image.open(path) as picture:
+        picture.load()
+        comment = picture.info["Description" if picture_format == "png" else "comment"]
+    assert json.loads(comment) == {"source": "belt", "frame": 3, **PROVENANCE}
+    assert is_ours(path)
 
 
 def test_each_camera_has_a_folder_of_its_own() -> None:
