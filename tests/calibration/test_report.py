@@ -91,7 +91,7 @@ def test_latency_of_every_graph(exported: Path) -> None:
     [
         (("--max-false-alarms", 2), "false-alarm rate 2.0: expected a number between 0 and 1"),
         (("--confidence", 1), "confidence 1.0: expected a number between 0 and 1"),
-        (("--confidence", "high"), "invalid _confidence value"),
+        (("--confidence", "high"), "expected a finite number, got 'high'"),
         (("--exclude", "elephant.png"), "no such image"),
         (("--int8", "--null-model", "none"), "--int8 is made with the images of the null model"),
         (("--overlap", 0.5), "--overlap needs --tile"),

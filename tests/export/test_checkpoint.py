@@ -110,6 +110,12 @@ def test_ours_knows_the_pictures_it_was_trained_on(trained: Path, texture_folder
     assert content["trained_on"] == dict(zip(("fitted", "held_out"), expected, strict=True))
 
 
+@pytest.mark.parametrize("stored", [[], {"fitted": []}, {"fitted": ["no hash"], "held_out": []}])
+def test_what_it_was_trained_on_must_be_hashes(changed, stored: object) -> None:
+    with pytest.raises(BadInput, match="its trained_on are not two lists of hashes"):
+        load_checkpoint(changed(lambda content: content.update(trained_on=stored)))
+
+
 def test_metric_states_are_ignored(changed) -> None:
     path = changed(lambda c: c["state_dict"].update({"image_f1.tp": torch.zeros(3), "log_loss_weights": torch.ones(1)}))
     load_checkpoint(path)

@@ -81,3 +81,18 @@ def test_any_real_number_is_taken_as_a_float(threshold: float) -> None:
 def test_a_promise_is_whole_or_refused(values: tuple[object, ...]) -> None:
     with pytest.raises(BadInput):
         OperatingPoint(0.0, *values)  # type: ignore[arg-type]
+
+
+def test_a_doubt_takes_the_promise_and_a_suspicion_makes_it_depend() -> None:
+    point = OperatingPoint(0.41, "conformal", 0.05, 40, 0.95, suspicious=3)
+    assert point.promise == (
+        "at most 5 % of good images called anomalous, with 95 % confidence "
+        "(from 40 held-out images, if the 3 that look anomalous are good)"
+    )
+    assert point.doubted(None) is point
+    doubted = point.doubted("calibrated in fp32, run in fp16")
+    assert doubted.promise == "calibrated in fp32, run in fp16: no promise"
+    assert doubted.threshold == 0.41
+    assert doubted.doubted("another reason") is doubted
+    by_hand = OperatingPoint(0.41, "manual")
+    assert by_hand.doubted("calibrated in fp32, run in fp16") is by_hand
