@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from uflow_edge.runtime.command_line import progress
 from uflow_edge.training.features import CachedFeatures
 
 _RIDGE = 0.01
@@ -34,7 +35,7 @@ def gaussian_scores(good: Tensor, test: Tensor) -> list[float]:
     covariance = torch.bmm(centred.transpose(1, 2), centred) / (len(good) - 1)
     root = torch.linalg.cholesky(covariance + _RIDGE * torch.eye(good.shape[1]))
     scores: list[float] = []
-    for batch in test.split(_BATCH):
+    for batch in progress(test.split(_BATCH), "normal laws", unit="batch"):
         distance = batch.flatten(2).permute(2, 1, 0) - mean.transpose(1, 2)  # (H*W, C, N)
         squared = torch.linalg.solve_triangular(root, distance, upper=False).square().sum(dim=1)
         scores += squared.amax(dim=0).tolist()
@@ -54,7 +55,7 @@ def nearest_neighbour_scores(good: Tensor, test: Tensor, seed: int) -> list[floa
     chosen = np.random.default_rng(seed).choice(len(patches), int(len(patches) * _MEMORY_SHARE), replace=False)
     memory = patches[chosen]
     scores = []
-    for image in test:
+    for image in progress(test, "nearest neighbours", len(test)):
         query = image.flatten(1).T
         scores.append(float(torch.cdist(query, memory).amin(dim=1).amax()))
     return scores

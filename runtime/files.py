@@ -4,6 +4,7 @@ While something is written it lies beside its place under a hidden name, locked 
 loses the lock; so a later run can tell what it has left from what another process is writing.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -21,6 +22,14 @@ from uflow_edge.runtime.errors import BadInput
 _HIDDEN = ".uflow-"
 _PARTIAL = ".partial"
 _LONGEST_SUFFIX = 16
+
+ERRORS_OF_ONE_FILE = frozenset(
+    {
+        *(errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+        *(errno.EINVAL, errno.EILSEQ, errno.EACCES, errno.EPERM),
+    }
+)
+"""Errors that writing one file has and the next need not have, unlike those of a full or failing disk."""
 
 
 def check_writable(path: Path, kind: Literal["file", "folder"] = "file", size: int = 0) -> None:

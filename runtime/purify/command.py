@@ -11,6 +11,7 @@ from uflow_edge.runtime.command_line import (
     add_reading_options,
     command_parser,
     finite_float,
+    natural_int,
     positive_int,
     print_beside_bar,
     progress,
@@ -18,6 +19,7 @@ from uflow_edge.runtime.command_line import (
     thread_count,
 )
 from uflow_edge.runtime.errors import ExitCode, UsageError
+from uflow_edge.runtime.text import duration
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.diffusion.options import PurifyOptions
@@ -84,7 +86,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help=f"of patches, a share of their side up to {MOST_OVERLAP} (default: {DEFAULT_OVERLAP})",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    group.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of the noise (default: 0)")
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +132,7 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
     """Purify the images that the command line names."""
     from uflow_edge.runtime.bundle import find_bundle
     from uflow_edge.runtime.diffusion.purifier import Purifier
+    from uflow_edge.runtime.files import check_writable
     from uflow_edge.runtime.purify.images import FilePurifier, plan_jobs
     from uflow_edge.runtime.purify.network import open_network
     from uflow_edge.runtime.reading import Reading, use
@@ -137,6 +140,8 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
 
     use(Reading.of(arguments), _say)
     options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out, _say)
+    for path in filter(None, (arguments.out / "result.png", arguments.report, arguments.json)):
+        check_writable(path)
     with ExitStack() as stack:
         network = open_network(
             arguments.bundle or find_bundle(Path.cwd(), UNetManifest),
@@ -196,14 +201,8 @@ def forecast(work: "FilePurifier", remaining: int) -> str:
     megapixel = work.purifier.evaluations((1000, 1000)) * seconds
     return (
         f"{remaining // steps} patches of {work.purifier.image_size} pixels x {steps} steps: "
-        f"about {_duration(remaining * seconds)} ({_duration(megapixel)} a megapixel)"
+        f"about {duration(remaining * seconds)} ({duration(megapixel)} a megapixel)"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def _told(outcome: "Outcome") -> str:

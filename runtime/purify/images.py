@@ -18,7 +18,7 @@ from uflow_edge.runtime.diffusion.noise import NoiseField
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UsageError
-from uflow_edge.runtime.files import sha256
+from uflow_edge.runtime.files import ERRORS_OF_ONE_FILE, sha256
 from uflow_edge.runtime.finding import refuse_results_inside
 from uflow_edge.runtime.images import find_images
 from uflow_edge.runtime.numeric import Image, Size
@@ -148,7 +148,7 @@ class FilePurifier:
             try:
                 if not self.is_finished(job):
                     total += self.purifier.evaluations(picture_size(job.source))
-            except BadInput:  # will be told when its turn comes
+            except (BadInput, OSError):  # is reported when its turn comes
                 continue
         return total
 
@@ -177,6 +177,10 @@ class FilePurifier:
                 yield self._outcome(job, on_step)
             except BadInput as error:  # what would fail for all, an engine or a full disk, ends the run
                 yield Outcome(job, "failed", error=str(error))
+            except OSError as error:
+                if error.errno not in ERRORS_OF_ONE_FILE:
+                    raise
+                yield Outcome(job, "failed", error=f"{job.result}: cannot be written ({error.strerror})")
 
     def _outcome(self, job: Job, on_step: Callable[[int], None] | None) -> Outcome:
         if self.is_finished(job):

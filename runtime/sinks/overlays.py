@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.files import ERRORS_OF_ONE_FILE
 from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.sinks import Provenance, Undeliverable
 from uflow_edge.runtime.sinks.claims import Claim
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
 
 _PARTIAL = ".partial-"
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_OF_THE_NAME = {
-    *(errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
-    *(errno.EINVAL, errno.EILSEQ, errno.EACCES, errno.EPERM),
-}
-"""Errors that only this picture has, when another file could be written into the folder just before."""
 
 
 class OverlayFolder:
@@ -151,7 +147,7 @@ class OverlayFolder:
                 path = _free_path(self._folder / stem, SUFFIXES[self._format])
                 self._partial.replace(path)
             except OSError as error:
-                if error.errno not in _OF_THE_NAME:
+                if error.errno not in ERRORS_OF_ONE_FILE:
                     raise
                 trouble = error
             else:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from uflow_edge.export.architecture import Architecture
+from uflow_edge.export.architecture import EXTRACTORS, Architecture
 from uflow_edge.export.network import EnergyGraph
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.training.dataset import checked_images, hold_out, test_images, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures
 from uflow_edge.training.options import Augmentation
-from uflow_edge.training.pretrained import load_pretrained
+from uflow_edge.training.pretrained import _from_hub, load_pretrained
 from uflow_edge.training.standardize import standardize
 from uflow_edge.training.train import seeded_network
 
@@ -90,6 +90,20 @@ def test_pretrained_weights_know_what_they_see(graph: EnergyGraph) -> None:
     with torch.no_grad():
         guess = classifier(graph.normalized(torch.from_numpy(picture)[None])).argmax().item()
     assert 281 <= guess <= 285  # ImageNet's domestic cats
+
+
+@pytest.mark.parametrize(("extractor", "files"), [("resnet18", 1), ("mcait", 2)])
+def test_without_a_network_one_line_says_what_to_get(
+    extractor: str, files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(MissingDependency, match=rf"model\.safetensors .*give .* with --weights{' FILE' * files}$"):
+        _from_hub(EXTRACTORS[extractor].timm_name, extractor)
+    assert capsys.readouterr().err == ""
 
 
 def test_weights_from_a_file(graph: EnergyGraph, tmp_path: Path) -> None:

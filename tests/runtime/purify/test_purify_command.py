@@ -180,6 +180,24 @@ def test_a_file_that_vanishes_meanwhile_is_reported(photos: Path, tmp_path: Path
     assert [outcome.status for outcome in file_purifier().run(jobs)] == ["failed", "purified", "purified"]
 
 
+def test_a_result_that_cannot_be_written_does_not_stop_the_others(photos: Path, tmp_path: Path, capsys) -> None:
+    for name in ("l" * 251 + ".png", "l" * 251 + ".ppm", "n" * 251 + ".png"):  # two results of l are too long
+        Image.fromarray(PHOTO).save(photos / name)
+    (tmp_path / "out" / "b.png").mkdir(parents=True)
+    jobs = plan_jobs([photos], tmp_path / "out")
+    assert purify_images(file_purifier(), jobs) == ExitCode.BAD_INPUT
+    said = capsys.readouterr().out
+    assert said.count("File name too long") == 2 and "3 purified, 0 finished before, 3 failed" in said
+    assert (tmp_path / "out" / ("n" * 251 + ".png")).is_file() and (tmp_path / "out" / "deep" / "c.png").is_file()
+
+
+def test_the_places_of_results_are_tried_first(photos: Path, tmp_path: Path, exit_code, capsys) -> None:
+    for option in ("--report", "--json"):
+        argv = ["--images", photos, "--out", tmp_path / "out", option, tmp_path]
+        assert exit_code(main, *argv) == ExitCode.BAD_INPUT
+        assert "is a folder; expected the name of a file" in capsys.readouterr().err
+
+
 def test_a_disk_that_takes_nothing_ends_the_run(photos: Path, tmp_path: Path, monkeypatch) -> None:
     def full(self: Image.Image, *_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -482,9 +500,10 @@ def test_options_arrive() -> None:
         (["--respacing", "50"], "respacing 50: expected 1 to 40"),
         (["--patching", "upstream", "--overlap", "0.1"], "--overlap needs --patching blend"),
         (["--overlap", "1"], "overlap 1.0"),
+        (["--seed", "-1"], "argument --seed: expected a number of 0 or more"),
         ([], "no *.uflow bundle"),
     ],
-    ids=["scale without guide", "too many runs", "overlap of upstream", "all overlap", "no bundle"],
+    ids=["scale without guide", "too many runs", "overlap of upstream", "all overlap", "seed", "no bundle"],
 )
 def test_what_cannot_be_meant_is_refused(photos, tmp_path, monkeypatch, exit_code, capsys, argv, message) -> None:
     monkeypatch.chdir(tmp_path)
