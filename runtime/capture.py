@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from uflow_edge.runtime.sources.source import Frame, Source, SourceLost
+from uflow_edge.runtime.text import redacted
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.triggers import Trigger
@@ -159,7 +160,7 @@ class Capture:
                     self._wait_for_its_return(attempt, error, delay)
                     delay = min(2 * delay, self._patience.longest_delay)
         except BaseException as error:  # whatever it is, it must not end this thread silently
-            if self._end(attempt, str(error)):
+            if self._end(attempt, redacted(error)):
                 self._on_failure(error)
         else:
             self._end(attempt)
@@ -190,7 +191,7 @@ class Capture:
             raise error
         if self.state.status != "lost":
             self._report(f"{error}; trying again until it is back")
-            self._set(attempt, CameraState("lost", time.time(), str(error)))
+            self._set(attempt, CameraState("lost", time.time(), redacted(error)))
         if not attempt.over.wait(delay):
             with self._lock:
                 self._reconnects += 1

@@ -23,6 +23,7 @@ Report = Callable[[str], None]
 _MANUAL_EXPOSURE: Final = 1  # V4L2_EXPOSURE_MANUAL
 _FFMPEG_VARIABLE: Final = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _FFMPEG_OPTIONS: Final = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
+_FFMPEG_LOG_LEVEL: Final = ("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's quiet: its messages quote addresses
 _LONGEST_TIMEOUT_S: Final = 3600.0
 
 
@@ -89,6 +90,7 @@ def open_network(name: str, url: str, options: CameraOptions, report: Report) ->
     Raises:
         MissingDependency: it cannot be opened within the time that the options allow.
     """
+    os.environ.setdefault(*_FFMPEG_LOG_LEVEL)
     timeout_ms = round(min(options.silence_s, _LONGEST_TIMEOUT_S) * 1e3)
     timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
     with _ffmpeg_options():

@@ -1,7 +1,10 @@
 """Passwords and tokens are never shown, wherever they stand in an address."""
 
 import argparse
+import subprocess
+import sys
 
+import cv2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,7 +137,32 @@ def test_no_error_and_no_traceback_quotes_a_secret(capsys) -> None:
     assert "heim" not in said.replace("ge heim", "", 1)  # the line of this test's own source
 
 
-def test_a_mistyped_option_does_not_show_the_address_behind_it(capsys) -> None:
+def test_an_address_behind_the_wrong_option_is_hidden(capsys) -> None:
     with pytest.raises(SystemExit):
-        parser().parse_args(["--images", "x", "--mqqt", "mqtt://line:geheim@broker"])
+        parser().parse_args(["--images", "x", "--json-size", "mqtt://line:geheim@broker"])
     assert "mqtt://line:***@broker" in capsys.readouterr().err
+
+
+_PLAYLIST = """
+import http.server, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.apple.mpegurl")
+        self.end_headers()
+        self.wfile.write(b"#EXTM3U\\n#EXT-X-TARGETDURATION:1\\n#EXTINF:1,\\npart.ts?token=geheim\\n#EXT-X-ENDLIST\\n")
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+from uflow_edge.runtime.sources import parse_camera
+camera = parse_camera(f"http://me:geheim@127.0.0.1:{server.server_port}/x.m3u8")
+next(camera.frames(threading.Event()))
+"""
+
+
+@pytest.mark.skipif(not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG), reason="this OpenCV is without FFmpeg")
+def test_ffmpeg_does_not_quote_the_address_either() -> None:
+    """It would say: error when loading first segment 'http://me:geheim@…'."""
+    run = subprocess.run([sys.executable, "-c", _PLAYLIST], capture_output=True, text=True, timeout=60, check=False)
+    assert "http://me:***@127.0.0.1" in run.stderr
+    assert "geheim" not in run.stderr
