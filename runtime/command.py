@@ -11,13 +11,13 @@ from uflow_edge.runtime import arguments as meaning
 from uflow_edge.runtime.command_line import print_beside_bar, run_command
 from uflow_edge.runtime.errors import BadInput, ExitCode, Stuck, UsageError
 from uflow_edge.runtime.interrupts import deferred_interrupts
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.bundle import Bundle
     from uflow_edge.runtime.inspector import Inspector
     from uflow_edge.runtime.pipeline import Feed, PipelineOptions
     from uflow_edge.runtime.sources import Source
+    from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 _STDOUT = "-"
 
@@ -30,6 +30,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.reading import Reading, use
     from uflow_edge.runtime.receivers import connect_receivers
     from uflow_edge.runtime.sinks.hints import Hints
+    from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
     def on_unreadable(error: BadInput) -> None:
         _report(f"unreadable: {error}")

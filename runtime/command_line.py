@@ -1,12 +1,10 @@
 """One style for every ``uflow-…`` command: help, errors in one line, exit codes that mean something."""
 
 import argparse
-import io
 import math
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.metadata import version
 from operator import length_hint
@@ -17,6 +15,7 @@ from tqdm import tqdm
 
 from uflow_edge.runtime.errors import DISTRIBUTION, ExitCode, Stuck, UflowEdgeError
 from uflow_edge.runtime.interrupts import signals_interrupt
+from uflow_edge.runtime.process import discard, make_streams_safe, refuse_small_address_space, silence_decoders
 from uflow_edge.runtime.text import printable, redacted
 
 T = TypeVar("T")
@@ -148,17 +147,18 @@ def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse
         parse: reads the command line.
         run: does what it asks for.
     """
-    _make_streams_safe()
-    _silence_decoders()
+    make_streams_safe()
+    silence_decoders()
     arguments = argparse.Namespace(verbose=False)
     code: ExitCode | None = None
     with signals_interrupt() as interrupted:
         try:
+            refuse_small_address_space()
             arguments = parse()
             code = run(arguments)
             sys.stdout.flush()
         except BrokenPipeError:  # the reader of our output has left; Python would complain again while closing it
-            _discard(sys.stdout)
+            discard(sys.stdout)
             code = ExitCode.INTERRUPTED if code is None else code
         except (Exception, KeyboardInterrupt) as error:
             code = ExitCode.INTERRUPTED if interrupted() else _exit_code(error)
@@ -169,16 +169,6 @@ def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse
                 sys.stdout.flush()
                 os._exit(code)  # what Python does at its end would abort below the thread that is stuck
     sys.exit(code)
-
-
-def _silence_decoders() -> None:
-    """Keep FFmpeg, OpenCV and Pillow from writing between our lines: what they cannot read is reported by us.
-
-    Works for what is imported or first used from now on; values that were set by the user stay.
-    """
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
-    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _exit_code(error: BaseException) -> ExitCode:
@@ -203,21 +193,6 @@ def _explained(error: BaseException) -> str:
     return f"internal error: {type(error).__name__}: {text}; please report it, --verbose shows where"
 
 
-def _make_streams_safe() -> None:
-    """Make sure that no text can fail to be printed, whatever the encoding and even if a stream was closed."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # it was closed before we started
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _discard(stream: TextIO) -> None:
-    """Let a stream that cannot be written to lead nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def print_beside_bar(line: str, file: TextIO) -> None:
     """Print one line for people, without tearing a progress bar apart; whether anybody reads it changes nothing."""
     try:
@@ -226,7 +201,7 @@ def print_beside_bar(line: str, file: TextIO) -> None:
         else:
             print(printable(line), file=file, flush=True)
     except OSError:  # nobody reads it any more: no reason to inspect no more
-        _discard(file)
+        discard(file)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int]) -> str:

@@ -1,5 +1,12 @@
 """``python -m uflow_edge`` lists the commands; each is a module too, should the scripts not be on the PATH."""
 
+import sys
+from argparse import Namespace
+from importlib import import_module
+from pathlib import Path
+
+from uflow_edge.runtime.command_line import run_command
+
 COMMANDS = {
     "uflow-train": ("training.command", "learn what good parts look like"),
     "uflow-export": ("export.command", "turn a checkpoint into a bundle, and a bundle into engines"),
@@ -11,7 +18,17 @@ COMMANDS = {
     "uflow-purify": ("runtime.purify.command", "take the traces of cameras and edits out of pictures"),
 }
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Entry point of all scripts: even importing a command can fail, so the boundary for errors is around that too."""
+    module, _ = COMMANDS.get(Path(sys.argv[0]).stem, (None, ""))
+    if module is not None:
+        given = Namespace(verbose="--verbose" in sys.argv)
+        run_command(lambda: given, lambda _: import_module(f"uflow_edge.{module}").main())
     for command, (module, purpose) in COMMANDS.items():
         print(f"{command:18}{purpose} (python -m uflow_edge.{module})")
     print("\nEach explains itself with --help.")
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+import resource
 import runpy
 import shutil
 import signal
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from uflow_edge.__main__ import COMMANDS
+from uflow_edge.__main__ import main as script
 from uflow_edge.runtime import command as infer_command
 from uflow_edge.runtime import command_line
 from uflow_edge.runtime.command_line import command_parser, print_beside_bar, progress, run_command
@@ -384,3 +386,31 @@ def test_a_frame_that_is_not_judged_is_not_good(
     told = capsys.readouterr()
     assert f"not judged: {pictures[0]} #0: energies are not finite" in told.err
     assert "1 inspected, 0 anomalous, 0 unreadable, 1 not judged" in told.out
+
+
+# Before a command begins
+
+
+def test_a_package_that_fails_while_a_command_is_imported_is_one_line(command: str, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", [f"/usr/bin/{command}"])
+    monkeypatch.setitem(sys.modules, f"uflow_edge.{COMMANDS[command][0]}", None)
+    with pytest.raises(SystemExit) as ended:
+        script()
+    assert ended.value.code == 4
+    told = capsys.readouterr().err
+    assert told.startswith("error: a package is missing or damaged: ")
+    assert told.count("\n") == 1
+
+
+def test_a_script_runs_its_command(command: str, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", [f"/usr/bin/{command}", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        script()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {command} ")
+
+
+def test_too_little_address_space_is_said(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (800_000 << 10, resource.RLIM_INFINITY))
+    assert main_of(lambda: None) == 4
+    assert "781 MiB of address space (ulimit -v), and the libraries alone need 950" in capsys.readouterr().err
