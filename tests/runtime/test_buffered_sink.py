@@ -265,3 +265,26 @@ def test_every_result_is_delivered_once_or_counted(works: list[bool], bound: int
     assert receiver.taken == sorted(set(receiver.taken))
     assert len(receiver.taken) + sink.undelivered == count
     assert receiver.taken[-bound:] == list(range(count))[-bound:]  # the newest are never the ones dropped
+
+
+def test_closing_behind_files_takes_as_long_as_results_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    permits, allowed = threading.Semaphore(0), 0
+    receiver = Receiver(lambda index: bool(permits.acquire(timeout=DEADLINE)))
+    sink = BufferedSink(receiver, unexpected)
+    for index in range(40):
+        sink.put(*result(index))
+
+    def ten_more(timeout: float) -> None:
+        """Stands in for waiting so long for the thread."""
+        nonlocal allowed
+        allowed += 10
+        permits.release(10)
+        receiver.wait_for(min(allowed, 40))
+        if allowed >= 40:
+            join(DEADLINE)
+
+    join = sink._thread.join
+    monkeypatch.setattr(sink._thread, "join", ten_more)
+    sink.close(while_it_delivers=True)
+    assert receiver.taken == list(range(40))
+    assert sink.undelivered == 0
