@@ -144,8 +144,11 @@ def require_file(path: Path) -> None:
         raise BadInput(f"{path}: no such file{link}") from None
     except PermissionError:
         raise BadInput(f"{path}: permission denied") from None
-    if stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK):
-        raise BadInput(f"{path}: permission denied; what is in this folder is unknown")
+    if stat.S_ISDIR(status.st_mode):
+        try:
+            os.scandir(path).close()
+        except PermissionError:
+            raise BadInput(f"{path}: permission denied; what is in this folder is unknown") from None
     for is_kind, words in _KINDS:
         if is_kind(status.st_mode):
             raise BadInput(f"{path}: {words}, not a file")

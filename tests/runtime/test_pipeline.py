@@ -454,3 +454,26 @@ def test_a_frame_that_arrives_while_its_source_is_watched_is_no_error() -> None:
     capture._attempt = Vanishing()
     capture.watch()
     assert capture.state.status == "running"
+
+
+def test_heavy_items_wait_alone_until_they_are_done() -> None:
+    inbox: Inbox[int] = Inbox(("every",), 4, lambda item: item, 100)
+    put: list[int] = []
+
+    def produce() -> None:
+        for item in (60, 30, 20, 300):
+            inbox.put(0, item)
+            put.append(item)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    assert [inbox.get(), inbox.get()] == [60, 30]
+    assert put in ([60], [60, 30]), "20 more would be too much, though nothing waits"
+    inbox.done(60)
+    assert inbox.get() == 20
+    inbox.done(30)
+    assert 300 not in put
+    inbox.done(20)
+    assert inbox.get() == 300, "one is taken however heavy it is"
+    producer.join(10)
+    assert put == [60, 30, 20, 300]

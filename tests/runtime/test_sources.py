@@ -171,6 +171,25 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         next(VideoFile(tmp_path / "text.avi").frames(NEVER))
 
 
+@pytest.mark.parametrize("share", [0.4, 0.7, 1.0])
+def test_a_video_that_was_cut_short_is_said(tmp_path: Path, share: float) -> None:
+    path, unreadable = write_video(tmp_path / "belt.avi", 12), list[str]()
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    frames = list(VideoFile(path, lambda error: unreadable.append(str(error))).frames(NEVER))
+    cut = f"{path}: cut short or damaged: {len(frames)} of the 12 frames that its header claims could be read"
+    assert unreadable == ([cut] if share < 1 else [])
+    assert (len(frames) < 12) == (share < 1)
+
+
+def test_a_video_that_is_stopped_was_not_cut_short(tmp_path: Path) -> None:
+    stop, unreadable = threading.Event(), list[BadInput]()
+    frames = VideoFile(write_video(tmp_path / "belt.avi", 12), unreadable.append).frames(stop)
+    next(frames)
+    stop.set()
+    assert (list(frames), unreadable) == ([], [])
+
+
 # Image files and folders
 
 
@@ -415,3 +434,38 @@ def test_a_stamp_of_this_machines_monotonic_clock() -> None:
     assert captured_by_monotonic(499.75, 1000.0, now=500.0) == 999.75
     assert captured_by_monotonic(0.0, 1000.0, now=500.0) == 1000.0, "the driver gives none"
     assert captured_by_monotonic(1.7e9, 1000.0, now=500.0) == 1000.0, "the driver stamps by another clock"
+
+
+def test_a_file_of_full_size_that_is_still_being_filled_is_waited_for(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.tmp"
+    Image.fromarray(np.full((8, 10, 3), 90, np.uint8)).save(whole, "BMP")
+    content = whole.read_bytes()
+    filling = tmp_path / "a.bmp"
+
+    def write(length: int) -> None:
+        filling.write_bytes(content[:length] + bytes(len(content) - length))
+        os.utime(filling, (1000, 1000))
+
+    write(100)
+    turns = [pause, pause, pause, lambda: write(len(content)), pause]
+    [frame] = WatchedFolder(tmp_path, pytest.fail).frames(Visits(*turns))
+    assert frame.image_bgr.min() == 90
+    write(54)  # black from now on, as some pictures are
+    [frame] = WatchedFolder(tmp_path, pytest.fail).frames(Visits(*[pause] * 8))
+    assert frame.image_bgr.max() == 0
+
+
+def test_what_cannot_be_had_in_a_watched_folder_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to("/nonexistent/x.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "raw.cr2").touch()
+    said: list[str] = []
+    frames, unreadable, _ = watch(tmp_path, *[pause] * 16, say=said.append)
+    assert frames == []
+    assert len(unreadable) == 2
+    assert "a link to /nonexistent/x.png" in min(unreadable)
+    assert "is a named pipe" in max(unreadable)
+        (True, False),
+        (False, True),
+    ]
+    assert said == [f"{tmp_path}: leaves out .cr2: not read, or not finished"]
