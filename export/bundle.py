@@ -46,6 +46,7 @@ from uflow_edge.runtime.reading import in_use, use
 from uflow_edge.runtime.reference import REFERENCE
 from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.sources.folders import image_files
+from uflow_edge.runtime.text import printable
 from uflow_edge.runtime.training_record import TrainingRecord
 from uflow_edge.runtime.uflow_manifest import LatentScale, UFlowManifest
 
@@ -187,7 +188,7 @@ def _parities(manifest: UFlowManifest, reference: Reference, path: Path, variant
 def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
     architecture = checkpoint.architecture
     return UFlowManifest(
-        source=Source(checkpoint.path.name, sha256(checkpoint.path), checkpoint.origin),
+        source=Source(printable(checkpoint.path.name), sha256(checkpoint.path), checkpoint.origin),
         extractor=architecture.extractor,
         input_size=architecture.input_size,
         mean=checkpoint.normalization.mean,

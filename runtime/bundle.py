@@ -159,14 +159,17 @@ def _read_manifest(path: Path, kind: type[M]) -> M:
     try:
         return _parsed(lambda: read_json(path), kind)
     except FileNotFoundError as error:
-        option = getattr(kind, "option", UFlowManifest.option)
         raise BadInput(
-            f"{path.parent}: no bundle here (no {MANIFEST}); make one with: uflow-export {option} …"
+            f"{path.parent}: no bundle here (no {MANIFEST}); make one with: uflow-export {_option(kind)} …"
         ) from error
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error})") from error
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
+
+
+def _option(kind: type[Manifest]) -> str:
+    return next(candidate.option for candidate in _KINDS if issubclass(candidate, kind))
 
 
 def find_bundle(folder: Path, kind: type[Manifest] = UFlowManifest) -> Path:

@@ -86,7 +86,7 @@ class Variant:
     precision: Precision
     opset: Annotated[int, Meta(ge=1, le=100)]
     batch: Count | None = None
-    error_bound: Annotated[float, Meta(gt=0, le=1)] = 1e-3
+    error_bound: Annotated[float, Meta(gt=0)] = 1e-3
     data: Text | None = None
     reference: Text | None = None
 

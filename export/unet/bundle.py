@@ -26,6 +26,7 @@ from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.files import replacing_folder, sha256
 from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
+from uflow_edge.runtime.text import printable
 from uflow_edge.runtime.unet_manifest import UNetManifest
 
 
@@ -107,7 +108,7 @@ def export_unet_bundle(
 def manifest_of(checkpoint: UNetCheckpoint) -> UNetManifest:
     """What the manifest says before there are files."""
     return UNetManifest(
-        source=Source(checkpoint.path.name, sha256(checkpoint.path), checkpoint.origin),
+        source=Source(printable(checkpoint.path.name), sha256(checkpoint.path), checkpoint.origin),
         image_size=checkpoint.image_size,
         channels=checkpoint.channels,
         learned_variance=checkpoint.learned_variance,

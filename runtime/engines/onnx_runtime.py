@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.engines import Outputs
+from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
 from uflow_edge.runtime.engines.links import beside_its_weights
 from uflow_edge.runtime.errors import BadInput, MissingDependency, require
@@ -52,7 +52,11 @@ class OnnxRuntimeEngine:
 
     def _run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
         fed = {tensor.name: values for tensor, values in zip(self._signature.inputs, inputs, strict=True)}
-        return [np.asarray(output) for output in self._session.run(list(self._signature.output_names), fed)]
+        try:
+            outputs = self._session.run(list(self._signature.output_names), fed)
+        except Exception as error:  # see above
+            raise EngineFailed(f"{self.name}: the run failed ({' '.join(str(error).split())})") from error
+        return [np.asarray(output) for output in outputs]
 
 
 def session_options(threads: int | None) -> Any:
