@@ -140,7 +140,7 @@ class Inspector:
             inspector.warm_up()
             inspector._owned = stack.pop_all()
         if inspector.difference is not None:
-            say(f"warning: {inspector.difference}: what the bundle promises does not hold")
+            say(f"warning: {inspector.difference}: no promise")
         return inspector
 
     def close(self) -> None:

@@ -13,11 +13,12 @@ _ROW, _AXIS = 44, 40
 _MOST_DOTS = 300
 
 
-def stacked_bars(medians: Mapping[str, Mapping[str, float]], order: Sequence[str]) -> str:
-    """Medians of stages beside each other, a bar for each engine.
+def stacked_bars(medians: Mapping[str, Mapping[str, float]], totals: Mapping[str, float], order: Sequence[str]) -> str:
+    """Medians of stages beside each other, a bar for each engine, and the median of their sum at its end.
 
     Args:
         medians: milliseconds by stage, by engine.
+        totals: median milliseconds of whole frames, by engine: medians of stages do not add up to it.
         order: all stages; the place in it gives each its colour.
     """
     axis = _Axis(0.0, max(sum(stages.values()) for stages in medians.values()) * 1.02)
@@ -31,9 +32,13 @@ def stacked_bars(medians: Mapping[str, Mapping[str, float]], order: Sequence[str
             place = f'x="{left:.1f}" y="{y}" width="{right - left:.1f}" height=26'
             parts.append(f"<rect class=stage{order.index(stage)} {place}>{title}</rect>")
             start += value
-        parts.append(f'<text class=value x="{axis.x(start) + 6:.1f}" y="{y + 18}">{start:.2f}</text>')
+        parts.append(f'<text class=value x="{axis.x(start) + 6:.1f}" y="{y + 18}">{totals[name]:.2f}</text>')
     return _svg(
-        parts, axis, len(medians), "Median of each stage, milliseconds", "ms, medians of the stages, one after another"
+        parts,
+        axis,
+        len(medians),
+        "Median of each stage, milliseconds",
+        "ms: medians of the stages, one after another; the number is the median of whole frames",
     )
 
 

@@ -25,12 +25,14 @@ def parser() -> argparse.ArgumentParser:
         "Measure how fast a bundle is on this machine: each engine, stage by stage, after proving that it computes "
         "what it should.",
         [
-            "uflow-bench --bundle bottle.uflow",
+            "uflow-bench                                                # the one *.uflow bundle in this folder",
             "uflow-bench --bundle bottle.uflow --images good/ --report latency.html --json today.json",
             "uflow-bench --bundle bottle.uflow --images good/ --compare yesterday.json",
         ],
     )
-    parser.add_argument("--bundle", type=Path, required=True, help="a folder that uflow-export wrote")
+    parser.add_argument(
+        "--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)"
+    )
     what = parser.add_argument_group("what is measured")
     what.add_argument("--backends", nargs="+", choices=BACKENDS, help="default: whatever runs here")
     what.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: all that the bundle has")
@@ -63,9 +65,11 @@ def bench(arguments: argparse.Namespace) -> ExitCode:
 
     for path in filter(None, (arguments.json, arguments.report)):
         check_writable(path)
+    from uflow_edge.runtime.bundle import find_bundle
+
     before = read_results(arguments.compare) if arguments.compare else None
     with open_instruments() as instruments:
-        run = Run(arguments.bundle, _options(arguments), instruments)
+        run = Run(arguments.bundle or find_bundle(Path.cwd()), _options(arguments), instruments)
         if before is not None:  # said now, not after minutes of measuring
             check_comparable(before, run.machine, run.workload, other_machine=arguments.other_machine)
         results = run.measure()

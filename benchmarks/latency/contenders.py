@@ -9,6 +9,7 @@ from uflow_edge.export.parity import Parity, Reference
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.deviation import BOUNDED
 from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.engines.proof import EngineDeviates
 from uflow_edge.runtime.engines.selection import BACKENDS, NamedBackend, open_engine
 from uflow_edge.runtime.engines.stopwatch import Stopwatch
 from uflow_edge.runtime.errors import UflowEdgeError, UsageError
@@ -128,6 +129,9 @@ def line_up(
             stopwatch = Stopwatch()
             try:
                 engine = open_engine(bundle, backend, precision, choice.threads, stopwatch=stopwatch)
+            except EngineDeviates as error:
+                refused.append(Missing(name, f"it computes something else: {error}"))
+                continue
             except UflowEdgeError as error:
                 errors.append(error)
                 absent.append(Missing(name, str(error)))

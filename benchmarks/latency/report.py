@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from datetime import datetime, timezone
 from html import escape
 from pathlib import Path
 from statistics import median
@@ -41,7 +42,7 @@ def report_page(results: Results, comparison: Comparison | None = None) -> str:
     width, height = workload.frame
     body = [
         f"<header><h1>Latency of {name}</h1><p>{escape(workload.extractor)} at {workload.input_size} pixels, frames of "
-        f"{width} × {height} ({escape(workload.frames)}), {len(results.rounds)} rounds, {escape(results.made)}</p>"
+        f"{width} × {height} ({escape(workload.frames)}), {len(results.rounds)} rounds, {_when(results.made)}</p>"
         "</header>",
         _cards(results),
         _notices(results),
@@ -70,6 +71,14 @@ _STRIPS: Final = (
 )
 
 
+def _when(made: str) -> str:
+    """2026-11-30 16:45 UTC; a time in another form as it is."""
+    try:
+        return f"{datetime.fromisoformat(made).astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return escape(made)
+
+
 def _section(title: str, content: str) -> str:
     return f"<section><h2>{title}</h2>{content}</section>" if content else ""
 
@@ -94,7 +103,7 @@ def _cards(results: Results) -> str:
         ("Fastest, frame to verdict", f"{total.p50:.1f} ms", best.name),
         ("Its slowest in a hundred", f"{total.p99:.1f} ms", f"p99; at most {total.maximum:.1f} ms"),
         ("Most images a second", f"{speed:.0f}", f"{row}, engine alone, batch {size}"),
-        ("The machine was", escape(results.throttling["state"].split(",")[0]), "see below"),
+        ("Was the machine steady?", escape(_steady(results.throttling["state"])), "see below"),
     ]
     return "<div class=cards>" + "".join(
         f"<div class=card><p class=label>{label}</p><p class=figure>{figure}</p><p>{escape(text)}</p></div>"
@@ -102,10 +111,15 @@ def _cards(results: Results) -> str:
     ) + "</div>"  # fmt: skip
 
 
+def _steady(state: str) -> str:
+    return "yes" if state == "steady" else state.split(",")[0]
+
+
 def _notices(results: Results) -> str:
     found = [f"Refused, {name}: {reason}" for name, reason in results.refused.items()]
-    if results.throttling["state"] != "steady":
-        found.append(f"Figures are not those of a steady machine: {results.throttling['state']}")
+    state = results.throttling["state"]
+    if state != "steady":
+        found.append(f"Not known to be the figures of a steady machine: {state}")
     busy = [row.name for row in results.rows if row.anomalous > 0.5]
     if busy:
         found.append(
@@ -150,9 +164,10 @@ def _stages_chart(results: Results) -> str:
     medians = {
         row.name: {stage: median(row.stages[stage]) for stage in STAGES if stage in row.stages} for row in results.rows
     }
+    totals = {row.name: median(row.stages[TO_PICTURE]) for row in results.rows}
     seen = [stage for stage in STAGES if any(stage in stages for stages in medians.values())]
     keys = "".join(f"<span class=key><i class=stage{STAGES.index(stage)}></i>{stage}</span>" for stage in seen)
-    return f"<p class=keys>{keys}</p><div class=wide>{stacked_bars(medians, STAGES)}</div>"
+    return f"<p class=keys>{keys}</p><div class=wide>{stacked_bars(medians, totals, STAGES)}</div>"
 
 
 def _every_frame(results: Results) -> str:
@@ -235,10 +250,15 @@ def _conditions(results: Results) -> str:
     return f"<p>{escape(results.throttling['state'])}</p><ul>{evidence}</ul><div class=plots>{''.join(plots)}</div>"
 
 
+_JETSON_ONLY: Final = ("jetson", "l4t", "power_mode")
+
+
 def _machine(results: Results) -> str:
     rows = []
     for field in fields(results.machine):
         value = getattr(results.machine, field.name)
+        if value is None and results.machine.jetson is None and field.name in _JETSON_ONLY:
+            continue
         if field.name == "libraries":
             value = ", ".join(f"{name} {version}" for name, version in value.items())
         rows.append([field.name.replace("_", " "), escape(console.NOT_READABLE if value is None else str(value))])

@@ -216,6 +216,19 @@ def test_transfers_are_told_where_there_are_any_and_are_none_elsewhere(results, 
     assert f"</i>{TO_DEVICE}</span>" not in report_page(on_cpu)
 
 
+def test_the_page_gives_one_number_for_a_frame_and_says_when_and_on_what(results):
+    on_cpu = results(cpu=10)
+    uneven = {**on_cpu.rows[0].stages, TO_PICTURE: (33.49,) * 30}  # medians of stages need not add up
+    told = replace(on_cpu, rows=(replace(on_cpu.rows[0], stages=uneven),))
+    page = report_page(replace(told, throttling={"state": "too few rounds to tell", "evidence": []}))
+    assert re.findall(r"<text class=value[^>]*>([\d.]+)</text>", page) == ["33.49"]
+    assert "2026-11-25 10:00 UTC" in page
+    assert "Was the machine steady?" in page and "too few rounds to tell" in page
+    assert "jetson" not in page and "power mode" not in page
+    jetson = replace(on_cpu, machine=replace(on_cpu.machine, jetson="Orin"))
+    assert "power mode" in report_page(jetson)
+
+
 def test_the_page_is_one_file_and_says_what_cannot_be_read(results):
     before, after = results(1, one=10, other=20), results(2, one=15, other=20)
     page = report_page(replace(after, refused={"bad fp16": "it computes <something> else"}), compare(before, after))
