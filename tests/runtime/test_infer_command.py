@@ -111,3 +111,10 @@ def test_bad_requests(desk: Path, texture_folder: Path, exit_code, capsys) -> No
     shutil.copytree("gravel.uflow", "other.uflow")
     assert exit_code(main, "--images", images) == 2
     assert "gravel.uflow, other.uflow" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", "much"])
+@pytest.mark.parametrize("option", ["--threshold", "--overlap", "--silence", "--exposure"])
+def test_a_number_that_is_not_finite_is_a_usage_error(option: str, value: str, exit_code, capsys) -> None:
+    assert exit_code(main, "--images", "good", f"{option}={value}") == 2
+    assert f"argument {option}: expected a finite number, got '{value}'" in capsys.readouterr().err
