@@ -241,3 +241,15 @@ def test_files_that_are_no_checkpoints(trained: Path, tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "absent.ckpt")
     shutil.copy(trained, tmp_path / "whole.ckpt")
     load_checkpoint(tmp_path / "whole.ckpt")
+
+
+def test_the_depth_of_its_pictures_goes_into_the_bundle(changed) -> None:
+    def deepen(content: dict[str, Any]) -> None:
+        content["bits"] = 12
+
+    def spoil(content: dict[str, Any]) -> None:
+        content["bits"] = 40
+
+    assert load_checkpoint(changed(deepen)).bits == 12
+    with pytest.raises(BadInput, match="its bits are 40, expected a number from 8 to 16"):
+        load_checkpoint(changed(spoil))

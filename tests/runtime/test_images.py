@@ -1,5 +1,6 @@
 """Every way a picture of the same thing may be stored."""
 
+import argparse
 import os
 import socket
 import zlib
@@ -300,3 +301,16 @@ def test_results_among_the_inputs_are_refused(tmp_path: Path, results: str) -> N
     with pytest.raises(UsageError, match="--out .*: lies in .*parts, so that results would be taken for images"):
         refuse_results_inside([tmp_path / "parts"], {"--out": tmp_path / results})
     refuse_results_inside([tmp_path / "parts"], {"--out": tmp_path / "elsewhere" / "seen"})
+
+
+# ---- the depth of a model's pictures
+
+
+def test_a_models_depth_is_used_and_another_one_refused() -> None:
+    def asked(bits: int | None) -> argparse.Namespace:
+        return argparse.Namespace(bits=bits, max_megapixels=None)
+
+    assert Reading.of(asked(None), 12).bits == Reading.of(asked(12), 12).bits == Reading.of(asked(12)).bits == 12
+    assert Reading.of(asked(None)) == Reading()
+    with pytest.raises(UsageError, match="--bits 10: the model was trained with --bits 12"):
+        Reading.of(asked(10), 12)

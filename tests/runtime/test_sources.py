@@ -190,6 +190,27 @@ def test_a_video_that_is_stopped_was_not_cut_short(tmp_path: Path) -> None:
     assert (list(frames), unreadable) == ([], [])
 
 
+def test_decoders_do_not_write_between_our_lines(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "belt.avi", 12)
+    content = bytearray(path.read_bytes())
+    content[-1500:-800] = bytes(700)
+    path.write_bytes(content)
+    code = (
+        "from argparse import Namespace\n"
+        "from uflow_edge.runtime.command_line import run_command\n"
+        "def run(arguments):\n"
+        "    import cv2\n"
+        f"    video = cv2.VideoCapture({str(path)!r})\n"
+        "    while video.read()[0]: pass\n"
+        "    cv2.VideoCapture('/dev/video99').read()\n"
+        "    return 0\n"
+        "run_command(Namespace, run)\n"
+    )
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")}
+    ended = subprocess.run([sys.executable, "-c", code], env=ours, capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
+
+
 # Image files and folders
 
 
