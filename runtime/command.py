@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime import arguments as meaning
+from uflow_edge.runtime import choices as meaning
+from uflow_edge.runtime.arguments import parser
 from uflow_edge.runtime.command_line import print_beside_bar, run_command
 from uflow_edge.runtime.errors import BadInput, ExitCode, Stuck, UsageError
 from uflow_edge.runtime.interrupts import deferred_interrupts
@@ -137,7 +138,7 @@ def _report(line: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-infer``."""
-    run_command(lambda: meaning.parser().parse_args(argv), infer)
+    run_command(lambda: parser().parse_args(argv), infer)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.arguments import MQTT_PASSWORD_VARIABLE, TOKEN_VARIABLE, address
+from uflow_edge.runtime.arguments import MQTT_PASSWORD_VARIABLE, TOKEN_VARIABLE
 from uflow_edge.runtime.bundle import MANIFEST, Bundle
+from uflow_edge.runtime.choices import address
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.threshold import LiveThreshold

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from uflow_edge.runtime import arguments as meaning
+from uflow_edge.runtime import choices as meaning
 from uflow_edge.runtime.archive.arguments import cluster_options
 from uflow_edge.runtime.archive.inference import Inference
 from uflow_edge.runtime.archive.order import Order, Report, carry_out

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uflow_edge.runtime.arguments import parser, sources
+from uflow_edge.runtime.arguments import parser
+from uflow_edge.runtime.choices import sources
 from uflow_edge.runtime.command_line import run_command
 from uflow_edge.runtime.errors import ExitCode, MissingDependency, UsageError
 from uflow_edge.runtime.sinks.mqtt import Broker
