@@ -324,7 +324,7 @@ def test_a_library_that_cannot_be_loaded_says_why(monkeypatch, tmp_path) -> None
 def test_without_a_gpu_the_local_target_says_so(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", load_library("tensorrt_rtx"))
     monkeypatch.setattr("uflow_edge.export.cuda_device._DRIVER", "libno-such-driver.so.1")
-    with pytest.raises(MissingDependency, match=r"but no NVIDIA GPU here: .*uflow-edge\[rtx\].*uflow-export --bundle"):
+    with pytest.raises(MissingDependency, match=r"but no NVIDIA GPU here: .*'.\[rtx\].*uflow-export --bundle"):
         find_toolchain(PlanOptions("local"))
 
 

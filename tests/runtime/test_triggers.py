@@ -168,7 +168,7 @@ def test_a_line_that_cannot_be_had(requests) -> None:
 
 def test_without_gpiod_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gpiod", None)
-    with pytest.raises(MissingDependency, match=r"uflow-edge\[gpio\]"):
+    with pytest.raises(MissingDependency, match=r"'.\[gpio\]"):
         GpioTrigger(Path("/dev/gpiochip0"), 17)
 
 
