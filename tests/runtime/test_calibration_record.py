@@ -71,7 +71,7 @@ def test_frames_that_differ_are_named(size: tuple[int, int], differs: bool) -> N
 
 
 def test_an_inspector_with_other_tiles_warns_and_promises_nothing(calibrated: Bundle[UFlowManifest]) -> None:
-    with pytest.warns(UserWarning, match="calibrated on whole frames, run on tiles of 48 .*: no promise"):
+    with pytest.warns(UserWarning, match="calibrated on whole frames, run on tiles of 48 .* promises does not hold"):
         inspector = Inspector.load(calibrated.folder, threads=1, views=ViewOptions(tile=48))
     verdict = inspector.inspect(np.zeros((96, 96, 3), np.uint8))
     assert verdict.operating_point.threshold == POINT.threshold
