@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from typing import Any, Literal, TypeAlias, get_args
 
-from uflow_edge.export.wording import brief
+from uflow_edge.export.wording import brief, one_line
 from uflow_edge.runtime.errors import BadInput
 
 INPUT_SIZE = 256
@@ -196,7 +196,7 @@ class Architecture:
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadInput(
-                f"hyper_parameters {brief(values)} do not describe a U-Flow: {brief(repr(error))}"
+                f"hyper_parameters {brief(values)} do not describe a U-Flow: {one_line(repr(error))}"
             ) from error
 
     def hyper_parameters(self) -> dict[str, Any]:

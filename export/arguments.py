@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from uflow_edge.export import triton_arguments
 from uflow_edge.export.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
 from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int
-from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, PRECISIONS, BatchRange, Precision
+from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, OPSETS, PRECISIONS, BatchRange, Precision
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
@@ -88,7 +88,12 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--overwrite", action="store_true", help="replace a bundle, or a --triton repository, that is there"
     )
-    group.add_argument("--opset", type=positive_int, metavar="N", help=f"ONNX opset (default: {DEFAULT_OPSET})")
+    group.add_argument(
+        "--opset",
+        type=positive_int,
+        metavar="N",
+        help=f"ONNX opset, {OPSETS[0]} to {OPSETS[-1]} (default: {DEFAULT_OPSET})",
+    )
     group.add_argument(
         "--allow-parity-loss", action="store_true", help="also write a graph that misses its bound, and say so"
     )
@@ -213,13 +218,20 @@ def _ordered(precisions: Sequence[str]) -> tuple[Precision, ...]:
     return tuple(precision for precision in PRECISIONS if precision in precisions)
 
 
+def _opset(asked: int | None) -> int:
+    """Checked before a minute is spent on the network."""
+    if asked is not None and asked not in OPSETS:
+        raise BadInput(f"opset {asked}: the exporter writes {OPSETS[0]} to {OPSETS[-1]}; try {DEFAULT_OPSET}")
+    return asked or DEFAULT_OPSET
+
+
 def export_options(arguments: argparse.Namespace) -> "ExportOptions":
     """Of a U-Flow."""
     from uflow_edge.export.bundle import ExportOptions
 
     return ExportOptions(
         precisions=_ordered(arguments.precision or EXPORTED_PRECISIONS),
-        opset=arguments.opset or DEFAULT_OPSET,
+        opset=_opset(arguments.opset),
         batch=arguments.batch.fixed if arguments.batch else None,
         fit=arguments.fit,
         extractor=arguments.extractor,
@@ -234,7 +246,7 @@ def unet_export_options(arguments: argparse.Namespace) -> "UNetExportOptions":
 
     return UNetExportOptions(
         precisions=_ordered(arguments.precision or EXPORTED_PRECISIONS),
-        opset=arguments.opset or DEFAULT_OPSET,
+        opset=_opset(arguments.opset),
         batch=arguments.batch.fixed if arguments.batch else None,
         parity_images=tuple(arguments.parity_images or ()),
         allow_parity_loss=arguments.allow_parity_loss,

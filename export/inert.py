@@ -24,7 +24,7 @@ _PLAIN = frozenset(
     | {f"builtins.{kind.__name__}" for kind in (tuple, list, dict, set, frozenset)}
     | {"collections.OrderedDict", "collections.defaultdict", "collections.Counter", "_codecs.encode"}
     | {"torch.Size", "torch.Tensor", "torch.device", "torch.nn.parameter.Parameter", "torch.serialization._get_layout"}
-    | {str(value) for value in vars(torch).values() if isinstance(value, torch.dtype)}
+    | {str(value) for value in vars(torch).values() if isinstance(value, torch.dtype | torch.qscheme)}
 )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.runtime.errors import BadInput, require
-from uflow_edge.runtime.manifest import DEFAULT_OPSET
+from uflow_edge.runtime.manifest import DEFAULT_OPSET, OPSETS
 from uflow_edge.runtime.uflow_manifest import INPUT_NAME
 
 TRACED_BATCH = 2
@@ -80,6 +80,8 @@ def trace_module(
         BadInput: the exporter does not know this opset.
         MissingDependency: onnxscript is not installed.
     """
+    if opset not in OPSETS:  # torch would print a traceback
+        raise BadInput(f"opset {opset}: the exporter writes {OPSETS[0]} to {OPSETS[-1]}; try {DEFAULT_OPSET}")
     require("onnxscript", "export")
     batch = {0: torch.export.Dim("batch", min=1)}
     with warnings.catch_warnings(), torch.no_grad():

@@ -1,13 +1,14 @@
 """Pickles read as data: a stack machine builds plain values from them and never imports or calls anything."""
 
 import pickletools
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from uflow_edge.export.inert import Inert
 from uflow_edge.runtime.errors import BadInput
 
-_MOST_STEPS = 4_000_000  # of a pickle; a thousand tensors take 50,000, and hashes of a million pictures 2,000,000
+_MOST_STEPS = 1_500_000  # of a pickle; a thousand tensors take 50,000, and hashes of 500,000 pictures 1,000,000
 _LARGEST_KEY = 1 << 60  # larger whole numbers can be made to collide in a dictionary
 
 _LITERALS = frozenset(
@@ -89,9 +90,10 @@ class _Machine:
         items, self.stack = self.stack, self.marked.pop()
         return items
 
-    def named(self, name: str) -> Inert:
-        module, _, rest = name.partition(".")
-        name = f"builtins.{rest}" if module == "__builtin__" else name
+    def named(self, module: str, name: str) -> Inert:
+        """What stands for a class or function, under its name in Python 3."""
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        name = f"{module}.{name}"
         if not self.allowed(name):
             self.refused[name] = None
         return Inert(name)
@@ -162,11 +164,11 @@ class _Machine:
             _fill(_checked(target, dict), items)
 
     def do_global(self, name: str) -> None:
-        self.stack.append(self.named(name.replace(" ", ".")))
+        self.stack.append(self.named(*name.split(" ", 1)))
 
     def do_stack_global(self, _: None) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(self.named(f"{_checked(module, str)}.{_checked(name, str)}"))
+        self.stack.append(self.named(_checked(module, str), _checked(name, str)))
 
     def do_reduce(self, _: None) -> None:
         arguments, called = self.stack.pop(), self.stack.pop()
@@ -184,7 +186,7 @@ class _Machine:
 
     def do_inst(self, name: str) -> None:
         arguments = self.since_mark()
-        self.stack.append(self.construct(self.named(name.replace(" ", ".")).original, tuple(arguments)))
+        self.stack.append(self.construct(self.named(*name.split(" ", 1)).original, tuple(arguments)))
 
     def do_build(self, _: None) -> None:
         state = self.stack.pop()

@@ -21,6 +21,8 @@ SCHEMA = 4
 """Of the manifests that are written. All from 1 on are read: older ones lack only fields that have a default."""
 ENGINES = "engines"
 DEFAULT_OPSET = 18
+OPSETS = range(18, 25)
+"""Versions of the ONNX standard operators that torch's exporter writes whole networks in."""
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")

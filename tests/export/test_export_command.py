@@ -82,6 +82,7 @@ def test_a_dry_run_on_a_bundle(exported: Path, exit_code, capsys) -> None:
         (3, ["--ckpt", "code.ckpt"], "system)"),
         (3, ["--ckpt", "good.ckpt", "--extractor", "resnet18"], "its extractor is efficientnet_lite0, not resnet18"),
         (3, ["--ckpt", "good.ckpt", "--opset", "99"], "opset 99"),
+        (3, ["--ckpt", "absent.ckpt", "--opset", "17"], "opset 17: the exporter writes 18 to 24; try 18"),
         (3, ["--ckpt", "good.ckpt", "--out", "there.uflow"], "there.uflow: exists already"),
         (3, ["--ckpt", "good.ckpt", "--out", "there.uflow", "--overwrite"], "is not a bundle, so it will not be"),
         (3, ["--ckpt", "good.ckpt", "--parity-images", "absent"], "absent: no such file or folder"),
