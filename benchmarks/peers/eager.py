@@ -26,10 +26,12 @@ class EagerVerdict:
     Attributes:
         likelihood: anomaly map, (S, S) float32 in [0, 1].
         score: −log10 NFA, (S, S) float32.
+        energies: that the score was computed from, per scale, finest first, (H_i, W_i) float32.
     """
 
     likelihood: FloatMap
     score: FloatMap
+    energies: tuple[FloatMap, ...]
 
     @property
     def anomalous(self) -> bool:
@@ -60,8 +62,9 @@ class EagerPipeline:
     def inspect(self, picture_rgb: Image) -> EagerVerdict:
         """(H, W, 3) uint8 RGB to a verdict."""
         latents = self.latents(self.tensor(picture_rgb))
-        likelihood = self._likelihood(latents)
-        return EagerVerdict(likelihood, tree_score(self.energies(latents), self.channels, self.side))
+        energies = self.energies(latents)
+        score = tree_score(energies, self.channels, self.side)
+        return EagerVerdict(self._likelihood(latents), score, tuple(energies))
 
     def tensor(self, picture_rgb: Image) -> Tensor:
         """(H, W, 3) uint8 RGB to (1, 3, S, S) float32, resized and normalised."""

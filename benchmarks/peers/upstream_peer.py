@@ -92,6 +92,7 @@ class UpstreamPeer(PeerProcess):
         file = self._folder / "maps.npz"
         (anomalous,) = self.ask("inspect", indices=[index], save=str(file))["anomalous"]
         with np.load(file) as maps:
-            verdict = EagerVerdict(maps["likelihood"][0], maps["score"][0])
+            energies = tuple(maps[f"energy_{i}"][0] for i in range(len(maps.files) - 2))
+            verdict = EagerVerdict(maps["likelihood"][0], maps["score"][0], energies)
         assert verdict.anomalous == anomalous, "its verdict is not that of its map"
         return verdict

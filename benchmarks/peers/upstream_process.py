@@ -94,5 +94,6 @@ class Peer:
         anomalous = (score > 0).flatten(1).any(dim=1).tolist()
         times.append(time.perf_counter())
         if save is not None:
-            np.savez(save, likelihood=likelihood[:, 0].numpy(), score=score[:, 0].numpy())
+            energies = {f"energy_{i}": latent.square().sum(dim=1).numpy() for i, latent in enumerate(latents)}
+            np.savez(save, likelihood=likelihood[:, 0].numpy(), score=score[:, 0].numpy(), **energies)
         return {"seconds": np.diff(times).tolist(), "anomalous": anomalous}

@@ -8,7 +8,7 @@ import pytest
 
 from uflow_edge.benchmarks.gravel import gravel_frames
 from uflow_edge.benchmarks.peers.eager import EagerPipeline
-from uflow_edge.benchmarks.peers.eager_contest import Outcome, assert_agreement
+from uflow_edge.benchmarks.peers.eager_contest import Outcome, assert_agreement, assert_same
 from uflow_edge.benchmarks.peers.models import Model, Published, in_rgb, pictures
 from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.runtime.bundle import Bundle
@@ -59,6 +59,19 @@ def test_disagreement_is_noticed(trained: Path, inspector: Inspector) -> None:
     cropped = Inspector(replace(inspector.manifest, fit="crop"), inspector.engine)
     with pytest.raises(AssertionError, match="likelihood maps differ by"):
         assert_agreement(eager, cropped, [frames[0][:, :60].copy()])
+
+
+def test_scores_are_compared_on_the_same_energies_and_energies_among_themselves(
+    trained: Path, inspector: Inspector
+) -> None:
+    (frame,) = pictures(1, (96, 96))
+    theirs = EagerPipeline(load_checkpoint(trained)).inspect(in_rgb(frame))
+    assert_same(theirs, inspector, frame)
+    off = tuple(np.float32(1 + 2e-4) * energy for energy in theirs.energies)
+    with pytest.raises(AssertionError, match="energies differ by 2"):
+        assert_same(replace(theirs, energies=off), inspector, frame)
+    with pytest.raises(AssertionError, match="scores differ at"):
+        assert_same(replace(theirs, score=theirs.score + 1), inspector, frame)
 
 
 def test_every_third_picture_is_scratched() -> None:
