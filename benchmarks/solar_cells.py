@@ -161,7 +161,7 @@ def demo(out: Path, seed: int, epochs: int) -> ExitCode:
     stages = [
         run_tool(
             "uflow-train", "--data", folders.data, "--extractor", "efficientnet_lite0", "--out", folders.checkpoint,
-            "--epochs", epochs, "--learning-rate", LEARNING_RATE, "--seed", seed, "--restart",
+            "--epochs", epochs, "--learning-rate", LEARNING_RATE, "--seed", seed, "--restart", "--overwrite",
         ),
         run_tool("uflow-export", "--ckpt", folders.checkpoint, "--out", folders.bundle, "--overwrite"),
         run_tool(

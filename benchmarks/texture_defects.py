@@ -103,7 +103,9 @@ def make_bundle(category: Path, bundle: Path) -> None:
     """Train, export in FP32 and calibrate to at most 5 % false alarms with 95 % confidence."""
     checkpoint = bundle.with_suffix(".ckpt")
     material = Data(category, standardization="channel")
-    train(material, Architecture.default("efficientnet_lite0"), TrainingOptions(epochs=EPOCHS), checkpoint)
+    train(
+        material, Architecture.default("efficientnet_lite0"), TrainingOptions(epochs=EPOCHS), checkpoint, overwrite=True
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracing of operators that are none of ours
         export_bundle(checkpoint, bundle, ExportOptions(precisions=("fp32",)))

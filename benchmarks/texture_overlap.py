@@ -90,7 +90,13 @@ def measured(folder: Path) -> Iterator[tuple[str, ...]]:
         write(category / "train" / "good", anywhere(whole[:UPPER], TRAINED, np.random.default_rng(0)))
         checkpoint, bundle = category / "a.ckpt", category / "a.uflow"
         architecture = Architecture.default("efficientnet_lite0", 4 * SIDE)
-        train(Data(category, standardization="channel"), architecture, TrainingOptions(epochs=4), checkpoint)
+        train(
+            Data(category, standardization="channel"),
+            architecture,
+            TrainingOptions(epochs=4),
+            checkpoint,
+            overwrite=True,
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the tracing of operators that are none of ours
             export_bundle(checkpoint, bundle, ExportOptions(precisions=("fp32",)))

@@ -19,6 +19,7 @@ from uflow_edge.runtime.command_line import (
     add_reading_options,
     command_parser,
     finite_float,
+    natural_int,
     positive_int,
     run_command,
     table,
@@ -85,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
         help="auto learns one from the images that the threshold does not need; none leaves latents as N(0, 1) "
         "(default: auto)",
     )
-    promise.add_argument("--seed", type=int, default=0, metavar="N", help="of the parting of the images (default: 0)")
+    promise.add_argument(
+        "--seed", type=natural_int, default=0, metavar="N", help="of the parting of the images (default: 0)"
+    )
     model = parser.add_argument_group("model", "The threshold holds for a line that is run with the same options.")
     model.add_argument(
         "--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from uflow_edge.export import triton_arguments
 from uflow_edge.export.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
-from uflow_edge.runtime.command_line import command_parser, finite_float, positive_int
+from uflow_edge.runtime.command_line import command_parser, finite_float, natural_int, positive_int
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, OPSETS, PRECISIONS, BatchRange, Precision
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
@@ -155,7 +155,10 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--refittable", action="store_true", help="let weights be exchanged without a new build")
     group.add_argument(
-        "--dla-core", type=int, metavar="N", help="run on this deep learning accelerator, the GPU taking the rest"
+        "--dla-core",
+        type=natural_int,
+        metavar="N",
+        help="run on this deep learning accelerator, the GPU taking the rest",
     )
     group.add_argument(
         "--compute-capability",

@@ -53,9 +53,16 @@ def command_parser(command: str, description: str, examples: Sequence[str]) -> a
     return parser
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from error
+
+
 def positive_int(text: str) -> int:
     """A whole number from 1 on, as an argument's type."""
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
     return value
@@ -125,7 +132,7 @@ def share(text: str) -> float:
 
 def natural_int(text: str) -> int:
     """A whole number from 0 on, such as a seed, as an argument's type."""
-    value = int(text)
+    value = _whole(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got {text}")
     return value
