@@ -1,11 +1,13 @@
-"""Who may see and change the live page: token, host and origin, checked before anything else runs.
+"""Who may see and change the live page: token, host, origin and size, checked before anything else runs.
 
 * A token, once given in the query of any GET, becomes a cookie that scripts cannot read and other sites cannot use.
 * The host is an IP address or one of this machine's names: a site that lets its own name point here (DNS rebinding)
   gets nothing.
 * Whoever changes something, or opens a socket, comes from this page (Origin) or is no browser.
+* A request's body is short and arrives within seconds.
 """
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -22,6 +24,8 @@ from uflow_edge.runtime.errors import UsageError
 
 SHORTEST_TOKEN = 16
 OPEN_PATH = "/healthz"
+LARGEST_BODY = 16 << 10
+_BODY_WITHIN_S = 10.0
 _COOKIE_AGE_S = 90 * 24 * 3600
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCKED = (Path(__file__).parent / "static" / "locked.html").read_bytes()
@@ -97,6 +101,8 @@ class Guard:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = None if scope["path"] == OPEN_PATH else self._refusal(scope, headers)
+        if refusal is None and scope["type"] == "http" and scope["method"] not in _SAFE:
+            receive, refusal = await _bounded_body(headers, receive)
         if refusal is None:
             await self.app(scope, receive, self._sealed(scope, headers, send))
         elif scope["type"] == "websocket":
@@ -112,7 +118,8 @@ class Guard:
             return 401, "the live page needs its token"
         changes = scope["type"] == "websocket" or scope["method"] not in _SAFE
         origin = headers.get("origin")
-        if changes and origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        own = {f"http://{host.lower()}", f"https://{host.lower()}"}  # the second through a proxy that speaks TLS
+        if changes and origin is not None and origin.lower() not in own:
             return 403, f"requests from {origin!r} are not accepted"
         return None
 
@@ -181,6 +188,32 @@ def _security_headers(host: str) -> list[tuple[bytes, bytes]]:
     ]
 
 
+async def _bounded_body(headers: dict[str, str], receive: Receive) -> tuple[Receive, tuple[int, str] | None]:
+    """Read the body, then hand it on in one piece; or the reason why not."""
+    too_large = 413, f"the body is larger than {LARGEST_BODY} bytes"
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > LARGEST_BODY:
+        return receive, too_large
+    body, more = b"", True
+    try:
+        async with asyncio.timeout(_BODY_WITHIN_S):
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return receive, (400, "the body ended early")
+                body, more = body + message.get("body", b""), message.get("more_body", False)
+                if len(body) > LARGEST_BODY:
+                    return receive, too_large
+    except TimeoutError:
+        return receive, (408, f"the body did not arrive within {_BODY_WITHIN_S:g} s")
+    rest = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replay() -> Message:
+        return next(rest, None) or await receive()
+
+    return replay, None
+
+
 async def _refuse(status: int, reason: str, scope: Scope, headers: dict[str, str], send: Send) -> None:
     """A form for the token where a person asks for a page; a line otherwise."""
     for_people = status == 401 and "text/html" in headers.get("accept", "")
@@ -191,6 +224,8 @@ async def _refuse(status: int, reason: str, scope: Scope, headers: dict[str, str
         start.append((b"content-security-policy", _LOCKED_POLICY.encode()))
     if status == 401:
         start.append((b"www-authenticate", b"Bearer"))
+    if status in (400, 408, 413):
+        start.append((b"connection", b"close"))  # what is left of the body is not read
     await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 

@@ -6,7 +6,6 @@ not null, by one binary message, the JPEG it describes. Whoever does not ask get
 """
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass
@@ -19,11 +18,14 @@ from uflow_edge.runtime.page.editions import Edition, Editions
 from uflow_edge.runtime.page.state import LivePage
 from uflow_edge.runtime.page.status import AnomalyReport, Status, ThresholdReport
 from uflow_edge.runtime.strict_json import parse_json, to_json
+from uflow_edge.runtime.text import printable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, WebSocket
 
 _STATIC = Path(__file__).parent / "static"
+_LARGEST_THRESHOLD = 1e9
+"""In size. No score reaches it, so a threshold beyond is a slip that would switch detection off."""
 _JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}, 404: {"description": "no longer there"}}
 
 
@@ -57,6 +59,7 @@ def create_app(page: LivePage, editions: Editions) -> "FastAPI":
     """
     require("fastapi", "serve")
     from fastapi import FastAPI
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from fastapi.staticfiles import StaticFiles
 
@@ -81,6 +84,13 @@ def create_app(page: LivePage, editions: Editions) -> "FastAPI":
     async def refused(_: Any, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, status_code=409 if isinstance(error, BundleChanged) else 422)
 
+    @app.exception_handler(RequestValidationError)
+    async def unfit(_: Any, error: RequestValidationError) -> JSONResponse:
+        # FastAPI's own answer quotes the input, which may be no JSON that can be written.
+        found = error.errors()[0]
+        place = ".".join(str(part) for part in found["loc"][1:])
+        return JSONResponse({"detail": printable(f"{place}: {found['msg']}".removeprefix(": "))}, status_code=422)
+
     @app.exception_handler(OSError)
     async def failed(_: Any, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, status_code=500)
@@ -96,6 +106,10 @@ def create_app(page: LivePage, editions: Editions) -> "FastAPI":
 def _add_pages(app: "FastAPI", page: LivePage) -> None:
     from fastapi import HTTPException, Response
     from fastapi.responses import FileResponse
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> FileResponse:
+        return FileResponse(_STATIC / "icon.svg")
 
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
@@ -162,8 +176,10 @@ def _add_changes(app: "FastAPI", page: LivePage) -> None:
     @app.put("/api/threshold")
     def set_threshold(new: NewThreshold) -> ThresholdReport:
         """Apply another threshold from the next frame on."""
-        if not math.isfinite(new.value):
-            raise HTTPException(422, "expected a finite threshold")
+        if not abs(new.value) <= _LARGEST_THRESHOLD:
+            raise HTTPException(
+                422, f"threshold {new.value:g}: expected a finite number of at most {_LARGEST_THRESHOLD:g} in size"
+            )
         controls.set_threshold(new.value)
         return threshold()
 

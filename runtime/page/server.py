@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from uflow_edge.runtime.errors import UsageError, require
 from uflow_edge.runtime.page.access import Access, Guard, checked_access
+from uflow_edge.runtime.page.connections import bounded_protocol, most_connections, quiet_errors
 from uflow_edge.runtime.page.editions import Editions
 from uflow_edge.runtime.page.routes import create_app
 from uflow_edge.runtime.page.state import LivePage
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 _BACKLOG = 256
+_ACCEPTED_AT_ONCE = 16
 _CLOSE_WITHIN_S = 2
 _LARGEST_ASK = 4096
 
@@ -77,7 +79,11 @@ class PageServer:
 
     def _run(self, listener: socket.socket) -> None:
         with listener:
-            asyncio.run(self._server.serve(sockets=[listener]))
+            asyncio.run(self._serve(listener))
+
+    async def _serve(self, listener: socket.socket) -> None:
+        quiet_errors(asyncio.get_running_loop())
+        await self._server.serve(sockets=[listener])
 
 
 def _server(app: Guard, editions: Editions) -> "uvicorn.Server":
@@ -85,6 +91,11 @@ def _server(app: Guard, editions: Editions) -> "uvicorn.Server":
 
     class Server(uvicorn.Server):
         """Sends watchers home before it waits for them."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            for listener in sockets or ():
+                listener.listen(_BACKLOG)  # the rest waits in the kernel, where it takes no descriptors
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             await editions.stop()
@@ -94,7 +105,10 @@ def _server(app: Guard, editions: Editions) -> "uvicorn.Server":
         uvicorn.Config(
             app,
             loop="asyncio",
+            http=bounded_protocol(most_connections()),
+            backlog=_ACCEPTED_AT_ONCE,
             log_config=None,
+            log_level="error",  # a peer must not fill the log with warnings about its own requests
             access_log=False,
             lifespan="on",
             server_header=False,

@@ -308,11 +308,27 @@ def test_the_threshold_applies_live_is_saved_and_taken_back(http: httpx.Client, 
     assert line.saved == 12.5
 
 
-@pytest.mark.parametrize("body", ['{"value": NaN}', '{"value": 1e999}', '{"value": "high"}', "{}", "no JSON"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"value": NaN}',
+        '{"value": 1e999}',
+        '{"value": 1.7e308}',
+        '{"value": "high"}',
+        '{"value": [NaN]}',
+        '{"value": {"a": Infinity}}',
+        "{}",
+        "NaN",
+        r'"\ud800"',
+        r'{"value": "\ud800"}',
+        "no JSON",
+    ],
+)
 def test_what_is_no_threshold_changes_nothing(http: httpx.Client, line: Line, body: str) -> None:
     line.threshold = 7.0
     answer = http.put("/api/threshold", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422
+    assert isinstance(answer.json()["detail"], str)
     assert line.threshold == 7.0
 
 
@@ -663,8 +679,12 @@ def test_addresses_and_own_names_are_known(http: httpx.Client, host: str) -> Non
     assert http.get("/api/status", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "http://[", "evil://{own}", "{own}"],
+)
 def test_another_site_changes_nothing(http: httpx.Client, server: PageServer, line: Line, origin: str) -> None:
+    origin = origin.format(own=server.url.removeprefix("http://").rstrip("/"))
     headers = {"Origin": origin}
     assert http.put("/api/threshold", json={"value": 5.0}, headers=headers).status_code == 403
     assert http.post("/api/threshold/save", headers=headers).status_code == 403
@@ -678,6 +698,10 @@ def test_the_page_itself_changes_things(http: httpx.Client, server: PageServer, 
     own = server.url.rstrip("/")
     assert http.put("/api/threshold", json={"value": 5.0}, headers={"Origin": own}).status_code == 200
     assert line.threshold == 5.0
+
+
+def test_browsers_find_an_icon(http: httpx.Client) -> None:
+    assert http.get("/favicon.ico").headers["content-type"].startswith("image/svg+xml")
 
 
 @pytest.mark.parametrize("path", ["/", "/static/page.css", "/api/status", "/healthz", "/nowhere"])
