@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from uflow_edge.export.inert import Inert
+from uflow_edge.export.wording import listed
 from uflow_edge.runtime.errors import BadInput
 
 _MOST_STEPS = 1_500_000  # of a pickle; a thousand tensors take 50,000, and hashes of 500,000 pictures 1,000,000
@@ -82,8 +83,7 @@ class _Machine:
             elif name not in ("PROTO", "FRAME", "STOP"):
                 getattr(self, "do_" + name.lower())(argument)
         if self.refused:
-            names = ", ".join(list(self.refused)[:5])
-            raise NotData(f"it holds code, which is never run (it names {names})")
+            raise NotData(f"it holds code, which is never run (it names {listed(self.refused)})")
         return self.stack.pop()
 
     def since_mark(self) -> list[Any]:
