@@ -14,6 +14,7 @@ from uflow_edge.calibration.report_pictures import Picture, Pictures
 from uflow_edge.calibration.report_style import STYLE
 from uflow_edge.export.parity import PARITY, read_parities
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.heat import legend_html
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
@@ -226,7 +227,8 @@ def _suspicious(calibration: Calibration, pictures: Pictures) -> str:
         return ""
     rows = [[escape(str(judged.image.path)), decimal(judged.score), what] for judged, what in listed[:_LISTED]]
     more = f"<p class=quiet>and {len(listed) - _LISTED} more</p>" if len(listed) > _LISTED else ""
-    return _gallery(pictures.suspicious) + _table(["image", "score", ""], rows) + more
+    legend = legend_html(calibration.operating_point.threshold)
+    return legend + _gallery(pictures.suspicious) + _table(["image", "score", ""], rows) + more
 
 
 def _gallery(pictures: Sequence[Picture]) -> str:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.heat import legend_html
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image
@@ -48,6 +49,7 @@ def category_section(evaluation: Evaluation, inspector: Inspector) -> str:
         + (f"<ul class=notice>{unreadable}</ul>" if unreadable else "")
         + f"{_KEYS}<div class=plots>{''.join(figures)}</div>"
         + f"<p class=quiet>{_pixel_note(evaluation)}{_OUTLINES}</p>"
+        + legend_html(inspector.operating_point.threshold)
         + "<h3>Defective images, the lowest scores: what is missed, or nearly</h3>"
         + _gallery(evaluation.missed, inspector)
         + "<h3>Good images, the highest scores: what is nearest to a false alarm</h3>"

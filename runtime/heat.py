@@ -1,0 +1,58 @@
+"""The one colour scale for scores: on overlays, on the live page and in reports the same colour means the same."""
+
+from base64 import b64encode
+from typing import Final
+
+import cv2
+import numpy as np
+
+from uflow_edge.runtime.numeric import FloatMap, Image
+
+STEPS: Final = (0.0, 1.0, 10.0, 100.0, 1000.0)
+"""Decades of the number of false alarms above the threshold, evenly spaced on the scale."""
+_DARKEST: Final = 0.35
+"""Of OpenCV's inferno: the part below it can hardly be told from the dark parts of a picture."""
+
+
+def heat_of(score: FloatMap, threshold: float) -> FloatMap:
+    """Where scores are on the scale, float32 in [0, 1]: 0 at the threshold and below, 1 from 1000 above it on.
+
+    Args:
+        score: −log10 NFA, of any shape; −inf where nothing was inspected.
+        threshold: on the score.
+    """
+    return np.asarray(np.interp(score - threshold, STEPS, np.linspace(0, 1, len(STEPS))), np.float32)
+
+
+def heat_colours(heat: FloatMap) -> Image:
+    """The colours of (H, W) values in [0, 1], as (H, W, 3) uint8 BGR, from purple to pale yellow."""
+    levels = np.rint((_DARKEST + (1 - _DARKEST) * heat) * 255).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), np.uint8)
+
+
+def colour_bar(width: int, height: int) -> Image:
+    """The whole scale from left to right, (height, width, 3) uint8 BGR."""
+    return heat_colours(np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (height, width)).copy())
+
+
+def step_labels(threshold: float) -> list[str]:
+    """What is written at the `STEPS`: the threshold, then how far above it."""
+    return [f"{threshold:.1f}", *(f"+{step:.0f}" for step in STEPS[1:])]
+
+
+def colour_bar_png() -> bytes:
+    """The scale as PNG, one pixel high."""
+    encoded, data = cv2.imencode(".png", colour_bar(256, 1))
+    assert encoded, "OpenCV always encodes 8-bit PNG"
+    return data.tobytes()
+
+
+def legend_html(threshold: float) -> str:
+    """The scale with its labels for a report; needs no style sheet."""
+    bar = b64encode(colour_bar_png()).decode()
+    labels = "".join(f"<span>{label.replace('-', '−')}</span>" for label in step_labels(threshold))
+    return (
+        "<div style='max-width:360px;margin:4px 0 10px;font-size:13px'>Colours: score from the threshold upwards"
+        f"<img alt='' src='data:image/png;base64,{bar}' style='display:block;width:100%;height:10px;border-radius:3px'>"
+        f"<div style='display:flex;justify-content:space-between'>{labels}</div></div>"
+    )

@@ -1,0 +1,66 @@
+"""The colour scale: it begins at the threshold, never goes back, and is the same wherever it is drawn."""
+
+import math
+
+import cv2
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uflow_edge.runtime.heat import STEPS, colour_bar, colour_bar_png, heat_colours, heat_of, legend_html, step_labels
+from uflow_edge.runtime.inspection import Inspection
+from uflow_edge.runtime.operating_point import OperatingPoint
+from uflow_edge.runtime.overlay import draw_maps
+from uflow_edge.runtime.verdict import Timestamps, Verdict
+
+
+@given(st.floats(-500, 500))
+def test_the_scale_begins_at_the_threshold_and_is_even_in_its_steps(threshold: float) -> None:
+    scores = np.array([-math.inf, threshold - 50, threshold, *(threshold + step for step in STEPS[1:]), 1e9])
+    np.testing.assert_allclose(heat_of(scores, threshold), [0, 0, 0, 0.25, 0.5, 0.75, 1, 1], atol=1e-6)
+
+
+def test_colours_are_told_apart_and_get_brighter() -> None:
+    colours = heat_colours(np.linspace(0, 1, 64, dtype=np.float32)[np.newaxis])
+    brightness = cv2.cvtColor(colours, cv2.COLOR_BGR2GRAY)[0].astype(int)
+    assert (np.diff(brightness) >= 0).all()
+    assert brightness[0] > 30
+    assert brightness[-1] > 200
+
+
+def test_the_bar_is_the_scale_and_so_is_its_png() -> None:
+    bar = colour_bar(256, 3)
+    assert bar.shape == (3, 256, 3)
+    np.testing.assert_array_equal(bar[1:2, [0, -1]], heat_colours(np.array([[0, 1]], np.float32)))
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(colour_bar_png(), np.uint8), 1), bar[:1])
+
+
+def test_labels_name_the_threshold_first() -> None:
+    assert step_labels(-0.34) == ["-0.3", "+1", "+10", "+100", "+1000"]
+    assert ">−0.3<" in legend_html(-0.34)
+
+
+def inspection_of(threshold: float) -> Inspection:
+    """A score of 5 on the left half and of −5 on the right, where energies are as high."""
+    score = np.full((8, 8), 5, np.float32)
+    score[:, 4:] = -5
+    mask = np.repeat(np.repeat(score > threshold, 8, axis=0), 8, axis=1)
+    point, times = OperatingPoint(threshold, "manual"), Timestamps(0, 0, 0, 0, 0)
+    verdict = Verdict(0, "belt", (64, 64), bool(mask.any()), 5.0, point, (), mask, times)
+    energies = (np.full((8, 8), 80, np.float32),)
+    return Inspection(verdict, energies, energies, score, (0, 0, 64, 64))
+
+
+def test_only_what_is_above_the_threshold_is_coloured() -> None:
+    frame = np.full((64, 64, 3), 90, np.uint8)
+    np.testing.assert_array_equal(draw_maps(frame, inspection_of(6), (4,), (64, 64)), frame)  # good: as it is
+    drawn = draw_maps(frame, inspection_of(0), (4,), (64, 64))
+    np.testing.assert_array_equal(drawn[:, 40:], frame[:, 40:])
+    assert np.abs(drawn[32, 8].astype(int) - 90).max() > 30
+
+
+def test_one_score_has_one_colour_whatever_the_picture_is() -> None:
+    """Up to the opacity, that is: both pictures have the same energies."""
+    small = draw_maps(np.full((64, 64, 3), 90, np.uint8), inspection_of(0), (4,), (64, 64))
+    large = draw_maps(np.full((64, 64, 3), 90, np.uint8), inspection_of(0), (4,), (256, 256))
+    np.testing.assert_allclose(small[32, 8], large[128, 32], atol=1)
