@@ -52,16 +52,13 @@ class NullFit:
     suspicious: tuple[int, ...]
 
 
-def fit_null_model(
-    energies: Sequence[ArrayLike], channels: Sequence[int], *, image_gain_exponent: float = IMAGE_GAIN_EXPONENT
-) -> NullFit:
+def fit_null_model(energies: Sequence[ArrayLike], channels: Sequence[int]) -> NullFit:
     """Learn what good images look like, leaving out those that do not look good themselves.
 
     Args:
         energies: per scale, finest first, (N, H_i, W_i), of images that the flow was *not* trained on, in the order in
             which they were taken.
         channels: per scale, C_i.
-        image_gain_exponent: how much of an image's overall gain is divided out, 0 to 1.
 
     Raises:
         BadInput: fewer than 20 images, maps that cannot be energies, or more than a fifth of the images suspicious.
@@ -75,9 +72,9 @@ def fit_null_model(
             f"the images out, or take more. By number, from 0, the worst first: {suspicious}"
         )
     kept = [np.delete(stack, suspicious, axis=0) for stack in stacks]
-    unseen = _cross_fit(kept, image_gain_exponent)
+    unseen = _cross_fit(kept)
     margin = unseen.margin
-    model = _with_margin(_fit(kept, image_gain_exponent), margin)
+    model = _with_margin(_fit(kept), margin)
     goodness = GoodnessOfFit(
         scales=tuple(
             scale_fit(chi_square_log10_tail(stack, count), after)
@@ -110,11 +107,11 @@ def _folds(images: int) -> list[Indices]:
     return [np.asarray(part, np.intp) for part in np.array_split(np.arange(images), _FOLDS)]
 
 
-def _fit(stacks: Sequence[FloatMap], exponent: float) -> NullModel:
-    return NullModel(tuple(_fit_scale(stack, exponent) for stack in stacks), len(stacks[0]))
+def _fit(stacks: Sequence[FloatMap]) -> NullModel:
+    return NullModel(tuple(_fit_scale(stack) for stack in stacks), len(stacks[0]))
 
 
-def _fit_scale(energies: FloatMap, exponent: float) -> NullScale:
+def _fit_scale(energies: FloatMap) -> NullScale:
     """Gains from all images; tail and counts from levels whose gains come from other images."""
     images, _, width = energies.shape
     logs, folds = log_energies(energies), _folds(images)
@@ -123,11 +120,11 @@ def _fit_scale(energies: FloatMap, exponent: float) -> NullScale:
     for held_out in folds:
         others = np.delete(np.arange(images), held_out)
         gain = pixel_gain(logs[others], trust)
-        levels[held_out] = levels_of(energies[held_out], gain, image_gain(energies[others], gain, exponent))
+        levels[held_out] = levels_of(energies[held_out], gain, image_gain(energies[others], gain, IMAGE_GAIN_EXPONENT))
     tail = fit_tail(levels)
     repeats, counts = fit_regions(maxima_by_class(levels, width), tail, images)
     gain = pixel_gain(logs, trust)
-    return NullScale(gain, image_gain(energies, gain, exponent), tail, repeats, counts)
+    return NullScale(gain, image_gain(energies, gain, IMAGE_GAIN_EXPONENT), tail, repeats, counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +151,12 @@ class _CrossFit:
         return max(float(-ordered[images]) + 1e-9, 0.0) if ordered.size > images else 0.0
 
 
-def _cross_fit(stacks: Sequence[FloatMap], exponent: float) -> _CrossFit:
+def _cross_fit(stacks: Sequence[FloatMap]) -> _CrossFit:
     images = len(stacks[0])
     values: list[NDArray[np.float64]] = []
     log_tails = [np.empty((images, stack[0].size)) for stack in stacks]
     for held_out in _folds(images):
-        model = _fit([np.delete(stack, held_out, axis=0) for stack in stacks], exponent)
+        model = _fit([np.delete(stack, held_out, axis=0) for stack in stacks])
         for i in held_out:
             values.append(np.concatenate(_region_values(model, stacks, i)))
             for into, scale, stack in zip(log_tails, model.scales, stacks, strict=True):

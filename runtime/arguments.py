@@ -1,8 +1,8 @@
-"""The command line of ``uflow-infer``, and what its arguments mean."""
+"""The command line of ``uflow-infer``."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uflow_edge.runtime.archive.arguments import add_ray_options
 from uflow_edge.runtime.command_line import (
@@ -14,9 +14,6 @@ from uflow_edge.runtime.command_line import (
     thread_count,
     width_and_height,
 )
-
-if TYPE_CHECKING:
-    pass
 
 TOKEN_VARIABLE = "UFLOW_EDGE_TOKEN"
 MQTT_PASSWORD_VARIABLE = "UFLOW_EDGE_MQTT_PASSWORD"

@@ -41,27 +41,16 @@ def inspected_box(size: Size, fit: Fit) -> Box:
     return left, top, left + side, top + side
 
 
-def resize(image: Image, side: int, fit: Fit = "squash") -> Image:
-    """Resize to the model's square input.
-
-    Args:
-        image: (H, W, 3) uint8, any channel order, kept.
-        side: S in pixels.
-        fit: what to do when H and W differ.
-
-    Returns:
-        (S, S, 3) uint8.
-    """
-    return _resample(_inspected(image, fit), side, cv2.COLOR_RGB2RGBA)
-
-
 def model_input(frame_bgr: Image, side: int, fit: Fit = "squash") -> Image:
     """A camera frame as the graph wants it: (H, W, 3) uint8 BGR to (S, S, 3) uint8 RGB.
 
     Raises:
         BadInput: not uint8, or not (H, W, 3) with at least one pixel.
     """
-    return _resample(_inspected(checked_frame(frame_bgr), fit), side, cv2.COLOR_BGR2RGBA)
+    image = checked_frame(frame_bgr)
+    # Cut first: Pillow's own box argument lets the filter reach beyond the box.
+    left, top, right, bottom = inspected_box((image.shape[0], image.shape[1]), fit)
+    return _resample(image[top:bottom, left:right], side)
 
 
 def checked_frame(frame_bgr: Frame) -> Image:
@@ -78,16 +67,10 @@ def checked_frame(frame_bgr: Frame) -> Image:
     return frame_bgr
 
 
-def _inspected(image: Image, fit: Fit) -> Image:
-    # Cut first: Pillow's own box argument lets the filter reach beyond the box.
-    left, top, right, bottom = inspected_box((image.shape[0], image.shape[1]), fit)
-    return image[top:bottom, left:right]
-
-
-def _resample(image: Image, side: int, to_four_channels: int) -> Image:
-    """(H, W, 3) to (S, S, 3), C-contiguous, in the order of channels that the conversion of OpenCV's leaves."""
-    words = cv2.cvtColor(image, to_four_channels).view(np.uint32)[:, :, 0]
-    for axis in filtered_axes((image.shape[0], image.shape[1]), side):
+def _resample(image_bgr: Image, side: int) -> Image:
+    """(H, W, 3) BGR to (S, S, 3) RGB, C-contiguous."""
+    words = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGBA).view(np.uint32)[:, :, 0]
+    for axis in filtered_axes((image_bgr.shape[0], image_bgr.shape[1]), side):
         words = _along_rows(words, side) if axis == "rows" else _along_columns(words, side)
     return np.asarray(cv2.cvtColor(words.view(np.uint8).reshape(side, side, 4), cv2.COLOR_RGBA2RGB), np.uint8)
 

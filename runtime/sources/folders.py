@@ -119,7 +119,6 @@ class WatchedFolder:
         on_unreadable: Callable[[BadInput], None],
         *,
         interval_s: float = 0.5,
-        skip_existing: bool = False,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Nothing is read yet.
@@ -128,13 +127,11 @@ class WatchedFolder:
             folder: searched to the bottom.
             on_unreadable: told of files that stay as they are and still cannot be decoded.
             interval_s: seconds between two looks at the folder.
-            skip_existing: leave out what is there at the first look.
             say: gets a line when a picture of a format appears that is not read.
         """
         self._folder = folder
         self._on_unreadable = on_unreadable
         self._interval_s = interval_s
-        self._skip_existing = skip_existing
         self._say = say
         self._left_out: set[str] = set()
         self._began = False
@@ -155,8 +152,6 @@ class WatchedFolder:
         """
         if not self._began and not self._folder.is_dir():
             raise BadInput(f"{self._folder}: no such folder")
-        if self._skip_existing and not self._began:
-            self._done = self._look()
         self._began, index = True, first
         while True:
             for path, stamp in self._settled(self._look()):

@@ -9,7 +9,7 @@ from skimage import data
 
 from uflow_edge.runtime import resampling
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.preprocess import inspected_box, model_input, resize
+from uflow_edge.runtime.preprocess import inspected_box, model_input
 from uflow_edge.runtime.resampling import FRACTION_BITS, axis_filter, filtered_axes
 
 
@@ -44,7 +44,6 @@ def test_equals_pillow_on_a_photograph(rgb: np.ndarray) -> None:
     found = model_input(np.ascontiguousarray(rgb[:, :, ::-1]), 256)
     np.testing.assert_array_equal(found, by_pillow(rgb, 256))
     assert found.flags.c_contiguous
-    np.testing.assert_array_equal(resize(rgb, 256), found)
 
 
 def test_equals_pillow_on_a_full_frame() -> None:
@@ -89,9 +88,9 @@ def test_frames_may_lie_in_memory_as_they_like(view) -> None:
 
 def test_results_do_not_share_memory() -> None:
     frame = np.ascontiguousarray(data.astronaut()[:64, :64])
-    first = resize(frame, 64)
+    first = model_input(frame, 64)
     first[:] = 0
-    np.testing.assert_array_equal(resize(frame, 64), data.astronaut()[:64, :64])
+    np.testing.assert_array_equal(model_input(frame, 64), data.astronaut()[:64, :64, ::-1])
 
 
 @pytest.mark.parametrize(("length", "side"), [(1920, 448), (448, 448), (10, 448), (1, 7), (7, 1), (4096, 3)])

@@ -333,14 +333,6 @@ def test_an_image_that_is_written_again_is_delivered_again(tmp_path: Path) -> No
     assert [frame.index for frame in watched.frames(Visits(pause, pause), 2)] == [], "and not a third time"
 
 
-def test_what_was_there_before_can_be_left_out(tmp_path: Path) -> None:
-    write_image(tmp_path / "old.png", 1, 1000)
-    new = [lambda: write_image(tmp_path / "new.png", 1, 2000), pause, pause]
-    frames, _, watched = watch(tmp_path, pause, pause, *new, skip_existing=True)
-    assert frames == [(0, "new")]
-    assert list(watched.frames(Visits(pause, pause))) == []
-
-
 def test_what_has_vanished_is_forgotten(tmp_path: Path) -> None:
     def replace(number: int) -> None:
         (tmp_path / f"{number - 1}.png").unlink(missing_ok=True)
