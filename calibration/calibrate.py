@@ -154,7 +154,9 @@ def calibrate(
         admission=replace(admission, unreadable=(*admission.unreadable, *reader.unreadable)),
         sizes=dict(reader.sizes.most_common()),
         unlike=unlike,
-        record=CalibrationRecord.of(options.views, engine.precision, engine.name, images_used, reader.sizes),
+        record=CalibrationRecord.of(
+            options.views, engine.precision, engine.name, images_used, reader.sizes, options.null_model
+        ),
         correlation=neighbours_alike(scores),
     )
 

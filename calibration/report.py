@@ -189,16 +189,17 @@ def _costs(bundle: Bundle[UFlowManifest], latencies_ms: Mapping[tuple[str, str],
     rows = []
     for file, entries in parities.items():
         for entry in entries:
-            verdict = "<span class=good>kept</span>" if entry["holds"] else "<span class=bad>missed</span>"
-            milliseconds = latencies_ms.get((file, entry["engine"]))
+            engine = str(entry.get("engine", "?"))
+            verdict = "<span class=good>kept</span>" if entry.get("holds") is True else "<span class=bad>missed</span>"
+            milliseconds = latencies_ms.get((file, engine))
             rows.append(
                 [
                     escape(file) + ("" if file in bundle.manifest.files else " <span class=quiet>(not written)</span>"),
-                    escape(entry["engine"]),
-                    _worst(entry["energy_error"], ".1e"),
-                    _worst(entry["mean_energy_error"], ".1e"),
-                    _worst(entry["score_change"], ".2g"),
-                    _worst(entry["mask_iou"], ".4f"),
+                    escape(engine),
+                    _worst(entry.get("energy_error", "?"), ".1e"),
+                    _worst(entry.get("mean_energy_error", "?"), ".1e"),
+                    _worst(entry.get("score_change", "?"), ".2g"),
+                    _worst(entry.get("mask_iou", "?"), ".4f"),
                     "" if milliseconds is None else f"{milliseconds:.1f}",
                     verdict,
                 ]
@@ -215,7 +216,11 @@ def _costs(bundle: Bundle[UFlowManifest], latencies_ms: Mapping[tuple[str, str],
 def _worst(values: Any, digits: str) -> str:
     """A number, or the largest of the scales'; null stands for one that is not finite."""
     found = values if isinstance(values, list) else [values]
-    return "not finite" if None in found else format(max(found), digits)
+    if not found or not all(
+        one is None or isinstance(one, float) or (type(one) is int and abs(one) < 1e9) for one in found
+    ):
+        return "?"  # another program's, or an older one's
+    return "not finite" if None in found else format(float(max(found)), digits)
 
 
 def _suspicious(calibration: Calibration, pictures: Pictures) -> str:

@@ -22,6 +22,7 @@ class CalibrationRecord:
         images: how many good images were used.
         heights, widths: smallest and largest of the images, in pixels.
         aspects: smallest and largest ratio of width to height.
+        null_model: whether the threshold is one of scores that a null model gives; None in bundles that do not say so.
     """
 
     views: ViewOptions
@@ -31,10 +32,17 @@ class CalibrationRecord:
     heights: tuple[int, int]
     widths: tuple[int, int]
     aspects: tuple[float, float]
+    null_model: bool | None = None
 
     @classmethod
     def of(
-        cls, views: ViewOptions, precision: Precision | None, engine: str, images: int, sizes: Iterable[Size]
+        cls,
+        views: ViewOptions,
+        precision: Precision | None,
+        engine: str,
+        images: int,
+        sizes: Iterable[Size],
+        null_model: bool | None = None,
     ) -> "CalibrationRecord":
         """For images of these (height, width), at least one."""
         heights, widths = zip(*sizes, strict=True)
@@ -47,6 +55,7 @@ class CalibrationRecord:
             (min(heights), max(heights)),
             (min(widths), max(widths)),
             (min(aspects), max(aspects)),
+            null_model,
         )
 
     def difference(self, views: ViewOptions, precision: Precision | None) -> str | None:

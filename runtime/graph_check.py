@@ -21,12 +21,27 @@ _GRAPH, _FUNCTIONS = 7, 25  # of ModelProto
 _NODE, _INITIALIZER, _SPARSE_INITIALIZER = 1, 5, 15  # of GraphProto
 _INPUT, _OUTPUT, _OP_TYPE, _ATTRIBUTE, _DOMAIN = 1, 2, 4, 5, 7  # of NodeProto
 _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = 5, 6, 10, 11  # of AttributeProto
-_DATA_TYPE, _INT64_DATA, _NAME, _RAW_DATA, _EXTERNAL_DATA = 2, 7, 8, 9, 13  # of TensorProto
+_DIMS, _DATA_TYPE, _INT64_DATA, _NAME, _RAW_DATA, _EXTERNAL_DATA = 1, 2, 7, 8, 9, 13  # of TensorProto
 _INT64 = 7  # of TensorProto.DataType
 _KEY, _VALUE = 1, 2  # of StringStringEntryProto
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 _SIZE_INPUT = {"ConstantOfShape": 0, "Expand": 1, "OneHot": 1, "Pad": 1, "Range": 1, "Resize": 3, "Tile": 1}
 """Operators whose result is as large as an input says, and which one that is."""
+_NO_LARGER = frozenset(
+    (
+        *("Abs", "Cast", "Ceil", "Constant", "DequantizeLinear", "Exp", "Flatten", "Floor", "Identity", "Log", "Neg"),
+        *("Not", "QuantizeLinear", "Reciprocal", "Reshape", "Shape", "Size", "Slice", "Sqrt", "Squeeze", "Transpose"),
+        "Unsqueeze",
+    )
+)
+"""Operators whose result is no larger than their largest input."""
+_COMBINED = frozenset(
+    (
+        *("Add", "And", "Concat", "Div", "Equal", "Gather", "Greater", "Less", "MatMul", "Max", "Min", "Mod", "Mul"),
+        *("Or", "Pow", "Sub", "Where"),
+    )
+)
+"""Operators whose result may be as large as the product of their inputs, by broadcasting or otherwise."""
 _LARGEST = 1 << 26
 """Elements of the largest constant that may be made so; 256 MiB in float32."""
 
@@ -50,10 +65,24 @@ def check_graph(file: Path, data: Collection[str]) -> None:
 
 @dataclass(slots=True)
 class _Constants:
-    """Names of values that depend on no input of the graph: those of small whole numbers with their product."""
+    """Values that depend on no input of the graph, by name: their size at most, and of a few integers the product."""
 
-    names: set[str] = field(default_factory=set)
+    elements: dict[str, int] = field(default_factory=dict)
     products: dict[str, int] = field(default_factory=dict)
+
+    def elements_of(self, operator: str, inputs: list[str]) -> int | None:
+        """Most elements that an operator can make of constants; None: nobody knows."""
+        index = _SIZE_INPUT.get(operator)
+        if index is not None:
+            sizes = inputs[: index + 1] if operator == "Range" else inputs[index : index + 1]
+            if not sizes or any(name not in self.products for name in sizes):
+                return None
+            grown = prod(self.products[name] for name in sizes)
+            return grown * self.elements.get(inputs[0], 1) if operator in ("Expand", "Pad", "Tile") else grown
+        sizes_in = [self.elements[name] for name in inputs if name]
+        if operator in _NO_LARGER:
+            return max(sizes_in, default=1)
+        return prod(1 + size for size in sizes_in) if operator in _COMBINED else None
 
 
 def _check_model(model: memoryview, data: Collection[str]) -> None:
@@ -98,12 +127,13 @@ def _check_node(node: memoryview, constants: _Constants, data: Collection[str]) 
     if operator in _RANDOM:
         raise ValueError(f"it draws random numbers ({operator})")
     index = _SIZE_INPUT.get(operator)
-    if index is not None and index < len(inputs) and inputs[index] in constants.names:
-        elements = constants.products.get(inputs[index])
+    constant = all(name in constants.elements for name in inputs if name)
+    if constant or (index is not None and index < len(inputs) and inputs[index] in constants.elements):
+        elements = constants.elements_of(operator, inputs)
         if elements is None or elements > _LARGEST:
             raise ValueError(f"it makes a constant of more than {_LARGEST:,} elements ({operator})")
-    if all(name in constants.names for name in inputs if name):
-        constants.names.update(outputs)
+        if constant:
+            constants.elements.update({name: max(elements, constants.elements.get(name, 0)) for name in outputs})
 
 
 def _check_attribute(attribute: memoryview, outputs: list[str], constants: _Constants, data: Collection[str]) -> None:
@@ -111,17 +141,17 @@ def _check_attribute(attribute: memoryview, outputs: list[str], constants: _Cons
         if number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS):
             raise ValueError("it has control flow, a graph within the graph")
         if number in (_ATTRIBUTE_TENSOR, _ATTRIBUTE_TENSORS):
-            product = _add_tensor(_bytes(value), constants, data)
-            if product is not None and outputs:  # of Constant
-                constants.products[outputs[0]] = product
+            _add_tensor(_bytes(value), constants, data, outputs[0] if outputs else "")
 
 
-def _add_tensor(tensor: memoryview, constants: _Constants, data: Collection[str]) -> int | None:
-    """Note its name, check where its values lie, and multiply them if they are few whole numbers."""
-    name, values, whole = "", [], False
+def _add_tensor(tensor: memoryview, constants: _Constants, data: Collection[str], name: str = "") -> None:
+    """Note how large it is, check where its values lie, and multiply them if they are few whole numbers."""
+    dims, values, whole = [], [], False
     for number, value in _fields(tensor):
         if number == _NAME:
-            name = _text(value)
+            name = name or _text(value)
+        elif number == _DIMS:
+            dims += [value] if isinstance(value, int) else list(_varints(value))
         elif number == _DATA_TYPE:
             whole = value == _INT64
         elif number == _EXTERNAL_DATA:
@@ -132,11 +162,9 @@ def _add_tensor(tensor: memoryview, constants: _Constants, data: Collection[str]
             values += [one for (one,) in struct.iter_unpack("<q", _bytes(value))]
         elif number == _INT64_DATA:
             values += [value] if isinstance(value, int) else list(_varints(value))[:64]
-    product = prod(max(abs(one), 1) for one in values) if whole and values else None
-    constants.names.add(name)
-    if product is not None:
-        constants.products[name] = product
-    return product
+    constants.elements[name] = prod(dims)
+    if whole and values:
+        constants.products[name] = prod(max(abs(one), 1) for one in values)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from uflow_edge.runtime.capture import CameraState, Capture, Patience
+from uflow_edge.runtime.engines import MOST_FAILURES_IN_A_ROW
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError
 from uflow_edge.runtime.inbox import Inbox, Policy
 from uflow_edge.runtime.sinks.names import camera_folders
@@ -35,7 +36,6 @@ _WATCH_EVERY = 0.1  # seconds
 _GRACE = 5.0  # seconds for sources to let go; one that hangs is left behind
 _MOST_BYTES = 512 << 20  # of frames from the inbox to the sinks, where the source can wait
 _PROMPT = 1.0  # seconds for stages to end after a second signal
-_MOST_FAILURES_IN_A_ROW = 10  # frames; an engine that fails on more is taken for dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ class Pipeline:
         except Exception as error:
             self._count(not_judged=1)
             self._failures_in_a_row += 1
-            if self._failures_in_a_row >= _MOST_FAILURES_IN_A_ROW:
+            if self._failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
                 raise
             kind = "" if isinstance(error, UflowEdgeError) else f"{type(error).__name__}: "
             self._report(f"not judged: {called(frame)}: {kind}{error}")

@@ -103,6 +103,11 @@ class UFlowManifest(Manifest):
             raise ValueError(f"drift: expected {len(self.scales) + 1} means, one per scale and the score's")
         if self.null_model is not None and self.null_model not in self.files:
             raise ValueError(f"null_model: {self.null_model!r} has no checksum")
+        record = None if self.calibration is None else self.calibration.null_model
+        if record is not None and record != (self.null_model is not None):
+            raise ValueError(
+                f"null_model: {self.null_model!r}, but the calibration was made with{'out' * (not record)} one"
+            )
         for name in self.files:
             if fnmatch(name, NULL_MODEL_FILES) and name != self.null_model:
                 raise ValueError(

@@ -11,6 +11,7 @@ from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.archive.records import Row, unreadable_row, verdict_row, write_rows
 from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary
 from uflow_edge.runtime.archive.shards import worker_name
+from uflow_edge.runtime.engines import MOST_FAILURES_IN_A_ROW, EngineFailed
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.numeric import Image
@@ -36,6 +37,7 @@ class InferenceWork:
     def __init__(self, run: RunFolder, inspector: "Inspector", bundle_sha256: str) -> None:
         self._run = run
         self._inspector = inspector
+        self._failures_in_a_row = 0
         self._provenance: Row = {"bundle_sha256": bundle_sha256, "engine": inspector.engine.name}
 
     def __call__(self, shard: int, items: Sequence[Item]) -> ShardSummary:
@@ -61,6 +63,12 @@ class InferenceWork:
             verdict = self._inspector.inspect(picture, frame=frame, source=source)
         except BadInput as error:  # a region of interest reaches beyond it
             return unreadable_row(frame, source, f"{source}: {error}", self._provenance)
+        except EngineFailed as error:
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
+                raise
+            return unreadable_row(frame, source, f"{source}: not judged: {error}", self._provenance)
+        self._failures_in_a_row = 0
         return verdict_row(verdict, self._provenance)
 
 

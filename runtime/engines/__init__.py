@@ -9,6 +9,8 @@ from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.numeric import FloatMap
 
 Outputs: TypeAlias = tuple[FloatMap, ...]
+MOST_FAILURES_IN_A_ROW = 10
+"""Frames; an engine that fails on more is taken for dead."""
 
 
 class Engine(Protocol):

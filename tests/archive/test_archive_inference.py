@@ -19,14 +19,16 @@ import pytest
 import ray
 
 from uflow_edge.runtime.archive.cluster import ClusterOptions
-from uflow_edge.runtime.archive.inference import Inference
+from uflow_edge.runtime.archive.inference import Inference, InferenceWork
 from uflow_edge.runtime.archive.order import Order, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.archive.records import schema
 from uflow_edge.runtime.archive.run_folder import RunFolder
 from uflow_edge.runtime.command import main
+from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.views import ViewOptions
 
 Hold = Callable[[Path], Any]
@@ -299,6 +301,38 @@ def test_regions_of_interest_beyond_an_image_are_listed(archive: Path, recipe: R
     summary = Inference(recipe(views=options)).open(run)(0, run.items(0))
     assert (summary.images, len(summary.unreadable)) == (0, 3)
     assert all("region of interest" in row["error"] for row in rows_in(tmp_path))
+
+
+class Failing:
+    """An engine that gives up on the frames with these numbers."""
+
+    name, precision = "failing", None
+
+    def __init__(self, engine: Engine, fails_on: range) -> None:
+        self._engine, self._fails_on, self._runs = engine, fails_on, 0
+
+    def run(self, *inputs: Any) -> Outputs:
+        self._runs += 1
+        if self._runs - 1 in self._fails_on:
+            raise EngineFailed("the device was lost")
+        return self._engine.run(*inputs)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def test_an_engine_that_fails_on_one_image_costs_that_image(archive: Path, recipe: Recipe, tmp_path: Path) -> None:
+    found = sorted((archive / "monday").glob("0*.png"))
+    paths = [path for path in found if path.stat().st_size > 5000][:2] * 8
+    run = RunFolder.begin(tmp_path, {}, [{"path": str(path)} for path in paths], len(paths))
+    inspector = recipe().open()
+    work = InferenceWork(run, Inspector(inspector.manifest, Failing(inspector.engine, range(1, 2))), "")
+    summary = work(0, run.items(0))
+    assert (summary.images, len(summary.unreadable)) == (len(paths) - 1, 1)
+    assert [row["frame"] for row in rows_in(tmp_path) if row["error"]] == [1]
+    assert summary.unreadable[0].endswith("not judged: the device was lost")
+    with pytest.raises(EngineFailed):  # on every image: taken for dead
+        InferenceWork(run, Inspector(inspector.manifest, Failing(inspector.engine, range(99))), "")(0, run.items(0))
 
 
 def test_columns_are_the_fields_of_a_verdict(recipe: Recipe, archive: Path) -> None:

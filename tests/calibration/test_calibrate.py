@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,10 @@ from uflow_edge.calibration.command import chosen_images
 from uflow_edge.calibration.findings import notices
 from uflow_edge.calibration.operating_point import Promise, TooFewImages
 from uflow_edge.calibration.parting import CalibrationOptions, Parting
+from uflow_edge.calibration.report import report_page
+from uflow_edge.calibration.report_pictures import Pictures
 from uflow_edge.calibration.saving import REPORT, save_calibration
+from uflow_edge.export.parity import PARITY
 from uflow_edge.runtime.bundle import Bundle, save_operating_point, write_manifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import UsageError
@@ -412,3 +416,16 @@ def test_a_damaged_null_model_is_noticed(bundle_folder: Path, calibration: Calib
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(Exception, match="differs from what was exported"):
         Inspector.load(bundle_folder)
+
+
+@pytest.mark.parametrize(
+    "entry", [{}, {"engine": 5, "holds": "yes", "energy_error": "x"}, {"energy_error": [], "mask_iou": 10**400}]
+)
+def test_what_parity_does_not_say_is_a_question_mark_in_the_report(
+    exported: Path, calibration: Calibration, tmp_path: Path, entry: dict[str, object]
+) -> None:
+    (tmp_path / PARITY).write_text(json.dumps({"<b>": [entry]}))
+    bundle = replace(Bundle.load(exported, UFlowManifest), folder=tmp_path)
+    page = report_page(bundle, calibration, Pictures((), (), ()), {}, datetime.now().astimezone())
+    assert page.count("<td>?</td>") >= 4
+    assert "&lt;b&gt;" in page

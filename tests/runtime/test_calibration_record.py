@@ -12,6 +12,7 @@ import pytest
 from uflow_edge.runtime.bundle import Bundle, parse_manifest, write_manifest
 from uflow_edge.runtime.calibration_record import CalibrationRecord
 from uflow_edge.runtime.command import main
+from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
@@ -43,6 +44,16 @@ def test_the_record_survives_the_manifest(calibrated: Bundle[UFlowManifest]) -> 
     assert parse_manifest(manifest.to_json(), UFlowManifest) == manifest
 
 
+def test_a_null_model_cannot_be_taken_from_its_threshold(calibrated: Bundle[UFlowManifest]) -> None:
+    for record, fits in ((None, True), (False, True), (True, False)):
+        text = replace(calibrated.manifest, calibration=replace(RECORD, null_model=record)).to_json()
+        if fits:
+            assert parse_manifest(text, UFlowManifest).null_model is None
+        else:
+            with pytest.raises(BadInput, match="null_model: None, but the calibration was made with one"):
+                parse_manifest(text, UFlowManifest)
+
+
 @pytest.mark.parametrize(
     ("views", "precision", "difference"),
     [
@@ -71,7 +82,7 @@ def test_frames_that_differ_are_named(size: tuple[int, int], differs: bool) -> N
 
 
 def test_an_inspector_with_other_tiles_warns_and_promises_nothing(calibrated: Bundle[UFlowManifest]) -> None:
-    with pytest.warns(UserWarning, match="calibrated on whole frames, run on tiles of 48 .* promises does not hold"):
+    with pytest.warns(UserWarning, match="calibrated on whole frames, run on tiles of 48 .*: no promise"):
         inspector = Inspector.load(calibrated.folder, threads=1, views=ViewOptions(tile=48))
     verdict = inspector.inspect(np.zeros((96, 96, 3), np.uint8))
     assert verdict.operating_point.threshold == POINT.threshold

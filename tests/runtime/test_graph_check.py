@@ -29,6 +29,7 @@ def add(name: str) -> onnx.NodeProto:
 
 BODY = helper.make_graph([helper.make_node("Identity", ["c"], ["d"])], "body", [], [])
 INTS = np.array([65536, 65536])
+LONG = np.ones((9999, 1), np.float32)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,30 @@ INTS = np.array([65536, 65536])
             {},
             "ConstantOfShape",
         ),
+        ([helper.make_node("Add", ["column", "row"], ["big"]), add("big")], {"column": LONG, "row": LONG.T}, "Add"),
+        (
+            [helper.make_node("MatMul", ["column", "row"], ["big"]), add("big")],
+            {"column": LONG, "row": LONG.T},
+            "MatMul",
+        ),
+        (
+            [*(helper.make_node("Concat", [f"c{i}"] * 8, [f"c{i + 1}"], axis=0) for i in range(9)), add("c9")],
+            {"c0": np.ones(2, np.float32)},
+            "Concat",
+        ),
+        ([helper.make_node("Tile", ["column", "n"], ["big"]), add("big")], {"column": LONG, "n": [1, 9999]}, "Tile"),
+        (
+            [helper.make_node("Pad", ["column", "n"], ["big"]), add("big")],
+            {"column": LONG, "n": [0, 9999, 0, 0]},
+            "Pad",
+        ),
+        ([helper.make_node("Range", ["a", "b", "b"], ["big"]), add("big")], {"a": [-(2**40)], "b": [1]}, "Range"),
+        ([helper.make_node("Resize", ["column", "", "s"], ["big"]), add("big")], {"column": LONG, "s": LONG}, "Resize"),
+        (
+            [helper.make_node("ConvTranspose", ["column", "column"], ["big"]), add("big")],
+            {"column": LONG},
+            "ConvTranspose",
+        ),
         ([helper.make_node("Loop", ["n", "b"], ["out"], body=BODY)], {"n": 3, "b": True}, "control flow"),
         ([helper.make_node("If", ["b"], ["out"], then_branch=BODY, else_branch=BODY)], {"b": True}, "control flow"),
         ([helper.make_node("Anything", ["image"], ["out"], domain="com.other")], {}, "domain 'com.other'"),
@@ -73,9 +98,12 @@ def test_what_our_graphs_do_is_taken(tmp_path: Path) -> None:
         helper.make_node("Expand", ["one", "grown"], ["fits"]),
         helper.make_node("ConstantOfShape", ["n"], ["small"]),
         helper.make_node("Add", ["fits", "small"], ["sum"]),
-        add("sum"),
+        helper.make_node("DequantizeLinear", ["weights", "one", "zero"], ["w"]),
+        helper.make_node("Add", ["sum", "w"], ["more"]),
+        add("more"),
     ]
-    check_graph(written(tmp_path / "g.onnx", nodes, n=np.array([2, 3]), one=1.0), ())
+    weights = {"weights": np.zeros((9999, 999), np.int8), "zero": np.int8(0)}
+    check_graph(written(tmp_path / "g.onnx", nodes, n=np.array([2, 3]), one=1.0, **weights), ())
 
 
 def test_weights_outside_lie_where_the_manifest_says(tmp_path: Path) -> None:

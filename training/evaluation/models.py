@@ -69,6 +69,5 @@ def opened(
 
 def uncalibrated(bundle: Bundle[UFlowManifest], rule: Rule) -> Bundle[UFlowManifest]:
     """The same network weighing regions by a rule, with log-NFA 0 as its operating point, whatever its calibration."""
-    return replace(
-        bundle, manifest=replace(bundle.manifest, rule=rule, null_model=None, operating_point=LOG_NFA_0, drift=None)
-    )
+    bare = replace(bundle.manifest, null_model=None, calibration=None, operating_point=LOG_NFA_0, drift=None)
+    return replace(bundle, manifest=replace(bare, rule=rule))
