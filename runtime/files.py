@@ -50,7 +50,7 @@ def check_writable(path: Path, kind: Literal["file", "folder"] = "file", size: i
             found = "a folder" if path.is_dir() else "something else"
             raise BadInput(f"{path}: is {found}; expected the name of a {kind} to write")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
-        _clear_away(folder)
+        clear_away(folder)
         with tempfile.TemporaryFile(dir=folder) as trial:
             trial.write(b"?")
         free = shutil.disk_usage(folder).free
@@ -163,7 +163,7 @@ def _locked_file(path: Path) -> tuple[int, Path]:
         os.close(descriptor)
 
 
-def _clear_away(folder: Path) -> None:
+def clear_away(folder: Path) -> None:
     """Remove what killed runs have left: what nobody holds a lock on."""
     for left in folder.glob(f"{_HIDDEN}*{_PARTIAL}*"):
         with suppress(OSError):

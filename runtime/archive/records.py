@@ -12,7 +12,7 @@ import numpy as np
 from uflow_edge.runtime.archive.cluster import EXTRA
 from uflow_edge.runtime.archive.run_folder import shard_name
 from uflow_edge.runtime.errors import require
-from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.files import clear_away, replacing
 from uflow_edge.runtime.nfa.regions import Region
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.verdict import Timestamps, Verdict
@@ -60,8 +60,7 @@ def write_rows(folder: Path, shard: int, rows: Sequence[Row]) -> None:
     columns = schema()
     for outcome in OUTCOMES:
         path = folder / f"{PARTITION}={outcome}" / f"part-{shard_name(shard)}.parquet"
-        for leftover in path.parent.glob(f".{path.stem}-*"):  # of a worker that was killed
-            leftover.unlink(missing_ok=True)
+        clear_away(path.parent)  # a worker may have been killed
         chosen = [row for row in rows if _outcome(row) == outcome]
         if not chosen:
             path.unlink(missing_ok=True)

@@ -163,8 +163,8 @@ def test_the_command_says_what_the_local_one_says(once: Once, tmp_path: Path) ->
     assert {line["anomalous"] for line in local} == {True, False}
     found = rows_in(once.folder)
     readable = [row for row in found if row["error"] is None]
-    of_archives = ("drift", "outcome", "error", "bundle_sha256", "engine")
-    assert facts(readable, *of_archives) == facts(local, *of_archives)
+    of_one_kind = ("drift", "outcome", "error", "bundle_sha256", "engine", "name", "bundle")
+    assert facts(readable, *of_one_kind) == facts(local, *of_one_kind)
     assert [row["frame"] for row in found] == list(range(20))
 
 
@@ -193,7 +193,7 @@ def test_a_shard_is_done_again_over_what_is_left_of_it(once: Once, tmp_path: Pat
     (partition / "part-000001.parquet").write_bytes(b"half")
     other = next(path for path in folder.glob("outcome=*") if path != partition)
     shutil.copy(next(other.glob("*.parquet")), other / "part-000001.parquet")  # decided otherwise on another machine
-    leftover = partition / ".part-000001-abc.parquet"
+    leftover = partition / ".uflow-abc.partial.parquet"
     leftover.write_bytes(b"half")
     code, out, err = run_main(*once.arguments, "--ray", "auto", "--parquet", folder)
     assert (code, out.replace(str(folder), str(once.folder))) == (once.code, once.out)
