@@ -22,16 +22,10 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m uflow_edge.benchmarks.tree_nfa
-	$(BIN)/python -m uflow_edge.benchmarks.feature_cache
-	$(BIN)/python -m uflow_edge.benchmarks.import_time
-	$(BIN)/python -m uflow_edge.benchmarks.lowering
-	$(BIN)/python -m uflow_edge.benchmarks.preprocess
-	$(BIN)/python -m uflow_edge.benchmarks.roofline
-	$(BIN)/python -m uflow_edge.benchmarks.pipeline
-	$(BIN)/python -m uflow_edge.benchmarks.cold_start
-	$(BIN)/python -m uflow_edge.benchmarks.diffusion_guidance
-	$(BIN)/python -m uflow_edge.benchmarks.diffusion_batches
+	$(BIN)/python -m uflow_edge.benchmarks.studies.tree_nfa
+	$(BIN)/python -m uflow_edge.benchmarks.studies.roofline
+	$(BIN)/python -m uflow_edge.benchmarks.studies.pipeline
+	$(BIN)/python -m uflow_edge.benchmarks.studies.cold_start
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from uflow_edge.benchmarks.studies.int8_costs import Seen
 from uflow_edge.calibration import int8, int8_bundle
 from uflow_edge.calibration.int8 import FILE, Int8Options, quantize_bundle
 from uflow_edge.calibration.int8_bundle import Int8Failed
-from uflow_edge.calibration.int8_costs import Seen, auroc, costs
 from uflow_edge.export.parity import PARITY
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
@@ -218,23 +218,3 @@ def test_options_are_checked() -> None:
         Int8Options(ranges="median")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="overflow in FP16"):
         Int8Options(equalize=True, rest="fp16")
-
-
-def test_costs_of_every_graph(bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path) -> None:
-    changed, _ = quantize_bundle(bundle, [texture_folder / "train" / "good"], options)
-    side = changed.manifest.input_size
-    good, hole = (pictures(texture_folder / "test" / kind, side) for kind in ("good", "hole"))
-    found = costs(changed, good, hole, rounds=2)
-    assert {cost.precision for cost in found} == {"fp32", "fp16", "int8"}
-    exact = found[0]
-    assert (exact.precision, exact.quality.energy_error, exact.quality.score_change) == ("fp32", 0, 0)
-    assert all(cost.milliseconds > 0 for cost in found)
-    errors = {cost.precision: cost.quality.energy_error for cost in found if cost.engine.startswith("onnxruntime")}
-    assert errors["fp32"] < errors["fp16"] < errors["int8"] < 0.5
-    assert all(cost.quality.auroc in (0, 0.5, 1) for cost in found)  # one image of each kind
-
-
-def test_auroc_counts_pairs() -> None:
-    scores, defective = np.array([0.0, 1.0, 1.0, 3.0]), np.array([False, False, True, True])
-    assert auroc(scores, defective) == pytest.approx(3.5 / 4)
-    assert auroc(scores, np.zeros(4, bool)) is None

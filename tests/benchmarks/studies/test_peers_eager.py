@@ -1,0 +1,97 @@
+"""The eager pipeline against the authors' numbers and against our runtime."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uflow_edge.benchmarks.studies.gravel import gravel_frames
+from uflow_edge.benchmarks.studies.peers.eager import EagerPipeline
+from uflow_edge.benchmarks.studies.peers.eager_contest import Outcome, assert_agreement, assert_same
+from uflow_edge.benchmarks.studies.peers.models import Model, Published, in_rgb, pictures
+from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.uflow_manifest import UFlowManifest
+
+
+@pytest.fixture(scope="module")
+def authors_pipeline(reference: Path) -> EagerPipeline:
+    return EagerPipeline(load_checkpoint(reference / "resnet18_256_s4.ckpt"))
+
+
+@pytest.mark.parametrize("name", ["good", "defective", "painted"])
+def test_picture_to_verdict_is_the_authors(
+    reference: Path, end_to_end: dict[str, np.ndarray], authors_pipeline: EagerPipeline, name: str
+) -> None:
+    picture = in_rgb(read_image(reference / f"{name}.png"))
+    assert picture.shape == (300, 300, 3)
+    tensor = authors_pipeline.tensor(picture)
+    np.testing.assert_allclose(tensor[0].numpy(), end_to_end[f"{name}/input"], atol=1e-6)
+    verdict = authors_pipeline.inspect(picture)
+    np.testing.assert_allclose(verdict.likelihood, end_to_end[f"{name}/likelihood_256"], atol=1e-4)
+    authors = end_to_end[f"{name}/tree_score_256"]
+    log_probability = np.abs(authors + float(end_to_end["log10_ntests"]))
+    off = np.abs(verdict.score - authors) > 0.1 + 1e-3 * log_probability
+    assert off.mean() <= 1e-3  # a near-tie may hand some pixels to another region
+    assert verdict.anomalous == (name == "painted") == bool((authors > 0).any())
+
+
+@pytest.fixture
+def inspector(exported: Path) -> Inspector:
+    bundle = Bundle.load(exported, UFlowManifest)
+    manifest = replace(bundle.manifest, rule="upstream")
+    return Inspector(manifest, OnnxRuntimeEngine(bundle.path(manifest.variants[0]), manifest, manifest.variants[0]))
+
+
+def test_our_runtime_says_the_same(trained: Path, inspector: Inspector) -> None:
+    assert_agreement(EagerPipeline(load_checkpoint(trained)), inspector, pictures(5, (96, 96)))
+
+
+def test_disagreement_is_noticed(trained: Path, inspector: Inspector) -> None:
+    eager, frames = EagerPipeline(load_checkpoint(trained)), pictures(1, (96, 96))
+    one_sided = Inspector(replace(inspector.manifest, rule="per_size"), inspector.engine)
+    with pytest.raises(AssertionError, match="scores differ at"):
+        assert_agreement(eager, one_sided, frames)
+    cropped = Inspector(replace(inspector.manifest, fit="crop"), inspector.engine)
+    with pytest.raises(AssertionError, match="likelihood maps differ by"):
+        assert_agreement(eager, cropped, [frames[0][:, :60].copy()])
+
+
+def test_scores_are_compared_on_the_same_energies_and_energies_among_themselves(
+    trained: Path, inspector: Inspector
+) -> None:
+    (frame,) = pictures(1, (96, 96))
+    theirs = EagerPipeline(load_checkpoint(trained)).inspect(in_rgb(frame))
+    assert_same(theirs, inspector, frame)
+    off = tuple(np.float32(1 + 2e-4) * energy for energy in theirs.energies)
+    with pytest.raises(AssertionError, match="energies differ by 2"):
+        assert_same(replace(theirs, energies=off), inspector, frame)
+    with pytest.raises(AssertionError, match="scores differ at"):
+        assert_same(replace(theirs, score=theirs.score + 1), inspector, frame)
+
+
+def test_every_third_picture_is_scratched() -> None:
+    frames = pictures(3, (96, 96))
+    assert [frame.shape for frame in frames] == [(96, 96, 3)] * 3
+    assert [bool((frame >= 235).sum() > 200) for frame in frames] == [False, False, True]
+
+
+def test_published_figures_are_kept_apart(exported: Path) -> None:
+    bundle = Bundle.load(exported, UFlowManifest)
+    model = Model("small", exported.parent / "none.ckpt", bundle, Published(900, 80))
+    outcome = Outcome(model, network=40.0, tree=10.0, whole=60.0, ours={"onnxruntime": 20.0, "openvino": 15.0})
+    assert outcome.row[1:4] == ["40.0 ms", "10.0 ms", "60.0 ms"]
+    assert outcome.row[4:] == ["20.0 ms", "3.0", "15.0 ms", "4.0", "900 ms", "60"]
+    assert outcome.remark is not None and outcome.remark.endswith("would take 450 ms here, 30 times ours.")
+    unknown = replace(outcome, model=replace(model, published=Published(900)), ours={"onnxruntime": 20.0})
+    assert unknown.row[6:] == ["–", "–", "900 ms", "45"]
+    assert unknown.remark is None
+
+
+def test_pictures_are_none_of_those_that_were_learnt() -> None:
+    learnt = {frame.tobytes() for frame in gravel_frames(48, (64, 64))}
+    assert not learnt & {picture.tobytes() for picture in pictures(9, (64, 64))}
