@@ -1,9 +1,9 @@
 """Is the promise kept on real images? Many calibrations of one bundle, each on other images, counted.
 
 ``python -m uflow_edge.benchmarks.studies.operating_point --bundle solar.uflow --good unseen/``. The images must be new
-to the training. In every split some are drawn for the null model; the others are the population that the line would see. From
-it held-out images are drawn with replacement, again and again, so that the share of the population above the threshold
-is known exactly.
+to the training. In every split some are drawn for the null model; the others are the population that the line would
+see. From it held-out images are drawn with replacement, again and again, so that the share of the population above the
+threshold is known exactly.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 """How near each part of the way from picture to verdict comes to what the machine can do.
 
 ``python -m uflow_edge.benchmarks.studies.roofline [--bundle FOLDER]``. The roofline model (Williams, Waterman and
-Patterson, CACM 2009): a part takes at least the time of its arithmetic at the machine's peak, and at least that of its bytes at
-the memory's bandwidth. Both limits are measured, in the same rounds as the parts: the peak is a product of large
-matrices in the same engine, the bandwidth a copy of more than the caches hold (as in STREAM, McCalpin 1995). Of limits
-and parts alike the fastest round counts: a roof is what can be done, not what is done beside neighbours.
+Patterson, CACM 2009): a part takes at least the time of its arithmetic at the machine's peak, and at least that of its
+bytes at the memory's bandwidth. Both limits are measured, in the same rounds as the parts: the peak is a product of
+large matrices in the same engine, the bandwidth a copy of more than the caches hold (as in STREAM, McCalpin 1995). Of
+limits and parts alike the fastest round counts: a roof is what can be done, not what is done beside neighbours.
 
 What lies in a cache need not come from memory, so the limit by bytes is one for memory, not for a part whose data stay
 in a cache from one picture to the next.

@@ -1,8 +1,9 @@
 """The evaluation's table: three real textures with drawn defects, whose masks are exact, from photographs to numbers.
 
 ``python -m uflow_edge.benchmarks.studies.texture_defects FOLDER`` writes data, bundles, ``results.json`` and
-``report.html`` there. Photographs: brick, grass and gravel of ``skimage.data``, CC0. Training, calibration and test see different parts
-of a photograph; pictures of one part overlap, so the intervals of a calibration are narrower than they look.
+``report.html`` there. Photographs: brick, grass and gravel of ``skimage.data``, CC0. Training, calibration and test see
+different parts of a photograph; pictures of one part overlap, so the intervals of a calibration are narrower than they
+look.
 """
 
 import sys
