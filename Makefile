@@ -5,32 +5,41 @@ BIN := $(VENV)/bin
 # Spinning OpenMP threads of several libraries would fight for the same cores.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test-fast test test-all lint bench clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-dev
 	$(BIN)/python -m uflow_edge.benchmarks.solar_cells --out demo
 
-test: $(VENV)/.installed lint
+# What the extra `train` can do, without the tests that take longest.
+test-fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow and not gpu and not long"
+
+# Every extra is installed here: a missing one fails its tests instead of skipping them.
+test test-all: export UFLOW_EDGE_REQUIRE_EXTRAS = 1
+
+test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-all: $(VENV)/.installed lint
+test-all: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -m "not gpu"
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-dev
 	$(BIN)/python -m uflow_edge.benchmarks.studies.tree_nfa
 	$(BIN)/python -m uflow_edge.benchmarks.studies.roofline
 	$(BIN)/python -m uflow_edge.benchmarks.studies.pipeline
 	$(BIN)/python -m uflow_edge.benchmarks.studies.cold_start
 
-$(VENV)/.installed: pyproject.toml
+# The extras `test` and `dev`, each with a stamp of its own.
+$(VENV)/.installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 
 clean:

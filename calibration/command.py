@@ -12,8 +12,9 @@ from uflow_edge.calibration.calibrate import Calibration, calibrate
 from uflow_edge.calibration.findings import alarm_rows, notices, percent
 from uflow_edge.calibration.operating_point import Promise, TooFewImages, clopper_pearson
 from uflow_edge.calibration.parting import CalibrationOptions, Parting
-from uflow_edge.calibration.saving import REPORT, save_calibration
+from uflow_edge.calibration.saving import save_calibration
 from uflow_edge.runtime.bundle import MANIFEST, Bundle, find_bundle
+from uflow_edge.runtime.calibration_record import REPORT
 from uflow_edge.runtime.choices import views
 from uflow_edge.runtime.command_line import (
     add_reading_options,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from uflow_edge.calibration.calibrate import Calibration
 from uflow_edge.runtime.bundle import Bundle, write_manifest
+from uflow_edge.runtime.calibration_record import REPORT
 from uflow_edge.runtime.files import replacing, scratch_folder, sha256
 from uflow_edge.runtime.null_model import NullModel
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
-REPORT = "report.html"
 _NULL_MODEL = "null_model"
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from uflow_edge.calibration.saving import REPORT
 from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.calibration_record import REPORT
 from uflow_edge.runtime.operating_point import LOG_NFA_0
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 

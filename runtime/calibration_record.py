@@ -8,6 +8,7 @@ from uflow_edge.runtime.numeric import Size
 from uflow_edge.runtime.strict_json import Text
 from uflow_edge.runtime.views import ViewOptions
 
+REPORT = "report.html"  # in the bundle
 _ASPECT_TOLERANCE = 1.02
 
 

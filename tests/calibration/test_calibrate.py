@@ -20,9 +20,10 @@ from uflow_edge.calibration.operating_point import Promise, TooFewImages
 from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.report import report_page
 from uflow_edge.calibration.report_pictures import Pictures
-from uflow_edge.calibration.saving import REPORT, save_calibration
+from uflow_edge.calibration.saving import save_calibration
 from uflow_edge.export.parity import PARITY
 from uflow_edge.runtime.bundle import Bundle, save_operating_point, write_manifest
+from uflow_edge.runtime.calibration_record import REPORT
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.files import content_hash, sha256
