@@ -47,21 +47,21 @@ def parser() -> argparse.ArgumentParser:
     usual = Promise()
     parser = command_parser(
         "uflow-calibrate",
-        "Learn from good images of the line what its latents look like when nothing is wrong, and take the threshold\n"
-        "from others, so that it keeps a promise. Writes both into the bundle, with a report. The images must be new\n"
+        "Learn from good images of the line what its latents look like when nothing is wrong, and take the threshold "
+        "from others, so that it keeps a promise. Writes both into the bundle, with a report. The images must be new "
         "to the training, and each must show another part.",
         [
-            "uflow-calibrate --good parts/good/                         # the one *.uflow bundle in this folder",
+            "uflow-calibrate --good parts/good/                         # the only *.uflow bundle in this folder",
             "uflow-calibrate --bundle bottle.uflow --good parts/good/ --max-false-alarms 0.05",
             "uflow-calibrate --good parts/good/ --exclude scratched.png # it was listed, and it is not good",
             "uflow-calibrate --good parts/good/ --max-false-alarms 0.05 --confidence average --null-model none",
         ],
     )
     parser.add_argument(
-        "--good", nargs="+", type=Path, metavar="PATH", required=True, help="good images, and folders of them"
+        "--good", nargs="+", type=Path, metavar="PATH", required=True, help="good images, or folders of them"
     )
     parser.add_argument(
-        "--exclude", nargs="+", default=[], metavar="FILE", help="images among them that are not good: names or paths"
+        "--exclude", nargs="+", default=[], metavar="FILE", help="names or paths of images in --good that are not good"
     )
     promise = parser.add_argument_group("promise")
     promise.add_argument(
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         type=finite_float,
         default=argparse.SUPPRESS,
         metavar="X",
-        help="largest share of good images that may be called anomalous; refused where images are too few for it "
+        help="largest share of good images that may be called anomalous; an error if there are too few images for it "
         f"(default: the best promise that the images allow; with --confidence, {usual.false_alarm_rate})",
     )
     promise.add_argument(
@@ -77,46 +77,61 @@ def parser() -> argparse.ArgumentParser:
         type=_confidence,
         default=argparse.SUPPRESS,
         metavar=f"X|{_AVERAGE}",
-        help=f"probability that this holds; {_AVERAGE}: it holds on average over calibrations, for which fewer images "
-        f"do (default: likewise; with --max-false-alarms, {usual.confidence})",
+        help=f"probability that this holds; {_AVERAGE}: it holds on average over calibrations, which needs fewer "
+        f"images (default: the best promise that the images allow; with --max-false-alarms, {usual.confidence})",
     )
     promise.add_argument(
         "--null-model",
         choices=["auto", "none"],
         default="auto",
-        help="auto learns one from the images that the threshold does not need; none leaves latents as N(0, 1) "
+        help="auto learns it from the images that the threshold does not need; none takes latents as N(0, 1) "
         "(default: auto)",
     )
     promise.add_argument(
-        "--seed", type=natural_int, default=0, metavar="N", help="of the parting of the images (default: 0)"
+        "--seed", type=natural_int, default=0, metavar="N", help="of the random split of the images (default: 0)"
     )
     model = parser.add_argument_group("model", "The threshold holds for a line that is run with the same options.")
     model.add_argument(
-        "--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)"
+        "--bundle",
+        type=Path,
+        metavar="FOLDER",
+        help="bundle of the model (default: the only *.uflow bundle in this folder)",
     )
     model.add_argument(
-        "--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)"
+        "--backend",
+        choices=("auto", *BACKENDS),
+        default="auto",
+        help="the engine that runs the model (default: the fastest one that works on this machine)",
     )
-    model.add_argument("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU)")
-    model.add_argument("--threads", type=thread_count, metavar="N", help="of the engine (default: one a core)")
     model.add_argument(
-        "--roi", action="append", metavar="X,Y,W,H", help="region of interest in pixels; again for another one"
+        "--precision", choices=PRECISIONS, help="of the computation (default: fp16 on a GPU, fp32 on a CPU)"
     )
-    model.add_argument("--tile", type=positive_int, metavar="N", help="cut regions into squares of N pixels")
     model.add_argument(
-        "--overlap", type=finite_float, metavar="X", help="of tiles, a fraction of their side (default: 0.25)"
+        "--threads", type=thread_count, metavar="N", help="CPU threads of the engine (default: one per core)"
+    )
+    model.add_argument(
+        "--roi", action="append", metavar="X,Y,W,H", help="region of interest in pixels; repeat it for more regions"
+    )
+    model.add_argument(
+        "--tile", type=positive_int, metavar="N", help="cut each region into overlapping squares of N pixels"
+    )
+    model.add_argument(
+        "--overlap",
+        type=finite_float,
+        metavar="X",
+        help="overlap of the tiles, as a fraction of their side (default: 0.25)",
     )
     add_reading_options(model)
     parser.add_argument(
         "--int8",
         action="store_true",
-        help="first write an INT8 graph, of the images of the null model; run it with --precision int8, here too",
+        help="first write an INT8 graph, made with the images of the null model; --precision int8 runs it",
     )
     parser.add_argument(
         "--report",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help=f"write {REPORT} into the bundle; it shows some of the images (default: --report)",
+        help=f"write {REPORT} into the bundle; it contains some of the images (default: --report)",
     )
     return parser
 

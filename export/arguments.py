@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line of ``uflow-export``."""
     parser = command_parser(
         "uflow-export",
-        "Turn a U-Flow checkpoint, or a diffusion UNet, into a bundle: ONNX graphs, a manifest, and the proof that\n"
+        "Turn a U-Flow checkpoint, or a diffusion UNet, into a bundle: ONNX graphs, a manifest, and the proof that "
         "they compute what the checkpoint does. With --trt, turn the graphs into TensorRT engines too.",
         [
             "uflow-export --ckpt bottle.ckpt                           # writes ./bottle.uflow/",
@@ -51,12 +51,12 @@ def parser() -> argparse.ArgumentParser:
         "--bundle",
         type=Path,
         metavar="FOLDER",
-        help="a bundle to build engines for, with --trt, or to serve, with --triton",
+        help="an existing bundle: build engines for it (--trt), or a Triton repository of it (--triton)",
     )
     parser.add_argument(
         "--plan",
         action="store_true",
-        help="say what would be built, how large and how much work; write nothing (not with --unet)",
+        help="print what would be written, its size and the work; write nothing (not with --unet)",
     )
     parser.add_argument(
         "--precision",
@@ -71,8 +71,8 @@ def parser() -> argparse.ArgumentParser:
         "--batch",
         type=_batch,
         metavar="N|MIN:OPT:MAX",
-        help="samples a run: a number fixes the graph to it; a range is what engines are built for, or Triton sends "
-        f"(default: the graph takes any, engines {BatchRange()})",
+        help="batch size: a number fixes it in the graph; a range is for engines and for Triton "
+        f"(default: graphs take any, engines {BatchRange()})",
     )
     _add_networks(parser)
     _add_engines(parser)
@@ -83,10 +83,13 @@ def parser() -> argparse.ArgumentParser:
 def _add_networks(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("bundle, with --ckpt or --unet")
     group.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="the bundle (default: <checkpoint's name>.uflow in this folder)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="the bundle to write (default: <checkpoint's name>.uflow in this folder)",
     )
     group.add_argument(
-        "--overwrite", action="store_true", help="replace a bundle, or a --triton repository, that is there"
+        "--overwrite", action="store_true", help="replace an existing bundle, or an existing --triton repository"
     )
     group.add_argument(
         "--opset",
@@ -95,24 +98,24 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
         help=f"ONNX opset, {OPSETS[0]} to {OPSETS[-1]} (default: {DEFAULT_OPSET})",
     )
     group.add_argument(
-        "--allow-parity-loss", action="store_true", help="also write a graph that misses its bound, and say so"
+        "--allow-parity-loss", action="store_true", help="also write a graph that misses its error bound"
     )
     group.add_argument(
         "--unet-config",
         type=Path,
         metavar="FILE",
-        help="with --unet: guided-diffusion's flags in YAML, where the tensors do not tell them",
+        help="with --unet: YAML file with guided-diffusion's flags, for those that the tensors do not tell",
     )
     group = parser.add_argument_group("bundle, with --ckpt alone")
     group.add_argument(
-        "--extractor", metavar="NAME", help="insist on this extractor (default: whichever the checkpoint has)"
+        "--extractor", metavar="NAME", help="refuse a checkpoint with another extractor (default: accept any)"
     )
     group.add_argument(
         "--good",
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="held-out good images, not trained on, to take the threshold from",
+        help="take the threshold from these good images, not used in training; uflow-calibrate does more",
     )
     group.add_argument(
         "--false-alarm-rate",
@@ -123,14 +126,14 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fit",
         choices=["squash", "crop"],
-        help="how frames that are not square become so (default: as the checkpoint says, else squash)",
+        help="how frames become square: squash them, or crop the centre (default: as the checkpoint says, else squash)",
     )
     group.add_argument(
         "--parity-images",
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="images to compare graphs and checkpoint on, 32 of them at most; weights are rounded to FP16 to suit them "
+        help="compare graphs and checkpoint on up to 32 of these images; FP16 weights are rounded to suit them "
         "where a network whitens (default: what the checkpoint carries, or else seeded noise, and images beside it)",
     )
 
@@ -148,7 +151,7 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
         "--workspace",
         type=positive_int,
         metavar="MIB",
-        help=f"scratch memory an engine may use (default: {PlanOptions().workspace_mebibytes})",
+        help=f"scratch memory that an engine may use (default: {PlanOptions().workspace_mebibytes})",
     )
     group.add_argument(
         "--version-compatible", action="store_true", help="let the engine run in later versions of TensorRT"
@@ -158,13 +161,13 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
         "--dla-core",
         type=natural_int,
         metavar="N",
-        help="run on this deep learning accelerator, the GPU taking the rest",
+        help="run on this deep learning accelerator, and on the GPU what it cannot run",
     )
     group.add_argument(
         "--compute-capability",
         nargs="+",
         metavar="X.Y",
-        help=f"of the GPUs an rtx engine runs on (default: {' '.join(RTX_COMPUTE_CAPABILITIES)})",
+        help=f"of the GPUs that an rtx engine runs on (default: {' '.join(RTX_COMPUTE_CAPABILITIES)})",
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.metadata import version
@@ -21,11 +22,23 @@ from uflow_edge.runtime.text import printable, redacted
 T = TypeVar("T")
 
 _EXIT_CODES = (
-    "exit codes: 0 good, 1 anomaly found (with --fail-on-anomaly), 2 usage, 3 bad input,\n"
+    "exit codes: 0 success, 1 anomaly found (with --fail-on-anomaly), 2 usage, 3 bad input,\n"
     "4 missing package or device, 70 internal error, 130 interrupted"
 )
 _SECONDS_BETWEEN_LINES = 10.0  # of progress, where no terminal shows a bar
 _MOST_THREADS = 4 * (os.cpu_count() or 1)
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Wraps descriptions; examples are indented and keep their lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            line
+            if line.startswith(" ")
+            else textwrap.fill(line, width, initial_indent=indent, subsequent_indent=indent)
+            for line in text.splitlines()
+        )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,10 +59,10 @@ def command_parser(command: str, description: str, examples: Sequence[str]) -> a
         prog=command,
         description=description,
         epilog=f"examples:\n{listed}\n\n{_EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"{DISTRIBUTION} {version(DISTRIBUTION)}")
-    parser.add_argument("--verbose", action="store_true", help="show where in the program an error arose")
+    parser.add_argument("--verbose", action="store_true", help="with an error, show the traceback too")
     return parser
 
 
@@ -104,13 +117,16 @@ def _bit_depth(text: str) -> int:
 def add_reading_options(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
     """What holds for all pictures that a command reads; `reading.Reading.of` takes it up."""
     parser.add_argument(
-        "--max-megapixels", type=positive_int, metavar="N", help="refuse larger pictures unread (default: 256)"
+        "--max-megapixels",
+        type=positive_int,
+        metavar="N",
+        help="refuse larger pictures without decoding them (default: 256)",
     )
     parser.add_argument(
         "--bits",
         type=_bit_depth,
         metavar="N",
-        help="that the camera used of the 16 in an image file, such as 12 (default: as the model was trained, or 16)",
+        help="bits that the camera uses of the 16 in an image file, such as 12 (default: as in training, or 16)",
     )
 
 
@@ -229,7 +245,15 @@ class _Lines(tqdm):
 
     @staticmethod
     def status_printer(file: TextIO) -> Callable[[str], None]:
-        return lambda line: print(line, file=file, flush=True)
+        shown = ""
+
+        def show(line: str) -> None:
+            nonlocal shown
+            if line != shown:  # a refresh right after an update would say it twice
+                print(line, file=file, flush=True)
+            shown = line
+
+        return show
 
     def moveto(self, n: int) -> None:
         """Lines follow each other."""

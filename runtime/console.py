@@ -57,5 +57,5 @@ class Console:
         text += f", {tally.dropped} dropped" if tally.dropped else ""
         text += "".join(f", {number} not delivered to {name}" for name, number in tally.undelivered.items() if number)
         if self._milliseconds:
-            text += f", median {statistics.median(self._milliseconds):.1f} ms of work a frame"
+            text += f", median {statistics.median(self._milliseconds):.1f} ms of work per frame"
         return text

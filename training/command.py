@@ -44,7 +44,13 @@ def parser() -> argparse.ArgumentParser:
         ],
     )
     add = parser.add_argument
-    add("--data", type=Path, required=True, metavar="FOLDER", help="good images, or an MVTec layout with train/good")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder of good images, or a data set with train/good",
+    )
     add("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
     add(
         "--config",
@@ -55,15 +61,22 @@ def parser() -> argparse.ArgumentParser:
         f"one of {', '.join(CONFIGS)}",
     )
     add("--extractor", choices=EXTRACTORS, default="efficientnet_lite0", help=f"frozen backbone {_DEFAULT}")
-    add("--input-size", type=positive_int, metavar="N", help=f"side of the input (default: {INPUT_SIZE}, of mcait 448)")
-    add("--flow-steps", type=positive_int, default=FLOW_STEPS, metavar="N", help=f"coupling blocks a scale {_DEFAULT}")
+    add(
+        "--input-size",
+        type=positive_int,
+        metavar="N",
+        help=f"side of the input in pixels (default: {INPUT_SIZE}, mcait: 448)",
+    )
+    add(
+        "--flow-steps", type=positive_int, default=FLOW_STEPS, metavar="N", help=f"coupling blocks per scale {_DEFAULT}"
+    )
     add(
         "--weights",
         nargs="+",
         type=Path,
         default=[],
         metavar="FILE",
-        help="state dict of the backbone, for mcait two (default: ImageNet weights)",
+        help="file with the weights of the backbone; mcait needs two (default: ImageNet weights)",
     )
     _add_fitting(parser.add_argument_group("fitting"))
     data = parser.add_argument_group("data")
@@ -75,31 +88,37 @@ def parser() -> argparse.ArgumentParser:
 def _add_fitting(group: argparse._ArgumentGroup) -> None:
     default = TrainingOptions()
     add = group.add_argument
-    add("--epochs", type=positive_int, default=default.epochs, metavar="N", help=f"passes, at most {_DEFAULT}")
+    add("--epochs", type=positive_int, default=default.epochs, metavar="N", help=f"largest number of epochs {_DEFAULT}")
     add(
         "--patience",
         type=positive_int,
         default=default.patience,
         metavar="N",
-        help=f"epochs without a better held-out likelihood before stopping {_DEFAULT}",
+        help=f"stop after this many epochs without a better held-out likelihood {_DEFAULT}",
     )
-    add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"images a step {_DEFAULT}")
+    add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"images per step {_DEFAULT}")
     add(
         "--learning-rate",
         type=positive_float,
         default=default.learning_rate,
         metavar="X",
-        help=f"at the start {_DEFAULT}",
+        help=f"learning rate at the start {_DEFAULT}",
     )
-    add("--seed", type=natural_int, default=default.seed, metavar="N", help=f"same seed, same checkpoint {_DEFAULT}")
+    add(
+        "--seed",
+        type=natural_int,
+        default=default.seed,
+        metavar="N",
+        help=f"of all random numbers; the same seed gives the same checkpoint {_DEFAULT}",
+    )
     add(
         "--couplings",
         choices=COUPLINGS,
         default=default.couplings,
-        help=f"additive makes energies the exact likelihood; affine is the paper's {_DEFAULT}",
+        help=f"additive makes the energies the exact likelihood; affine is as in the paper {_DEFAULT}",
     )
-    add("--restart", action="store_true", help="forget an interrupted run")
-    add("--overwrite", action="store_true", help="replace a checkpoint that is there")
+    add("--restart", action="store_true", help="start again instead of continuing an interrupted run")
+    add("--overwrite", action="store_true", help="replace an existing checkpoint")
 
 
 def _add_data(group: argparse._ArgumentGroup) -> None:
@@ -108,31 +127,36 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         "--standardize",
         choices=STANDARDIZATION_CHOICES,
         default="auto",
-        help="features: whitened or scaled by pixel (parts that lie aligned), or by channel (textures); "
-        f"auto asks the held-out images {_DEFAULT}",
+        help="standardize features: whiten, or scale by position (aligned parts), or by channel (textures); "
+        f"auto takes what suits the held-out images best {_DEFAULT}",
     )
     add(
         "--hold-out",
         type=positive_float,
         default=HOLD_OUT,
         metavar="X",
-        help="share of the images that is not fitted: training stops by them, and uflow-calibrate, given all images, "
-        f"finds them again {_DEFAULT}",
+        help="share of the images that is held out: they decide when training stops, and uflow-calibrate may use them, "
+        f"also if it is given all images {_DEFAULT}",
     )
-    add("--flip", choices=FLIPS, default="none", help=f"random flips; features are then never cached {_DEFAULT}")
+    add("--flip", choices=FLIPS, default="none", help=f"random flips; features are then not cached {_DEFAULT}")
     add(
         "--crop",
         type=share,
         default=1.0,
         metavar="X",
-        help="random crops to this part of a side (default: none)",
+        help="random crops to this share of each side; features are then not cached (default: no crops)",
     )
     add(
         "--no-pictures",
         action="store_true",
-        help="do not keep two dozen held-out images in the checkpoint, which uflow-export compares graphs on",
+        help="keep no held-out images in the checkpoint (otherwise 24, on which uflow-export compares graphs)",
     )
-    add("--cache", choices=CACHE_CHOICES, default="auto", help="where features are kept (default: memory if they fit)")
+    add(
+        "--cache",
+        choices=CACHE_CHOICES,
+        default="auto",
+        help="where features are cached (default: in memory if they fit)",
+    )
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:

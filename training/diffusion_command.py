@@ -32,38 +32,58 @@ def parser() -> argparse.ArgumentParser:
     )
     default = DiffusionOptions()
     add = parser.add_argument
-    add("--data", type=Path, required=True, metavar="FOLDER", help="photographs that were never a JPEG, two at least")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="the diffusers folder to write")
-    add("--image-size", type=positive_int, default=default.image_size, metavar="N", help=f"side of patches {_DEFAULT}")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder of at least two photographs that have never been JPEG files",
+    )
+    add("--out", type=Path, required=True, metavar="FOLDER", help="the folder to write, in the format of diffusers")
+    add(
+        "--image-size",
+        type=positive_int,
+        default=default.image_size,
+        metavar="N",
+        help=f"side of the patches in pixels {_DEFAULT}",
+    )
     add(
         "--channels",
         type=positive_int,
         nargs="+",
         default=default.channels,
         metavar="N",
-        help="of each level, finest first (default: %(default)s)",
+        help="channels of each level, finest first (default: 32 32 64)",
     )
-    add("--blocks", type=positive_int, default=default.blocks, metavar="N", help=f"residual blocks a level {_DEFAULT}")
+    add(
+        "--blocks", type=positive_int, default=default.blocks, metavar="N", help=f"residual blocks per level {_DEFAULT}"
+    )
     add(
         "--noisiest-step",
         type=positive_int,
         default=default.noisiest_step,
         metavar="N",
-        help=f"of 1000; purifying can start from this step at most {_DEFAULT}",
+        help=f"noisiest of 1000 steps to learn; uflow-purify takes --steps up to this {_DEFAULT}",
     )
-    add("--steps", type=positive_int, default=default.steps, metavar="N", help=f"of the fit {_DEFAULT}")
-    add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"patches a step {_DEFAULT}")
+    add("--steps", type=positive_int, default=default.steps, metavar="N", help=f"training steps {_DEFAULT}")
+    add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"patches per step {_DEFAULT}")
     add(
         "--learning-rate",
         type=positive_float,
         default=default.learning_rate,
         metavar="X",
-        help=f"at its highest {_DEFAULT}",
+        help=f"largest learning rate {_DEFAULT}",
     )
-    add("--seed", type=natural_int, default=default.seed, metavar="N", help=f"same seed, same network {_DEFAULT}")
+    add(
+        "--seed",
+        type=natural_int,
+        default=default.seed,
+        metavar="N",
+        help=f"of all random numbers; the same seed gives the same network {_DEFAULT}",
+    )
     add_reading_options(parser)
-    add("--restart", action="store_true", help="forget an interrupted run")
-    add("--overwrite", action="store_true", help="replace a network that is there")
+    add("--restart", action="store_true", help="start again instead of continuing an interrupted run")
+    add("--overwrite", action="store_true", help="replace an existing network")
     return parser
 
 

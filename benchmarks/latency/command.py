@@ -25,32 +25,64 @@ def parser() -> argparse.ArgumentParser:
         "Measure how fast a bundle is on this machine: each engine, stage by stage, after proving that it computes "
         "what it should.",
         [
-            "uflow-bench                                                # the one *.uflow bundle in this folder",
+            "uflow-bench                                                # the only *.uflow bundle in this folder",
             "uflow-bench --bundle bottle.uflow --images good/ --report latency.html --json today.json",
             "uflow-bench --bundle bottle.uflow --images good/ --compare yesterday.json",
         ],
     )
     parser.add_argument(
-        "--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)"
+        "--bundle",
+        type=Path,
+        metavar="FOLDER",
+        help="bundle of the model (default: the only *.uflow bundle in this folder)",
     )
     what = parser.add_argument_group("what is measured")
-    what.add_argument("--backends", nargs="+", choices=BACKENDS, help="default: whatever runs here")
-    what.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: all that the bundle has")
-    what.add_argument("--batches", nargs="+", type=positive_int, default=[1, 2, 4], metavar="N", help="default: 1 2 4")
     what.add_argument(
-        "--images", nargs="+", type=Path, metavar="PATH", help="frames, also to prove engines on; default: seeded noise"
+        "--backends", nargs="+", choices=BACKENDS, help="engines to measure (default: all that run on this machine)"
     )
-    what.add_argument("--frame-size", type=width_and_height, default=(640, 480), metavar="WxH", help="default: 640x480")
-    what.add_argument("--threads", type=thread_count, metavar="N", help="of CPU engines; default: one a core")
-    what.add_argument("--rounds", type=positive_int, default=100, metavar="N", help="default: 100")
     what.add_argument(
-        "--starts", type=_count, default=5, metavar="N", help="new processes an engine; default: 5; 0: none"
+        "--precisions", nargs="+", choices=PRECISIONS, help="precisions to measure (default: all in the bundle)"
     )
-    outputs = parser.add_argument_group("what comes of it")
-    outputs.add_argument("--json", type=Path, metavar="FILE", help="every sample, for --compare")
-    outputs.add_argument("--report", type=Path, metavar="FILE", help="a page with plots, one file")
-    outputs.add_argument("--compare", type=Path, metavar="FILE", help="an earlier --json; says what changed")
-    outputs.add_argument("--other-machine", action="store_true", help="compare even if it is of another machine")
+    what.add_argument(
+        "--batches",
+        nargs="+",
+        type=positive_int,
+        default=[1, 2, 4],
+        metavar="N",
+        help="batch sizes for throughput (default: 1 2 4)",
+    )
+    what.add_argument(
+        "--images", nargs="+", type=Path, metavar="PATH", help="frames to measure with (default: seeded noise)"
+    )
+    what.add_argument(
+        "--frame-size",
+        type=width_and_height,
+        default=(640, 480),
+        metavar="WxH",
+        help="size of the frames (default: 640x480)",
+    )
+    what.add_argument(
+        "--threads", type=thread_count, metavar="N", help="threads of CPU engines (default: one per core)"
+    )
+    what.add_argument(
+        "--rounds", type=positive_int, default=100, metavar="N", help="timed frames per engine (default: 100)"
+    )
+    what.add_argument(
+        "--starts",
+        type=_count,
+        default=5,
+        metavar="N",
+        help="process starts to time per engine, 0 for none (default: 5)",
+    )
+    outputs = parser.add_argument_group("results")
+    outputs.add_argument("--json", type=Path, metavar="FILE", help="write every sample, for --compare")
+    outputs.add_argument("--report", type=Path, metavar="FILE", help="write an HTML page with plots")
+    outputs.add_argument(
+        "--compare", type=Path, metavar="FILE", help="file of an earlier --json: say what has changed since"
+    )
+    outputs.add_argument(
+        "--other-machine", action="store_true", help="compare even if --compare comes from another machine"
+    )
     return parser
 
 

@@ -13,15 +13,18 @@ def add_ray_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup
     group.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="work on a cluster: local starts one on this machine, auto or HOST:PORT join one; a repeated command goes "
+        help="work on a cluster: local starts one on this machine, auto or HOST:PORT joins one; the same command goes "
         "on where it was stopped (docs/scale-out.md)",
     )
     group.add_argument(
-        "--ray-workers", type=positive_int, metavar="N", help="each with an engine of --threads (default: one a core)"
+        "--ray-workers",
+        type=positive_int,
+        metavar="N",
+        help="number of workers, each with an engine of --threads (default: one per core)",
     )
-    group.add_argument("--ray-retry", action="store_true", help="do shards again in which an image could not be read")
+    group.add_argument("--ray-retry", action="store_true", help="repeat the shards in which an image could not be read")
     group.add_argument(
-        "--ray-gpus", type=finite_float, metavar="X", help="GPUs a worker has, such as 0.5 (default: none)"
+        "--ray-gpus", type=finite_float, metavar="X", help="GPUs per worker, such as 0.5 (default: none)"
     )
     return group
 

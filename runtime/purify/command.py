@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "network take the noise away again. For testing forensic detectors and for preparing pictures for inspection; "
         "not for passing off a picture as an original. Results say in their own metadata what they are.",
         [
-            "uflow-purify --images photos/ --out purified                     # the one *.uflow bundle in this folder",
+            "uflow-purify --images photos/ --out purified                     # the only *.uflow bundle in this folder",
             "uflow-purify --images photos/ --out purified --guide ssim --report purified.html",
             "uflow-purify --images large.png --out purified --sampler ddim --respacing 10    # four times faster",
         ],
@@ -48,18 +48,24 @@ def parser() -> argparse.ArgumentParser:
 def _add_files(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("files")
     group.add_argument(
-        "--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files, and folders of them"
+        "--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files, or folders of them"
     )
-    group.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="PNG files, named after the images")
-    group.add_argument("--overwrite", action="store_true", help="replace results that were made in another way")
+    group.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for the results: PNG files, named after the images",
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace results that were made with other settings")
     group.add_argument(
         "--keep-metadata",
         action="store_true",
-        help="copy EXIF (but rotation, thumbnail, maker's notes) and ICC profile",
+        help="copy the ICC profile and EXIF data, except rotation, thumbnail and maker's notes",
     )
     add_reading_options(group)
-    group.add_argument("--report", type=Path, metavar="FILE", help="an HTML page with numbers and pictures")
-    group.add_argument("--json", type=Path, metavar="FILE", help="one JSON object a picture, a line each")
+    group.add_argument("--report", type=Path, metavar="FILE", help="write an HTML page with numbers and pictures")
+    group.add_argument("--json", type=Path, metavar="FILE", help="write one line of JSON per picture")
 
 
 def _add_method(parser: argparse.ArgumentParser) -> None:
@@ -68,23 +74,39 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
 
     scales = ", ".join(f"{guide} {scale:g}" for guide, scale in DEFAULT_GUIDE_SCALES.items())
     group = parser.add_argument_group("method")
-    group.add_argument("--steps", type=positive_int, default=40, metavar="T", help="of noise (default: 40 of 1000)")
     group.add_argument(
-        "--guide", choices=GUIDANCES, default="none", help="similarity to the original to keep up (default: none)"
+        "--steps",
+        type=positive_int,
+        default=40,
+        metavar="T",
+        help="amount of noise, as a step of the network's schedule (default: 40 of 1000)",
     )
-    group.add_argument("--guide-scale", type=finite_float, metavar="X", help=f"how strongly (default: {scales})")
-    group.add_argument("--sampler", choices=SAMPLERS, default="ddpm", help="ddim draws no noise (default: ddpm)")
+    group.add_argument(
+        "--guide",
+        choices=GUIDANCES,
+        default="none",
+        help="keep the result similar to the original by this measure (default: none)",
+    )
+    group.add_argument(
+        "--guide-scale", type=finite_float, metavar="X", help=f"strength of the guide (default: {scales})"
+    )
+    group.add_argument(
+        "--sampler", choices=SAMPLERS, default="ddpm", help="ddim draws no noise after the first (default: ddpm)"
+    )
     group.add_argument(
         "--respacing", type=positive_int, metavar="N", help="runs of the network for each patch (default: as --steps)"
     )
     group.add_argument(
-        "--patching", choices=PATCHINGS, default="blend", help="upstream has hard seams (default: blend)"
+        "--patching",
+        choices=PATCHINGS,
+        default="blend",
+        help="blend overlapping patches, or cut hard seams as upstream does (default: blend)",
     )
     group.add_argument(
         "--overlap",
         type=finite_float,
         metavar="X",
-        help=f"of patches, a share of their side up to {MOST_OVERLAP} (default: {DEFAULT_OVERLAP})",
+        help=f"overlap of the patches, as a fraction of their side up to {MOST_OVERLAP} (default: {DEFAULT_OVERLAP})",
     )
     group.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of the noise (default: 0)")
 
@@ -94,14 +116,26 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group("network")
     group.add_argument(
-        "--bundle", type=Path, metavar="FOLDER", help="the network (default: the one of a UNet in this folder)"
+        "--bundle",
+        type=Path,
+        metavar="FOLDER",
+        help="bundle of the network (default: the only bundle of a UNet in this folder)",
     )
-    group.add_argument("--batch", type=positive_int, default=4, metavar="N", help="patches a run (default: 4)")
     group.add_argument(
-        "--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)"
+        "--batch", type=positive_int, default=4, metavar="N", help="patches per run of the network (default: 4)"
     )
-    group.add_argument("--precision", choices=["fp32", "fp16"], help="(default: fp16 on a GPU, fp32 on a CPU)")
-    group.add_argument("--threads", type=thread_count, metavar="N", help="of the engine (default: one a core)")
+    group.add_argument(
+        "--backend",
+        choices=("auto", *BACKENDS),
+        default="auto",
+        help="the engine that runs the model (default: the fastest one that works on this machine)",
+    )
+    group.add_argument(
+        "--precision", choices=["fp32", "fp16"], help="of the computation (default: fp16 on a GPU, fp32 on a CPU)"
+    )
+    group.add_argument(
+        "--threads", type=thread_count, metavar="N", help="CPU threads of the engine (default: one per core)"
+    )
 
 
 def options_of(arguments: argparse.Namespace) -> "PurifyOptions":

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from uflow_edge.runtime.command_line import run_command
+from uflow_edge.runtime.errors import ExitCode
 
 COMMANDS = {
     "uflow-train": ("training.command", "learn what good parts look like"),
@@ -25,6 +26,9 @@ def main() -> None:
     if module is not None:
         given = Namespace(verbose="--verbose" in sys.argv)
         run_command(lambda: given, lambda _: import_module(f"uflow_edge.{module}").main())
+    if sys.argv[1:] not in ([], ["-h"], ["--help"]):
+        print("error: python -m uflow_edge takes no arguments; run one of the commands that it lists", file=sys.stderr)
+        sys.exit(ExitCode.USAGE)
     for command, (module, purpose) in COMMANDS.items():
         print(f"{command:18}{purpose} (python -m uflow_edge.{module})")
     print("\nEach explains itself with --help.")

@@ -130,7 +130,8 @@ def test_every_command_is_a_module_too(command: str, monkeypatch, capsys) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-def test_the_package_lists_its_commands(capsys) -> None:
+def test_the_package_lists_its_commands(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["__main__.py"])
     runpy.run_module("uflow_edge", run_name="__main__")
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:8]] == list(NEEDED)
 
@@ -338,6 +339,35 @@ def test_progress_without_a_terminal_or_an_end_says_nothing(monkeypatch, capsys)
     monkeypatch.setattr(command_line, "_SECONDS_BETWEEN_LINES", 0.0)
     assert list(progress((i for i in range(3)), "reading")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_progress_without_a_terminal_says_nothing_twice(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(command_line, "_SECONDS_BETWEEN_LINES", 0.0)
+    bar = progress((), "reading", 2)
+    bar.update(0)
+    bar.update()
+    bar.refresh()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines and len(lines) == len(set(lines))
+
+
+# Help
+
+
+def test_help_wraps_descriptions_and_keeps_examples(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    example = "command " + "--option " * 10
+    parser = command_parser("command", "One sentence after the other. " * 10, [example])
+    lines = parser.format_help().splitlines()
+    assert [line for line in lines if len(line) > 60] == [f"  {example}"]
+
+
+def test_the_package_as_a_module_refuses_arguments(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "infer", "--images", "parts"])
+    with pytest.raises(SystemExit) as ended:
+        script()
+    assert ended.value.code == ExitCode.USAGE
+    assert "takes no arguments" in capsys.readouterr().err
 
 
 # uflow-infer's own

@@ -52,29 +52,51 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="test/good, test/<kind>, …; with --all, of categories",
+        help="data set with test/good, test/<kind>, …; with --all, a folder of data sets",
     )
-    add("--bundle", type=Path, metavar="FOLDER", help="the model (default: the one *.uflow bundle in this folder)")
-    add("--ckpt", type=Path, metavar="PATH", help="a checkpoint in its place; with --all, a folder of <category>.ckpt")
-    add("--ground-truth", type=Path, metavar="FOLDER", help="<kind>/<name>_mask.png (default: ground_truth in --data)")
-    add("--no-masks", action="store_true", help="images are labelled by folder alone: leave out what needs masks")
-    add("--all", action="store_true", help="every folder below --data that has a folder test")
-    add("--bundles", type=Path, metavar="FOLDER", help="with --all: holds <category>.uflow (default: this folder)")
+    add(
+        "--bundle",
+        type=Path,
+        metavar="FOLDER",
+        help="bundle of the model (default: the only *.uflow bundle in this folder)",
+    )
+    add("--ckpt", type=Path, metavar="PATH", help="a checkpoint instead; with --all, a folder of <category>.ckpt")
+    add(
+        "--ground-truth",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the masks, <kind>/<name>_mask.png (default: ground_truth in --data)",
+    )
+    add("--no-masks", action="store_true", help="label images by their folder, and leave out what needs masks")
+    add("--all", action="store_true", help="evaluate every folder below --data that has a folder named test")
+    add("--bundles", type=Path, metavar="FOLDER", help="with --all: folder of <category>.uflow (default: this folder)")
     add("--json", type=Path, metavar="FILE", help="write all numbers and curves")
-    add("--report", type=Path, metavar="FILE.html", help="write a page with curves and worst cases; it shows images")
+    add("--report", type=Path, metavar="FILE.html", help="write a page with curves and worst cases; it contains images")
     model = parser.add_argument_group("model").add_argument
-    model("--backend", choices=("auto", *BACKENDS), default="auto", help="what runs it (default: the best that does)")
-    model("--precision", choices=PRECISIONS, help="(default: fp16 on a GPU, fp32 on a CPU and of --ckpt)")
-    model("--threads", type=thread_count, metavar="N", help="of the engine (default: one a core)")
+    model(
+        "--backend",
+        choices=("auto", *BACKENDS),
+        default="auto",
+        help="the engine that runs the model (default: the fastest one that works on this machine)",
+    )
+    model(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the computation (default: fp16 on a GPU, fp32 on a CPU and with --ckpt)",
+    )
+    model("--threads", type=thread_count, metavar="N", help="CPU threads of the engine (default: one per core)")
     model(
         "--rule",
         choices=RULES,
-        help="weigh regions by this rule, at log-NFA 0, whatever the calibration; upstream is the paper's "
+        help="use this rule at log-NFA 0 instead of the calibration; upstream is the rule of the paper "
         "(default: as the bundle says)",
     )
     add_reading_options(parser)
     add_ray_options(parser).add_argument(
-        "--ray-state", type=Path, metavar="FOLDER", help="what was measured so far; storage that all workers share"
+        "--ray-state",
+        type=Path,
+        metavar="FOLDER",
+        help="folder for what was measured so far, on storage that all workers share",
     )
     return parser
 
