@@ -59,6 +59,11 @@ class CalibrationRecord:
             null_model,
         )
 
+    @property
+    def usual_size(self) -> Size:
+        """(height, width) in the middle of the images'; of their proportions where all have the same."""
+        return sum(self.heights) // 2, sum(self.widths) // 2
+
     def difference(self, views: ViewOptions, precision: Precision | None) -> str | None:
         """How a line differs that runs with these options, in one phrase; None where it does not."""
         if str(views) != str(self.views):

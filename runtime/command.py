@@ -50,6 +50,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
         sources = meaning.sources(arguments, on_unreadable, _report)
         feeds = _feeds(arguments, sources, stack)
         bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
+        _show_own_pictures(sources, bundle)
         use(Reading.of(arguments, bundle.manifest.bits), _report)
         inspector = _inspector(arguments, bundle, engines, lambda line: print_beside_bar(line, people))
         pipeline = Pipeline(inspector, feeds, options=_options(arguments), report=_report)
@@ -112,6 +113,21 @@ def _inspector(
     point = inspector.operating_point
     say(f"threshold: {point.threshold:.2f} ({point.origin}); {point.promise}")
     return inspector
+
+
+def _show_own_pictures(sources: "Sequence[Source]", bundle: "Bundle[UFlowManifest]") -> None:
+    """Have cameras without hardware show what the bundle knows, where it has pictures: other scenes are anomalies."""
+    from uflow_edge.runtime.reference import REFERENCE, StoredReference
+    from uflow_edge.runtime.sources.synthetic import SyntheticCamera
+
+    cameras = [source for source in sources if isinstance(source, SyntheticCamera)]
+    if not cameras or REFERENCE not in bundle.manifest.files:
+        return
+    manifest = bundle.manifest
+    pictures = StoredReference.load(bundle.folder / REFERENCE, manifest).photographs_bgr()
+    side, record = manifest.input_size, manifest.calibration
+    for camera in cameras:
+        camera.show(pictures, (side, side) if record is None else record.usual_size)
 
 
 def _options(arguments: argparse.Namespace) -> "PipelineOptions":

@@ -12,6 +12,7 @@ from uflow_edge.runtime.bundle import MANIFEST, Bundle
 from uflow_edge.runtime.choices import address
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.files import sha256
+from uflow_edge.runtime.text import printable
 from uflow_edge.runtime.threshold import LiveThreshold
 from uflow_edge.runtime.triggers import SoftwareTrigger
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
@@ -78,7 +79,7 @@ def connect_receivers(
         connect(modbus)
         report(f"Modbus TCP: {address(arguments.modbus)[0]}:{modbus.port}")
     if arguments.serve:
-        _serve(arguments, bundle, pipeline, feeds, metrics, stack, report)
+        _serve(arguments, bundle, pipeline, feeds, metrics, provenance, stack, report)
 
 
 def _files(
@@ -145,6 +146,7 @@ def _serve(
     pipeline: "Pipeline",
     feeds: "Sequence[Feed]",
     metrics: "Metrics | None",
+    provenance: "Provenance",
     stack: ExitStack,
     report: Callable[[str], None],
 ) -> None:
@@ -162,11 +164,14 @@ def _serve(
         threshold=threshold.value,
         saved_threshold=threshold.saved,
         set_threshold=threshold.set,
-        save_threshold=threshold.save,
+        save_threshold=threshold.save if os.access(bundle.folder, os.W_OK) else None,
         promise=threshold.promise,
         fire_trigger=fire if triggers else None,
         state=pipeline.states,
         exposition=None if metrics is None else lambda: metrics.exposition()[0],
+        bundle=printable(provenance["bundle"]),
+        digest=provenance["bundle_sha256"],
+        engine=pipeline.inspector.engine.name,
     )
     rests = arguments.trigger != "free" or not all(feed.source.live for feed in feeds)
     page = LivePage(

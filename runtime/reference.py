@@ -42,6 +42,15 @@ class StoredReference:
         """What an engine makes of pictures, one at a time."""
         return cls(tuple(pictures), tuple(LatentStatistics.of(run(picture[np.newaxis])) for picture in pictures))
 
+    def photographs_bgr(self) -> list[Image]:
+        """The pictures that are not `noise_images`, which stand in where an export had none: (S, S, 3) uint8 BGR."""
+        noise = noise_images(self.pictures[0].shape[0])
+        return [
+            np.ascontiguousarray(picture[:, :, ::-1])
+            for picture in self.pictures
+            if not any(np.allclose(picture.astype(np.int16), one, atol=2) for one in noise)
+        ]
+
     def deviation(self, found: Sequence[Outputs], channels: Sequence[int]) -> Deviation:
         """Of what an engine gave for each picture; the channels of every scale, finest first."""
         return Deviation.between(self.statistics, [LatentStatistics.of(outputs) for outputs in found], channels)

@@ -4,7 +4,7 @@ import math
 import threading
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.bundle import save_operating_point
+from uflow_edge.runtime.bundle import MANIFEST, save_operating_point
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
@@ -54,4 +54,10 @@ class LiveThreshold:
         """
         with self._saving:
             point, saved = self._inspector.operating_point, self._bundle.manifest.operating_point
-            self._bundle = save_operating_point(self._bundle, saved if point.threshold == saved.threshold else point)
+            try:
+                self._bundle = save_operating_point(
+                    self._bundle, saved if point.threshold == saved.threshold else point
+                )
+            except OSError as error:
+                error.filename = error.filename or str(self._bundle.folder / MANIFEST)  # a full disk names no file
+                raise

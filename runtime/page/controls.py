@@ -26,6 +26,8 @@ class Controls:
         state: of every camera, by name.
         promise: what the threshold that applies promises, for people; empty where nobody knows.
         exposition: the metrics in Prometheus' text format; None without.
+        bundle, digest: name of the bundle that inspects, and the SHA-256 of its manifest; empty where there is none.
+        engine: that runs it.
     """
 
     tally: Callable[[], Tally]
@@ -37,3 +39,6 @@ class Controls:
     state: Callable[[], Mapping[str, CameraState]] = _no_cameras
     promise: Callable[[], str] = lambda: ""
     exposition: Callable[[], bytes] | None = None
+    bundle: str = ""
+    digest: str = ""
+    engine: str = ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from uflow_edge.runtime.bundle import BundleChanged
 from uflow_edge.runtime.errors import UflowEdgeError, require
+from uflow_edge.runtime.heat import colour_bar_png
 from uflow_edge.runtime.page.editions import Edition, Editions
 from uflow_edge.runtime.page.state import LivePage
 from uflow_edge.runtime.page.status import AnomalyReport, Status, ThresholdReport
@@ -111,6 +112,11 @@ def _add_pages(app: "FastAPI", page: LivePage) -> None:
     async def icon() -> FileResponse:
         return FileResponse(_STATIC / "icon.svg")
 
+    @app.get("/api/colours.png", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+    async def colours() -> Response:
+        """The colour scale of heat maps, from the threshold (left) upwards."""
+        return Response(colour_bar_png(), media_type="image/png")
+
     @app.get("/", include_in_schema=False)
     async def index() -> FileResponse:
         return FileResponse(_STATIC / "index.html")
@@ -187,7 +193,7 @@ def _add_changes(app: "FastAPI", page: LivePage) -> None:
     def save_threshold() -> ThresholdReport:
         """Write the threshold that applies into the bundle."""
         if controls.save_threshold is None:
-            raise HTTPException(404, "the bundle's threshold cannot be changed from here")
+            raise HTTPException(404, "the bundle cannot be written from here, so its threshold stays as it is")
         controls.save_threshold()
         return threshold()
 

@@ -17,6 +17,7 @@ from uflow_edge.runtime.page.status import (
     DriftReport,
     GalleryReport,
     LastVerdict,
+    LineReport,
     Status,
     ThresholdReport,
 )
@@ -78,6 +79,7 @@ class LivePage:
         self._cameras = tuple(map(printable, cameras))
         self._silence_limit_s = silence_limit_s
         self._clock = clock
+        self._began = clock()
         self._lock = Lock()
         self._tracks = {name: Track(clock()) for name in self._cameras}
         self._undeveloped: deque[Shot] = deque(maxlen=_UNDEVELOPED)
@@ -200,6 +202,7 @@ class LivePage:
             ),
             gallery=gallery,
             trigger=controls.fire_trigger is not None,
+            line=LineReport(controls.bundle, controls.digest, controls.engine, now - self._began),
         )
 
     def _track(self, camera: str, now: float) -> Track:
@@ -226,6 +229,8 @@ class LivePage:
             verdicts_per_second=track.rate(now),
             stages=[],
             drift=_drift(track),
+            inspected=track.results,
+            anomalous=track.anomalies,
         )
 
 

@@ -66,6 +66,7 @@ class CameraReport:
         verdicts_per_second: over the last five seconds.
         stages: latency of every stage over the last frames.
         drift: None before the first verdict, or without a calibration.
+        inspected, anomalous: verdicts of this camera since it appeared on the page.
     """
 
     name: str
@@ -79,6 +80,8 @@ class CameraReport:
     verdicts_per_second: float
     stages: list[StageLatency]
     drift: DriftReport | None = None
+    inspected: int = 0
+    anomalous: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,16 @@ class GalleryReport:
 
 
 @dataclass(frozen=True, slots=True)
+class LineReport:
+    """What inspects, and for how long: see `uflow_edge.runtime.page.Controls`; ``uptime_s`` in seconds."""
+
+    bundle: str
+    digest: str
+    engine: str
+    uptime_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Everything the page shows but pictures and history.
 
@@ -123,6 +136,7 @@ class Status:
         cameras: each one's.
         threshold, counts, gallery: see there.
         trigger: whether a software trigger is offered.
+        line: what inspects.
     """
 
     now: float
@@ -132,6 +146,7 @@ class Status:
     counts: Counts
     gallery: GalleryReport
     trigger: bool
+    line: LineReport
 
 
 @dataclass(frozen=True, slots=True)

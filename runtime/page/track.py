@@ -50,7 +50,7 @@ class Track:
     """One camera's last result and recent past. Not thread-safe: `LivePage` holds a lock around it.
 
     Attributes:
-        results: how many there were.
+        results, anomalies: how many there were.
         last: the newest, or None.
         seen: when it came, on the page's clock; before the first, when the track began.
         last_anomaly: when the newest anomaly came, or None.
@@ -58,6 +58,7 @@ class Track:
 
     def __init__(self, began: float) -> None:
         self.results = 0
+        self.anomalies = 0
         self.last: tuple[Frame, Inspection] | None = None
         self.seen = began
         self.last_anomaly: float | None = None
@@ -81,6 +82,7 @@ class Track:
         step.inspected += 1
         if verdict.anomalous:
             step.anomalous += 1
+            self.anomalies += 1
             self.last_anomaly = now
 
     def steps_from(self, number: int) -> list[Step]:

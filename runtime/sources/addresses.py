@@ -156,8 +156,8 @@ def _synthetic(text: str, options: CameraOptions) -> Source:
         raise UsageError(f"camera {text!r}: expected synthetic:WIDTHxHEIGHT@FPS, as in synthetic:640x480@30")
     width, height, fps = found.groups()
     return SyntheticCamera(
-        int(width) if width else options.width or 640,
-        int(height) if height else options.height or 480,
+        int(width) if width else options.width,
+        int(height) if height else options.height,
         float(fps) if fps else 30.0 if options.fps is None else options.fps,
     )
 

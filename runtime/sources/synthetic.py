@@ -1,31 +1,33 @@
-"""A camera without hardware, for tests, benchmarks and trying out: a moving texture, now and then with a scratch."""
+"""A camera without hardware, for tests, benchmarks and trying out: a moving texture, or pictures that it is given, now
+and then with a scratch."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import cv2
 import numpy as np
 
 from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.sources.source import Frame, numbered
 
 _LONGEST: Final = 1 << 14  # pixels
 _LARGEST: Final = 1 << 25  # pixels in all; drawing the belt takes 20 bytes for each
 _SPEED: Final = 7  # pixels a frame
+_HOLD: Final = 30  # frames that show the same picture
 
 
 class SyntheticCamera:
-    """A belt of grained material that moves past; frame ``i`` depends on the size, the seed and ``i`` alone."""
+    """A belt of grained material that moves past; frame ``i`` depends on the size, the seed, the pictures and ``i``."""
 
     live: Final = True
 
     def __init__(
         self,
-        width: int = 640,
-        height: int = 480,
+        width: int | None = None,
+        height: int | None = None,
         fps: float = 30.0,
         *,
         seed: int = 0,
@@ -35,7 +37,7 @@ class SyntheticCamera:
         """Draw the belt.
 
         Args:
-            width, height: in pixels.
+            width, height: in pixels; default, 640 x 480, or the size that `show` suggests.
             fps: frames a second; 0 delivers them as fast as they are taken.
             seed: of the texture and of the defects.
             defect_rate: the share of frames that show a scratch.
@@ -44,15 +46,34 @@ class SyntheticCamera:
         Raises:
             UsageError: no picture can have this size.
         """
+        self._sized = width is not None or height is not None
+        width, height = 640 if width is None else width, 480 if height is None else height
         if not (1 <= width <= _LONGEST and 1 <= height <= _LONGEST and width * height <= _LARGEST):
             raise UsageError(
                 f"synthetic camera: expected 1 to {_LONGEST} pixels per side and at most {_LARGEST >> 20} megapixels, "
                 f"got {width}x{height}"
             )
-        self.name: Final = f"synthetic {width}x{height}@{fps:g}"
+        self._rate, self._pictures = fps, list[Image]()
+        self.name = f"synthetic {width}x{height}@{fps:g}"
         self._period = 1 / fps if fps else 0.0
         self._seed, self._defect_rate, self._clock = seed, defect_rate, clock
         self._belt = _belt(width, height, np.random.default_rng(seed))
+
+    def show(self, pictures: Sequence[Image], size: Size) -> None:
+        """Show these pictures in turn instead of the belt.
+
+        Args:
+            pictures: (H, W, 3) uint8 BGR, any sizes; none changes nothing.
+            size: (height, width) of the frames, unless the camera was made with a size of its own.
+        """
+        if not pictures:
+            return
+        drawable = max(size) <= _LONGEST and size[0] * size[1] <= _LARGEST
+        height, width = size if drawable and not self._sized else (self._belt.shape[0] // 2, self._belt.shape[1])
+        self.name = f"synthetic {width}x{height}@{self._rate:g}"
+        self._pictures = [
+            np.asarray(cv2.resize(one, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8) for one in pictures
+        ]
 
     def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
         """Frames until ``stop``, each at its time; whoever takes them late delays those that follow."""
@@ -68,9 +89,12 @@ class SyntheticCamera:
 
     def picture(self, index: int) -> Image:
         """What frame ``index`` shows, (H, W, 3) uint8, BGR."""
-        height = self._belt.shape[0] // 2
-        top = index * _SPEED % height
-        picture = self._belt[top : top + height].copy()
+        if self._pictures:
+            picture = self._pictures[index // _HOLD % len(self._pictures)].copy()
+        else:
+            height = self._belt.shape[0] // 2
+            top = index * _SPEED % height
+            picture = self._belt[top : top + height].copy()
         if self.defective(index):
             _scratch(picture, self._random(index))
         return picture

@@ -1,5 +1,6 @@
 """A line that runs otherwise than its bundle was calibrated loses the promise, and says in what it differs."""
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -159,3 +160,26 @@ def test_a_source_without_good_frames_gets_one_hint(
         after += [i] * (len(said) - before)
     assert after == said_after
     assert all("hint: line 2: " in line and "uflow-calibrate" in line for line in said)
+
+
+def test_a_full_disk_names_the_manifest(calibrated: Bundle[UFlowManifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("uflow_edge.runtime.threshold.save_operating_point", full)
+    threshold = LiveThreshold(Inspector.load(calibrated, threads=1), calibrated)
+    with pytest.raises(OSError, match=r"No space left on device: '.*gravel\.uflow/manifest\.json'"):
+        threshold.save()
+
+
+def test_a_camera_without_hardware_shows_what_the_bundle_knows(
+    calibrated: Bundle[UFlowManifest], tmp_path: Path, exit_code: Callable[..., int]
+) -> None:
+    """In the size of the calibration, so the promise holds for it."""
+    argv = ("--bundle", calibrated.folder, "--camera", "synthetic:@0", "--max-frames", 3, "--backend", "onnxruntime")
+    assert exit_code(main, *argv, "--policy", "every", "--json", tmp_path / "out") == 0
+    lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert {tuple(line["size"]) for line in lines} == {(98, 98)}
+    assert {line["source"] for line in lines} == {"synthetic 98x98@0"}
+    assert len({line["score"] for line in lines}) == 1  # one picture, where the belt would move
+    assert lines[0]["operating_point"]["doubt"] is None

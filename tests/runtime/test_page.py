@@ -26,6 +26,7 @@ from websockets.sync.client import connect
 from uflow_edge.runtime.bundle import BundleChanged
 from uflow_edge.runtime.capture import CameraState
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
+from uflow_edge.runtime.heat import colour_bar_png
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.nfa import Region
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -33,6 +34,7 @@ from uflow_edge.runtime.page import Controls, LivePage, PageServer, serve
 from uflow_edge.runtime.page import pictures as drawing
 from uflow_edge.runtime.page.access import checked_access
 from uflow_edge.runtime.page.state import GALLERY
+from uflow_edge.runtime.page.status import LineReport
 from uflow_edge.runtime.page.track import STEP_S, STEPS
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
@@ -198,6 +200,19 @@ def test_status_has_every_number(page: LivePage, http: httpx.Client, line: Line)
     assert medians == pytest.approx(
         {"waiting": 1, "resizing": 2, "network": 30, "thresholding": 4, "camera to verdict": 37}, rel=1e-3
     )
+
+
+def test_what_inspects_is_named_and_cameras_are_counted_apart(line: Line) -> None:
+    clock = Clock()
+    named = replace(line.controls(), bundle="bottle.uflow", digest="ab" * 32, engine="onnxruntime, CPU")
+    page = LivePage(CHANNELS, named, clock=clock)
+    clock.now += 90
+    for i in range(5):
+        page.put(*result(i, camera="belt", score=9.0 if i < 2 else -3.0))
+    page.put(*result(5, camera="top"))
+    status = page.status()
+    assert status.line == LineReport("bottle.uflow", "ab" * 32, "onnxruntime, CPU", 90.0)
+    assert [(one.name, one.inspected, one.anomalous) for one in status.cameras] == [("belt", 5, 2), ("top", 1, 0)]
 
 
 def test_one_camera_by_name_takes_all_frames(line: Line) -> None:
@@ -698,6 +713,11 @@ def test_the_page_itself_changes_things(http: httpx.Client, server: PageServer, 
     own = server.url.rstrip("/")
     assert http.put("/api/threshold", json={"value": 5.0}, headers={"Origin": own}).status_code == 200
     assert line.threshold == 5.0
+
+
+def test_the_colour_scale_is_the_one_of_the_pictures(http: httpx.Client) -> None:
+    answer = http.get("/api/colours.png")
+    assert (answer.headers["content-type"], answer.content) == ("image/png", colour_bar_png())
 
 
 def test_browsers_find_an_icon(http: httpx.Client) -> None:

@@ -291,6 +291,74 @@ def luminance(rgb: list[int]) -> float:
     return float(np.dot(rgb, [0.2126, 0.7152, 0.0722])) / 255
 
 
+def test_when_hardly_any_frame_is_good_the_page_says_that_instead(tab: Tab, line: Line, server: PageServer) -> None:
+    tab.open(server.url)
+    for _ in range(30):
+        line.put(9.0, drift=DriftState("warning", "belt", "gain_2", 1.44, 0.6, 1_700_000_000.0))
+    tab.until("document.getElementById('drift').hidden", False)
+    tab.until("document.getElementById('drift-title').textContent", "Nearly all frames are anomalous")
+    assert "30 of the last 30" in tab.text("#drift-detail")
+    assert "Good frames look different" not in tab.text("#drift")
+
+
+def test_colours_of_an_anomaly_have_a_legend(tab: Tab, line: Line, server: PageServer) -> None:
+    line.threshold = -0.5
+    tab.open(server.url)
+    line.put(-9.0)
+    tab.until("document.getElementById('lamp').dataset.state", "good")
+    assert tab.run("document.getElementById('heat').hidden") is True
+    line.put(34.5)
+    tab.until("document.getElementById('heat').hidden", False)
+    tab.until("document.querySelector('#heat img').naturalWidth", 256)
+    assert tab.run("[...document.querySelectorAll('#heat span')].map(one => one.textContent)") == [
+        "−0.5",
+        "+1",
+        "+10",
+        "+100",
+        "+1000",
+    ]
+
+
+def test_two_cameras_are_told_apart(tab: Tab) -> None:
+    long = "camera rtsp://192.168.100.200:554/Streaming/Channels/101?transportmode=unicast"
+    line = Line("belt", long)
+    with serve(line.page, port=0) as server:
+        tab.screen(*SCREENS["phone"])
+        tab.open(server.url)
+        line.put(9.0, camera="belt")
+        line.put(-9.0, camera=long)
+        tab.until("document.querySelectorAll('#shots .from').length", 1)
+        tab.until("document.querySelector('#shots .from').textContent", "belt")
+        tab.until("getComputedStyle(document.querySelector('#shots .from')).display", "block")
+        assert tab.text("#camera-facts-title") == "belt"
+        assert "1,234" not in tab.text("#facts")
+        assert "1,234" in tab.text("#line-facts")
+        assert tab.run("document.documentElement.scrollWidth") <= SCREENS["phone"][0]
+        right, left = "document.querySelectorAll('.camera')[1].getBoundingClientRect().right", SCREENS["phone"][0]
+        assert tab.run(right) <= left
+
+
+def test_good_frames_stay_readable_beside_peaks(tab: Tab) -> None:
+    """A peak of 900 is cut off and named: scores of −3 stay well away from a threshold of 0."""
+    seconds = itertools.count(1000.0)
+    now = [next(seconds)]
+    line = Line("belt", clock=lambda: now[0])
+    for score in (-3.0, -3.0, 900.0, -3.0, 40.0, 50.0, -3.0):
+        now[0] = next(seconds)
+        line.put(score)
+    with serve(line.page, port=0) as server:
+        tab.open(server.url)
+        tab.until("document.querySelector('.chart .beyond')?.textContent", "↑ up to 900.0")
+        height = (
+            "(name => document.querySelector(`.chart .${name}`).getBBox())"
+            "('limit').y - document.querySelector('.chart .scores').getBBox().y"
+        )
+        of_all = "document.querySelector('.chart .scores').getBBox().height"
+        assert tab.run(height) / tab.run(of_all) == pytest.approx(6 / 9, abs=0.05)
+        marks = "document.querySelector('.chart .anomalies').getAttribute('d').match(/M/g).length"
+        assert tab.run(marks) == 1  # three that would overlap
+
+
 def test_a_device_that_is_away_is_said_and_found_again(tab: Tab, line: Line) -> None:
     with closing(serve(line.page, port=0)) as first:
         port = int(first.url.rstrip("/").rpartition(":")[2])

@@ -385,6 +385,23 @@ def test_tiny_synthetic_pictures(width: int, height: int) -> None:
     assert [camera.picture(i).shape for i in range(20)] == [(height, width, 3)] * 20
 
 
+def test_a_synthetic_camera_shows_the_pictures_it_is_given() -> None:
+    dark, pale = (np.full((20, 30, 3), grey, np.uint8) for grey in (60, 200))
+    camera, sized = SyntheticCamera(defect_rate=0.1), SyntheticCamera(16, 8, defect_rate=0)
+    for one in (camera, sized):
+        one.show([dark, pale], (40, 60))
+    assert (camera.name, sized.name) == ("synthetic 60x40@30", "synthetic 16x8@30")
+    assert sized.picture(5).shape == (8, 16, 3)
+    for i in range(120):
+        picture = camera.picture(i)
+        assert picture.shape == (40, 60, 3)
+        usual = (picture == (200 if i // 30 % 2 else 60)).all()
+        assert usual != camera.defective(i)
+    before = camera.picture(7)
+    camera.show([], (5, 5))
+    np.testing.assert_array_equal(camera.picture(7), before)
+
+
 def test_a_synthetic_camera_keeps_its_rate() -> None:
     class Clock(threading.Event):
         now = 100.0

@@ -6,6 +6,7 @@ import { element, score } from "./format.js";
 const STEPS = 600;
 const STEP_S = 0.5;
 const JOINED = 20; // steps without a verdict that still count as one line
+const MARK = 12; // pixels
 const MARGIN = { left: 8, right: 8, top: 10, bottom: 22 };
 const svg = element("chart");
 let size = { width: 0, height: 0 };
@@ -21,11 +22,11 @@ export function drawChart(steps, now, threshold) {
   const { width, height } = size;
   if (!width || !height) return;
   const seen = steps.filter((step) => step[0] > now - STEPS);
-  const range = rangeOf(seen, threshold);
+  const range = shownRange(seen, threshold);
   const ticks = ticksOf(range, height);
   const left = MARGIN.left + 7.5 * Math.max(3, ...ticks.map((tick) => label(tick).length));
   const x = (number) => width - MARGIN.right - ((now - number) / STEPS) * (width - left - MARGIN.right);
-  const y = (value) => MARGIN.top + ((range.high - value) / (range.high - range.low)) * (height - MARGIN.top - MARGIN.bottom);
+  const y = (value) => MARGIN.top + ((range.high - within(value, range)) / (range.high - range.low)) * (height - MARGIN.top - MARGIN.bottom);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.replaceChildren(
     ...ticks.flatMap((tick) => [
@@ -36,8 +37,45 @@ export function drawChart(steps, now, threshold) {
     node("path", { class: "band", d: seen.map((s) => `M${at(x(s[0]), y(s[1]))}V${y(s[2]).toFixed(1)}`).join("") }),
     node("path", { class: "scores", d: lineOf(seen, x, y) }),
     node("path", { class: "limit", d: limitOf(seen, threshold, x, y, left, width - MARGIN.right) }),
-    node("path", { class: "anomalies", d: seen.filter((s) => s[5]).map((s) => triangle(x(s[0]), y(s[2]))).join("") }),
+    node("path", { class: "anomalies", d: runsOf(seen.filter((s) => s[5]), x).map((run) => markOf(run, x, y)).join("") }),
+    ...beyond(seen, range, left),
   );
+}
+
+const within = (value, { low, high }) => Math.min(Math.max(value, low), high);
+
+// The neighbourhood of the threshold: without the peaks of anomalies, under which good frames would be one flat line.
+function shownRange(steps, threshold) {
+  const range = rangeOf(steps, threshold);
+  const distances = steps.filter((s) => !s[5]).flatMap((s) => [threshold - s[1], threshold - s[2]].map(Math.abs)).sort((a, b) => a - b);
+  if (!distances.length) return range;
+  const reach = Math.max(2 * distances[Math.floor(0.95 * (distances.length - 1))], 4);
+  return { low: Math.max(range.low, threshold - reach), high: Math.min(range.high, threshold + reach) };
+}
+
+// What is cut off above is said there.
+function beyond(steps, { high }, left) {
+  const highest = Math.max(...steps.map((s) => s[2]));
+  if (!(highest > high)) return [];
+  return [node("text", { class: "beyond", x: left + 4, y: MARGIN.top + 2 }, `↑ up to ${score(highest)}`)];
+}
+
+// Anomalies whose marks would overlap have one in common.
+function runsOf(anomalous, x) {
+  const runs = [];
+  for (const step of anomalous) {
+    const last = runs.at(-1);
+    if (last && x(step[0]) - x(last.at(-1)[0]) < MARK) last.push(step);
+    else runs.push([step]);
+  }
+  return runs;
+}
+
+function markOf(run, x, y) {
+  const [first, last] = [x(run[0][0]), x(run.at(-1)[0])];
+  const top = y(Math.max(...run.map((s) => s[2])));
+  if (last - first < MARK) return triangle((first + last) / 2, top);
+  return `M${at(first - 3, Math.max(top - 5, 1))}H${(last + 3).toFixed(1)}v5H${(first - 3).toFixed(1)}z`;
 }
 
 export function rangeOf(steps, threshold) {

@@ -113,7 +113,7 @@ element("question").addEventListener("close", async () => {
   if (element("question").returnValue !== "yes") return;
   try {
     threshold = await send("POST", "/api/threshold/save");
-    toast(`Threshold ${score(threshold.saved)} saved to the bundle`);
+    toast(`Threshold ${score(threshold.saved)} saved to the bundle; ${threshold.promise}`);
     setOpen(false);
   } catch (error) {
     toast(`Not saved: ${error.message}`, true);

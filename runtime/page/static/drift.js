@@ -1,20 +1,32 @@
-// The warning that good frames no longer look as they did at calibration.
+// The warning that good frames no longer look as they did at calibration, or that there are hardly any.
 
 import { clockTime, element, write } from "./format.js";
 
+const FEW = 20; // frames that say nothing yet
+const MOST = 0.9;
+
 export const drifts = (camera) => camera.drift?.status === "warning";
 
-export function showDrift(camera) {
+export function showDrift(camera, lastMinute) {
   const strip = element("drift");
-  const warns = drifts(camera);
-  strip.hidden = !warns;
-  if (!warns) return;
-  const { statistic, shift, direction, since } = camera.drift;
-  const what = statistic === "score" ? "Their score" : `Their energy at scale ${Number(statistic.split("_")[1]) + 1}`;
-  write(element("drift-since"), `since ${clockTime(since)}`);
-  write(
-    element("drift-detail"),
-    `${what} is ${Math.abs(shift).toFixed(1)} standard deviations ${direction} than at calibration. ` +
-      "Check focus, light and the camera's position; if this is to stay, calibrate again.",
-  );
+  const total = (column) => lastMinute.reduce((sum, step) => sum + step[column], 0);
+  const [inspected, anomalous] = [total(4), total(5)];
+  const hardlyGood = inspected >= FEW && anomalous > MOST * inspected;
+  strip.hidden = !hardlyGood && !drifts(camera);
+  if (hardlyGood) {
+    write(element("drift-title"), "Nearly all frames are anomalous");
+    write(
+      element("drift-detail"),
+      `${anomalous} of the last ${inspected}. Is it this product, seen as at calibration? Check focus, light and the camera's position; if this is to stay, calibrate again.`,
+    );
+  } else if (drifts(camera)) {
+    const { statistic, shift, direction, since } = camera.drift;
+    const what = statistic === "score" ? "Their score" : `Their energy at scale ${Number(statistic.split("_")[1]) + 1}`;
+    write(element("drift-title"), `Good frames look different since ${clockTime(since)}`);
+    write(
+      element("drift-detail"),
+      `${what} is ${Math.abs(shift).toFixed(1)} standard deviations ${direction} than at calibration. ` +
+        "Check focus, light and the camera's position; if this is to stay, calibrate again.",
+    );
+  }
 }

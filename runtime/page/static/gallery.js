@@ -1,6 +1,7 @@
 // Recent anomalies: thumbnails, and a viewer that opens them large.
 
 import { clockTime, count, element, score, write } from "./format.js";
+import { writeLegend } from "./heat.js";
 
 const shots = element("shots");
 const viewer = element("viewer");
@@ -11,6 +12,7 @@ let manyCameras = false;
 
 export async function updateGallery(gallery, cameras) {
   manyCameras = cameras > 1;
+  shots.classList.toggle("many", manyCameras);
   write(element("gallery-note"), noteOf(gallery));
   if (gallery.newest === shown.newest && gallery.kept === shown.kept) return;
   shown = { ...gallery };
@@ -55,7 +57,10 @@ function itemOf(anomaly) {
   const worst = document.createElement("b");
   worst.textContent = score(anomaly.score);
   line.append(clockTime(anomaly.captured), worst);
-  button.append(image, line);
+  const camera = document.createElement("span");
+  camera.className = "from";
+  camera.textContent = camera.title = anomaly.camera;
+  button.append(image, line, camera);
   button.addEventListener("click", () => view(anomaly.id));
   item.append(button);
   return item;
@@ -75,6 +80,7 @@ function view(id) {
     `score ${score(anomaly.score)} > ${score(anomaly.threshold)}`,
     anomaly.regions === 1 ? "1 region" : `${count(anomaly.regions)} regions`,
   ];
+  writeLegend(element("viewer-heat"), anomaly.threshold);
   write(element("viewer-caption"), parts.filter(Boolean).join("  ·  "));
   enableSteps();
   if (!viewer.open) viewer.showModal();

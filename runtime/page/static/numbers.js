@@ -1,19 +1,28 @@
 // Counts and latencies.
 
-import { count, element, milliseconds, percent } from "./format.js";
+import { count, duration, element, milliseconds, percent, write } from "./format.js";
 
 export function updateNumbers(status, camera) {
   const counts = status.counts;
-  const facts = [
-    ["Rate", `${camera.verdicts_per_second.toFixed(1)}`, "/s"],
-    ["Inspected", count(counts.inspected)],
-    ["Anomalies", count(counts.anomalous), percent(counts.anomalous, counts.inspected)],
+  const many = status.cameras.length > 1;
+  const verdicts = ({ inspected, anomalous }) => [
+    ["Inspected", count(inspected)],
+    ["Anomalies", count(anomalous), percent(anomalous, inspected)],
+  ];
+  const rate = ["Rate", `${camera.verdicts_per_second.toFixed(1)}`, "/s"];
+  const rest = [
     ["Dropped", count(counts.dropped), percent(counts.dropped, counts.captured)],
     ["Reconnects", count(counts.reconnects), "", counts.reconnects > 0],
     ...(counts.unreadable ? [["Unreadable", count(counts.unreadable), "", true]] : []),
     ...lostBy(counts.undelivered),
   ];
-  element("facts").replaceChildren(...facts.map(factOf));
+  const ofCamera = many ? [rate, ...verdicts(camera)] : [rate, ...verdicts(counts), ...rest];
+  element("facts").replaceChildren(...ofCamera.map(factOf));
+  element("line-facts").replaceChildren(...(many ? [...verdicts(counts), ...rest].map(factOf) : []));
+  for (const title of ["camera-facts-title", "line-facts-title"]) element(title).hidden = !many;
+  write(element("camera-facts-title"), camera.name);
+  const { bundle, digest, engine, uptime_s: uptime } = status.line;
+  write(element("about"), [bundle && `${bundle} (${digest.slice(0, 8)})`, engine, `running for ${duration(uptime)}`].filter(Boolean).join("  ·  "));
   const total = camera.stages.at(-1)?.p50_ms || 1;
   element("stages").replaceChildren(...camera.stages.map((stage) => stageOf(stage, total)));
 }

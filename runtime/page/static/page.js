@@ -5,6 +5,7 @@ import { currentThreshold, updateThreshold } from "./controls.js";
 import { drifts, showDrift } from "./drift.js";
 import { clockTime, count, duration, element, score, write } from "./format.js";
 import { updateGallery } from "./gallery.js";
+import { writeLegend } from "./heat.js";
 import { updateNumbers } from "./numbers.js";
 
 const HOLD_S = 1; // an anomaly of a single frame is seen at least so long
@@ -104,6 +105,8 @@ function paint(bitmap, about) {
   canvas.getContext("2d").drawImage(bitmap, 0, 0);
   picture = about.number;
   bitmap.close();
+  element("heat").hidden = !about.anomalous; // a good frame has no colours
+  writeLegend(element("heat"), about.threshold);
   canvas.setAttribute("aria-label", `Frame ${about.frame} with heat map and outlines`);
   write(element("caption"), `${clockTime(about.captured)}  ·  frame ${count(about.frame)}  ·  score ${score(about.score)}`);
 }
@@ -118,7 +121,7 @@ function show({ camera: answered, status, steps: fresh }) {
   // What was asked before another camera was chosen is not this one's.
   if (answered === camera && fresh.length) steps = [...steps.filter((step) => step[0] < fresh[0][0]), ...fresh].slice(-STEPS);
   showDecision(chosen, status);
-  showDrift(chosen);
+  showDrift(chosen, steps.filter((step) => step[0] > status.step - 120));
   updateThreshold(status.threshold, rangeOf(steps, status.threshold.value));
   drawChart(steps, status.step, currentThreshold());
   updateNumbers(status, chosen);
@@ -129,6 +132,7 @@ function choose(name) {
   localStorage.setItem("camera", name);
   forget();
   write(element("caption"), "");
+  element("heat").hidden = true;
 }
 
 function decisionOf(one) {
@@ -208,7 +212,8 @@ function showCameras(cameras, chosen) {
     tab.dataset.state = tab.firstChild.dataset.state = decision.state;
     tab.toggleAttribute("data-drift", drifts(one));
     write(tab.lastChild, decision.state === "lost" ? `${one.name}: ${decision.word}` : one.name);
-    tab.setAttribute("aria-label", `${one.name}: ${decision.word}${drifts(one) ? ", drifts" : ""}`);
+    tab.title = one.name;
+    tab.setAttribute("aria-label", `${one.name}: ${decision.word}${drifts(one) ? ", drift" : ""}`);
   });
 }
 
