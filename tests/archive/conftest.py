@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from extras import extra
 from uflow_edge.runtime.archive.cluster import ClusterOptions, connected
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.bundle import Bundle
@@ -24,6 +25,7 @@ DEADLINE = 60.0
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[ClusterOptions]:
     """This process is connected to it; a command that is run here stays in it."""
+    extra("ray")
     options = ClusterOptions("local", workers=2)
     with connected(options):
         yield options

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.dataset
 import pytest
-import ray
 
+from extras import extra
 from uflow_edge.runtime.archive.cluster import ClusterOptions
 from uflow_edge.runtime.archive.inference import Inference, InferenceWork
 from uflow_edge.runtime.archive.order import Order, carry_out
@@ -31,6 +30,8 @@ from uflow_edge.runtime.images import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.views import ViewOptions
 
+pyarrow_dataset, ray = extra("pyarrow.dataset"), extra("ray")
+
 Hold = Callable[[Path], Any]
 Recipe = Callable[..., InspectorRecipe]
 Facts = dict[str, Any]
@@ -40,7 +41,7 @@ OF_THE_MOMENT = {"timestamps", "milliseconds"}
 
 def rows_in(folder: Path) -> list[Facts]:
     """All rows, in the order of the images, as people read them."""
-    table = pyarrow.dataset.dataset(folder, partitioning="hive").to_table()
+    table = pyarrow_dataset.dataset(folder, partitioning="hive").to_table()
     return sorted(table.to_pylist(), key=lambda row: row["frame"])
 
 
@@ -173,7 +174,7 @@ def test_failed_images_are_listed(once: Once) -> None:
     anomalous = sum(row["outcome"] == "anomalous" for row in rows_in(once.folder))
     assert f"18 inspected, {anomalous} anomalous, 2 unreadable: {once.folder}" in once.out
     assert once.err.count("unreadable: ") == 2
-    broken = pyarrow.dataset.dataset(once.folder / "outcome=unreadable").to_table().to_pylist()
+    broken = pyarrow_dataset.dataset(once.folder / "outcome=unreadable").to_table().to_pylist()
     assert {Path(row["source"]).name for row in broken} == {"005.png", "019.png"}
     assert all("cannot be read as an image" in row["error"] for row in broken)
 

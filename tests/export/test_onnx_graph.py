@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from extras import extra
 from uflow_edge.export.onnx_files import LARGEST_FILE, write_onnx
 from uflow_edge.export.onnx_graph import export_onnx, simplify, trace
 from uflow_edge.export.tensorrt_library import load_library
@@ -147,7 +148,7 @@ def test_large_weights_go_into_a_file_of_their_own(model, pictures, tmp_path) ->
 
 
 def test_openvino_reads_both_files(model, pictures, tmp_path) -> None:
-    openvino = pytest.importorskip("openvino")
+    openvino = extra("openvino")
     write_onnx(model, tmp_path / "a.onnx", largest_file=1000)
     compiled = openvino.Core().compile_model(tmp_path / "a.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     np.testing.assert_allclose(compiled(pictures)[0], run(tmp_path / "a.onnx", pictures), rtol=1e-3)

@@ -21,6 +21,7 @@ import onnxruntime
 import pytest
 from google.protobuf import text_format
 
+from extras import extra
 from uflow_edge.export import triton
 from uflow_edge.export.command import main
 from uflow_edge.export.triton import TritonOptions, write_repository
@@ -36,7 +37,7 @@ from uflow_edge.runtime.null_tail import TailLaw
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
-schema = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+schema = extra("tritonclient.grpc.model_config_pb2")
 
 NUMPY = {"TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32, "TYPE_BOOL": np.bool_, "TYPE_STRING": np.object_}
 TAIL = TailLaw(6.0, 0.2, 0.3, 4.0, 0.02, 0.2, 0.5)

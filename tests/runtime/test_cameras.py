@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 
+from extras import extra
 from uflow_edge.runtime.errors import MissingDependency, UsageError
 from uflow_edge.runtime.sources import CameraOptions, SourceLost, camera, opencv_capture, parse_camera
 from uflow_edge.runtime.sources.camera import Camera
@@ -509,8 +510,8 @@ def test_a_csi_camera_is_exposed_as_asked(captures: list[FakeCapture]) -> None:
 @pytest.fixture
 def producers(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that the standard's variable names."""
-    pytest.importorskip("harvesters.core")
-    genicam = pytest.importorskip("genicam")
+    extra("harvesters.core")
+    genicam = extra("genicam")
     folder = Path(genicam.__file__).parent
     if not list(folder.glob("*.cti")):
         pytest.skip("this genicam comes without a producer")

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import REGISTRY
-from prometheus_client.parser import text_string_to_metric_families
 
+from extras import extra
 from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.inspection import Inspection
@@ -21,6 +20,8 @@ from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Timestamps, Verdict
 
+REGISTRY = extra("prometheus_client").REGISTRY
+text_string_to_metric_families = extra("prometheus_client.parser").text_string_to_metric_families
 NOWHERE = Path("no-such-folder")
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extras import extra
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -119,7 +120,7 @@ def test_noise_does_no_harm(sink, noise: bytes) -> None:
 
 
 def test_a_library_reads_the_same(sink) -> None:
-    client_module = pytest.importorskip("pymodbus.client")
+    client_module = extra("pymodbus.client")
     sink.put(*result(123_456, -777.25))
     client = client_module.ModbusTcpClient("127.0.0.1", port=sink.port)
     try:

@@ -15,14 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import httpx
 import numpy as np
 import pytest
-import websockets
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.sync.client import connect
 
+from extras import extra
 from uflow_edge.runtime.bundle import BundleChanged
 from uflow_edge.runtime.capture import CameraState
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
@@ -39,6 +37,10 @@ from uflow_edge.runtime.page.track import STEP_S, STEPS
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Timestamps, Verdict
+
+httpx, websockets = extra("httpx"), extra("websockets")
+connect = extra("websockets.sync.client").connect
+extra("fastapi")
 
 CHANNELS = (4,)
 SOON = 30.0  # seconds that a test waits for what should happen at once

@@ -18,8 +18,8 @@ from urllib.request import urlopen
 import cv2
 import numpy as np
 import pytest
-from websockets.sync.client import connect
 
+from extras import extra
 from uflow_edge.runtime.capture import CameraState
 from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.inspection import Inspection
@@ -29,6 +29,9 @@ from uflow_edge.runtime.page import Controls, LivePage, PageServer, serve
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Timestamps, Verdict
+
+connect = extra("websockets.sync.client").connect
+extra("fastapi")
 
 SOON = 30.0  # seconds that a test waits for what should happen at once
 TOKEN = "a token that nobody guesses"

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 
-import httpx
 import pytest
 
+from extras import extra
 from uflow_edge.runtime.page import Controls, LivePage, PageServer, connections, serve
 from uflow_edge.runtime.page import access as guarding
 from uflow_edge.runtime.page import server as serving
 from uflow_edge.runtime.tally import Tally
+
+httpx, connect = extra("httpx"), extra("websockets.sync.client").connect
+extra("fastapi")
 
 SOON = 30.0
 MOST = 16

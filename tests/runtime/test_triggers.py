@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extras import extra
 from uflow_edge.runtime.errors import MissingDependency, UsageError
 from uflow_edge.runtime.triggers import EveryMilliseconds, FreeRun, GpioTrigger, SoftwareTrigger, parse_trigger
 
@@ -173,7 +174,7 @@ def test_without_gpiod_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_real_gpiod_takes_what_we_give_it(tmp_path: Path) -> None:
-    gpiod = pytest.importorskip("gpiod")
+    gpiod = extra("gpiod")
     assert gpiod.api_version.startswith("2.")
     for used in ("wait_edge_events", "read_edge_events", "release"):
         assert callable(getattr(gpiod.LineRequest, used))

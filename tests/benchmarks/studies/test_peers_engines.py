@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from extras import extra
 from uflow_edge.benchmarks.studies.peers.bare import BareSession
 from uflow_edge.benchmarks.studies.peers.benchmark_app import benchmark_app_ms, read_report
 from uflow_edge.runtime.errors import BadInput
@@ -23,14 +24,14 @@ def graph(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_benchmark_app_tells_its_median(graph: Path, fixed: bool) -> None:
-    pytest.importorskip("openvino")
+    extra("openvino")
     # It rounds to hundredths of a millisecond, so the picture is large enough to take some.
     took = benchmark_app_ms(graph, "image[1,1024,1024,3]", threads=1, iterations=3, fixed=fixed)
     assert 0 < took < 1000
 
 
 def test_benchmark_app_fails_loudly(tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
+    extra("openvino")
     (tmp_path / "broken.onnx").write_text("no graph")
     with pytest.raises(BadInput, match=r"broken\.onnx: benchmark_app fails: ."):
         benchmark_app_ms(tmp_path / "broken.onnx", "image[1,4,4,3]", threads=1, iterations=3)
