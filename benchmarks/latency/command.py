@@ -1,4 +1,4 @@
-"""``uflow-bench``: measure every engine of a bundle on this machine, report it, and hold it against an earlier run."""
+"""``uflow-bench``: measure every engine of a bundle on this machine, beside those of another bundle if wanted."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, thread_count, width_and_height
 from uflow_edge.runtime.engines.selection import BACKENDS
-from uflow_edge.runtime.errors import ExitCode
+from uflow_edge.runtime.errors import ExitCode, UsageError
 from uflow_edge.runtime.files import check_writable
 from uflow_edge.runtime.manifest import PRECISIONS
 
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         [
             "uflow-bench                                                # the only *.uflow bundle in this folder",
             "uflow-bench --bundle bottle.uflow --images good/ --report latency.html --json today.json",
-            "uflow-bench --bundle bottle.uflow --images good/ --compare yesterday.json",
+            "uflow-bench --bundle bottle.uflow --images good/ --against other.uflow",
         ],
     )
     parser.add_argument(
@@ -37,6 +37,12 @@ def parser() -> argparse.ArgumentParser:
         help="bundle of the model (default: the only *.uflow bundle in this folder)",
     )
     what = parser.add_argument_group("what is measured")
+    what.add_argument(
+        "--against",
+        type=Path,
+        metavar="FOLDER",
+        help="another bundle to measure in turn with this one (default: compare engines with the first one measured)",
+    )
     what.add_argument(
         "--backends", nargs="+", choices=BACKENDS, help="engines to measure (default: all that run on this machine)"
     )
@@ -75,44 +81,37 @@ def parser() -> argparse.ArgumentParser:
         help="process starts to time per engine, 0 for none (default: 5)",
     )
     outputs = parser.add_argument_group("results")
-    outputs.add_argument("--json", type=Path, metavar="FILE", help="write every sample, for --compare")
+    outputs.add_argument("--json", type=Path, metavar="FILE", help="write every sample")
     outputs.add_argument("--report", type=Path, metavar="FILE", help="write an HTML page with plots")
-    outputs.add_argument(
-        "--compare", type=Path, metavar="FILE", help="file of an earlier --json: say what has changed since"
-    )
-    outputs.add_argument(
-        "--other-machine", action="store_true", help="compare even if --compare comes from another machine"
-    )
+    # Still parsed, so that the refusal can name their successor.
+    outputs.add_argument("--compare", type=Path, help=argparse.SUPPRESS)
+    outputs.add_argument("--other-machine", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
 def bench(arguments: argparse.Namespace) -> ExitCode:
     """Do what the command line asks for."""
-    from uflow_edge.benchmarks.latency.compare import check_comparable, compare
-    from uflow_edge.benchmarks.latency.console import comparison_text, results_text
+    from uflow_edge.benchmarks.latency.console import results_text
     from uflow_edge.benchmarks.latency.instruments import open_instruments
     from uflow_edge.benchmarks.latency.report import write_report
-    from uflow_edge.benchmarks.latency.results import read_results, write_results
-    from uflow_edge.benchmarks.latency.run import Run
-
-    for path in filter(None, (arguments.json, arguments.report)):
-        check_writable(path)
+    from uflow_edge.benchmarks.latency.results import write_results
+    from uflow_edge.benchmarks.latency.run import measure_bundle
     from uflow_edge.runtime.bundle import find_bundle
 
-    before = read_results(arguments.compare) if arguments.compare else None
+    if arguments.compare or arguments.other_machine:
+        raise UsageError(
+            "--compare and --other-machine are gone: two runs differ by what else the machine did. "
+            "Measure both bundles in one run: --bundle NEW.uflow --against OLD.uflow"
+        )
+    for path in filter(None, (arguments.json, arguments.report)):
+        check_writable(path)
     with open_instruments() as instruments:
-        run = Run(arguments.bundle or find_bundle(Path.cwd()), _options(arguments), instruments)
-        if before is not None:  # said now, not after minutes of measuring
-            check_comparable(before, run.machine, run.workload, other_machine=arguments.other_machine)
-        results = run.measure()
-    comparison = None if before is None else compare(before, results, other_machine=arguments.other_machine)
+        results = measure_bundle(arguments.bundle or find_bundle(Path.cwd()), _options(arguments), instruments)
     print(results_text(results))
-    if comparison is not None:
-        print("\n" + comparison_text(comparison))
     if arguments.json:
         write_results(arguments.json, results)
     if arguments.report:
-        write_report(arguments.report, results, comparison)
+        write_report(arguments.report, results)
     for name, reason in results.refused.items():
         print(f"refused: {name}: {reason}", file=sys.stderr)
     return ExitCode.BAD_INPUT if results.refused else ExitCode.OK
@@ -123,6 +122,7 @@ def _options(arguments: argparse.Namespace) -> "Options":
     from uflow_edge.benchmarks.latency.run import Options
 
     return Options(
+        against=arguments.against,
         choice=Choice(_once(arguments.backends), _once(arguments.precisions), arguments.threads),
         batches=_once(arguments.batches) or (),
         images=tuple(arguments.images or ()),

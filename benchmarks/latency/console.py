@@ -2,10 +2,9 @@
 
 from statistics import median
 
-from uflow_edge.benchmarks.latency.compare import Compared, Comparison
 from uflow_edge.benchmarks.latency.results import Results, Row
 from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
-from uflow_edge.benchmarks.latency.statistics import CONFIDENCE, Change, Percentiles
+from uflow_edge.benchmarks.latency.statistics import Percentiles
 from uflow_edge.runtime.command_line import table
 
 NOT_READABLE = "not readable here"
@@ -29,6 +28,7 @@ def results_text(results: Results) -> str:
         ),
         "engine alone, a process of its own, memory and energy",
         table(_costs_head(results), [_costs(row) for row in results.rows], left=(0,)),
+        *_ratios(results),
         f"throttling: {results.throttling['state']}\n  " + "\n  ".join(results.throttling["evidence"]),
     ]
     if results.absent:
@@ -44,30 +44,20 @@ def absent_together(results: Results) -> list[tuple[str, str]]:
     return [(", ".join(names), reason) for reason, names in by_reason.items()]
 
 
-def comparison_text(comparison: Comparison) -> str:
-    """What changed, in a table."""
-    rows = [compared_cells(row) for row in comparison.rows]
-    parts = [
-        f"against the earlier run; ratio of medians with its {CONFIDENCE:.0%} bootstrap interval",
-        table(COMPARED_HEAD, rows, left=(0, 1, 6)),
-        *(f"note: {note}" for note in comparison.notes),
+RATIOS = (
+    "Ratio of each time to that of the engine it is compared with: below 1 is faster. It is the median over rounds in "
+    "which both took turns; resident memory is compared likewise"
+)
+
+
+def ratios_table(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows, one for each engine that is compared with another; no rows where none is."""
+    rows = [row for row in results.rows if row.against is not None]
+    figures = list(dict.fromkeys(figure for row in rows for figure in row.ratios))
+    return ("", "compared with", *figures), [
+        (row.name, row.against or "", *(f"{row.ratios[f]:.3f}" if f in row.ratios else NONE for f in figures))
+        for row in rows
     ]
-    return "\n".join(parts)
-
-
-COMPARED_HEAD = ("", "", "then", "now", "ratio", "interval", "verdict")
-
-
-def compared_cells(row: Compared) -> tuple[str, ...]:
-    """One line of a comparison."""
-    change = row.change
-    before, after = (f"{value:.4g} {row.unit}" for value in (row.before, row.after))
-    return row.name, row.what, before, after, f"{change.ratio:.3f}", interval(change), change.verdict
-
-
-def interval(change: Change) -> str:
-    """Its two ends, if there is one."""
-    return "" if change.verdict == "too few samples" else f"{change.low:.3f} to {change.high:.3f}"
 
 
 def images_per_second(row: Row, size: int) -> float:
@@ -93,6 +83,11 @@ def device_memory(row: Row) -> str:
 def energy(row: Row) -> str:
     """With its unit, if it could be read."""
     return NOT_READABLE if row.joules_per_frame is None else f"{1e3 * row.joules_per_frame:.1f} mJ"
+
+
+def _ratios(results: Results) -> list[str]:
+    head, rows = ratios_table(results)
+    return [RATIOS, table(head, rows, left=(0, 1))] if rows else []
 
 
 def _stages(row: Row) -> tuple[str, ...]:

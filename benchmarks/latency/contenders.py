@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from uflow_edge.benchmarks.latency.nvml import Nvml
 from uflow_edge.export.parity import Parity, Reference
@@ -28,6 +29,8 @@ class Contender:
     """One engine, ready to be timed.
 
     Attributes:
+        bundle: folder that its graph is in.
+        suffix: of its name, where two bundles take part.
         backend: what runs it.
         precision: of its graph.
         inspector: with the engine.
@@ -36,6 +39,8 @@ class Contender:
         device_bytes: of the GPU's memory that it took; None where that cannot be read.
     """
 
+    bundle: Path
+    suffix: str
     backend: NamedBackend
     precision: Precision
     inspector: Inspector
@@ -45,8 +50,8 @@ class Contender:
 
     @property
     def name(self) -> str:
-        """As rows of a comparison are found again."""
-        return f"{self.backend} {self.precision}"
+        """Unlike that of any other engine in the run."""
+        return f"{self.backend} {self.precision}{self.suffix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ def line_up(
     stack: ExitStack,
     frames: Sequence[Image] = (),
     nvml: Nvml | None = None,
+    suffix: str = "",
 ) -> Field:
     """Open every engine that is wanted, and hold it against `REFERENCE`.
 
@@ -104,6 +110,7 @@ def line_up(
         stack: closes the engines.
         frames: (S, S, 3) uint8 RGB each, to compare engines on as well.
         nvml: to read what memory they take.
+        suffix: of their names.
 
     Raises:
         UsageError: the bundle has no graph in a precision that is wanted.
@@ -124,7 +131,7 @@ def line_up(
     for backend in choice.backends or BACKENDS:
         errors: list[UflowEdgeError] = []
         for precision in precisions:
-            name = f"{backend} {precision}"
+            name = f"{backend} {precision}{suffix}"
             before = nvml.used_bytes() if nvml else None
             stopwatch = Stopwatch()
             try:
@@ -146,7 +153,9 @@ def line_up(
                 continue
             taken = None if before is None or after is None else max(0, after - before)
             inspector = _inspector(bundle, engine, stack)
-            contenders.append(Contender(backend, precision, inspector, stopwatch, parities[-1], taken))
+            contenders.append(
+                Contender(bundle.folder, suffix, backend, precision, inspector, stopwatch, parities[-1], taken)
+            )
         if choice.backends and len(errors) == len(precisions):
             raise errors[0]
     return Field(tuple(contenders), tuple(refused), tuple(absent))

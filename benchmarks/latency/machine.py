@@ -1,4 +1,4 @@
-"""What a machine is: enough to tell whether two timings may be compared.
+"""What a machine is: timings mean little without it.
 
 Files read: ``/proc/cpuinfo``, ``/proc/meminfo``, ``/etc/os-release``; on a Jetson ``/proc/device-tree/model``,
 ``/etc/nv_tegra_release`` and ``/var/lib/nvpmodel/status`` (NVIDIA, Jetson Linux Developer Guide).
@@ -8,7 +8,7 @@ import os
 import platform
 import re
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,7 +20,6 @@ _LIBRARIES = (
 )  # fmt: skip
 _JETPACKS = {"R35": "JetPack 5", "R36": "JetPack 6", "R38": "JetPack 7"}
 """NVIDIA's major releases of Jetson Linux, and the JetPack each belongs to."""
-_SOFTWARE = frozenset({"system", "kernel", "python", "libraries", "l4t", "power_mode", "governor", "gpu_driver"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +84,6 @@ def describe_machine(root: Path = Path("/"), nvml: Nvml | None = None) -> Machin
     )
 
 
-def differences(before: Machine, after: Machine) -> tuple[list[str], list[str]]:
-    """What differs, a sentence each: of the hardware, and of software and settings."""
-    hardware: list[str] = []
-    software: list[str] = []
-    for field in fields(Machine):
-        old, new = getattr(before, field.name), getattr(after, field.name)
-        if field.name == "libraries":
-            software += [
-                f"{name}: {old.get(name, 'absent')} then, {new.get(name, 'absent')} now"
-                for name in sorted({*old, *new})
-                if old.get(name) != new.get(name)
-            ]
-        elif old != new:
-            told = f"{field.name}: {_or_unknown(old)} then, {_or_unknown(new)} now"
-            (software if field.name in _SOFTWARE else hardware).append(told)
-    return hardware, software
-
-
 def read_text(path: Path) -> str | None:
     """What a file of the kernel's says, without the end of line or string; None where it says nothing."""
     with suppress(OSError, UnicodeDecodeError):
@@ -152,7 +133,3 @@ def _libraries() -> dict[str, str]:
 def _found(pattern: str, text: str | None) -> str | None:
     match = re.search(pattern, text or "", re.MULTILINE)
     return match[1].strip() if match else None
-
-
-def _or_unknown(value: object) -> str:
-    return "unknown" if value is None else str(value)

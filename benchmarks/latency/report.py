@@ -11,18 +11,15 @@ from typing import Final
 
 from uflow_edge.benchmarks.latency import console
 from uflow_edge.benchmarks.latency.charts import line, stacked_bars, strips
-from uflow_edge.benchmarks.latency.compare import Compared, Comparison
 from uflow_edge.benchmarks.latency.contenders import REFERENCE
 from uflow_edge.benchmarks.latency.report_style import STYLE
 from uflow_edge.benchmarks.latency.results import Results
 from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
-from uflow_edge.benchmarks.latency.statistics import CONFIDENCE, Percentiles
+from uflow_edge.benchmarks.latency.statistics import Percentiles
 from uflow_edge.runtime.files import replacing
 
 _SERIES: Final = (
     ("ms", "All engines, one frame each", "ms"),
-    ("arithmetic_ms", "Yardstick: the same arithmetic on all cores", "ms"),
-    ("memory_ms", "Yardstick: the same copy in memory", "ms"),
     ("cpu_mhz", "CPU clock", "MHz"),
     ("celsius", "Hottest zone", "°C"),
     ("gpu_mhz", "GPU clock", "MHz"),
@@ -30,15 +27,16 @@ _SERIES: Final = (
 )
 
 
-def write_report(path: Path, results: Results, comparison: Comparison | None = None) -> None:
+def write_report(path: Path, results: Results) -> None:
     """Write the page in one rename."""
     with replacing(path) as temporary:
-        temporary.write_text(report_page(results, comparison), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(report_page(results), encoding="utf-8", errors="backslashreplace")
 
 
-def report_page(results: Results, comparison: Comparison | None = None) -> str:
+def report_page(results: Results) -> str:
     """The page."""
     name, workload = escape(results.bundle), results.workload
+    name += f" against {escape(results.against)}" if results.against else ""
     width, height = workload.frame
     body = [
         f"<header><h1>Latency of {name}</h1><p>{escape(workload.extractor)} at {workload.input_size} pixels, frames of "
@@ -46,10 +44,10 @@ def report_page(results: Results, comparison: Comparison | None = None) -> str:
         "</header>",
         _cards(results),
         _notices(results),
-        _section("Against the earlier run", _comparison(comparison)),
         _section("Where the time goes", _stages_chart(results)),
         _section("Every frame", _every_frame(results)),
         _section("Stage by stage", _stages_table(results)),
+        _section("Compared within this run", _ratios(results)),
         _section("Throughput of the engine alone", _throughput(results)),
         _section("A process of its own, memory and energy", _costs(results)),
         _section("Do they compute what they should?", _parity(results)),
@@ -129,31 +127,10 @@ def _notices(results: Results) -> str:
     return f"<div class=notice><ul>{''.join(f'<li>{escape(text)}</li>' for text in found)}</ul></div>" if found else ""
 
 
-def _comparison(comparison: Comparison | None) -> str:
-    if comparison is None:
-        return ""
-    changed = [row for row in comparison.rows if row.change.verdict in _CALLED]
-    other = [row for row in comparison.rows if row.change.verdict not in _CALLED]
-    notes = [
-        *comparison.notes,
-        f"Ratio of medians, now over then, with its {CONFIDENCE:.0%} interval from a block bootstrap.",
-    ]
-    return (
-        (_compared(changed) if changed else "<p>Nothing became faster or slower by more than noise explains.</p>")
-        + "".join(_note(escape(note)) for note in notes)
-        + _folded(f"{len(other)} of {len(comparison.rows)} figures are not called", _compared(other))
-    )
-
-
-_CALLED: Final = {"faster": "good", "slower": "bad"}
-
-
-def _compared(rows: Iterable[Compared]) -> str:
-    table = []
-    for row in rows:
-        *cells, verdict = map(escape, console.compared_cells(row))
-        table.append([*cells, f"<span class={_CALLED.get(row.change.verdict, 'quiet')}>{verdict}</span>"])
-    return _table(console.COMPARED_HEAD, table, "compared")
+def _ratios(results: Results) -> str:
+    head, rows = console.ratios_table(results)
+    cells = [[escape(cell) for cell in row] for row in rows]
+    return _table([escape(cell) for cell in head], cells, "compared") + _note(f"{console.RATIOS}.") if rows else ""
 
 
 def _folded(summary: str, content: str) -> str:

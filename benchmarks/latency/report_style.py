@@ -16,8 +16,8 @@ STYLE = (
 .chart .box { fill: var(--s5); opacity: .35; }
 .chart .median { stroke: var(--ink); stroke-width: 2.5; } .chart .tail { stroke: var(--bad); stroke-width: 1.5; }
 .chart .series { stroke: var(--data); stroke-width: 1.6; }
-.stages td:nth-child(2), .stages th:nth-child(2), .compared td:nth-child(2), .compared td:last-child,
-.compared th:last-child, .texts td, .texts th { text-align: left; }
+.stages td:nth-child(2), .stages th:nth-child(2), .compared td:nth-child(2), .compared th:nth-child(2),
+.texts td, .texts th { text-align: left; }
 .compared th, .compared td { padding: 4px 0 4px 12px; font-size: 13px; }
 .compared th:first-child, .compared td:first-child { padding-left: 0; }
 .texts td, .texts th { white-space: normal; }

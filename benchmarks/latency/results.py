@@ -1,26 +1,24 @@
-"""What ``uflow-bench --json`` writes: every sample, so that a later run can weigh noise against difference.
+"""What ``uflow-bench --json`` writes: every sample, and what was measured.
 
-Schema 2. Durations are milliseconds unless their name says otherwise.
+Schema 3. Durations are milliseconds unless their name says otherwise.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from uflow_edge.benchmarks.latency.machine import Machine
-from uflow_edge.benchmarks.latency.yardstick import YARDSTICKS
-from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.files import replacing
-from uflow_edge.runtime.strict_json import finite, read_json, to_json
+from uflow_edge.runtime.strict_json import finite, to_json
 
-SCHEMA = 2
+SCHEMA = 3
 _DIGITS = 4  # of milliseconds: a tenth of what a clock resolves
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What was run: timings of two workloads cannot be compared.
+    """What was run. It describes the bundle, not the other one that it is compared with.
 
     Attributes:
         checkpoint: SHA-256 of what the bundle was made from.
@@ -46,7 +44,7 @@ class Row:
     """One engine.
 
     Attributes:
-        name: backend and precision.
+        name: backend and precision, and of which bundle if it is the other one.
         engine: what the engine calls itself.
         parity: how near it is to the FP32 graph, a sentence.
         stages: milliseconds of each round, by stage, and sums of them, see stages.py. Transfers are missing where the
@@ -57,6 +55,8 @@ class Row:
         device_bytes: of the GPU's memory; None: not readable here.
         joules_per_frame: None: not readable here.
         anomalous: share of the frames that it called anomalous.
+        against: name of the row that it is compared with; None: with none.
+        ratios: this row over that one, by stage, batch or start: medians over rounds or starts. Below 1, it is faster.
     """
 
     name: str
@@ -69,6 +69,8 @@ class Row:
     device_bytes: int | None
     joules_per_frame: float | None
     anomalous: float
+    against: str | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Results:
     Attributes:
         made: date and time, ISO 8601.
         bundle: its folder's name.
+        against: that of the other bundle; None: there is none.
         machine: where it ran.
         workload: what was run.
         rows: engines that were timed.
@@ -85,11 +88,12 @@ class Results:
         absent: name and reason of those that do not run here.
         throttling: state and evidence.
         meter: what energy is of; None: not readable here.
-        rounds: milliseconds of every round and of the yardsticks in it, with the clocks and temperatures after it.
+        rounds: milliseconds of every round, with the clocks and temperatures after it.
     """
 
     made: str
     bundle: str
+    against: str | None
     machine: Machine
     workload: Workload
     rows: tuple[Row, ...]
@@ -99,65 +103,12 @@ class Results:
     meter: str | None
     rounds: tuple[Mapping[str, Any], ...]
 
-    @property
-    def yardsticks(self) -> Mapping[str, tuple[float, ...]]:
-        """Milliseconds of each in every round."""
-        return {name: _durations(reading[name] for reading in self.rounds) for name in YARDSTICKS}
-
 
 def write_results(path: Path, results: Results) -> None:
     """Write the file in one rename."""
     text = to_json({"schema": SCHEMA, **finite(_rounded(asdict(results)))}, indent=1, ensure_ascii=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def read_results(path: Path) -> Results:
-    """Read what `write_results` wrote.
-
-    Raises:
-        BadInput: no such file, not of uflow-bench, or of another schema.
-    """
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: expected what uflow-bench --json wrote, but it cannot be read ({error})") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise BadInput(
-            f"{path}: expected schema {SCHEMA} of uflow-bench --json, found {schema}. "
-            "Measure again with one version of uflow-bench on both sides"
-        )
-    try:
-        told = {field.name: content[field.name] for field in fields(Results)}
-        told["machine"] = Machine(**told["machine"])
-        told["workload"] = Workload(**{**told["workload"], "frame": tuple(told["workload"]["frame"])})
-        told["rows"] = tuple(_row(row) for row in told["rows"])
-        told["rounds"] = tuple(told["rounds"])
-        results = Results(**told)
-        _ = results.yardsticks
-        return results
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadInput(f"{path}: damaged, or edited: {type(error).__name__} at {error}. Measure again") from error
-
-
-def _row(told: Mapping[str, Any]) -> Row:
-    return Row(
-        **{
-            **told,
-            "stages": {stage: _durations(samples) for stage, samples in told["stages"].items()},
-            "batches": {int(size): _durations(samples) for size, samples in told["batches"].items()},
-            "start_seconds": _durations(told["start_seconds"]),
-            "start_megabytes": _durations(told["start_megabytes"]),
-        }
-    )
-
-
-def _durations(samples: Any) -> tuple[float, ...]:
-    found = tuple(float(sample) for sample in samples)
-    if not all(0 < sample < float("inf") for sample in found):
-        raise ValueError("a duration that is not positive")
-    return found
 
 
 def _rounded(value: Any) -> Any:

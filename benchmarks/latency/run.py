@@ -1,6 +1,6 @@
 """One run of ``uflow-bench``: a bundle in, results out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -12,10 +12,11 @@ import numpy as np
 
 from uflow_edge.benchmarks.latency.contenders import Choice, Contender, Missing, line_up
 from uflow_edge.benchmarks.latency.instruments import Instruments
-from uflow_edge.benchmarks.latency.machine import Machine, describe_machine
+from uflow_edge.benchmarks.latency.machine import describe_machine
 from uflow_edge.benchmarks.latency.results import Results, Row, Workload
 from uflow_edge.benchmarks.latency.stages import Samples, measure, noise_frames
 from uflow_edge.benchmarks.latency.starts import Starts, measure_starts
+from uflow_edge.benchmarks.latency.statistics import paired_ratio
 from uflow_edge.benchmarks.latency.throttling import assess
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.errors import BadInput
@@ -33,6 +34,7 @@ class Options:
 
     Attributes:
         choice: which engines.
+        against: folder of another bundle, whose engines take turns with this one's; None: none.
         batches: sizes for the throughput of the engine alone.
         images: files and folders; frames are the first few of them, resized. None: seeded noise.
         frame: width and height.
@@ -41,6 +43,7 @@ class Options:
     """
 
     choice: Choice = Choice()
+    against: Path | None = None
     batches: tuple[int, ...] = (1, 2, 4)
     images: tuple[Path, ...] = ()
     frame: tuple[int, int] = (640, 480)
@@ -48,8 +51,8 @@ class Options:
     starts: int = 5
 
 
-class Run:
-    """Knows machine and workload from the start, so that whoever wants to compare hears of differences at once.
+def measure_bundle(folder: Path, options: Options, instruments: Instruments) -> Results:
+    """Prove the engines of a bundle, and of the one that it is compared with, then time all of them in turn.
 
     Args:
         folder: of the bundle.
@@ -57,67 +60,97 @@ class Run:
         instruments: that the machine has.
 
     Raises:
-        BadInput: the bundle or an image cannot be read.
+        BadInput: a bundle or an image cannot be read, or a bundle has no engine left to be timed; the message says why.
+        UflowEdgeError: see `contenders.line_up`.
     """
-
-    def __init__(self, folder: Path, options: Options, instruments: Instruments) -> None:
-        self._bundle = Bundle.load(folder, UFlowManifest)
-        self._options = options
-        self._instruments = instruments
-        self._frames = _frames(options)
-        self.machine: Machine = describe_machine(nvml=instruments.nvml)
-        manifest = self._bundle.manifest
-        self.workload = Workload(
-            checkpoint=manifest.source.sha256,
-            extractor=manifest.extractor,
-            input_size=manifest.input_size,
-            frame=options.frame,
-            frames=", ".join(path.name for path in options.images) or "seeded noise",
-            threads=options.choice.threads,
-            rule=manifest.rule if manifest.null_model is None else "calibrated null model",
-        )
-
-    def measure(self) -> Results:
-        """Prove the engines, then time them.
-
-        Raises:
-            BadInput: not one engine is left to be timed; the message says why.
-            UflowEdgeError: see `contenders.line_up`.
-        """
-        options, bundle, instruments = self._options, self._bundle, self._instruments
-        made = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        with ExitStack() as stack:
-            field = line_up(bundle, options.choice, stack, self._proof(), instruments.nvml)
-            contenders = field.contenders
-            if not contenders:
+    bundles = [Bundle.load(path, UFlowManifest) for path in (folder, options.against) if path is not None]
+    frames = _frames(options)
+    made = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    with ExitStack() as stack:
+        fields = [
+            line_up(bundle, options.choice, stack, _proof(bundle, options, frames), instruments.nvml, suffix)
+            for bundle, suffix in zip(bundles, _suffixes(bundles), strict=True)
+        ]
+        for bundle, field in zip(bundles, fields, strict=True):
+            if not field.contenders:
                 raise BadInput(f"{bundle.folder}: no engine to time. {_told((*field.refused, *field.absent))}")
-            found = measure(contenders, self._frames, options.batches, options.rounds, instruments)
-        starts = measure_starts(bundle.folder, contenders, self._frames[0], options.starts, options.choice.threads)
-        throttling = assess(found.rounds_ms, found.readings)
-        return Results(
-            made=made,
-            bundle=bundle.folder.resolve().name,
-            machine=self.machine,
-            workload=self.workload,
-            rows=tuple(map(_row, contenders, found.samples, starts)),
-            refused={missing.name: missing.reason for missing in field.refused},
-            absent={missing.name: missing.reason for missing in field.absent},
-            throttling={"state": throttling.state, "evidence": list(throttling.evidence)},
-            meter=found.meter,
-            rounds=tuple(
-                {"ms": milliseconds, **asdict(lengths), **asdict(reading)}
-                for milliseconds, lengths, reading in zip(
-                    found.rounds_ms, found.yardsticks, found.readings, strict=True
-                )
-            ),
-        )
+        contenders = [contender for field in fields for contender in field.contenders]
+        found = measure(contenders, frames, options.batches, options.rounds, instruments)
+    starts = measure_starts(contenders, frames[0], options.starts, options.choice.threads)
+    throttling = assess(found.rounds_ms, found.readings)
+    first, *other = (_name(bundle) for bundle in bundles)
+    return Results(
+        made=made,
+        bundle=first,
+        against=other[0] if other else None,
+        machine=describe_machine(nvml=instruments.nvml),
+        workload=_workload(bundles[0], options),
+        rows=compared(contenders, list(map(_row, contenders, found.samples, starts))),
+        refused={missing.name: missing.reason for field in fields for missing in field.refused},
+        absent={missing.name: missing.reason for field in fields for missing in field.absent},
+        throttling={"state": throttling.state, "evidence": list(throttling.evidence)},
+        meter=found.meter,
+        rounds=tuple(
+            {"ms": milliseconds, **asdict(reading)}
+            for milliseconds, reading in zip(found.rounds_ms, found.readings, strict=True)
+        ),
+    )
 
-    def _proof(self) -> list[Image]:
-        """The frames that engines are compared on."""
-        if not self._options.images:
-            return []
-        manifest = self._bundle.manifest
-        return [model_input(frame, manifest.input_size, manifest.fit) for frame in self._frames]
+
+def compared(contenders: Sequence[Contender], rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows with their ratios, in the order of the contenders.
+
+    An engine is compared with the same engine of the other bundle; within one bundle, all are with the first.
+    """
+    two_bundles = any(contender.suffix for contender in contenders)
+    others = {(contender.backend, contender.precision): i for i, contender in enumerate(contenders) if contender.suffix}
+    result = []
+    for i, (contender, row) in enumerate(zip(contenders, rows, strict=True)):
+        partner = others.get((contender.backend, contender.precision)) if two_bundles else 0
+        if partner is not None and partner != i:
+            row = replace(row, against=rows[partner].name, ratios=_ratios(row, rows[partner]))
+        result.append(row)
+    return tuple(result)
+
+
+def _ratios(row: Row, other: Row) -> dict[str, float]:
+    def samples(one: Row) -> dict[str, Sequence[float]]:
+        batches = {f"batch {size}": times for size, times in one.batches.items()}
+        return {**one.stages, **batches, "first verdict": one.start_seconds, "resident": one.start_megabytes}
+
+    ours, theirs = samples(row), samples(other)
+    return {what: paired_ratio(ours[what], theirs[what]) for what in ours if ours[what] and theirs.get(what)}
+
+
+def _suffixes(bundles: Sequence[Bundle[UFlowManifest]]) -> Iterable[str]:
+    """What tells two bundles' engines apart: the other folder's name, or its whole path where the names are equal."""
+    names = [_name(bundle) for bundle in bundles]
+    told = names if len(set(names)) == len(names) else [str(bundle.folder.resolve()) for bundle in bundles]
+    return ["", *(f" of {name}" for name in told[1:])]
+
+
+def _name(bundle: Bundle[UFlowManifest]) -> str:
+    return bundle.folder.resolve().name
+
+
+def _workload(bundle: Bundle[UFlowManifest], options: Options) -> Workload:
+    manifest = bundle.manifest
+    return Workload(
+        checkpoint=manifest.source.sha256,
+        extractor=manifest.extractor,
+        input_size=manifest.input_size,
+        frame=options.frame,
+        frames=", ".join(path.name for path in options.images) or "seeded noise",
+        threads=options.choice.threads,
+        rule=manifest.rule if manifest.null_model is None else "calibrated null model",
+    )
+
+
+def _proof(bundle: Bundle[UFlowManifest], options: Options, frames: Sequence[Image]) -> list[Image]:
+    """The frames that engines are proved on, besides seeded noise."""
+    if not options.images:
+        return []
+    return [model_input(frame, bundle.manifest.input_size, bundle.manifest.fit) for frame in frames]
 
 
 def _frames(options: Options) -> list[Image]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -10,7 +11,6 @@ import numpy as np
 from uflow_edge.benchmarks.latency.contenders import Contender
 from uflow_edge.benchmarks.latency.instruments import Instruments, Reading
 from uflow_edge.benchmarks.latency.statistics import FEWEST_SAMPLES
-from uflow_edge.benchmarks.latency.yardstick import Lengths, open_yardsticks
 from uflow_edge.runtime.command_line import progress
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.overlay import draw_overlay
@@ -28,6 +28,8 @@ _BATCHES_EVERY = 4
 """Rounds, or fewer where that gives less than `FEWEST_SAMPLES`. Not all at once: what disturbs a machine for some
 seconds would then pass for what batches cost."""
 _ENERGY_SECONDS = 2.0  # meters tick up to ten times a second
+_Stacks: TypeAlias = Mapping[int, Sequence[Image]]
+"""Batches of every size, by the side of the model's input: two bundles may differ in it."""
 
 
 @dataclass(slots=True)
@@ -61,14 +63,12 @@ class Measured:
     Attributes:
         samples: in the order of the contenders.
         rounds_ms: how long each round took, all contenders together.
-        yardsticks: how long they took in each round.
         readings: of the instruments, after each round.
         meter: what energy is of; None where nothing is metered.
     """
 
     samples: tuple[Samples, ...]
     rounds_ms: tuple[float, ...]
-    yardsticks: tuple[Lengths, ...]
     readings: tuple[Reading, ...]
     meter: str | None
 
@@ -102,46 +102,45 @@ def measure(
     cv2.setNumThreads(1)  # as uflow-infer has it
     try:
         samples = tuple(Samples() for _ in contenders)
-        stacks = _batches(contenders[0].inspector.manifest.input_size, frames, batches)
+        sides = {contender.inspector.manifest.input_size for contender in contenders}
+        stacks = {side: _batches(side, frames, batches) for side in sides}
         _warm_up(contenders, frames, stacks)
-        rounds_ms, lengths, readings = _rounds(contenders, samples, frames, stacks, rounds, instruments)
+        rounds_ms, readings = _rounds(contenders, samples, frames, stacks, rounds, instruments)
         meter = _energy(contenders, samples, frames, instruments)
     finally:
         cv2.setNumThreads(threads)
-    return Measured(samples, tuple(rounds_ms), tuple(lengths), tuple(readings), meter)
+    return Measured(samples, tuple(rounds_ms), tuple(readings), meter)
 
 
 def _rounds(
     contenders: Sequence[Contender],
     samples: Sequence[Samples],
     frames: Sequence[Image],
-    stacks: Sequence[Image],
+    stacks: _Stacks,
     rounds: int,
     instruments: Instruments,
-) -> tuple[list[float], list[Lengths], list[Reading]]:
-    """Milliseconds of each round, the yardsticks in it, and the readings after it."""
-    durations, lengths, readings = [], [], []
+) -> tuple[list[float], list[Reading]]:
+    """Milliseconds of each round, and the readings after it."""
+    durations, readings = [], []
     anomalous = [0] * len(contenders)
     every = min(_BATCHES_EVERY, max(1, rounds // FEWEST_SAMPLES))
-    with open_yardsticks() as yardsticks:
-        for round_ in progress(range(rounds), "latency", unit="round"):
-            lengths.append(yardsticks.measure())
-            started = time.perf_counter()
-            for turn in range(len(contenders)):
-                i = (turn + round_) % len(contenders)  # nobody is always the one after the slowest
-                frame = frames[round_ % len(frames)]
-                # The first frame finds the caches full of another engine's weights; on a line, an engine is alone.
-                _one_frame(contenders[i], frame)
-                times, found = _one_frame(contenders[i], frame)
-                anomalous[i] += found
-                samples[i].add(times)
-            durations.append(1e3 * (time.perf_counter() - started))
-            readings.append(instruments.read())
-            if round_ % every == 0:
-                _run_batches(contenders, samples, stacks)
+    for round_ in progress(range(rounds), "latency", unit="round"):
+        started = time.perf_counter()
+        for turn in range(len(contenders)):
+            i = (turn + round_) % len(contenders)  # nobody is always the one after the slowest
+            frame = frames[round_ % len(frames)]
+            # The first frame finds the caches full of another engine's weights; on a line, an engine is alone.
+            _one_frame(contenders[i], frame)
+            times, found = _one_frame(contenders[i], frame)
+            anomalous[i] += found
+            samples[i].add(times)
+        durations.append(1e3 * (time.perf_counter() - started))
+        readings.append(instruments.read())
+        if round_ % every == 0:
+            _run_batches(contenders, samples, stacks)
     for sample, count in zip(samples, anomalous, strict=True):
         sample.anomalous = count / rounds
-    return durations, lengths, readings
+    return durations, readings
 
 
 def _one_frame(contender: Contender, frame: Image) -> tuple[dict[str, float], bool]:
@@ -178,17 +177,19 @@ def _batches(side: int, frames: Sequence[Image], sizes: Sequence[int]) -> list[I
     return [np.stack([pictures[i % len(pictures)] for i in range(size)]) for size in sizes]
 
 
-def _warm_up(contenders: Sequence[Contender], frames: Sequence[Image], stacks: Sequence[Image]) -> None:
+def _warm_up(contenders: Sequence[Contender], frames: Sequence[Image], stacks: _Stacks) -> None:
     for contender in contenders:
-        for stack in stacks:
+        for stack in stacks[contender.inspector.manifest.input_size]:
             contender.inspector.engine.run(stack)
         for _ in range(_WARM_UP_ROUNDS):
             _one_frame(contender, frames[0])
 
 
-def _run_batches(contenders: Sequence[Contender], samples: Sequence[Samples], stacks: Sequence[Image]) -> None:
-    for stack in stacks:
-        for contender, sample in zip(contenders, samples, strict=True):
+def _run_batches(contenders: Sequence[Contender], samples: Sequence[Samples], stacks: _Stacks) -> None:
+    """Each size in turn, all contenders one after another."""
+    by_contender = [stacks[contender.inspector.manifest.input_size] for contender in contenders]
+    for same_size in zip(*by_contender, strict=True):
+        for contender, sample, stack in zip(contenders, samples, same_size, strict=True):
             contender.inspector.engine.run(stack)
             started = time.perf_counter()
             contender.inspector.engine.run(stack)

@@ -31,13 +31,10 @@ class Starts:
     megabytes: tuple[float, ...]
 
 
-def measure_starts(
-    bundle: Path, contenders: Sequence[Contender], frame: Image, count: int, threads: int | None
-) -> list[Starts]:
+def measure_starts(contenders: Sequence[Contender], frame: Image, count: int, threads: int | None) -> list[Starts]:
     """Start a process for every contender in turn, ``count`` times.
 
     Args:
-        bundle: its folder.
         contenders: what is started.
         frame: (H, W, 3) uint8 BGR, the first that it sees.
         count: of the starts; with 0, nothing is started.
@@ -52,7 +49,7 @@ def measure_starts(
         cv2.imwrite(str(picture), frame)
         for turn in progress(range(count + 1 if count else 0), "cold starts", unit="start"):
             for contender, starts in zip(contenders, found, strict=True):
-                start = _start(bundle, contender, picture, threads)
+                start = _start(contender, picture, threads)
                 if turn > 0:
                     starts.append(start)
     return [
@@ -60,8 +57,8 @@ def measure_starts(
     ]
 
 
-def _start(bundle: Path, contender: Contender, picture: Path, threads: int | None) -> Start:
-    options = ["--bundle", str(bundle), "--images", str(picture)]
+def _start(contender: Contender, picture: Path, threads: int | None) -> Start:
+    options = ["--bundle", str(contender.bundle), "--images", str(picture)]
     options += ["--backend", contender.backend, "--precision", contender.precision]
     options += [] if threads is None else ["--threads", str(threads)]
     try:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from uflow_edge.benchmarks.latency.instruments import Reading
-from uflow_edge.benchmarks.latency.statistics import Change, change
+from uflow_edge.benchmarks.latency.statistics import FEWEST_SAMPLES
 
 State: TypeAlias = Literal[
     "throttled", "slowed down, cause not readable here", "slowed down, not by heat", "steady", "too few rounds to tell"
@@ -15,6 +17,8 @@ State: TypeAlias = Literal[
 _FALL = 0.95
 """Of the clock, last third over first, that counts as a fall: smaller ones are the governor at work."""
 _RISE_CELSIUS = 3.0
+_SLOWER = 1.05
+"""Last third over first that counts as slower, if it is also slower than three quarters of the first third's rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,12 @@ class Throttling:
 
     Attributes:
         state: in words.
-        trend: of a round's duration, last third of the rounds over the first.
+        trend: ratio of a round's median duration, last third of the rounds over the first.
         evidence: a sentence for everything that was looked at.
     """
 
     state: State
-    trend: Change
+    trend: float
     evidence: tuple[str, ...]
 
 
@@ -40,11 +44,10 @@ def assess(rounds_ms: Sequence[float], readings: Sequence[Reading]) -> Throttlin
         readings: one after each round.
     """
     third = max(1, len(rounds_ms) // 3)
-    trend = change(rounds_ms[:third], rounds_ms[-third:])
-    evidence = [
-        f"duration of a round, last third over first: × {trend.ratio:.3f} "
-        f"({trend.low:.3f} to {trend.high:.3f}), {trend.verdict}"
-    ]
+    first, last = rounds_ms[:third], median(rounds_ms[-third:])
+    trend = last / median(first)
+    slower = third >= FEWEST_SAMPLES and trend > _SLOWER and last > np.percentile(first, 75)
+    evidence = [f"median duration of a round, last third over first: × {trend:.3f}"]
     falls = [
         _clock("CPU clock", [reading.cpu_mhz for reading in readings], third, evidence),
         _clock("GPU clock", [reading.gpu_mhz for reading in readings], third, evidence),
@@ -54,10 +57,9 @@ def assess(rounds_ms: Sequence[float], readings: Sequence[Reading]) -> Throttlin
         _temperature("GPU", [reading.gpu_celsius for reading in readings], third, evidence),
     ]
     told = _told_by_hardware(readings, evidence)
-    slower = trend.verdict == "slower"
     if told or (slower and any(falls) and any(warmer)):
         return Throttling("throttled", trend, tuple(evidence))
-    if trend.verdict == "too few samples":
+    if third < FEWEST_SAMPLES:
         return Throttling("too few rounds to tell", trend, tuple(evidence))
     if not slower:
         return Throttling("steady", trend, tuple(evidence))

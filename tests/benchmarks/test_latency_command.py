@@ -10,7 +10,11 @@ from onnx import numpy_helper
 
 from uflow_edge.benchmarks.latency.command import main
 from uflow_edge.benchmarks.latency.stages import STAGES, TO_DEVICE, TO_HOST, TO_PICTURE, TO_VERDICT
+from uflow_edge.export.architecture import Architecture
+from uflow_edge.export.bundle import ExportOptions, export_bundle
 from uflow_edge.runtime.files import sha256
+from uflow_edge.training.options import TrainingOptions
+from uflow_edge.training.train import Data, train
 
 _ON_A_CPU = tuple(stage for stage in STAGES if stage not in (TO_DEVICE, TO_HOST))
 _QUICK = ("--rounds", 6, "--frame-size", "160x120", "--threads", 1)
@@ -32,7 +36,7 @@ def wrong_fp16(exported: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_measured_reported_and_compared(exported, tmp_path, exit_code, capsys):
+def test_measured_and_reported(exported, tmp_path, exit_code):
     today, page = tmp_path / "today.json", tmp_path / "latency.html"
     options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--batches", 1, 3)
     assert exit_code(main, *options, "--starts", 1, "--json", today, "--report", page) == 0
@@ -49,9 +53,6 @@ def test_measured_reported_and_compared(exported, tmp_path, exit_code, capsys):
     assert told["workload"]["frame"] == [160, 120]
     assert len(told["rounds"]) == 6
     assert "onnxruntime fp16" in page.read_text()
-    capsys.readouterr()
-    assert exit_code(main, *options, "--starts", 0, "--compare", today) == 0
-    assert "against the earlier run" in capsys.readouterr().out
 
 
 def test_whatever_runs_here_is_timed_and_the_rest_named(exported, exit_code, capsys, monkeypatch):
@@ -102,21 +103,61 @@ def test_frames_of_the_line(exported, texture_folder, tmp_path, exit_code):
     assert half.startswith("energies, but for one pixel in a thousand, within") and half.endswith("on 16 images")
 
 
-def test_a_run_that_cannot_be_compared_is_not_even_begun(exported, tmp_path, exit_code, capsys):
+def test_engines_of_one_bundle_are_compared_with_the_first(exported, tmp_path, exit_code):
     path = tmp_path / "a.json"
-    options = ("--bundle", exported, "--rounds", 6, "--threads", 1, "--backends", "onnxruntime", "--starts", 0)
-    assert exit_code(main, *options, "--frame-size", "160x120", "--json", path) == 0
-    capsys.readouterr()
-    assert exit_code(main, *options, "--frame-size", "120x160", "--compare", path) == 3
-    printed = capsys.readouterr()
-    assert "different work" in printed.err and not printed.out
+    options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--starts", 0, "--batches", 2)
+    assert exit_code(main, *options, "--json", path) == 0
+    exact, half = json.loads(path.read_text())["rows"]
+    assert (exact["against"], exact["ratios"]) == (None, {})
+    assert half["against"] == "onnxruntime fp32"
+    assert list(half["ratios"]) == [*_ON_A_CPU, TO_VERDICT, TO_PICTURE, "batch 2"]
+    rounds = np.divide(half["stages"]["engine"], exact["stages"]["engine"])
+    assert half["ratios"]["engine"] == pytest.approx(np.median(rounds), rel=1e-2)
+
+
+@pytest.fixture
+def larger(exported: Path, texture_folder: Path, tmp_path: Path) -> Path:
+    """A bundle with the same name and another input size, FP32 only."""
+    checkpoint, folder = tmp_path / "larger.ckpt", tmp_path / exported.name
+    architecture = Architecture.default("efficientnet_lite0", 96, 1)
+    train(Data(texture_folder), architecture, TrainingOptions(epochs=1), checkpoint)
+    export_bundle(checkpoint, folder, ExportOptions(precisions=("fp32",)))
+    return folder
+
+
+@pytest.mark.long
+def test_another_bundle_takes_turns_engine_by_engine(exported, larger, tmp_path, exit_code, capsys):
+    other, path = larger, tmp_path / "a.json"
+    options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--precisions", "fp32", "--batches", 1)
+    assert exit_code(main, *options, "--starts", 1, "--against", other, "--json", path) == 0
     told = json.loads(path.read_text())
-    told["machine"]["cores"] = 1000
-    path.write_text(json.dumps(told))
-    assert exit_code(main, *options, "--frame-size", "160x120", "--compare", path) == 3
-    assert "cores: 1000 then" in capsys.readouterr().err
-    assert exit_code(main, *options, "--frame-size", "160x120", "--compare", path, "--other-machine") == 0
-    assert "note: another machine: cores: 1000 then" in capsys.readouterr().out
+    ours, theirs = told["rows"]
+    assert (told["bundle"], told["against"]) == (exported.name, exported.name)
+    # Folders with one name are told apart by their paths.
+    assert (ours["name"], theirs["name"]) == ("onnxruntime fp32", f"onnxruntime fp32 of {other}")
+    assert (ours["against"], theirs["against"]) == (theirs["name"], None)
+    assert {*ours["ratios"]} == {*_ON_A_CPU, TO_VERDICT, TO_PICTURE, "batch 1", "first verdict", "resident"}
+    assert all(ratio > 0 for ratio in ours["ratios"].values())
+    assert "below 1 is faster" in capsys.readouterr().out
+
+
+def test_a_wrong_graph_of_the_other_bundle_is_refused_by_name(exported, wrong_fp16, tmp_path, exit_code, capsys):
+    path = tmp_path / "a.json"
+    options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--starts", 0, "--batches", 1)
+    assert exit_code(main, *options, "--against", wrong_fp16, "--json", path) == 3
+    assert f"refused: onnxruntime fp16 of {wrong_fp16.name}: it computes" in capsys.readouterr().err
+    rows = {row["name"]: row["against"] for row in json.loads(path.read_text())["rows"]}
+    assert rows == {
+        "onnxruntime fp32": f"onnxruntime fp32 of {wrong_fp16.name}",
+        "onnxruntime fp16": None,
+        f"onnxruntime fp32 of {wrong_fp16.name}": None,
+    }
+
+
+@pytest.mark.parametrize("options", [("--compare", "yesterday.json"), ("--other-machine",)])
+def test_comparing_with_an_earlier_run_is_refused_and_its_successor_named(exported, exit_code, capsys, options):
+    assert exit_code(main, "--bundle", exported, *options) == 2
+    assert "in one run: --bundle NEW.uflow --against OLD.uflow" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from uflow_edge.benchmarks.latency.stages import (
     measure,
     noise_frames,
 )
-from uflow_edge.benchmarks.latency.yardstick import open_yardsticks
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines.stopwatch import Transfers
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
@@ -67,7 +66,7 @@ def test_energy_is_power_times_time(contenders):
     assert found.meter == "a meter"
     # The fastest frame bounds it from below whatever else the machine does.
     assert joules is not None and joules > 0.5 * _WATTS * min(found.samples[0].stages["to picture"]) / 1e3
-    assert len(found.readings) == len(found.yardsticks) == len(found.rounds_ms) == 5
+    assert len(found.readings) == len(found.rounds_ms) == 5
 
 
 def test_a_meter_that_wraps_tells_nothing(contenders):
@@ -102,13 +101,3 @@ def test_transfers_that_an_engine_tells_of_are_stages_of_their_own(contenders, m
 def test_without_transfers_there_is_no_such_stage(contenders):
     stages = measure(contenders, noise_frames((64, 64)), [], 5, Instruments()).samples[0].stages
     assert list(stages) == [stage for stage in (*STAGES, TO_VERDICT, TO_PICTURE) if stage not in (TO_DEVICE, TO_HOST)]
-
-
-def test_yardsticks_take_time_and_the_copy_is_made():
-    with open_yardsticks() as yardsticks:
-        for _, target in yardsticks._parts:
-            target[:] = 0
-        lengths = yardsticks.measure()
-        assert lengths.arithmetic_ms > 0 and lengths.memory_ms > 0
-        assert all((source == target).all() for source, target in yardsticks._parts)
-        assert sum(source.nbytes for source, _ in yardsticks._parts) == 64 << 20

@@ -51,4 +51,9 @@ def test_what_is_not_readable_is_said():
 def test_few_rounds_are_not_judged():
     found = assess([20.0, 20.0, 90.0], [Reading(float(i)) for i in range(3)])
     assert found.state == "too few rounds to tell"
-    assert found.trend.verdict == "too few samples"
+    assert found.trend == 4.5
+
+
+def test_a_last_third_within_the_spread_of_the_first_is_steady():
+    restless = [10.0, 10.0, 10.0, 14.0, 14.0] * 4
+    assert assess([*restless, *restless, *[11.0] * 20], _readings()).state == "steady"
