@@ -124,7 +124,7 @@ def _scores(calibration: Calibration) -> str:
         if known
         else f"So few images bound it on neither side {trust}. "
     )
-    return score_histogram(scores, point.threshold, band) + _note(
+    return f"<div class=wide>{score_histogram(scores, point.threshold, band)}</div>" + _note(
         f"The score that {share:.3g} % of all good images exceed is not known exactly. {where}"
         "An image is anomalous when its score is above the threshold; ties count as good."
     )

@@ -14,7 +14,7 @@ from uflow_edge.runtime.numeric import FloatMap, Image, Size
 _SMALLEST_WIDTH = 360
 _HIGHEST_ZOOMED = 1280
 _LONGEST_SIDE = 32_767
-_HEADER = 44
+HEADER = 44
 _CLEAREST, _DENSEST = 0.3, 0.8
 _RED, _GREEN, _WHITE, _BLACK = (60, 60, 235), (90, 170, 60), (255, 255, 255), (0, 0, 0)
 
@@ -92,7 +92,7 @@ def _heat_in_frame(frame_bgr: Image, inspection: Inspection, channels: tuple[int
 
 def _header(inspection: Inspection, width: int) -> Image:
     verdict = inspection.verdict
-    strip = np.empty((_HEADER, width, 3), np.uint8)
+    strip = np.empty((HEADER, width, 3), np.uint8)
     strip[:] = _RED if verdict.anomalous else _GREEN
     word, relation = ("ANOMALY", ">") if verdict.anomalous else ("GOOD", "<=")
     text = f"{word}  score {verdict.score:.1f} {relation} {verdict.operating_point.threshold:.1f}"

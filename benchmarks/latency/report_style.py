@@ -24,13 +24,6 @@ STYLE = (
 .texts td { vertical-align: top; } .texts td:first-child { min-width: 110px; }
 .stages tr:has(td:first-child:not(:empty)) > * { border-top: 2px solid var(--line); }
 .stages td:first-child, .stages th:first-child { font-weight: 600; }
-.wide { position: relative; } .wide .chart { min-width: 720px; }
-@media (max-width: 780px) {
-  .wide:has(.chart)::before { content: "wider than this screen: scroll sideways →"; position: sticky; left: 0;
-    color: var(--quiet); font-size: 12.5px; }
-}
-.wide table { border-collapse: separate; border-spacing: 0; }
-.wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: var(--panel); }
 summary { cursor: pointer; color: var(--quiet); margin: 10px 0 6px; font-size: 13.5px; }
 ul { margin: 6px 0 10px; padding-left: 20px; }
 """

@@ -13,6 +13,7 @@ from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.purify.images import Outcome
 from uflow_edge.runtime.purify.pictures import read_picture
+from uflow_edge.runtime.report_style import STYLE
 
 DIFFERENCE_GAIN = 8
 """How many times the difference between two pictures is amplified to be seen."""
@@ -21,17 +22,10 @@ MOST_SHOWN = 40
 _SHOWN_SIDE = 320
 _JPEG_QUALITY = 92
 
-_STYLE = """
-:root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right; overflow-wrap: anywhere; }
-th:first-child, td:first-child, td.text { text-align: left; }
-section { display: grid; grid-template-columns: repeat(3, 1fr); gap: .6rem; margin-bottom: 1.4rem; }
-section h3 { grid-column: 1 / -1; margin: .6rem 0 0; font-size: 1rem; overflow-wrap: anywhere; }
-figure { margin: 0; } figure img { width: 100%; display: block; } figcaption { font-size: .8rem; opacity: .75; }
-p.note { opacity: .75; font-size: .9rem; } .failed { color: #c62828; }
+_TRIPLES = """
+.triple { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 10px; margin-top: 14px; }
+.triple h3 { grid-column: 1 / -1; }
+@media (max-width: 780px) { .triple { grid-template-columns: minmax(0, 1fr); } }
 """
 
 
@@ -44,26 +38,29 @@ def write_report(path: Path, outcomes: Sequence[Outcome], settings: Mapping[str,
         settings: what to say about how they were purified.
     """
     shown = [outcome for outcome in outcomes if outcome.status != "failed"][:MOST_SHOWN]
+    head = ["picture", "status", "pixels", "PSNR / dB", "SSIM", "seconds", ""]
+    settings_rows = [[escape(name), escape(value)] for name, value in settings.items()]
+    more = f"<p class=note-text>{len(shown)} of {len(outcomes)} pictures are shown.</p>"
     body = [
-        "<h1>Purified pictures</h1>",
-        "<p class=note>Made by a diffusion network. For testing forensic detectors and for preparing pictures for "
-        "inspection; not for passing off a picture as an original.</p>",
-        "<h2>Settings</h2>",
-        _table(["setting", "value"], [[escape(name), escape(value)] for name, value in settings.items()]),
-        "<h2>Pictures</h2>",
-        _table(
-            ["picture", "status", "pixels", "PSNR / dB", "SSIM", "seconds", ""], [_row(outcome) for outcome in outcomes]
-        ),
-        "<h2>Before, after, difference</h2>",
-        f"<p class=note>The middle {_SHOWN_SIDE} pixels of each picture, pixel by pixel. The difference is amplified "
-        f"{DIFFERENCE_GAIN} times, about mid-grey.</p>",
-        *map(_section, shown),
+        "<header><h1>Purified pictures</h1><p>Made by a diffusion network. For testing forensic detectors and for "
+        "preparing pictures for inspection; not for passing off a picture as an original.</p></header>",
+        f"<section><h2>Settings</h2>{_table(['setting', 'value'], settings_rows, 'facts')}</section>",
+        f"<section><h2>Pictures</h2>{_table(head, [_row(outcome) for outcome in outcomes])}</section>",
+        f"<section><h2>Before, after, difference</h2><p class=note-text>The middle {_SHOWN_SIDE} pixels of each "
+        f"picture, pixel by pixel. The difference is amplified {DIFFERENCE_GAIN} times, about mid-grey.</p>",
+        *map(_triple, shown),
+        f"{more if len(outcomes) > len(shown) else ''}</section>",
     ]
-    if len(outcomes) > len(shown):
-        body.append(f"<p class=note>{len(shown)} of {len(outcomes)} pictures are shown.</p>")
-    page = f"<!doctype html><html lang=en><meta charset=utf-8><title>Purified pictures</title><style>{_STYLE}</style>"
+    page = (
+        "<!doctype html>\n<html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width, initial-scale=1'>"
+        "<meta name=color-scheme content='light dark'>"
+        f"<title>Purified pictures</title><style>{STYLE}{_TRIPLES}</style><body><main>"
+    )
     with replacing(path) as temporary:
-        temporary.write_text(page + "\n".join(body) + "</html>\n", encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(
+            page + "\n".join(body) + "</main></body></html>\n", encoding="utf-8", errors="backslashreplace"
+        )
 
 
 def difference_picture(before: Image, after: Image) -> Image:
@@ -73,7 +70,7 @@ def difference_picture(before: Image, after: Image) -> Image:
 
 
 def _row(outcome: Outcome) -> list[str]:
-    remark = f"<span class=failed>{escape(outcome.error)}</span>" if outcome.error else escape("; ".join(outcome.notes))
+    remark = f"<span class=bad>{escape(outcome.error)}</span>" if outcome.error else escape("; ".join(outcome.notes))
     return [
         escape(outcome.job.source.name),
         outcome.status,
@@ -85,18 +82,18 @@ def _row(outcome: Outcome) -> list[str]:
     ]
 
 
-def _section(outcome: Outcome) -> str:
+def _triple(outcome: Outcome) -> str:
     try:
         before, after = (_middle(read_picture(path).values) for path in (outcome.job.source, outcome.job.result))
     except BadInput as error:  # gone since
-        return f"<p class=failed>{escape(str(error))}</p>"
+        return f"<p class=bad>{escape(str(error))}</p>"
     pictures = {"before": before, "after": after, f"difference × {DIFFERENCE_GAIN}": difference_picture(before, after)}
     figures = "".join(
         f'<figure><img src="{_data_uri(picture)}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption>'
         "</figure>"
         for caption, picture in pictures.items()
     )
-    return f"<section><h3>{escape(outcome.job.source.name)}</h3>{figures}</section>"
+    return f"<div class=triple><h3>{escape(outcome.job.source.name)}</h3>{figures}</div>"
 
 
 def _middle(values: Image) -> Image:
@@ -110,7 +107,7 @@ def _data_uri(picture: Image) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "plain") -> str:
     head = "".join(f"<th>{cell}</th>" for cell in header)
     lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{lines}</table>"
+    return f"<div class=wide><table class={kind}><tr>{head}</tr>{lines}</table></div>"

@@ -7,7 +7,7 @@ from typing import TypeAlias
 Curve: TypeAlias = Sequence[Sequence[float]]
 """Points [x, y] in [0, 1], rising in x."""
 
-_SIDE = 260
+_SIDE = 232
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 38
 _TICKS = 5
 
