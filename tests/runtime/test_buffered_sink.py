@@ -1,44 +1,22 @@
 """A receiver that is down, hangs, or cannot go on: nothing is lost in silence, and nobody waits."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factories import result
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.inspection import Inspection
-from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks import verdict_only
 from uflow_edge.runtime.sinks.buffered import BufferedSink, Patience
 from uflow_edge.runtime.sources import Frame
-from uflow_edge.runtime.verdict import Timestamps, Verdict
 
 FAST = Patience(first_delay=0.001, longest_delay=0.002)
 DEADLINE = 30.0
-
-
-def result(index: int, side: int = 8) -> tuple[Frame, Inspection]:
-    now = time.time()
-    verdict = Verdict(
-        frame=index,
-        source="belt",
-        size=(side, side),
-        anomalous=False,
-        score=-1.0,
-        operating_point=OperatingPoint(0.0, "log_nfa_0"),
-        regions=(),
-        mask=np.zeros((side, side), np.bool_),
-        timestamps=Timestamps(now, now, now, now, now),
-    )
-    energies = (np.ones((2, 2), np.float32),)
-    inspection = Inspection(verdict, energies, energies, np.zeros((side, side), np.float32), (0, 0, side, side))
-    return Frame(np.zeros((side, side, 3), np.uint8), index, "belt", Path(f"{index}"), now), inspection
 
 
 class Receiver:
@@ -131,14 +109,14 @@ def test_a_full_buffer_drops_the_oldest_and_counts_it() -> None:
 def test_the_buffer_is_bounded_in_bytes_too() -> None:
     gate = Gate()
     receiver = Receiver(gate)
-    one = 64 * 64 * (3 + 1 + 4) + 2 * 16  # picture, mask, score map, energies and exceedances
+    one = 64 * 64 * (3 + 1) + 8 * 8 * 4 + 2 * 7 * 7 * 4  # picture, mask, score map, energies and exceedances
     patience = Patience(bytes=2 * one + 5, first_delay=0.001, longest_delay=0.002)
     sink = BufferedSink(receiver, unexpected, patience=patience)
-    sink.put(*result(0, 64))
+    sink.put(*result(0, size=(64, 64)))
     assert gate.attempts.acquire(timeout=DEADLINE)
     for index in range(1, 5):
-        sink.put(*result(index, 64))
-    sink.put(*result(5, 1000))  # larger than the bound: alone, it may wait
+        sink.put(*result(index, size=(64, 64)))
+    sink.put(*result(5, size=(1000, 1000)))  # larger than the bound: alone, it may wait
     assert (sink.undelivered, sink.waiting) == (4, 2)
     gate.is_open = True
     sink.close(DEADLINE)

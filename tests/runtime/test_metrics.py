@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from extras import extra
+from factories import result
 from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.inspection import Inspection
@@ -18,31 +19,18 @@ from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.metrics import Metrics
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
-from uflow_edge.runtime.verdict import Timestamps, Verdict
+from uflow_edge.runtime.verdict import Timestamps
 
 REGISTRY = extra("prometheus_client").REGISTRY
 text_string_to_metric_families = extra("prometheus_client.parser").text_string_to_metric_families
 NOWHERE = Path("no-such-folder")
 
 
-def result(score: float, *, waited_ms: float, stages_ms: tuple[float, float, float]) -> tuple[Frame, Inspection]:
+def timed(score: float, *, waited_ms: float, stages_ms: tuple[float, float, float]) -> tuple[Frame, Inspection]:
     """A frame that waited, and was then preprocessed, run and thresholded in so many milliseconds."""
-    captured = 1_700_000_000.0
-    started = captured + waited_ms / 1e3
-    ends = started + np.cumsum(stages_ms) / 1e3
-    verdict = Verdict(
-        frame=0,
-        source="belt",
-        size=(4, 4),
-        anomalous=score > 1.5,
-        score=score,
-        operating_point=OperatingPoint(1.5, "conformal", 0.05, 19),
-        regions=(),
-        mask=np.zeros((4, 4), np.bool_),
-        timestamps=Timestamps(captured, started, *map(float, ends)),
-    )
-    frame = Frame(np.zeros((4, 4, 3), np.uint8), 0, "belt", Path("frame"), captured)
-    return frame, Inspection(verdict, (), (), np.zeros((4, 4), np.float32), (0, 0, 4, 4))
+    started = 1_700_000_000.0 + waited_ms / 1e3
+    times = Timestamps(1_700_000_000.0, started, *map(float, started + np.cumsum(stages_ms) / 1e3))
+    return result(0, score, size=(4, 4), point=OperatingPoint(1.5, "conformal", 0.05, 19), times=times)
 
 
 def samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -72,8 +60,8 @@ def test_counts_are_the_tally_at_the_moment_of_asking() -> None:
 
 def test_latencies_and_scores() -> None:
     metrics = Metrics(Tally, thermal_zones=NOWHERE)
-    metrics.put(*result(-40.0, waited_ms=100, stages_ms=(4, 18, 1.5)))
-    metrics.put(*result(250.0, waited_ms=900, stages_ms=(6, 22, 2.5)))
+    metrics.put(*timed(-40.0, waited_ms=100, stages_ms=(4, 18, 1.5)))
+    metrics.put(*timed(250.0, waited_ms=900, stages_ms=(6, 22, 2.5)))
     found = samples(metrics.exposition()[0])
     for stage, total_ms in (("preprocess", 10), ("engine", 40), ("nfa", 4), ("total", 54)):
         assert found["uflow_stage_seconds_count", (("stage", stage),)] == 2
@@ -102,7 +90,7 @@ def test_temperatures_where_they_can_be_read(tmp_path) -> None:
 
 def test_two_pipelines_in_one_process_keep_their_figures_apart() -> None:
     first, second = (Metrics(Tally, thermal_zones=NOWHERE) for _ in range(2))
-    first.put(*result(3.0, waited_ms=0, stages_ms=(1, 1, 1)))
+    first.put(*timed(3.0, waited_ms=0, stages_ms=(1, 1, 1)))
     assert samples(first.exposition()[0])["uflow_last_score", ()] == 3.0
     assert samples(second.exposition()[0])["uflow_last_score", ()] == 0.0
     assert not [name for name in REGISTRY._names_to_collectors if name.startswith("uflow")]
@@ -110,7 +98,7 @@ def test_two_pipelines_in_one_process_keep_their_figures_apart() -> None:
 
 def test_no_array_waits_for_metrics() -> None:
     metrics = Metrics(Tally, thermal_zones=NOWHERE)
-    frame, inspection = metrics.needed(*result(0.0, waited_ms=0, stages_ms=(1, 1, 1)))
+    frame, inspection = metrics.needed(*timed(0.0, waited_ms=0, stages_ms=(1, 1, 1)))
     assert frame.image_bgr.size == inspection.verdict.mask.size == inspection.score.size == 0
     metrics.put(frame, inspection)
     metrics.close()
@@ -143,7 +131,7 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch) -> None:
 
 def test_drift_of_every_camera() -> None:
     metrics = Metrics(Tally, thermal_zones=NOWHERE)
-    frame, inspection = result(-3.0, waited_ms=0, stages_ms=(1, 2, 3))
+    frame, inspection = timed(-3.0, waited_ms=0, stages_ms=(1, 2, 3))
     metrics.put(frame, inspection)
     assert not [name for name, labels in samples(metrics.exposition()[0]) if name.startswith("uflow_drift")]
     for state in (

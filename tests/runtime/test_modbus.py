@@ -3,42 +3,19 @@
 import signal
 import socket
 import struct
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extras import extra
+from factories import result
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.inspection import Inspection
-from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.modbus import ModbusSink
-from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
-from uflow_edge.runtime.verdict import Timestamps, Verdict
 
 TALLY = Tally(captured=100_000, inspected=70_000, dropped=30_000, anomalous=65_537)
-
-
-def result(index: int, score: float) -> tuple[Frame, Inspection]:
-    now = time.time()
-    verdict = Verdict(
-        frame=index,
-        source="belt",
-        size=(4, 4),
-        anomalous=score > 0,
-        score=score,
-        operating_point=OperatingPoint(0.0, "log_nfa_0"),
-        regions=(),
-        mask=np.zeros((4, 4), np.bool_),
-        timestamps=Timestamps(now, now, now, now, now),
-    )
-    frame = Frame(np.zeros((4, 4, 3), np.uint8), index, "belt", Path("frame"), now)
-    return frame, Inspection(verdict, (), (), np.zeros((4, 4), np.float32), (0, 0, 4, 4))
 
 
 @pytest.fixture(scope="module")

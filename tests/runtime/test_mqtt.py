@@ -17,38 +17,16 @@ import cv2
 import numpy as np
 import pytest
 
+from factories import result
 from uflow_edge.runtime.command import main
 from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
-from uflow_edge.runtime.inspection import Inspection
-from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.buffered import BufferedSink, Patience
 from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
-from uflow_edge.runtime.sources import Frame
-from uflow_edge.runtime.verdict import Timestamps, Verdict
 
 CHANNELS = (4,)
 DEADLINE = 60.0
 FAST = Patience(first_delay=0.01, longest_delay=0.1)
-
-
-def result(index: int, *, anomalous: bool = False, drift: DriftState | None = None) -> tuple[Frame, Inspection]:
-    now = time.time()
-    verdict = Verdict(
-        frame=index,
-        source="belt",
-        size=(400, 800),
-        anomalous=anomalous,
-        score=7.5 if anomalous else -3.25,
-        operating_point=OperatingPoint(0.0, "log_nfa_0"),
-        regions=(),
-        mask=np.zeros((400, 800), np.bool_),
-        timestamps=Timestamps(now, now, now, now, now),
-        drift=drift,
-    )
-    energies = (np.full((5, 5), 12.0, np.float32),)
-    inspection = Inspection(verdict, energies, energies, np.zeros((8, 8), np.float32), (0, 0, 800, 400))
-    return Frame(np.full((400, 800, 3), 90, np.uint8), index, "belt", Path(f"{index}"), now), inspection
 
 
 def unexpected(error: Exception) -> None:
@@ -65,7 +43,7 @@ def test_verdicts_arrive_in_order_without_mask_and_status_is_retained(broker, su
         message = json.loads(listener.wait_for_topic("uflow/verdict"))
         expected = result(0)[1].verdict.as_json()
         assert set(expected) - set(message) == {"mask"}
-        assert (message["score"], message["anomalous"], message["size"]) == (-3.25, False, [400, 800])
+        assert (message["score"], message["anomalous"], message["size"]) == (-3.25, False, [40, 400])
         with subscriber(broker, "latecomer") as latecomer:
             latecomer.wait_for(("uflow/status", b"online"))
             assert latecomer.received == [("uflow/status", b"online", True)]  # retained, and nothing else is
@@ -191,7 +169,8 @@ def test_a_verdict_under_way_is_not_sent_twice(broker, monkeypatch, subscriber) 
 
 _PUBLISH = """
 import sys; sys.path.insert(0, sys.argv[1])
-from test_mqtt import *
+from factories import result
+from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
 sink = MqttSink(Broker("127.0.0.1", int(sys.argv[2])), prefix="hall/{line}", client_id="line")
 sink.put(*result(0))
 print("published", flush=True)
@@ -202,7 +181,7 @@ sys.stdin.read()
 @contextmanager
 def publisher(broker) -> Iterator["subprocess.Popen[str]"]:
     """A process that has published one verdict and then stays connected."""
-    command = [sys.executable, "-c", _PUBLISH, str(Path(__file__).parent), str(broker.port)]
+    command = [sys.executable, "-c", _PUBLISH, str(Path(__file__).parents[1]), str(broker.port)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -264,7 +243,7 @@ def test_no_broker_at_all_is_an_os_error_that_says_why(monkeypatch) -> None:
 def test_small_pictures_of_anomalies(broker, subscriber) -> None:
     with subscriber(broker) as listener, closing(MqttSink(broker.address, picture_channels=CHANNELS)) as sink:
         for index, anomalous in enumerate([False, True, False]):
-            frame, inspection = sink.needed(*result(index, anomalous=anomalous))
+            frame, inspection = sink.needed(*result(index, 7.5 if anomalous else -3.25, size=(400, 800)))
             assert (frame.image_bgr.size > 0) == anomalous  # what the picture is drawn from may wait, no more
             sink.put(frame, inspection)
         picture = cv2.imdecode(np.frombuffer(listener.wait_for_topic("uflow/anomaly"), np.uint8), cv2.IMREAD_COLOR)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,12 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extras import extra
+from factories import result
 from uflow_edge.runtime.bundle import BundleChanged
 from uflow_edge.runtime.capture import CameraState
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.heat import colour_bar_png
 from uflow_edge.runtime.inspection import Inspection
-from uflow_edge.runtime.nfa import Region
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.page import Controls, LivePage, PageServer, serve
 from uflow_edge.runtime.page import pictures as drawing
@@ -36,7 +35,7 @@ from uflow_edge.runtime.page.status import LineReport
 from uflow_edge.runtime.page.track import STEP_S, STEPS
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
-from uflow_edge.runtime.verdict import Timestamps, Verdict
+from uflow_edge.runtime.verdict import Timestamps
 
 httpx, websockets = extra("httpx"), extra("websockets")
 connect = extra("websockets.sync.client").connect
@@ -47,22 +46,19 @@ SOON = 30.0  # seconds that a test waits for what should happen at once
 TOKEN = "a token that nobody guesses"
 
 
-def result(
+GREY = np.full((60, 80, 3), 90, np.uint8)
+
+
+def shown(
     index: int = 0, *, score: float = -3.25, threshold: float = 0.0, camera: str = "belt"
 ) -> tuple[Frame, Inspection]:
-    """A grey 60x80 frame; where its score is above the threshold, with a region in the middle."""
+    """A grey frame; where its score is above the threshold, with a region in the middle."""
     began = 1_700_000_000.0 + index
-    mask = np.zeros((60, 80), np.bool_)
-    regions: tuple[Region, ...] = ()
-    if score > threshold:
-        mask[20:40, 30:50] = True
-        regions = (Region(30, 20, 20, 20, 400, -score),)
     times = Timestamps(began, began + 0.001, began + 0.003, began + 0.033, began + 0.037)
-    point = OperatingPoint(threshold, "log_nfa_0")
-    verdict = Verdict(index, camera, (60, 80), score > threshold, score, point, regions, mask, times)
-    energies = (np.where(mask[::10, ::10], np.float32(80), np.float32(4)),)
-    inspection = Inspection(verdict, energies, energies, np.zeros((64, 64), np.float32), (0, 0, 80, 60))
-    return Frame(np.full((60, 80, 3), 90, np.uint8), index, camera, Path(str(index)), began), inspection
+    point, box, name = OperatingPoint(threshold, "log_nfa_0"), (30, 20, 20, 20), str(index)
+    return result(
+        index, score, size=(60, 80), image_bgr=GREY, box=box, point=point, camera=camera, name=name, times=times
+    )
 
 
 class Line:
@@ -175,8 +171,8 @@ def decoded(jpeg: bytes) -> np.ndarray:
 
 def test_status_has_every_number(page: LivePage, http: httpx.Client, line: Line) -> None:
     for i in range(3):
-        page.put(*result(i))
-    page.put(*result(3, score=20.0))
+        page.put(*shown(i))
+    page.put(*shown(3, score=20.0))
     line.states = {"belt": CameraState("running"), "top": CameraState("lost", 1_700_000_000.0, "unplugged")}
     status = http.get("/api/status").json()
     assert status["counts"] == {
@@ -210,8 +206,8 @@ def test_what_inspects_is_named_and_cameras_are_counted_apart(line: Line) -> Non
     page = LivePage(CHANNELS, named, clock=clock)
     clock.now += 90
     for i in range(5):
-        page.put(*result(i, camera="belt", score=9.0 if i < 2 else -3.0))
-    page.put(*result(5, camera="top"))
+        page.put(*shown(i, camera="belt", score=9.0 if i < 2 else -3.0))
+    page.put(*shown(5, camera="top"))
     status = page.status()
     assert status.line == LineReport("bottle.uflow", "ab" * 32, "onnxruntime, CPU", 90.0)
     assert [(one.name, one.inspected, one.anomalous) for one in status.cameras] == [("belt", 5, 2), ("top", 1, 0)]
@@ -220,7 +216,7 @@ def test_what_inspects_is_named_and_cameras_are_counted_apart(line: Line) -> Non
 def test_one_camera_by_name_takes_all_frames(line: Line) -> None:
     page = LivePage(CHANNELS, line.controls(), cameras=["parts/"])
     for i in range(40):
-        page.put(*result(i, camera=f"parts/{i}.png"))
+        page.put(*shown(i, camera=f"parts/{i}.png"))
     (report,) = page.status().cameras
     assert report.name == "parts/"
     assert report.last is not None
@@ -232,7 +228,7 @@ def test_cameras_are_bounded_and_the_longest_silent_one_leaves(line: Line) -> No
     page = LivePage(CHANNELS, line.controls(), clock=clock)
     for i in range(40):
         clock.now += 1
-        page.put(*result(i, camera=f"{i}.png"))
+        page.put(*shown(i, camera=f"{i}.png"))
     assert [report.name for report in page.status().cameras] == [f"{i}.png" for i in range(8, 40)]
 
 
@@ -242,7 +238,7 @@ def test_history_loses_no_extreme_and_no_verdict(results: list[tuple[float, floa
     page = LivePage(CHANNELS, Line().controls(), clock=clock)
     for i, (pause, score) in enumerate(results):
         clock.now += pause
-        page.put(*result(i, score=score))
+        page.put(*shown(i, score=score))
     steps = page.steps("belt", 0)
     scores = [score for _, score in results]
     assert sum(step.inspected for step in steps) == len(results)
@@ -257,7 +253,7 @@ def test_history_loses_no_extreme_and_no_verdict(results: list[tuple[float, floa
 def test_history_ends_after_five_minutes_whatever_the_rate(line: Line) -> None:
     clock = Clock()
     page = LivePage(CHANNELS, line.controls(), clock=clock)
-    shot = result()
+    shot = shown()
     for _ in range(3 * STEPS):
         clock.now += STEP_S / 2
         page.put(*shot)
@@ -268,9 +264,9 @@ def test_history_ends_after_five_minutes_whatever_the_rate(line: Line) -> None:
 def test_silence_makes_the_picture_old_and_health_fail(line: Line) -> None:
     clock = Clock()
     page = LivePage(CHANNELS, line.controls(), cameras=["belt", "top"], silence_limit_s=10, clock=clock)
-    page.put(*result())
+    page.put(*shown())
     clock.now += 9
-    page.put(*result(camera="top"))
+    page.put(*shown(camera="top"))
     with serve(page, port=0) as server, httpx.Client(base_url=server.url, trust_env=False) as http:
         assert http.get("/healthz").status_code == 200
         clock.now += 2
@@ -370,7 +366,7 @@ def test_the_trigger_fires(http: httpx.Client, line: Line) -> None:
 
 
 def test_the_picture_shows_frame_heat_and_outline() -> None:
-    good, bad = (decoded(drawing.picture_of(*result(score=score), CHANNELS)) for score in (-3.0, 9.0))
+    good, bad = (decoded(drawing.picture_of(*shown(score=score), CHANNELS)) for score in (-3.0, 9.0))
     assert good.shape == bad.shape == (480, 640, 3)
     assert np.abs(good.astype(int) - 90).max() <= 3
     assert np.abs(bad[:80].astype(int) - 90).max() <= 3  # far from the defect: the frame as it is
@@ -398,15 +394,15 @@ def test_anomalies_are_kept_newest_first_and_bounded(page: LivePage, http: httpx
 
 
 def shot_of(page: LivePage, index: int):
-    page.put(*result(index, score=9.0))
+    page.put(*shown(index, score=9.0))
     shot = page.next_undeveloped()
     assert shot is not None
     return shot
 
 
 def test_an_anomaly_gets_its_picture_though_nobody_watches(page: LivePage, http: httpx.Client) -> None:
-    page.put(*result(0))
-    page.put(*result(1, score=9.0))
+    page.put(*shown(0))
+    page.put(*shown(1, score=9.0))
     eventually(lambda: bool(page.anomalies()))
     (anomaly,) = http.get("/api/anomalies").json()
     assert (anomaly["frame"], anomaly["score"], anomaly["threshold"], anomaly["regions"]) == (1, 9.0, 0.0, 1)
@@ -417,7 +413,7 @@ def test_an_anomaly_gets_its_picture_though_nobody_watches(page: LivePage, http:
 
 
 def test_a_file_whose_name_is_no_utf_8_is_shown(page: LivePage, http: httpx.Client) -> None:
-    frame, inspection = result(1, score=9.0)
+    frame, inspection = shown(1, score=9.0)
     verdict = replace(inspection.verdict, source="caf\udce9.png")
     page.put(replace(frame, source=verdict.source), replace(inspection, verdict=verdict))
     eventually(lambda: bool(page.anomalies()))
@@ -429,7 +425,7 @@ def test_a_file_whose_name_is_no_utf_8_is_shown(page: LivePage, http: httpx.Clie
 def test_a_flood_of_anomalies_keeps_few_frames_and_says_so(line: Line) -> None:
     page = LivePage(CHANNELS, line.controls())
     for i in range(100):
-        page.put(*result(i, score=9.0))
+        page.put(*shown(i, score=9.0))
     waiting = []
     while (shot := page.next_undeveloped()) is not None:
         waiting.append(shot.frame.index)
@@ -439,7 +435,7 @@ def test_a_flood_of_anomalies_keeps_few_frames_and_says_so(line: Line) -> None:
 
 def test_a_single_picture_for_other_screens(page: LivePage, http: httpx.Client) -> None:
     assert http.get("/api/picture.jpg").status_code == 404
-    page.put(*result())
+    page.put(*shown())
     assert decoded(http.get("/api/picture.jpg").content).shape == (480, 640, 3)
     assert http.get("/api/picture.jpg", params={"camera": "elsewhere"}).status_code == 404
 
@@ -448,7 +444,7 @@ def test_a_single_picture_for_other_screens(page: LivePage, http: httpx.Client) 
 
 
 def test_the_socket_gives_numbers_history_and_each_picture_once(page: LivePage, server: PageServer) -> None:
-    page.put(*result(4, score=2.0))
+    page.put(*shown(4, score=2.0))
     with connect(live(server)) as socket_:
         watcher = Watcher(socket_)
         message, jpeg = watcher.ask()
@@ -460,14 +456,14 @@ def test_the_socket_gives_numbers_history_and_each_picture_once(page: LivePage, 
         assert decoded(jpeg).shape == (480, 640, 3)
         message, jpeg = watcher.ask()
         assert (message["picture"], jpeg) == (None, None)  # nothing new
-        page.put(*result(5))
+        page.put(*shown(5))
         message, jpeg = watcher.ask()
         assert message["picture"]["frame"] == 5
 
 
 def test_watchers_of_two_cameras_see_their_own(page: LivePage, server: PageServer) -> None:
-    page.put(*result(1, camera="belt"))
-    page.put(*result(2, camera="top"))
+    page.put(*shown(1, camera="belt"))
+    page.put(*shown(2, camera="top"))
     with connect(live(server)) as one, connect(live(server)) as other:
         belt, top = Watcher(one, "belt"), Watcher(other, "top")
         assert belt.ask()[0]["picture"]["source"] == "belt"
@@ -481,7 +477,7 @@ def test_watchers_of_two_cameras_see_their_own(page: LivePage, server: PageServe
 
 @pytest.mark.parametrize("ask", ["no JSON", "[]", '{"camera": 3}', '{"picture": "x"}', b"bytes", "x" * 5000])
 def test_a_wrong_ask_ends_only_its_own_socket(page: LivePage, server: PageServer, ask: str | bytes) -> None:
-    page.put(*result())
+    page.put(*shown())
     with connect(live(server)) as wrong, connect(live(server)) as right:
         wrong.send(ask)
         with pytest.raises(websockets.ConnectionClosed):
@@ -499,8 +495,8 @@ def test_nothing_is_drawn_unless_somebody_asks_and_once_for_all(
         return drawing.picture_of(frame, inspection, channels)
 
     monkeypatch.setattr("uflow_edge.runtime.page.editions.picture_of", counted)
-    page.put(*result(0))
-    page.put(*result(1, score=9.0))
+    page.put(*shown(0))
+    page.put(*shown(1, score=9.0))
     eventually(lambda: bool(page.anomalies()))  # the server has been at work
     assert drawn == []
     with ExitStack() as stack:
@@ -514,7 +510,7 @@ def test_a_watcher_that_does_not_ask_gets_nothing(page: LivePage, server: PageSe
     with connect(live(server)) as sleeper, connect(live(server)) as awake:
         watcher = Watcher(awake)
         for i in range(5):
-            page.put(*result(i))
+            page.put(*shown(i))
             watcher.ask()
         with pytest.raises(TimeoutError):
             sleeper.recv(timeout=0)
@@ -524,7 +520,7 @@ def test_a_page_that_cannot_be_drawn_says_so_and_recovers(
     page: LivePage, server: PageServer, line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("uflow_edge.runtime.page.editions._AFTER_FAILURE_S", 0.01)
-    page.put(*result())
+    page.put(*shown())
     failed = threading.Event()
 
     def fail_once(frame: Frame, inspection: Inspection, channels: tuple[int, ...]) -> bytes:
@@ -547,7 +543,7 @@ def test_a_hundred_watchers_and_the_line_does_not_wait(page: LivePage, server: P
 
     def deliver() -> None:
         nonlocal slowest, delivered
-        shots = [result(i) for i in range(50)]
+        shots = [shown(i) for i in range(50)]
         while not stop.wait(0.005):
             page.put(*shots[delivered % 50])
             delivered += 1
@@ -610,7 +606,7 @@ def test_a_taken_port_is_said(page: LivePage) -> None:
 
 @pytest.fixture
 def locked(page: LivePage) -> Iterator[httpx.Client]:
-    page.put(*result())
+    page.put(*shown())
     with (
         serve(page, host="0.0.0.0", port=0, token=TOKEN) as server,
         httpx.Client(
@@ -744,7 +740,7 @@ def test_every_answer_has_security_headers(http: httpx.Client, path: str) -> Non
 def test_closing_the_page_ends_streams_and_thread(page: LivePage) -> None:
     before = {thread.name for thread in threading.enumerate()}
     server = serve(page, port=0)
-    page.put(*result())
+    page.put(*shown())
     with connect(live(server)) as waiting, connect(live(server)) as idle:
         assert Watcher(waiting).ask()[1] is not None
         waiting.send('{"camera": "belt", "picture": 1}')
@@ -758,7 +754,7 @@ def test_closing_the_page_ends_streams_and_thread(page: LivePage) -> None:
         httpx.get(server.url, trust_env=False)
     page.close()
     server.close()
-    page.put(*result())  # a late result does no harm
+    page.put(*shown())  # a late result does no harm
 
 
 def test_closing_at_once_is_clean(page: LivePage) -> None:

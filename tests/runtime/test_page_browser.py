@@ -20,15 +20,13 @@ import numpy as np
 import pytest
 
 from extras import extra
+from factories import result
 from uflow_edge.runtime.capture import CameraState
 from uflow_edge.runtime.drift import DriftState
-from uflow_edge.runtime.inspection import Inspection
-from uflow_edge.runtime.nfa import Region
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.page import Controls, LivePage, PageServer, serve
-from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
-from uflow_edge.runtime.verdict import Timestamps, Verdict
+from uflow_edge.runtime.verdict import Timestamps
 
 connect = extra("websockets.sync.client").connect
 extra("fastapi")
@@ -177,26 +175,15 @@ class Line:
 
     def put(self, score: float = -12.0, camera: str = "belt", drift: DriftState | None = None) -> None:
         index, now = next(self._indices), time.time()
-        image, mask = self._texture.copy(), np.zeros((240, 320), np.bool_)
-        anomalous = score > self.threshold
-        if anomalous:
+        image, size = self._texture.copy(), (240, 320)
+        if score > self.threshold:
             cv2.line(image, (120, 90), (200, 150), (0, 0, 0), 6)
-            mask[80:160, 110:210] = True
-        verdict = Verdict(
-            frame=index,
-            source=camera,
-            size=(240, 320),
-            anomalous=anomalous,
-            score=score,
-            operating_point=OperatingPoint(self.threshold, "log_nfa_0"),
-            regions=(Region(110, 80, 100, 80, 8000, -score),) if anomalous else (),
-            mask=mask,
-            timestamps=Timestamps(now - 0.04, now - 0.039, now - 0.036, now - 0.004, now),
-            drift=drift,
+        point, box = OperatingPoint(self.threshold, "log_nfa_0"), (110, 80, 100, 80)
+        times = Timestamps(now - 0.04, now - 0.039, now - 0.036, now - 0.004, now)
+        made = result(
+            index, score, size=size, image_bgr=image, box=box, point=point, camera=camera, times=times, drift=drift
         )
-        energies = (np.where(mask[::10, ::10], np.float32(60), np.float32(4)),)
-        inspection = Inspection(verdict, energies, energies, np.zeros((64, 64), np.float32), (0, 0, 320, 240))
-        self.page.put(Frame(image, index, camera, Path(str(index)), now), inspection)
+        self.page.put(*made)
 
 
 @pytest.fixture

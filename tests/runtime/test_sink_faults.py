@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -20,10 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from factories import result
 from uflow_edge.runtime.command import main
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.inspection import Inspection
-from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.sinks import Undeliverable
 from uflow_edge.runtime.sinks.buffered import BufferedSink
@@ -37,31 +36,10 @@ from uflow_edge.runtime.sinks.overlays import OverlayFolder
 from uflow_edge.runtime.sinks.strict import StrictSink
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
-from uflow_edge.runtime.verdict import Timestamps, Verdict
 
 CHANNELS = (4,)
 DEADLINE = 60.0
 PROVENANCE = {"bundle": "belt.uflow", "bundle_sha256": "0" * 64}
-
-
-def result(index: int, *, name: str | None = None) -> tuple[Frame, Inspection]:
-    """A good frame of 40 × 400 pixels."""
-    now = time.time()
-    verdict = Verdict(
-        frame=index,
-        source="belt",
-        size=(40, 400),
-        anomalous=False,
-        score=-3.25,
-        operating_point=OperatingPoint(0.0, "log_nfa_0"),
-        regions=(),
-        mask=np.zeros((40, 400), np.bool_),
-        timestamps=Timestamps(now, now, now, now, now),
-    )
-    energies = (np.full((5, 5), 4.0, np.float32),)
-    inspection = Inspection(verdict, energies, energies, np.zeros((8, 8), np.float32), (0, 0, 400, 40))
-    image = np.random.default_rng(index).integers(0, 256, (40, 400, 3), np.uint8)
-    return Frame(image, index, "belt", Path(name or f"frame-{index:06d}"), now), inspection
 
 
 def names(folder: Path) -> list[str]:
@@ -230,7 +208,8 @@ def test_a_broker_that_is_absent_behind_files_is_told_by_the_exit_code(
 @contextmanager
 def another_process(script: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
     """Runs until the block ends; entered when it says that it is ready."""
-    preamble = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_sink_faults import *\n"
+    folders = [str(folder) for folder in Path(__file__).parents[:2]]
+    preamble = f"import sys; sys.path[:0] = {folders}; from test_sink_faults import *\n"
     command = [sys.executable, "-c", preamble + script, *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:

@@ -16,39 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factories import result
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
-from uflow_edge.runtime.inspection import Inspection
-from uflow_edge.runtime.nfa.regions import Region
-from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.json_lines import JsonLines, ReaderLeft, json_line, open_json_lines
 from uflow_edge.runtime.sinks.overlays import OverlayFolder, is_ours
-from uflow_edge.runtime.sources import Frame
-from uflow_edge.runtime.verdict import Timestamps, Verdict
 
 CHANNELS = (4,)
 DEADLINE = 60.0
-
-
-def result(index: int, *, anomalous: bool = False, name: str | None = None) -> tuple[Frame, Inspection]:
-    """A 400 × 40 frame of noise, so that pictures differ in size."""
-    image = np.random.default_rng(index).integers(0, 256, (40, 400, 3), np.uint8)
-    mask = np.zeros((40, 400), np.bool_)
-    mask[10:20, 30:60] = anomalous
-    now = time.time()
-    verdict = Verdict(
-        frame=index,
-        source="belt",
-        size=(40, 400),
-        anomalous=anomalous,
-        score=7.5 if anomalous else -3.25,
-        operating_point=OperatingPoint(0.0, "log_nfa_0"),
-        regions=(Region(30, 10, 30, 10, 300, -7.5),) if anomalous else (),
-        mask=mask,
-        timestamps=Timestamps(now, now, now, now, now),
-    )
-    energies = (np.full((5, 5), 12.0 if anomalous else 4.0, np.float32),)
-    inspection = Inspection(verdict, energies, energies, np.zeros((8, 8), np.float32), (0, 0, 400, 40))
-    return Frame(image, index, "belt", Path(name or f"frame-{index:06d}"), now), inspection
 
 
 def frames_in(path: Path) -> list[int]:
@@ -64,8 +38,9 @@ def logged(log: Path) -> list[int]:
 
 
 def in_subprocess(script: str, *arguments: object, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-    """A script that can use this file's `result`."""
-    preamble = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_sinks import *\n"
+    """A script that can use what this file imports."""
+    folders = [str(folder) for folder in Path(__file__).parents[:2]]
+    preamble = f"import sys; sys.path[:0] = {folders}; from test_sinks import *\n"
     command = [*prefix, sys.executable, "-c", preamble + script, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -85,7 +60,7 @@ def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]") 
 def test_lines_are_appended_with_all_of_a_verdict(tmp_path) -> None:
     log = tmp_path / "new" / "seen.jsonl"
     JsonLines(log).put(*result(0))
-    JsonLines(log).put(*result(1, anomalous=True))  # a second run goes on where the first ended
+    JsonLines(log).put(*result(1, 7.5))  # a second run goes on where the first ended
     first, second = map(json.loads, log.read_text().splitlines())
     assert first == result(0)[1].verdict.as_json() | {"timestamps": first["timestamps"]}
     assert second["score"] == 7.5
@@ -93,7 +68,7 @@ def test_lines_are_appended_with_all_of_a_verdict(tmp_path) -> None:
 
 
 def test_the_mask_survives_the_buffer_and_the_picture_does_not(tmp_path) -> None:
-    frame, inspection = JsonLines(tmp_path / "seen.jsonl").needed(*result(0, anomalous=True))
+    frame, inspection = JsonLines(tmp_path / "seen.jsonl").needed(*result(0, 7.5))
     assert inspection.verdict.mask.sum() == 300
     assert frame.image_bgr.size == inspection.score.size == len(inspection.energies) == 0
 
@@ -236,7 +211,7 @@ def names(folder: Path) -> list[str]:
 @pytest.mark.parametrize(("picture_format", "suffix"), [("png", ".png"), ("jpeg", ".jpg")])
 def test_pictures_can_be_read_and_are_marked_as_ours(tmp_path, picture_format, suffix: str) -> None:
     sink = OverlayFolder(tmp_path / "seen", CHANNELS, picture_format=picture_format)
-    sink.put(*result(0, anomalous=True, name="belt/part"))
+    sink.put(*result(0, 7.5, name="belt/part"))
     path = tmp_path / "seen" / "belt" / f"part{suffix}"
     assert names(tmp_path / "seen") == [f"belt/part{suffix}"]
     assert cv2.imread(str(path)).shape == (84, 400, 3)
@@ -249,7 +224,7 @@ def test_pictures_can_be_read_and_are_marked_as_ours(tmp_path, picture_format, s
 def test_png_is_exact(tmp_path) -> None:
     from uflow_edge.runtime.overlay import draw_overlay
 
-    frame, inspection = result(5, anomalous=True)
+    frame, inspection = result(5, 7.5)
     OverlayFolder(tmp_path, CHANNELS).put(frame, inspection)
     saved = cv2.imread(str(tmp_path / "frame-000005.png"))
     np.testing.assert_array_equal(saved, draw_overlay(frame.image_bgr, inspection, CHANNELS))
@@ -258,7 +233,7 @@ def test_png_is_exact(tmp_path) -> None:
 def test_only_anomalies(tmp_path) -> None:
     sink = OverlayFolder(tmp_path, CHANNELS, anomalies_only=True)
     for index in range(4):
-        frame, inspection = result(index, anomalous=index == 2)
+        frame, inspection = result(index, 7.5 if index == 2 else -3.25)
         assert (sink.needed(frame, inspection) is not None) == (index == 2)
         sink.put(frame, inspection)
     assert names(tmp_path) == ["frame-000002.png"]
@@ -327,7 +302,7 @@ def test_a_killed_run_leaves_whole_lines_and_whole_pictures(tmp_path, attempt: i
         """
 lines, pictures = JsonLines(Path(sys.argv[1]), max_bytes=5_000, files=20), OverlayFolder(Path(sys.argv[2]), CHANNELS)
 for index in range(10**9):
-    lines.put(*result(index, anomalous=True))
+    lines.put(*result(index, 7.5))
     pictures.put(*result(index))
 """,
         log,
