@@ -3,7 +3,6 @@
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import onnx_ir as ir
 import torch
@@ -15,7 +14,6 @@ from onnx_ir.passes.common import (
 )
 from torch import Tensor, nn
 
-from uflow_edge.export.onnx_files import write_onnx
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.manifest import DEFAULT_OPSET, OPSETS
 from uflow_edge.runtime.uflow_manifest import INPUT_NAME
@@ -25,18 +23,6 @@ TRACED_BATCH = 2
 
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _LARGEST_FOLDED = 1 << 24  # elements of a constant; what is computed of weights is as large as the weights
-
-
-def export_onnx(
-    graph: nn.Module,
-    side: int,
-    output_names: Sequence[str],
-    path: Path,
-    opset: int = DEFAULT_OPSET,
-    batch: int | None = None,
-) -> tuple[Path, ...]:
-    """Trace, simplify, check and write; see `trace` and `write_onnx`."""
-    return write_onnx(trace(graph, side, output_names, opset, batch), path)
 
 
 def trace(

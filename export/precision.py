@@ -45,7 +45,7 @@ def to_fp16(model: ir.Model) -> ir.Model:
     stay in FP32 together with the node that reads them.
 
     Args:
-        model: in FP32, with types on all values, as `export_onnx` writes it. It is left as it is.
+        model: in FP32, with types on all values, as `trace` makes it. It is left as it is.
 
     Raises:
         BadInput: a value has no type.

@@ -66,19 +66,25 @@ def command_parser(command: str, description: str, examples: Sequence[str]) -> a
     return parser
 
 
-def _whole(text: str) -> int:
+def _whole(text: str, least: int, most: int | None = None) -> int:
     try:
-        return int(text)
+        value = int(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from error
+    if value < least or (most is not None and value > most):
+        bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"expected a number {bounds}, got {text}")
+    return value
 
 
 def positive_int(text: str) -> int:
     """A whole number from 1 on, as an argument's type."""
-    value = _whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more, got {text}")
-    return value
+    return _whole(text, 1)
+
+
+def natural_int(text: str) -> int:
+    """A whole number from 0 on, such as a seed, as an argument's type."""
+    return _whole(text, 0)
 
 
 def thread_count(text: str) -> int:
@@ -107,13 +113,6 @@ def finite_float(text: str) -> float:
     return value
 
 
-def _bit_depth(text: str) -> int:
-    bits = int(text)
-    if not 8 <= bits <= 16:
-        raise argparse.ArgumentTypeError(f"expected 8 to 16 bits, got {text}")
-    return bits
-
-
 def add_reading_options(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
     """What holds for all pictures that a command reads; `reading.Reading.of` takes it up."""
     parser.add_argument(
@@ -124,7 +123,7 @@ def add_reading_options(parser: "argparse.ArgumentParser | argparse._ArgumentGro
     )
     parser.add_argument(
         "--bits",
-        type=_bit_depth,
+        type=lambda text: _whole(text, 8, 16),
         metavar="N",
         help="bits that the camera uses of the 16 in an image file, such as 12 (default: as in training, or 16)",
     )
@@ -143,14 +142,6 @@ def share(text: str) -> float:
     value = positive_float(text)
     if value > 1:
         raise argparse.ArgumentTypeError(f"expected a share above 0 and up to 1, got {text}")
-    return value
-
-
-def natural_int(text: str) -> int:
-    """A whole number from 0 on, such as a seed, as an argument's type."""
-    value = _whole(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got {text}")
     return value
 
 

@@ -1,7 +1,6 @@
 """What ``uflow-infer`` tells the person at the terminal: a line a frame, a progress bar, a summary."""
 
 import statistics
-import sys
 from collections import deque
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -45,10 +44,6 @@ class Console:
     def close(self) -> None:
         """Take the progress bar away."""
         self._bar.close()
-
-    def report(self, line: str) -> None:
-        """Say something of the run, for any thread."""
-        print_beside_bar(line, sys.stderr)
 
     def summary(self, tally: "Tally") -> str:
         """What became of all frames."""

@@ -138,7 +138,7 @@ def _locked_folder(folder: Path, result: Path) -> Iterator[Path]:
     while True:
         folder.mkdir(exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
-        if not _lock(descriptor, without_locks=True):
+        if not lock(descriptor):
             os.close(descriptor)
             raise BadInput(f"{result}: another process is writing it; wait until it has finished")
         if _is_open_at(descriptor, folder):
@@ -158,7 +158,7 @@ def _locked_file(path: Path) -> tuple[int, Path]:
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
     while True:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_HIDDEN, suffix=_PARTIAL + suffix)
-        if _lock(descriptor, without_locks=True) and _is_open_at(descriptor, Path(name)):
+        if lock(descriptor) and _is_open_at(descriptor, Path(name)):
             return descriptor, Path(name)
         os.close(descriptor)
 
@@ -169,16 +169,25 @@ def clear_away(folder: Path) -> None:
         with suppress(OSError):
             descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                if _lock(descriptor, without_locks=False):
+                if lock(descriptor, without_locks=False):
                     _remove(left)
             finally:
                 os.close(descriptor)
 
 
-def _lock(descriptor: int, *, without_locks: bool) -> bool:
-    """Whether it is locked by us now; ``without_locks`` where the file system has no locks."""
+def lock(descriptor: int, *, shared: bool = False, without_locks: bool = True) -> bool:
+    """Lock an open file or folder until it is closed, unless another process has locked it.
+
+    Args:
+        descriptor: of what is open.
+        shared: with others that lock it likewise.
+        without_locks: the answer where the file system has no locks.
+
+    Returns:
+        Whether it is locked by us now.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

@@ -196,6 +196,11 @@ def say_once(what: str, line: str) -> None:
         _run.say(line)
 
 
+def is_deep(picture: PillowImage.Image) -> bool:
+    """Whether a picture that is not decoded yet has more than eight bits of grey or of each colour."""
+    return picture.mode in _SIXTEEN_BIT or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
+
+
 def deep_values(picture: PillowImage.Image, path: Path) -> NDArray[np.integer] | None:
     """All bits of a picture that holds more than eight of grey or colour, upright; None for any other.
 
@@ -209,7 +214,7 @@ def deep_values(picture: PillowImage.Image, path: Path) -> NDArray[np.integer] |
     if picture.mode in _SIXTEEN_BIT:
         decode_upright(picture, path)
         return np.asarray(picture)
-    if not any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ())):
+    if not is_deep(picture):
         return None
     values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.shape[:2] != (picture.height, picture.width):

@@ -4,7 +4,7 @@ Counted are convolutions and matrix products, not what is element-wise. Bytes ar
 else is fused into these: weights once, what each of them reads and writes, and what enters and leaves the part.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -165,16 +165,6 @@ class Graph:
         if value is None or not value.type.tensor_type.HasField("shape"):
             raise BadInput(f"the shape of tensor {name!r} cannot be inferred, so its work cannot be counted")
         return tuple(length.dim_value or 1 for length in value.type.tensor_type.shape.dim)
-
-
-def graph_parts(path: Path) -> Mapping[PartName, Work]:
-    """The work of each part of a U-Flow's graph, for one picture.
-
-    Raises:
-        BadInput: the file is no ONNX graph, or its shapes cannot be inferred.
-    """
-    graph = load_graph(path)
-    return {name: graph.work(name, nodes) for name, nodes in graph.parts().items()}
 
 
 def load_graph(path: Path) -> Graph:

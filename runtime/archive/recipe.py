@@ -87,8 +87,6 @@ class InspectorRecipe:
         """
         import cv2
 
-        from uflow_edge.runtime.device_frames import device_frames
-        from uflow_edge.runtime.engines.selection import open_engine
         from uflow_edge.runtime.inspector import Inspector
 
         cv2.setNumThreads(1)
@@ -97,8 +95,11 @@ class InspectorRecipe:
         Bundle.load(folder, UFlowManifest)  # the files are whole
         if sha256(folder / MANIFEST) != self.bundle_sha256:
             raise BadInput(f"{folder}: another bundle than the one this run began with; copy the same to every machine")
-        engine = open_engine(self.bundle, self.backend, self.precision, self.threads)
-        frames = device_frames(engine, self.bundle.manifest.input_size, lambda line: None)
-        inspector = Inspector.of(self.bundle, engine, self.views, frames)
-        inspector.warm_up()
-        return inspector
+        return Inspector.load(
+            self.bundle,
+            backend=self.backend,
+            precision=self.precision,
+            threads=self.threads,
+            views=self.views,
+            report=lambda line: None,
+        )

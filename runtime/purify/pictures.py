@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.numeric import Image, Size
-from uflow_edge.runtime.reading import decode_upright, opened
+from uflow_edge.runtime.reading import decode_upright, is_deep, opened
 
 _GREY = frozenset({"1", "L", "LA", "La"})
 _OTHER_COLOURS = frozenset({"CMYK", "YCbCr", "LAB", "HSV"})
@@ -61,10 +61,10 @@ def read_picture(path: Path, *, keep_metadata: bool = False) -> Picture:
         notes = _notes(upright)
         if upright.mode == "F" or upright.mode.startswith("I"):
             return Picture(np.ascontiguousarray(read_image(path)[:, :, :1]), notes=notes)
-        is_deep = any(";16" in str(tile[3]) for tile in getattr(upright, "tile", ()))
+        deep = is_deep(upright)
         decode_upright(upright, path)
         picture = replace(_decoded(upright), notes=notes)
-        if is_deep and picture.values.shape[2] == 3:  # Pillow keeps the upper eight bits of 16, whatever --bits says
+        if deep and picture.values.shape[2] == 3:  # Pillow keeps the upper eight bits of 16, whatever --bits says
             picture = replace(picture, values=np.ascontiguousarray(read_image(path)[:, :, ::-1]))
         return _with_metadata(picture, upright) if keep_metadata else picture
 
@@ -115,13 +115,13 @@ def _plane(values: NDArray[np.uint8]) -> PillowImage.Image:
     return PillowImage.fromarray(np.ascontiguousarray(values))
 
 
-def _notes(opened: PillowImage.Image) -> tuple[str, ...]:
+def _notes(picture: PillowImage.Image) -> tuple[str, ...]:
     notes = []
-    if any(";16" in str(tile[3]) for tile in getattr(opened, "tile", ())) or opened.mode.startswith("I"):
+    if is_deep(picture):
         notes.append("of 16 bits the upper 8 were purified")
-    if opened.mode in _OTHER_COLOURS:
-        notes.append(f"{opened.mode} became RGB")
-    if getattr(opened, "n_frames", 1) > 1:
+    if picture.mode in _OTHER_COLOURS:
+        notes.append(f"{picture.mode} became RGB")
+    if getattr(picture, "n_frames", 1) > 1:
         notes.append("of several pages the first was purified")
     return tuple(notes)
 

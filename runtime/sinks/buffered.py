@@ -82,7 +82,7 @@ class BufferedSink:
         self._waiting_bytes = 0
         self._in_hand = 0
         self._undelivered = 0
-        self._failure: Exception | None = None
+        self._failed = False
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._down = False
@@ -101,12 +101,6 @@ class BufferedSink:
         with self._changed:
             return len(self._waiting) + self._in_hand
 
-    @property
-    def failure(self) -> Exception | None:
-        """The error that ended delivery for good, if one did."""
-        with self._changed:
-            return self._failure
-
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
         """Take a result for delivery. Never blocks and never raises; a full buffer drops its oldest result."""
         needed = self._needed(frame, inspection)
@@ -114,7 +108,7 @@ class BufferedSink:
             return
         result = _Waiting(*needed)
         with self._changed:
-            if self._closing.is_set() or self._failure is not None:
+            if self._closing.is_set() or self._failed:
                 self._undelivered += 1
                 return
             self._waiting.append(result)
@@ -210,7 +204,7 @@ class BufferedSink:
 
     def _fail(self, error: Exception) -> None:
         with self._changed:
-            self._failure = error
+            self._failed = True
         self._discard()
         self._on_failure(error)
 

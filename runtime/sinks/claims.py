@@ -1,12 +1,12 @@
 """One process at a time writes a log or keeps a quota: a claim that ends with the process, however that ends."""
 
-import fcntl
 import os
 import stat
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.files import lock
 
 
 class Claim:
@@ -42,8 +42,8 @@ class Claim:
             if self._held is None or self._held.key != key:
                 self._held = _LOCKS.get(key) or _Lock(self._path)
                 _LOCKS[self._held.key] = self._held
-            alone = self._held.take(fcntl.LOCK_EX)
-            if (self._shared or not alone) and not (self._shared and self._held.take(fcntl.LOCK_SH)):
+            alone = lock(self._held.descriptor)
+            if not (lock(self._held.descriptor, shared=True) if self._shared else alone):
                 self._held = None
                 raise BadInput(
                     f"{self._path}: another process writes there; wait until it has ended, or name another place"
@@ -59,16 +59,6 @@ class _Lock:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         about = os.fstat(self.descriptor)
         self.key = about.st_dev, about.st_ino
-
-    def take(self, kind: int) -> bool:
-        """Whether it could be locked; a file system without locks keeps nobody away."""
-        try:
-            fcntl.flock(self.descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
 
     def __del__(self) -> None:
         os.close(self.descriptor)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from extras import extra
 from uflow_edge.export.onnx_files import LARGEST_FILE, write_onnx
-from uflow_edge.export.onnx_graph import export_onnx, simplify, trace
+from uflow_edge.export.onnx_graph import simplify, trace
 from uflow_edge.export.tensorrt_library import load_library
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput
@@ -74,7 +74,7 @@ def test_computes_what_torch_computes_on_any_batch(small, model, pictures, tmp_p
 
 
 def test_a_fixed_batch_is_in_every_shape(small, pictures, tmp_path) -> None:
-    export_onnx(small, SIDE, ["energy_0"], tmp_path / "a.onnx", batch=1)
+    write_onnx(trace(small, SIDE, ["energy_0"], batch=1), tmp_path / "a.onnx")
     graph = onnx.load(tmp_path / "a.onnx").graph
     shapes = [[d.dim_value for d in value.type.tensor_type.shape.dim] for value in (*graph.input, *graph.output)]
     assert shapes == [[1, SIDE, SIDE, 3], [1, SIDE, SIDE]]
@@ -208,10 +208,11 @@ import sys
 from pathlib import Path
 from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.export.network import EnergyGraph
-from uflow_edge.export.onnx_graph import export_onnx
+from uflow_edge.export.onnx_files import write_onnx
+from uflow_edge.export.onnx_graph import trace
 graph = EnergyGraph(load_checkpoint(Path(sys.argv[1])).network(), 0.9).eval()
 names = ["energy_0", "energy_1", "exceedance_0", "exceedance_1"]
-export_onnx(graph, 64, names, Path(sys.argv[2]))
+write_onnx(trace(graph, 64, names), Path(sys.argv[2]))
 """
 
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from uflow_edge.benchmarks.studies.graph_work import PART_NAMES, Graph, Work, graph_parts, load_graph
+from uflow_edge.benchmarks.studies.graph_work import PART_NAMES, Graph, Work, load_graph
 from uflow_edge.export.bundle import energy_graph
 from uflow_edge.export.checkpoint import load_checkpoint
 from uflow_edge.export.forecast import parts
@@ -79,7 +79,8 @@ def test_transposed_convolution() -> None:
 
 
 def test_real_parts_are_what_torch_counts(trained: Path, exported: Path) -> None:
-    found = graph_parts(exported / "model.fp32.onnx")
+    graph = load_graph(exported / "model.fp32.onnx")
+    found = {name: graph.work(name, nodes) for name, nodes in graph.parts().items()}
     extractor, flow = parts(energy_graph(load_checkpoint(trained), lowered=True).network, 64)
     assert (found["extractor"].macs, found["flow"].macs) == (extractor.macs, flow.macs)
     assert found["statistics"].macs == 0
