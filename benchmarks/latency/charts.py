@@ -11,6 +11,7 @@ from uflow_edge.benchmarks.latency.statistics import Percentiles
 _WIDTH, _LABEL, _RIGHT = 980, 190, 70
 _ROW, _AXIS = 44, 40
 _MOST_DOTS = 300
+_MOST_LETTERS = 22
 
 
 def stacked_bars(medians: Mapping[str, Mapping[str, float]], totals: Mapping[str, float], order: Sequence[str]) -> str:
@@ -125,7 +126,12 @@ def _svg(parts: Sequence[str], axis: _Axis, rows: int, description: str, unit: s
 
 
 def _label(name: str, y: float) -> str:
-    return f'<text class=name x="{_LABEL - 10}" y="{y}" text-anchor=end>{escape(name)}</text>'
+    """An engine's name; the bundle that it is of stands below it, and only the end of a long one is shown."""
+    engine, _, bundle = name.partition(" of ")
+    shown = bundle if len(bundle) <= _MOST_LETTERS else f"…{bundle[-_MOST_LETTERS:]}"
+    lines = {engine: y - 7, f"of {shown}": y + 8} if bundle else {engine: y}
+    place = f'<text class=name x="{_LABEL - 10}" text-anchor=end'
+    return "".join(f'{place} y="{height}">{escape(line)}</text>' for line, height in lines.items())
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:

@@ -92,6 +92,12 @@ def test_ratios_are_told_with_the_engine_they_are_compared_with(results):
     assert "<title>Latency of bottle.uflow against &lt;old&gt;.uflow</title>" in page
 
 
+def test_names_of_two_bundles_fit_beside_the_plots(results):
+    page = report_page(results(**{"onnxruntime fp16": 10.0, "onnxruntime fp16 of /somewhere/else/<old>.uflow": 10.0}))
+    labels = re.findall(r"<text class=name [^>]*>([^<]*)</text>", page)
+    assert labels == ["onnxruntime fp16", "onnxruntime fp16", "of …where/else/&lt;old&gt;.uflow"] * 2
+
+
 def test_transfers_are_told_where_there_are_any_and_are_none_elsewhere(results):
     on_cpu = results(cpu=10)
     both = replace(on_cpu, rows=(*on_cpu.rows, _row("gpu", 7, 2.0, transfers=True)))
