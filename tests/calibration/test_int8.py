@@ -26,6 +26,8 @@ from uflow_edge.runtime.images import read_image
 from uflow_edge.runtime.preprocess import model_input
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
+pytestmark = pytest.mark.long
+
 BOUND = 0.1
 
 

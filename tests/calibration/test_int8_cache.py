@@ -8,6 +8,8 @@ import pytest
 from uflow_edge.calibration.int8_cache import Measurement, cache_file, cached
 from uflow_edge.calibration.int8_ranges import BINS, Magnitudes
 
+pytestmark = pytest.mark.long
+
 PICTURES = [np.full((4, 4, 3), i, np.uint8) for i in range(3)]
 FOUND = {"layer.0/out": Magnitudes(np.array([1.0, 2.0]), np.arange(BINS))}
 

@@ -15,6 +15,8 @@ from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.command import main as infer
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def quantized(exported: Path, texture_folder: Path, tmp_path: Path) -> Callable[..., Bundle[UFlowManifest]]:

@@ -8,6 +8,8 @@ import pytest
 from uflow_edge.calibration.int8_equalisation import equalize, links
 from uflow_edge.export.probe import Probe
 
+pytestmark = pytest.mark.long
+
 SIDE = 6
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
 

@@ -10,6 +10,8 @@ from uflow_edge.calibration.int8_half import with_fp16_rest
 from uflow_edge.export.probe import Probe
 from uflow_edge.runtime.errors import BadInput
 
+pytestmark = pytest.mark.long
+
 SIDE = 8
 PICTURE = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 

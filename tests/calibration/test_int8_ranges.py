@@ -5,6 +5,8 @@ import pytest
 
 from uflow_edge.calibration.int8_ranges import BINS, RANGE_METHODS, Magnitudes
 
+pytestmark = pytest.mark.long
+
 
 def magnitudes(values: np.ndarray) -> Magnitudes:
     largest = np.abs(values).max()

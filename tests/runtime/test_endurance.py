@@ -19,6 +19,7 @@ import psutil
 import pytest
 from skimage import data
 
+from extras import needs
 from uflow_edge.runtime.inbox import Policy
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
@@ -30,6 +31,8 @@ from uflow_edge.runtime.sinks.overlays import OverlayFolder
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.sources.video import VideoFile
 from uflow_edge.runtime.views import ViewOptions
+
+pytestmark = [pytest.mark.long, needs("prometheus_client")]
 
 FRAMES = 10_000
 WARM = 1_000  # frames after which nothing may grow

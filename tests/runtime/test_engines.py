@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extras import needs
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import MOST_AT_ONCE, run_in_batches
@@ -33,6 +34,9 @@ from uflow_edge.runtime.reference import REFERENCE
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 RealSession = onnxruntime.InferenceSession
+
+
+OPENVINO = pytest.param("openvino", marks=needs("openvino"))
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +66,14 @@ def on_cpu(bundle: Bundle) -> OnnxRuntimeEngine:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("fp16", 2e-2)])
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", OPENVINO])
 def test_engines_of_the_cpu_agree(bundle, images, backend, precision, tolerance) -> None:
     with closing(on_cpu(bundle)) as reference, closing(open_engine(bundle, backend, precision)) as engine:
         assert engine.name.endswith(f", CPU, {precision}")
         assert_same(engine.run(images), reference.run(images), tolerance)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", OPENVINO])
 def test_one_by_one_is_as_together(bundle, images, backend) -> None:
     with closing(open_engine(bundle, backend, "fp32")) as engine:
         alone = [engine.run(images[i : i + 1]) for i in range(len(images))]
@@ -78,6 +82,7 @@ def test_one_by_one_is_as_together(bundle, images, backend) -> None:
         assert_same(engine.run(images[:1]), alone[0], 1e-7)
 
 
+@needs("openvino")
 def test_what_a_run_gave_is_not_changed_by_the_next(bundle, images) -> None:
     for make in (on_cpu, lambda bundle: open_engine(bundle, "openvino")):
         with closing(make(bundle)) as engine:
@@ -87,6 +92,7 @@ def test_what_a_run_gave_is_not_changed_by_the_next(bundle, images) -> None:
             assert all((a == b).all() for a, b in zip(first, kept, strict=True))
 
 
+@needs("openvino")
 def test_a_closed_engine_can_be_closed_again(bundle) -> None:
     for make in (on_cpu, lambda bundle: open_engine(bundle, "openvino")):
         engine: Engine = make(bundle)
@@ -247,7 +253,7 @@ def test_a_stopwatch_is_told_of_the_transfers_of_every_run(bundle, images, prete
         assert stopwatch.transfers == Transfers(1e3 * (1 + 25 - 16), 1e3 * (5 + 49 - 36))
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", OPENVINO])
 def test_where_host_memory_is_the_devices_there_are_no_transfers(bundle, images, backend) -> None:
     stopwatch = Stopwatch()
     with closing(open_engine(bundle, backend, stopwatch=stopwatch)) as engine:
@@ -279,7 +285,7 @@ def test_the_tensorrt_provider_may_not_choose_half_precision(bundle, pretend) ->
         open_engine(bundle, "onnxruntime-tensorrt", "fp16")
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", OPENVINO])
 def test_a_bundle_of_links_into_a_store_is_loaded(bundle, images, backend, tmp_path) -> None:
     store, folder = tmp_path / "store", tmp_path / "links.uflow"
     store.mkdir()
@@ -299,7 +305,7 @@ def test_a_bundle_of_links_into_a_store_is_loaded(bundle, images, backend, tmp_p
 # Memory.
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", OPENVINO])
 def test_the_parts_of_a_frame_are_computed_a_few_at_a_time(bundle, backend, monkeypatch) -> None:
     side = bundle.manifest.input_size
     many = np.random.default_rng(6).integers(0, 256, (19, side, side, 3), np.uint8)
@@ -341,6 +347,7 @@ def test_a_precision_that_the_bundle_lacks_is_an_error(bundle) -> None:
         open_engine(Bundle(bundle.folder, manifest), precision="fp16")
 
 
+@needs("openvino")
 def test_when_onnxruntime_fails_the_next_one_runs(bundle, monkeypatch) -> None:
     def broken(*arguments: object) -> None:
         raise BadInput("this build has no Conv")
@@ -399,7 +406,8 @@ def without_reference(bundle: Bundle) -> Bundle:
 
 
 ON_THE_CPU = pytest.mark.parametrize(
-    ("backend", "engine"), [("onnxruntime", OnnxRuntimeEngine), ("openvino", OpenVinoEngine)]
+    ("backend", "engine"),
+    [("onnxruntime", OnnxRuntimeEngine), pytest.param("openvino", OpenVinoEngine, marks=needs("openvino"))],
 )
 
 
@@ -416,6 +424,7 @@ def test_an_engine_that_computes_something_else_is_refused_by_name(
     assert info.value.exit_code == ExitCode.MISSING
 
 
+@needs("openvino")
 def test_auto_goes_on_to_an_engine_that_computes_what_fp32_does(bundle, monkeypatch) -> None:
     brighter(OnnxRuntimeEngine, monkeypatch)
     told: list[str] = []
@@ -428,6 +437,7 @@ def test_auto_goes_on_to_an_engine_that_computes_what_fp32_does(bundle, monkeypa
         open_engine(bundle)
 
 
+@needs("openvino")
 def test_engines_of_older_bundles_are_held_against_the_graph_in_onnxruntime(bundle, monkeypatch) -> None:
     older = without_reference(bundle)
     for backend in ("onnxruntime", "openvino"):

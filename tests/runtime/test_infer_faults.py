@@ -15,7 +15,13 @@ import cv2
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and mounts as Linux has them")
+from extras import needs
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="signals and mounts as Linux has them"),
+    pytest.mark.long,
+    needs("prometheus_client"),
+]
 
 
 def frames_in(log: Path) -> list[int]:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from extras import needs
 from uflow_edge.runtime import Inspector
 from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
@@ -205,6 +206,7 @@ def test_two_onnxruntimes_are_refused(monkeypatch: pytest.MonkeyPatch, exported:
 # The door for programs.
 
 
+@needs("openvino")
 def test_load_takes_the_options_of_uflow_infer(exported: Path) -> None:
     with Inspector.load(exported, backend="openvino", precision="fp16", threshold=3.5, threads=1) as inspector:
         assert inspector.engine.name.startswith("OpenVINO")
@@ -230,6 +232,7 @@ def test_an_inspector_closes_the_engine_that_it_opened_and_no_other(exported: Pa
     assert closed == [inspector.engine.name]
 
 
+@needs("openvino")
 def test_what_auto_skips_is_a_python_warning(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> None:
         raise BadInput("this build has no Conv")

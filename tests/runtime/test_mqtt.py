@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from extras import needs
 from factories import result
 from uflow_edge.runtime.command import main
 from uflow_edge.runtime.drift import DriftState
@@ -231,6 +232,7 @@ def test_started_before_the_broker(brokers, subscriber) -> None:
     assert sink.undelivered == 0
 
 
+@needs("paho")
 def test_no_broker_at_all_is_an_os_error_that_says_why(monkeypatch) -> None:
     monkeypatch.setattr("uflow_edge.runtime.sinks.mqtt._SECONDS_TO_CONNECT", 0.2)
     with socket.socket() as silent:
@@ -297,6 +299,7 @@ def test_tls(brokers, tmp_path) -> None:
         sink.put(*result(0))
 
 
+@needs("paho")
 def test_certificates_and_keys_that_cannot_be_used(tmp_path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")

@@ -28,6 +28,8 @@ from uflow_edge.runtime.page import Controls, LivePage, PageServer, serve
 from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Timestamps
 
+pytestmark = pytest.mark.long
+
 connect = extra("websockets.sync.client").connect
 extra("fastapi")
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from extras import needs
 from factories import result
 from uflow_edge.runtime.command import main
 from uflow_edge.runtime.errors import BadInput, UsageError
@@ -191,6 +192,7 @@ def test_pictures_and_lines_of_two_cameras(exported: Path, tmp_path: Path, exit_
     assert "seen holds 6 pictures already" in said
 
 
+@needs("paho")
 def test_a_broker_that_is_absent_behind_files_is_told_by_the_exit_code(
     exported: Path, texture_folder: Path, exit_code, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +302,7 @@ def broker(welcome: bytes, after: Callable[[socket.socket], None]) -> Iterator[B
         assert not thread.is_alive()
 
 
+@needs("paho")
 def test_a_broker_cannot_make_us_hold_what_it_sends() -> None:
     sent = []
 
@@ -318,6 +321,7 @@ def test_a_broker_cannot_make_us_hold_what_it_sends() -> None:
     assert sum(sent) < 32 << 20  # buffers of the kernel, not ours
 
 
+@needs("paho")
 def test_a_verdict_beyond_the_brokers_limit_does_not_block_those_behind_it() -> None:
     def wait_for_the_end(peer: socket.socket) -> None:
         peer.settimeout(DEADLINE)
@@ -355,6 +359,7 @@ def test_silent_connections_keep_no_plc_away() -> None:
             peer.close()
 
 
+@needs("prometheus_client")
 def test_silent_connections_keep_no_prometheus_away() -> None:
     with Metrics(Tally).served(port=0) as port:
         peers = silent_peers(port)
