@@ -21,11 +21,13 @@ from uflow_edge.runtime.archive.cluster import EXTRA
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UsageError, require
 from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.strict_json import decode, parse_json, read_json, to_json
+from uflow_edge.runtime.text import printable
 
 Item: TypeAlias = Mapping[str, str | None]
 """What a worker must know of an image: its path, and what else it needs to find."""
 
 _LARGEST_SHARD: Final = 256
+_LONGEST: Final = 400  # characters of a value in a message
 _SHARDS_A_WORKER: Final = 8
 _RUN, _ITEMS, _SHARDS = "_run.json", "_images.parquet", "_shards"
 
@@ -93,8 +95,8 @@ class RunFolder:
         for name, value in _identity(asked, items).items():
             if begun.get(name) != value:
                 raise UsageError(
-                    f"{folder}: holds a run with another {name.replace('_', ' ')} ({begun.get(name)} then, {value} "
-                    "now); repeat that command to take it up, or name a new folder"
+                    f"{folder}: holds a run with another {name.replace('_', ' ')} ({_shown(begun.get(name))} then, "
+                    f"{_shown(value)} now); repeat that command to take it up, or name a new folder"
                 )
         for tries in (folder / _SHARDS).glob("*.tries"):
             tries.unlink()
@@ -198,6 +200,12 @@ def _read_run(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BadInput(f"{path}: cannot be read ({error}); name a new folder for the results") from error
     return found
+
+
+def _shown(value: object) -> str:
+    """A line for people, whatever stands in the file."""
+    text = printable(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _identity(asked: Mapping[str, Any], items: Sequence[Item]) -> dict[str, Any]:
