@@ -176,8 +176,9 @@ class Commands:
             "try:\n"
             "    main()\n"
             "finally:\n"  # what wait4 says would be the peak of this process, if that is higher
-            "    with contextlib.suppress(OSError), open('/proc/self/status') as status, open('peak.txt', 'w') as peak:\n"
-            "        peak.write(next(line.split()[1] for line in status if line.startswith('VmHWM')))\n"
+            "    with contextlib.suppress(OSError), open('/proc/self/status') as status:\n"
+            "        found = next(line.split()[1] for line in status if line.startswith('VmHWM'))\n"
+            "        open('peak.txt', 'w').write(found)\n"
         )
         with (self._folder / "said.txt").open("wb") as said:
             return subprocess.Popen(
