@@ -8,12 +8,14 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
-MOMENTS = (0.1, 0.7, 1.5, 2.5, 4.0, 7.0)
+MOMENTS = (0.1, 0.7, 1.5, 2.5, 5.0)
 GIB = 1 << 30
 NAMES = (b"caf\xe9.png", b"a\ngood 0.00 b.png", b"\x1b[2J.png", b"n" * 251 + b".png", "＜b＞ ü.png".encode(), b"-h.png")
 
@@ -22,11 +24,15 @@ NAMES = (b"caf\xe9.png", b"a\ngood 0.00 b.png", b"\x1b[2J.png", b"n" * 251 + b".
 def line(exported: Path, trained: Path, texture_folder: Path, tmp_path: Path) -> dict[str, list[object]]:
     """Command lines that all succeed if nobody disturbs them, by command."""
     shutil.copytree(exported, tmp_path / "a.uflow")
-    good = texture_folder / "train" / "good"
+    good, more = texture_folder / "train" / "good", tmp_path / "more"
+    more.mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (12, 96, 96, 3), np.uint8)):
+        Image.fromarray(pixels).save(more / f"{i:02d}.png")
+    fast = ("--max-false-alarms", 0.3, "--confidence", "average", "--null-model", "none")
     tiny = ("--input-size", 64, "--epochs", 2, "--flow-steps", 1)
     return {
         "uflow-infer": ["--bundle", "a.uflow", "--images", good, "--json", "seen.jsonl", "--save-dir", "seen"],
-        "uflow-calibrate": ["--bundle", "a.uflow", "--good", good, "--max-false-alarms", 0.3, "--null-model", "none"],
+        "uflow-calibrate": ["--bundle", "a.uflow", "--good", more, *fast],
         "uflow-export": ["--ckpt", trained, "--out", "b.uflow", "--precision", "fp32"],
         "uflow-evaluate": ["--bundle", "a.uflow", "--data", texture_folder, "--json", "found.json"],
         "uflow-train": ["--data", good, "--out", "b.ckpt", *tiny],
@@ -90,9 +96,9 @@ def test_signals(line, commands, exported: Path, tmp_path: Path, attacks, name: 
 def test_few_descriptors_and_little_memory(line, commands, tmp_path: Path, attacks, name: str) -> None:
     """It works, or says in one line what is missing."""
     trials = attacks("commands: limits")
-    limits = [(resource.RLIMIT_NOFILE, count) for count in (8, 16, 24, 48)]
-    limits += [(resource.RLIMIT_AS, size) for size in (GIB // 4, GIB, 3 * GIB // 2, 2 * GIB)]
-    limits += [(resource.RLIMIT_FSIZE, size) for size in (0, 50_000)]
+    limits = [(resource.RLIMIT_NOFILE, count) for count in (8, 24)]
+    limits += [(resource.RLIMIT_AS, size) for size in (GIB // 4, GIB, 3 * GIB // 2)]
+    limits += [(resource.RLIMIT_FSIZE, size) for size in (50_000,)]
     for limit in limits:
         ended = commands.run(name, *line[name], limits=[limit])
         trials.note((name, limit), ended.outcome, ended.said, ended.seconds, ended.memory)
