@@ -51,8 +51,8 @@ class Admission:
             return self.left_out
         return [
             *self.left_out,
-            "Give good images that the training has not seen, or train with more of them held out: "
-            "uflow-train --hold-out 0.3",
+            "Give good images that the training has not seen, or train again with a larger share held out "
+            "(uflow-train --hold-out)",
         ]
 
 

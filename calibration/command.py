@@ -191,7 +191,10 @@ def _with_int8(
 ) -> Bundle[UFlowManifest]:
     """The bundle with an INT8 graph. Held-out images have no part in it, or the promise would not hold for it."""
     if not options.null_model:
-        raise UsageError("--int8 is made with the images of the null model: give more images, or no --null-model none")
+        raise UsageError(
+            "--int8 needs images for a null model, and the threshold leaves none: give at least 39 good images, or "
+            "leave out --null-model none"
+        )
     for module in ("onnx", "onnx_ir"):
         require(module, "calibrate")
     from uflow_edge.calibration.int8 import quantize_bundle

@@ -183,7 +183,8 @@ def find_bundle(folder: Path, kind: type[Manifest] = UFlowManifest) -> Path:
         return found[0]
     if not found:
         raise UsageError(
-            f"no *{SUFFIX} bundle in {folder.resolve()}; name one with --bundle, or make one with uflow-export"
+            f"no *{SUFFIX} bundle of a {kind.noun} in {folder.resolve()}; name one with --bundle, or make one with: "
+            f"uflow-export {_option(kind)} …"
         )
     listed = ", ".join(path.name for path in found)
     raise UsageError(f"{len(found)} bundles in {folder.resolve()}: {listed}; name one with --bundle")

@@ -26,6 +26,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, in the plural unless it is one: ``1 image``, ``2 images``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def printable(value: object) -> str:
     """A value's text on one line that any terminal, log or JSON encoder takes, and that steers none of them.
 

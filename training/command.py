@@ -17,6 +17,7 @@ from uflow_edge.runtime.command_line import (
     share,
 )
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError, require
+from uflow_edge.runtime.text import counted
 from uflow_edge.training.mvtec import CONFIGS
 from uflow_edge.training.options import (
     CACHE_CHOICES,
@@ -218,7 +219,9 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     finally:
         bar.close()
     best = result.held_out[result.best_epoch - 1]
-    print(f"{arguments.out}: {result.steps} steps, best after epoch {result.best_epoch} (held-out {best:.4f})")
+    print(
+        f"{arguments.out}: {counted(result.steps, 'step')}, best after epoch {result.best_epoch} (held-out {best:.4f})"
+    )
     print(f"next: uflow-export --ckpt {arguments.out}")
     return ExitCode.OK
 

@@ -22,6 +22,7 @@ from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.preprocess import model_input
 from uflow_edge.runtime.reading import in_use
+from uflow_edge.runtime.text import counted
 from uflow_edge.training.dataset import checked_images, hold_out, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
 from uflow_edge.training.fit import Fit, fit_flow
@@ -103,9 +104,11 @@ def train(
     resume = resume_file(checkpoint)
     images = training_images(data.folder, report)
     if len(images) < FEW_IMAGES:
-        report(f"warning: {len(images)} good images make a poor detector; expect a good one from 50 on")
+        report(
+            f"warning: a detector trained on {counted(len(images), 'good image')} is poor; expect a good one from 50 on"
+        )
     fit_paths, held_paths = hold_out(images, data.hold_out, options.seed)
-    report(f"{len(fit_paths)} good images to fit, {len(held_paths)} held out to stop by")
+    report(f"{counted(len(fit_paths), 'good image')} to fit, {len(held_paths)} held out to decide when to stop")
     hashes = checked_images(images)
     trained_on = {FITTED: [hashes[path] for path in fit_paths], HELD_OUT: [hashes[path] for path in held_paths]}
     kept = spread(held_paths, KEPT_PICTURES) if data.keep_pictures else []
@@ -125,7 +128,7 @@ def train(
         fit: Features = AugmentedFeatures(graph, fit_paths, data.augmentation, options.seed)
         if data.augmentation.is_none:
             fit = stack.enter_context(CachedFeatures(graph, fit_paths, where=data.cache, folder=checkpoint.parent))
-            report(f"features of {len(fit)} images cached in {fit.where}: {fit.bytes / 2**20:.0f} MiB")
+            report(f"features of {counted(len(fit), 'image')} cached in {fit.where}: {fit.bytes / 2**20:.0f} MiB")
         held = stack.enter_context(CachedFeatures(graph, held_paths, where=data.cache, folder=checkpoint.parent))
         chosen = standardize(network, fit, held, standardization)
         report(f"features standardised by {chosen}")

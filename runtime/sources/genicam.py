@@ -161,7 +161,7 @@ def _acquirer(harvester: Any, name: str, serial: str) -> Any:
     serials = [str(info.property_dict.get("serial_number")) for info in harvester.device_info_list]
     if not serials or (serial and serial not in serials):
         raise MissingDependency(
-            f"{name} cannot be opened: is it connected, and free, and may you read it? "
+            f"{name} cannot be opened: is it connected, is no other program using it, and may you read it? "
             f"Found: {', '.join(serials) or 'none'}"
         )
     try:

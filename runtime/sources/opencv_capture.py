@@ -130,7 +130,9 @@ def _opened(name: str, make: Callable[[], cv2.VideoCapture]) -> cv2.VideoCapture
     capture = make()
     if not capture.isOpened():
         capture.release()
-        raise MissingDependency(f"{name} cannot be opened: is it connected, and free, and may you read it?")
+        raise MissingDependency(
+            f"{name} cannot be opened: is it connected, is no other program using it, and may you read it?"
+        )
     return capture
 
 

@@ -93,7 +93,7 @@ def test_latency_of_every_graph(exported: Path) -> None:
         (("--confidence", 1), "confidence 1.0: expected a number between 0 and 1"),
         (("--confidence", "high"), "expected a finite number, got 'high'"),
         (("--exclude", "elephant.png"), "no such image"),
-        (("--int8", "--null-model", "none"), "--int8 is made with the images of the null model"),
+        (("--int8", "--null-model", "none"), "--int8 needs images for a null model"),
         (("--overlap", 0.5), "--overlap needs --tile"),
     ],
 )

@@ -253,5 +253,6 @@ def test_the_snippet_of_the_readme_runs_and_is_typed(
     found: dict[str, Any] = {}
     exec(compile(snippet, "README.md", "exec"), found)
     assert found["verdict"].size == (40, 50)
+    assert found["examined"].verdict.score == found["verdict"].score
     # What mypy says of it follows from this: cv2.imread gives an array of any number type, or None.
     assert get_type_hints(Inspector.inspect)["frame_bgr"] == Frame

@@ -91,7 +91,7 @@ def test_few_images_are_warned_of_and_broken_ones_named(good: Path, tmp_path: Pa
         (good / name).write_bytes(b"no image")
     assert exit_code(main, "--data", good, "--out", tmp_path / "x.ckpt", "--input-size", 64, "--restart") == 3
     printed = capsys.readouterr()
-    assert "warning: 16 good images make a poor detector; expect a good one from 50 on" in printed.out
+    assert "warning: a detector trained on 16 good images is poor; expect a good one from 50 on" in printed.out
     assert "00.png" in printed.err and "15.png" in printed.err
     assert not (tmp_path / "x.ckpt").exists()
 

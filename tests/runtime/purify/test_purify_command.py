@@ -501,7 +501,7 @@ def test_options_arrive() -> None:
         (["--patching", "upstream", "--overlap", "0.1"], "--overlap needs --patching blend"),
         (["--overlap", "1"], "overlap 1.0"),
         (["--seed", "-1"], "argument --seed: expected a number of 0 or more"),
-        ([], "no *.uflow bundle"),
+        ([], "no *.uflow bundle of a diffusion UNet"),
     ],
     ids=["scale without guide", "too many runs", "overlap of upstream", "all overlap", "seed", "no bundle"],
 )
