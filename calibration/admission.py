@@ -66,7 +66,7 @@ def admit(
     Args:
         files: that were given.
         record: of the bundle's training.
-        report: told of each image that cannot be read.
+        report: gets a line on each image that cannot be read.
     """
     images: list[ImageFile] = []
     unreadable: list[str] = []

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import onnx_ir as ir
 
@@ -20,7 +19,7 @@ from uflow_edge.runtime.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.proof import likely_cause
 from uflow_edge.runtime.errors import UflowEdgeError
-from uflow_edge.runtime.files import replacing, sha256
+from uflow_edge.runtime.files import replacing, scratch_folder, sha256
 from uflow_edge.runtime.manifest import Variant
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.reference import INT8_REFERENCE
@@ -50,8 +49,8 @@ def store_int8(
         Int8Failed: it is too far from it in every engine; the bundle is as it was.
     """
     folder = bundle.folder
-    with TemporaryDirectory(dir=folder, prefix=".int8-") as temporary:
-        files = write_onnx(model, Path(temporary) / variant.file)
+    with scratch_folder(folder) as temporary:
+        files = write_onnx(model, temporary / variant.file)
         data = next((file.name for file in files if file.name != variant.file), None)
         variant = replace(variant, data=data, reference=INT8_REFERENCE)
         reference = _reference(bundle, pictures)
@@ -59,7 +58,7 @@ def store_int8(
         if not any(parity.holds for parity in parities):
             how_far = "; ".join(map(str, parities)) + likely_cause("int8")
             raise Int8Failed(f"{folder}: no INT8 graph is written, it is too far from FP32. {how_far}")
-        stored = Path(temporary) / INT8_REFERENCE
+        stored = temporary / INT8_REFERENCE
         reference.stored().save(stored, bundle.manifest)
         bundle = _without_int8(bundle)
         for file in (*files, stored):

@@ -23,7 +23,7 @@ _DEVIATIONS = 3.0
 def difference_from_training(
     training: Sequence[Sequence[float]], found: Sequence[Sequence[float]], manifest: UFlowManifest
 ) -> str | None:
-    """In one sentence, how images differ from the training's; None where they do not, or nobody knows the latter.
+    """In one sentence, how images differ from the training's; None where they do not, or the latter are unknown.
 
     Args:
         training: ln(mean E / C) of every scale, finest first, of good pictures that were not fitted.

@@ -18,7 +18,7 @@ class CalibrationRecord:
 
     Attributes:
         views: which parts of a frame were inspected.
-        precision: of the graph; None where nobody knows.
+        precision: of the graph; None where the engine does not say.
         engine: what ran it, for people.
         images: how many good images were used.
         heights, widths: smallest and largest of the images, in pixels.

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.engines.selection import Backend
 
 
+def _warn(line: str) -> None:
+    if line.startswith("warning: "):
+        warnings.warn(line.removeprefix("warning: "), stacklevel=3)
+
+
 class Inspector:
     """Inspects frames with one bundle.
 
@@ -103,7 +108,7 @@ class Inspector:
         threshold: float | None = None,
         threads: int | None = None,
         views: ViewOptions = ViewOptions(),
-        report: Callable[[str], None] | None = None,
+        report: Callable[[str], None] = _warn,
     ) -> "Inspector":
         """Choose an engine like ``uflow-infer`` and make it ready: the first frame costs what every frame costs.
 
@@ -112,7 +117,7 @@ class Inspector:
             backend, precision, threads: see `selection.open_engine`.
             threshold: on the score; default, the bundle's.
             views: which parts of a frame are inspected.
-            report: told what is skipped and what is chosen; default, warnings become Python's.
+            report: gets a line on what is skipped and on what is chosen; default, warnings become Python's.
 
         Returns:
             An inspector that owns its engine: `close` it, or use it in a ``with`` statement.
@@ -127,11 +132,10 @@ class Inspector:
         from uflow_edge.runtime.engines.selection import open_engine
 
         bundle = source if isinstance(source, Bundle) else Bundle.load(source, UFlowManifest)
-        say = report or _warn
         with ExitStack() as stack:
-            engine = open_engine(bundle, backend, precision, threads, say)
+            engine = open_engine(bundle, backend, precision, threads, report)
             stack.callback(engine.close)
-            device = device_frames(engine, bundle.manifest.input_size, say)
+            device = device_frames(engine, bundle.manifest.input_size, report)
             if device is not None:
                 stack.callback(device.close)
             inspector = cls.of(bundle, engine, views, device)
@@ -140,7 +144,7 @@ class Inspector:
             inspector.warm_up()
             inspector._owned = stack.pop_all()
         if inspector.difference is not None:
-            say(f"warning: {inspector.difference}: no promise")
+            report(f"warning: {inspector.difference}: no promise")
         return inspector
 
     def close(self) -> None:
@@ -291,8 +295,3 @@ class Inspector:
         for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
             picture[:] = model_input(frame_bgr[top:bottom, left:right], side)
         return pictures
-
-
-def _warn(line: str) -> None:
-    if line.startswith("warning: "):
-        warnings.warn(line.removeprefix("warning: "), stacklevel=3)

@@ -52,7 +52,7 @@ def redacted(text: object) -> str:
     more is hidden rather than less. Applying it twice changes nothing.
 
     Args:
-        text: an address that somebody typed, a pipeline, or a message of a library that may quote one.
+        text: an address as it was typed, a pipeline, or a message of a library that may quote one.
     """
     text = str(text)
     if "@" in text:

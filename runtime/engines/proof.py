@@ -48,7 +48,7 @@ def prove(engine: Engine, bundle: Bundle[Manifest], variant: Variant) -> None:
 
 
 def has_vnni() -> bool:
-    """Whether this processor multiplies 8-bit integers without saturating; where nobody knows, yes."""
+    """Whether this processor multiplies 8-bit integers without saturating; yes where that cannot be found out."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     try:

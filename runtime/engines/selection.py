@@ -23,7 +23,7 @@ Backend: TypeAlias = Literal["auto"] | NamedBackend
 BACKENDS: tuple[NamedBackend, ...] = get_args(NamedBackend)
 """The best first: the order in which ``auto`` tries them."""
 
-# What is taken unasked. Never int8: it decides otherwise on some images, and whoever trades that for speed says so.
+# What is taken unasked. Never int8: it decides otherwise on some images, so it has to be asked for.
 _PRECISIONS: dict[NamedBackend, tuple[Precision, ...]] = {
     "tensorrt": ("fp16", "fp32"),
     "onnxruntime-tensorrt": ("fp32",),

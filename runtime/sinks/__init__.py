@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Provenance", "SelectiveSink", "Sink", "Undeliverable", "about", "first_lines", "verdict_only"]
 
+_MOST_LINES = 20
+
 Provenance: TypeAlias = Mapping[str, str]
 """Of the bundle: ``bundle``, its name, and ``bundle_sha256``, the SHA-256 of its manifest, as in Parquet."""
 
@@ -78,13 +80,13 @@ def about(frame: "Frame", provenance: Provenance | None) -> dict[str, str]:
     return {} if provenance is None else {"name": printable(frame.name.as_posix()), **provenance}
 
 
-def first_lines(report: Callable[[str], None], most: int = 20) -> Callable[[str], None]:
+def first_lines(report: Callable[[str], None]) -> Callable[[str], None]:
     """Passes on so many lines, and says at the last that those behind it are left out: a log is not to be flooded."""
     numbers = count(1)
 
     def pass_on(line: str) -> None:
         number = next(numbers)
-        if number <= most:
-            report(line if number < most else f"{line}; further ones are counted, not named")
+        if number <= _MOST_LINES:
+            report(line if number < _MOST_LINES else f"{line}; further ones are counted, not named")
 
     return pass_on

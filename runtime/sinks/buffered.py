@@ -160,7 +160,7 @@ class BufferedSink:
             return self._take_oldest()
 
     def _deliver(self, result: _Waiting) -> bool:
-        """Try until it works, or never can; False when told to give up."""
+        """Try until it works or is known to be impossible; False when delivery was abandoned."""
         delay = self._patience.first_delay
         while True:
             try:

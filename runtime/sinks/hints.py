@@ -28,7 +28,7 @@ class Hints:
 
         Args:
             record: of the bundle's calibration; None without one.
-            report: told one line at a time.
+            report: gets one line at a time.
             source: that all frames come from; None where frames name their own, as those of several cameras do.
         """
         self._record = record

@@ -19,7 +19,7 @@ class StrictSink:
 
         Args:
             sink: closed by `close`.
-            report: told of every result that cannot be delivered although the receiver is well.
+            report: gets a line on each of the first results that cannot be delivered although the receiver is well.
         """
         self.name: Final = sink.name
         self.undelivered = 0
