@@ -17,9 +17,9 @@ from uflow_edge.runtime.archive.cluster import ClusterOptions, connected
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.bundle import Bundle
 from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from waiting import DEADLINE
 
 SIDE = 96
-DEADLINE = 60.0
 
 
 @pytest.fixture(scope="package")

@@ -29,13 +29,13 @@ from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.views import ViewOptions
+from waiting import DEADLINE
 
 pyarrow_dataset, ray = extra("pyarrow.dataset"), extra("ray")
 
 Hold = Callable[[Path], Any]
 Recipe = Callable[..., InspectorRecipe]
 Facts = dict[str, Any]
-DEADLINE = 60.0
 OF_THE_MOMENT = {"timestamps", "milliseconds"}
 
 

@@ -14,9 +14,9 @@ from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.sinks import verdict_only
 from uflow_edge.runtime.sinks.buffered import BufferedSink, Patience
 from uflow_edge.runtime.sources import Frame
+from waiting import DEADLINE
 
 FAST = Patience(first_delay=0.001, longest_delay=0.002)
-DEADLINE = 30.0
 
 
 class Receiver:

@@ -22,9 +22,9 @@ from extras import extra
 from uflow_edge.runtime.errors import MissingDependency, UsageError
 from uflow_edge.runtime.sources import CameraOptions, SourceLost, camera, opencv_capture, parse_camera
 from uflow_edge.runtime.sources.camera import Camera
+from waiting import DEADLINE
 
 NEVER = threading.Event()
-PATIENCE_S = 30.0
 
 needs_ffmpeg = pytest.mark.skipif(
     not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG), reason="this OpenCV is without FFmpeg"
@@ -99,7 +99,7 @@ class NetworkCamera:
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         with self.changed:
-            assert self.changed.wait_for(condition, PATIENCE_S)
+            assert self.changed.wait_for(condition, DEADLINE)
 
     def close(self) -> None:
         self.closing.set()
@@ -358,14 +358,14 @@ def failing(error: BaseException) -> Callable[[], object]:
 def test_a_device_that_hangs_does_not_hang_us_and_is_released_when_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(camera, "_RELEASE_S", 0.01)
     back, stop = threading.Event(), threading.Event()
-    device = Stubborn(shot, lambda: back.wait(PATIENCE_S) and None)
+    device = Stubborn(shot, lambda: back.wait(DEADLINE) and None)
     frames = Camera("camera 0", lambda: device).frames(stop)
     next(frames)
     stop.set()
     assert list(frames) == []
     assert not device.released.is_set(), "releasing a device in the midst of a read would crash"
     back.set()
-    assert device.released.wait(PATIENCE_S)
+    assert device.released.wait(DEADLINE)
 
 
 def test_a_device_that_hangs_counts_as_lost_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,13 +31,13 @@ from uflow_edge.runtime.sinks.overlays import OverlayFolder
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.sources.video import VideoFile
 from uflow_edge.runtime.views import ViewOptions
+from waiting import DEADLINE
 
 pytestmark = [pytest.mark.long, needs("prometheus_client")]
 
 FRAMES = 10_000
 WARM = 1_000  # frames after which nothing may grow
 MOST_GROWTH = 4 << 20  # bytes: 466 a frame, far less than any array that a frame brings along
-SOON = 30.0  # seconds that a test waits for what should happen at once
 QUOTA = 1_000_000
 
 
@@ -76,7 +76,7 @@ class HeldUp:
         self.pipeline, self.held = pipeline, policy == "latest"
 
     def put(self, frame: Frame, inspection: Inspection) -> None:
-        deadline = time.monotonic() + SOON
+        deadline = time.monotonic() + DEADLINE
         while self.held and self.pipeline.tally().dropped == 0 and time.monotonic() < deadline:
             pass
         self.held = False
@@ -171,7 +171,7 @@ def running(*arguments: object, log: Path) -> Iterator["subprocess.Popen[str]"]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
         yield process
-        process.wait(SOON)
+        process.wait(DEADLINE)
     finally:
         process.kill()
         process.wait()
@@ -189,6 +189,6 @@ def sampled(process: "subprocess.Popen[str]", log: Path) -> Iterator[Sample]:
         if address is None:
             continue
         with suppress(OSError, psutil.NoSuchProcess):  # it ends while it is asked
-            with urllib.request.urlopen(address[0], timeout=SOON) as answer:
+            with urllib.request.urlopen(address[0], timeout=DEADLINE) as answer:
                 count = re.search(r"^uflow_frames_inspected_total (\S+)$", answer.read().decode(), re.MULTILINE)
             yield Sample(int(float(count[1])), inside.memory_info().rss, inside.num_threads(), inside.num_fds())

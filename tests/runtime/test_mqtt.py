@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,9 +23,9 @@ from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.sinks.buffered import BufferedSink, Patience
 from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
+from waiting import DEADLINE, wait_until
 
 CHANNELS = (4,)
-DEADLINE = 60.0
 FAST = Patience(first_delay=0.01, longest_delay=0.1)
 
 
@@ -117,10 +116,7 @@ def test_a_broker_killed_and_restarted_loses_nothing(broker, subscriber) -> None
         broker.kill()  # in the middle of it
         for index in range(100, 250):
             sink.put(*result(index))
-        end = time.monotonic() + DEADLINE
-        while not lines:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_until(lambda: bool(lines))
         assert sink.waiting >= 150
         broker.start()
         for index in range(250, 300):

@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -36,13 +35,13 @@ from uflow_edge.runtime.page.track import STEP_S, STEPS
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Timestamps
+from waiting import DEADLINE, wait_until
 
 httpx, websockets = extra("httpx"), extra("websockets")
 connect = extra("websockets.sync.client").connect
 extra("fastapi")
 
 CHANNELS = (4,)
-SOON = 30.0  # seconds that a test waits for what should happen at once
 TOKEN = "a token that nobody guesses"
 
 
@@ -127,16 +126,8 @@ def server(page: LivePage) -> Iterator[PageServer]:
 
 @pytest.fixture
 def http(server: PageServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=SOON, trust_env=False) as client:
+    with httpx.Client(base_url=server.url, timeout=DEADLINE, trust_env=False) as client:
         yield client
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something holds, or fail."""
-    deadline = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        threading.Event().wait(0.01)
 
 
 def live(server: PageServer) -> str:
@@ -151,13 +142,13 @@ class Watcher:
 
     def ask(self) -> tuple[dict, bytes | None]:
         self.socket.send(json.dumps({"camera": self.camera, "picture": self.picture, "since": self.since}))
-        message = json.loads(self.socket.recv(timeout=SOON))
+        message = json.loads(self.socket.recv(timeout=DEADLINE))
         if message["steps"]:
             self.since = message["steps"][-1][0]
         if message["picture"] is None:
             return message, None
         self.picture = message["picture"]["number"]
-        jpeg = self.socket.recv(timeout=SOON)
+        jpeg = self.socket.recv(timeout=DEADLINE)
         assert isinstance(jpeg, bytes)
         return message, jpeg
 
@@ -403,7 +394,7 @@ def shot_of(page: LivePage, index: int):
 def test_an_anomaly_gets_its_picture_though_nobody_watches(page: LivePage, http: httpx.Client) -> None:
     page.put(*shown(0))
     page.put(*shown(1, score=9.0))
-    eventually(lambda: bool(page.anomalies()))
+    wait_until(lambda: bool(page.anomalies()))
     (anomaly,) = http.get("/api/anomalies").json()
     assert (anomaly["frame"], anomaly["score"], anomaly["threshold"], anomaly["regions"]) == (1, 9.0, 0.0, 1)
     picture = http.get(f"/api/anomalies/{anomaly['id']}.jpg")
@@ -416,7 +407,7 @@ def test_a_file_whose_name_is_no_utf_8_is_shown(page: LivePage, http: httpx.Clie
     frame, inspection = shown(1, score=9.0)
     verdict = replace(inspection.verdict, source="caf\udce9.png")
     page.put(replace(frame, source=verdict.source), replace(inspection, verdict=verdict))
-    eventually(lambda: bool(page.anomalies()))
+    wait_until(lambda: bool(page.anomalies()))
     (anomaly,) = http.get("/api/anomalies").json()
     (camera,) = http.get("/api/status").json()["cameras"]
     assert anomaly["source"] == camera["last"]["source"] == "caf\\udce9.png"
@@ -481,7 +472,7 @@ def test_a_wrong_ask_ends_only_its_own_socket(page: LivePage, server: PageServer
     with connect(live(server)) as wrong, connect(live(server)) as right:
         wrong.send(ask)
         with pytest.raises(websockets.ConnectionClosed):
-            wrong.recv(timeout=SOON)
+            wrong.recv(timeout=DEADLINE)
         assert Watcher(right).ask()[1] is not None
 
 
@@ -497,7 +488,7 @@ def test_nothing_is_drawn_unless_somebody_asks_and_once_for_all(
     monkeypatch.setattr("uflow_edge.runtime.page.editions.picture_of", counted)
     page.put(*shown(0))
     page.put(*shown(1, score=9.0))
-    eventually(lambda: bool(page.anomalies()))  # the server has been at work
+    wait_until(lambda: bool(page.anomalies()))  # the server has been at work
     assert drawn == []
     with ExitStack() as stack:
         watchers = [Watcher(stack.enter_context(connect(live(server)))) for _ in range(5)]
@@ -552,14 +543,14 @@ def test_a_hundred_watchers_and_the_line_does_not_wait(page: LivePage, server: P
         for path in ("/", "/static/page.js", "/static/page.css"):
             assert (await client.get(path)).status_code == 200
         seen: list[int] = []
-        async with websockets.connect(live(server), open_timeout=SOON) as socket_:
+        async with websockets.connect(live(server), open_timeout=DEADLINE) as socket_:
             picture = 0
             while len(seen) < 3:
                 await socket_.send(json.dumps({"camera": "belt", "picture": picture, "since": 0}))
-                message = json.loads(await asyncio.wait_for(socket_.recv(), SOON))
+                message = json.loads(await asyncio.wait_for(socket_.recv(), DEADLINE))
                 if message["picture"] is not None:
                     picture = message["picture"]["number"]
-                    jpeg = await asyncio.wait_for(socket_.recv(), SOON)
+                    jpeg = await asyncio.wait_for(socket_.recv(), DEADLINE)
                     assert isinstance(jpeg, bytes)
                     assert jpeg[:2] == b"\xff\xd8"
                     seen.append(picture)
@@ -567,7 +558,7 @@ def test_a_hundred_watchers_and_the_line_does_not_wait(page: LivePage, server: P
 
     async def all_watch() -> list[list[int]]:
         limits = httpx.Limits(max_connections=100)
-        async with httpx.AsyncClient(base_url=server.url, timeout=SOON, limits=limits, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE, limits=limits, trust_env=False) as client:
             return await asyncio.gather(*(watch(client) for _ in range(100)))
 
     line = threading.Thread(target=deliver)
@@ -610,7 +601,7 @@ def locked(page: LivePage) -> Iterator[httpx.Client]:
     with (
         serve(page, host="0.0.0.0", port=0, token=TOKEN) as server,
         httpx.Client(
-            base_url=f"http://127.0.0.1:{httpx.URL(server.url).port}", timeout=SOON, trust_env=False
+            base_url=f"http://127.0.0.1:{httpx.URL(server.url).port}", timeout=DEADLINE, trust_env=False
         ) as client,
     ):
         yield client
@@ -748,8 +739,8 @@ def test_closing_the_page_ends_streams_and_thread(page: LivePage) -> None:
         for socket_ in (waiting, idle):
             with pytest.raises(websockets.ConnectionClosed):
                 while True:
-                    socket_.recv(timeout=SOON)
-    eventually(lambda: {thread.name for thread in threading.enumerate()} <= before)
+                    socket_.recv(timeout=DEADLINE)
+    wait_until(lambda: {thread.name for thread in threading.enumerate()} <= before)
     with pytest.raises(httpx.ConnectError):
         httpx.get(server.url, trust_env=False)
     page.close()

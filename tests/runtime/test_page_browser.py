@@ -27,13 +27,13 @@ from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.page import Controls, LivePage, PageServer, serve
 from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Timestamps
+from waiting import DEADLINE, wait_until
 
 pytestmark = pytest.mark.long
 
 connect = extra("websockets.sync.client").connect
 extra("fastapi")
 
-SOON = 30.0  # seconds that a test waits for what should happen at once
 TOKEN = "a token that nobody guesses"
 SCREENS = {
     "phone": (390, 844),
@@ -59,7 +59,7 @@ class Tab:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(timeout=SOON))
+            message = json.loads(self._socket.recv(timeout=DEADLINE))
             if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
                 self.complaints.append(json.dumps(message["params"]))
             if message.get("id") == number:
@@ -74,7 +74,7 @@ class Tab:
         return answer["result"].get("value")
 
     def until(self, script: str, expected: Any = True) -> None:
-        deadline = time.monotonic() + SOON
+        deadline = time.monotonic() + DEADLINE
         while (value := self.run(script)) != expected:
             assert time.monotonic() < deadline, f"{script}: expected {expected!r}, got {value!r}"
 
@@ -130,10 +130,8 @@ def browser(executable: str) -> Iterator[Tab]:
 
 
 def _debugging_port(file: Path) -> int:
-    deadline = time.monotonic() + SOON
-    while not (file.is_file() and len(lines := file.read_text().splitlines()) > 1):
-        assert time.monotonic() < deadline, "the browser does not start"
-    return int(lines[0])
+    wait_until(lambda: file.is_file() and "\n" in file.read_text(), lambda: "the browser does not start")
+    return int(file.read_text().splitlines()[0])
 
 
 @pytest.fixture(scope="module")
@@ -423,7 +421,7 @@ def test_the_trigger_button(tab: Tab, line: Line, server: PageServer) -> None:
     tab.open(server.url)
     tab.until("document.getElementById('trigger').hidden", False)
     tab.click("#trigger")
-    deadline = time.monotonic() + SOON
+    deadline = time.monotonic() + DEADLINE
     while line.fired == 0:
         assert time.monotonic() < deadline
         tab.run("1")
@@ -549,7 +547,7 @@ def test_a_page_that_is_not_seen_asks_for_nothing(tab: Tab, line: Line, server: 
         def editions(count: int) -> None:
             for _ in range(count):
                 other.send('{"camera": null}')
-                other.recv(timeout=SOON)
+                other.recv(timeout=DEADLINE)
 
         editions(3)  # whatever was asked before has been answered
         line.put(5.0)

@@ -16,11 +16,11 @@ from uflow_edge.runtime.page import Controls, LivePage, PageServer, connections,
 from uflow_edge.runtime.page import access as guarding
 from uflow_edge.runtime.page import server as serving
 from uflow_edge.runtime.tally import Tally
+from waiting import DEADLINE
 
 httpx, connect = extra("httpx"), extra("websockets.sync.client").connect
 extra("fastapi")
 
-SOON = 30.0
 MOST = 16
 
 
@@ -34,7 +34,7 @@ def start(controls: Controls, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     """Starts servers with few connections and short deadlines."""
     with ExitStack() as stack:
 
-        def start(head_within_s: float = SOON) -> PageServer:
+        def start(head_within_s: float = DEADLINE) -> PageServer:
             monkeypatch.setattr(serving, "most_connections", lambda: MOST)
             protocol = partial(connections.bounded_protocol, head_within_s=head_within_s)
             monkeypatch.setattr(serving, "bounded_protocol", protocol)
@@ -50,7 +50,7 @@ def port(server: PageServer) -> int:
 def opened(server: PageServer, stack: ExitStack, request: bytes, source: str = "127.0.0.1") -> socket.socket:
     """A connection that has sent this."""
     address = ("127.0.0.1", port(server))
-    one = stack.enter_context(closing(socket.create_connection(address, SOON, source_address=(source, 0))))
+    one = stack.enter_context(closing(socket.create_connection(address, DEADLINE, source_address=(source, 0))))
     one.sendall(request)
     return one
 
@@ -68,7 +68,7 @@ def rest_of(connection: socket.socket) -> bytes:
 
 def get(server: PageServer, source: str = "127.0.0.1") -> int:
     transport = httpx.HTTPTransport(local_address=source)
-    with httpx.Client(transport=transport, timeout=SOON) as client:
+    with httpx.Client(transport=transport, timeout=DEADLINE) as client:
         return client.get(f"{server.url}api/status").status_code
 
 
@@ -109,7 +109,7 @@ def test_a_live_socket_outlives_the_deadline_of_heads(start: Callable[..., PageS
     with connect(server.url.replace("http", "ws") + "api/live") as live, ExitStack() as stack:
         rest_of(opened(server, stack, b"GET"))  # ended by a deadline that began later
         live.send('{"camera": null}')
-        assert '"status"' in live.recv(timeout=SOON)
+        assert '"status"' in live.recv(timeout=DEADLINE)
 
 
 HEAD = b"PUT /api/threshold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -19,8 +19,7 @@ from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.pipeline import Feed, Pipeline, PipelineOptions
 from uflow_edge.runtime.sources import Frame, SourceLost
 from uflow_edge.runtime.triggers import EveryMilliseconds, FreeRun
-
-SOON = 30.0  # seconds that a test waits for what should happen at once
+from waiting import DEADLINE
 
 
 class Numbers:
@@ -107,7 +106,7 @@ def test_a_live_source_loses_frames_and_they_are_counted(inspector: Inspector) -
             yield from super().frames(stop, first)
             exhausted.set()
 
-    sink = Kept(lambda frame: exhausted.wait(SOON))
+    sink = Kept(lambda frame: exhausted.wait(DEADLINE))
     tally = Pipeline(inspector, [Feed(Fast(200, live=True))], [sink]).run()
     numbers = [index for _, index in sink.frames]
     assert numbers == sorted(set(numbers))
@@ -231,7 +230,7 @@ def test_a_source_that_hangs_is_left_behind_and_opened_anew() -> None:
             if not self.opened:
                 yield from super().frames(threading.Event(), first)  # frames 0 to 4, then silence
                 hanging.set()
-                release.wait(SOON)
+                release.wait(DEADLINE)
                 yield Frame(np.zeros((8, 8, 3), np.uint8), 99, self.name, Path("99"), 0.0)  # too late
             else:
                 self.count = 8
@@ -247,13 +246,13 @@ def test_a_source_that_hangs_is_left_behind_and_opened_anew() -> None:
         Hanging(5, live=True), FreeRun(), take, pytest.fail, patience=Patience(10), report=said.append, clock=clock
     )
     capture.start()
-    assert hanging.wait(SOON)
+    assert hanging.wait(DEADLINE)
     clock.now = 9
     capture.watch()
     assert (capture.state.status, capture.reconnects) == ("running", 0)
     clock.now = 11
     capture.watch()
-    assert capture.wait(SOON)
+    assert capture.wait(DEADLINE)
     release.set()
     assert taken == [0, 1, 2, 3, 4, 5, 6, 7]
     assert capture.reconnects == 1
@@ -267,7 +266,7 @@ def test_a_source_that_hangs_does_not_keep_the_pipeline(inspector: Inspector, mo
     class Hanging(Numbers):
         def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
             yield from super().frames(stop, first)
-            release.wait(SOON)
+            release.wait(DEADLINE)
 
     sink = Kept(lambda frame: frame.index == 4 and pipeline.stop())
     pipeline = Pipeline(inspector, [Feed(Hanging(5, live=True), policy="every")], [sink])
@@ -395,7 +394,7 @@ def stuck(inspector: Inspector, monkeypatch) -> Iterator[threading.Event]:
     def hanging(prepared):
         if prepared.frame_bgr[0, 0, 0] == 4:
             began.set()
-            release.wait(SOON)
+            release.wait(DEADLINE)
         return real(prepared)
 
     monkeypatch.setattr(inspector, "infer", hanging)

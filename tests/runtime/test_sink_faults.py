@@ -37,9 +37,9 @@ from uflow_edge.runtime.sinks.overlays import OverlayFolder
 from uflow_edge.runtime.sinks.strict import StrictSink
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.tally import Tally
+from waiting import DEADLINE
 
 CHANNELS = (4,)
-DEADLINE = 60.0
 PROVENANCE = {"bundle": "belt.uflow", "bundle_sha256": "0" * 64}
 
 

@@ -6,8 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -20,9 +18,9 @@ from factories import result
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
 from uflow_edge.runtime.sinks.json_lines import JsonLines, ReaderLeft, json_line, open_json_lines
 from uflow_edge.runtime.sinks.overlays import OverlayFolder, is_ours
+from waiting import DEADLINE, wait_until
 
 CHANNELS = (4,)
-DEADLINE = 60.0
 
 
 def frames_in(path: Path) -> list[int]:
@@ -43,15 +41,6 @@ def in_subprocess(script: str, *arguments: object, prefix: tuple[str, ...] = ())
     preamble = f"import sys; sys.path[:0] = {folders}; from test_sinks import *\n"
     command = [*prefix, sys.executable, "-c", preamble + script, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
-    """Poll until the process has done something."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.005)
 
 
 # The log ------------------------------------------------------------------------------------------------------------
@@ -308,7 +297,7 @@ for index in range(10**9):
         log,
         seen,
     )
-    wait_until(lambda: len(list(seen.glob("*.png"))) > 20 + attempt, process)
+    wait_until(lambda: len(list(seen.glob("*.png"))) > 20 + attempt, process=process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     seen_frames = logged(log)
