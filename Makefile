@@ -10,9 +10,9 @@ export OMP_WAIT_POLICY ?= passive
 demo: $(VENV)/.installed-dev
 	$(BIN)/python -m uflow_edge.benchmarks.solar_cells --out demo
 
-# What the extra `train` can do, without the tests that take longest.
+# Without the rooms and the modules whose tests take minutes, and without what needs more than the extra `train`.
 test-fast: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow and not gpu and not long"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not long" tests/calibration tests/runtime tests/training tests/test_package.py
 
 # Every extra is installed here: a missing one fails its tests instead of skipping them.
 test test-all: export UFLOW_EDGE_REQUIRE_EXTRAS = 1

@@ -213,7 +213,9 @@ def another_process(script: str, *arguments: object) -> Iterator["subprocess.Pop
     folders = [str(folder) for folder in Path(__file__).parents[:2]]
     preamble = f"import sys; sys.path[:0] = {folders}; from test_sink_faults import *\n"
     command = [sys.executable, "-c", preamble + script, *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", process.communicate()[1]
@@ -233,7 +235,7 @@ for index in range(3):
     lines.put(*result(index))   # each in a new file
 (shared / ".partial-1").touch()
 print("ready", flush=True)
-time.sleep(600)
+sys.stdin.read()
 """
     with another_process(script, log, seen, shared):
         for name in (lambda: JsonLines(log), lambda: OverlayFolder(seen, CHANNELS, quota=10**6)):

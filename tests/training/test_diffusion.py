@@ -23,6 +23,8 @@ from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.diffusion_patches import Patches, read_images
 from uflow_edge.training.progress import Progress
 
+pytestmark = pytest.mark.long
+
 SMALL = DiffusionOptions(image_size=16, channels=(8, 16), steps=24, batch_size=8, report_every=8, seed=5)
 
 

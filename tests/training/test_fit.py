@@ -17,6 +17,8 @@ from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.progress import Progress
 from uflow_edge.training.train import seeded_network
 
+pytestmark = pytest.mark.long
+
 SMALL = Architecture("efficientnet_lite0", 64, 2, (3, 4), 1)
 OPTIONS = TrainingOptions(epochs=4, batch_size=4, patience=4, seed=3)
 

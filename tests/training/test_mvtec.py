@@ -18,6 +18,8 @@ from uflow_edge.training.mvtec import CONFIGS
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.standardize import suited
 
+pytestmark = pytest.mark.long
+
 PLACES = ["--data", "mvtec/bottle", "--out", "bottle.ckpt"]
 TEXTURES = {"carpet", "grid", "leather", "tile", "wood"}
 OBJECTS = {

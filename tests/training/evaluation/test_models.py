@@ -22,6 +22,8 @@ from uflow_edge.training.evaluation import models
 from uflow_edge.training.evaluation.command import main
 from uflow_edge.training.evaluation.models import opened, uncalibrated
 
+pytestmark = pytest.mark.long
+
 Exit = Callable[..., int]
 
 
