@@ -1,6 +1,7 @@
 """Factories that several test modules share."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 from PIL import Image
 
 HERE = Path(__file__).parent
+
+# A run in the background is started with signals ignored, and its children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
