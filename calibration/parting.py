@@ -84,13 +84,14 @@ class Parting:
 def _too_few(images: int, promise: Promise) -> TooFewImages:
     needed = promise.images_needed
     message = (
-        f"{images} good images are too few for a null model and for {promise}: {MIN_IMAGES} are needed for the one, "
-        f"better {ADVISED_IMAGES}, and {needed} more for the other"
+        f"{images} good images are too few for a null model and for {promise}: the null model needs {MIN_IMAGES}, "
+        f"better {ADVISED_IMAGES}, and the promise needs {needed} more"
     )
     spare = images - MIN_IMAGES
     if spare > 0:
-        message += f". With {images}: " + ("" if spare >= needed else f"{alternatives(spare, promise)}; or ")
-        message += "no null model (--null-model none)"
+        offers = [alternatives(spare, promise)] if spare < needed else []
+        offers += ["no null model (--null-model none)"] if images >= needed else []
+        message += f". With {images}: {'; or '.join(offers)}"
     elif images:
         message += f". With {images}, and without a null model (--null-model none): {alternatives(images, promise)}"
     return TooFewImages(message)

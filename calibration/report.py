@@ -101,9 +101,8 @@ def _promise_card(point: OperatingPoint) -> tuple[str, str, str]:
     if point.doubt is not None:
         return "Promise", "none", point.doubt
     trust = "on average" if point.confidence is None else f"with {point.confidence * 100:.4g} % confidence"
-    condition = f", if the {point.suspicious} that look anomalous are good" if point.suspicious else ""
     share = f"≤ {(point.false_alarm_rate or 0) * 100:.3g} %"
-    return "Promise", share, f"of good images called anomalous, {trust}{condition}"
+    return "Promise", share, f"of good images called anomalous, {trust}{point.condition}"
 
 
 def _notices(calibration: Calibration) -> str:

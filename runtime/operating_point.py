@@ -68,7 +68,19 @@ class OperatingPoint:
         return (
             f"at most {self.false_alarm_rate * 100:.4g} % of good images called anomalous, {trust} "
             f"(from {self.good_images} held-out images"
-            + (f", if the {self.suspicious} that look anomalous are good)" if self.suspicious else ")")
+            f"{self.condition})"
+        )
+
+    @property
+    def condition(self) -> str:
+        """What the promise hangs on, as the end of a sentence; empty where it hangs on nothing."""
+        if not self.suspicious:
+            return ""
+        one = self.suspicious == 1
+        return (
+            ", if the one that looks anomalous is good"
+            if one
+            else f", if the {self.suspicious} that look anomalous are good"
         )
 
     def doubted(self, reason: str | None) -> "OperatingPoint":

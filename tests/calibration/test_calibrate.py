@@ -83,9 +83,16 @@ def test_the_promise_comes_first_where_images_are_few() -> None:
     ],
 )
 def test_too_few_images_are_refused_before_any_is_read(images: int, offer: str) -> None:
-    with pytest.raises(TooFewImages, match="20 are needed for the one, better 200, and 299 more") as refused:
+    with pytest.raises(TooFewImages, match="needs 20, better 200, and the promise needs 299 more") as refused:
         Parting.of(files(images), CalibrationOptions(Promise(0.01, 0.95)))
     assert offer in str(refused.value)
+
+
+def test_leaving_out_the_null_model_is_offered_only_where_that_is_enough() -> None:
+    with pytest.raises(TooFewImages) as refused:
+        Parting.of(files(36), CalibrationOptions(Promise(0.05, 0.95)))
+    assert "--max-false-alarms 0.171" in str(refused.value)
+    assert "--null-model none" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

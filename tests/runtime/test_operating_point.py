@@ -1,6 +1,7 @@
 """The conformal threshold: its promise, and when it cannot be made."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_a_doubt_takes_the_promise_and_a_suspicion_makes_it_depend() -> None:
         "at most 5 % of good images called anomalous, with 95 % confidence "
         "(from 40 held-out images, if the 3 that look anomalous are good)"
     )
+    assert replace(point, suspicious=1).promise.endswith("if the one that looks anomalous is good)")
     assert point.doubted(None) is point
     doubted = point.doubted("calibrated in fp32, run in fp16")
     assert doubted.promise == "calibrated in fp32, run in fp16: no promise"
