@@ -176,7 +176,7 @@ def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse
             code = ExitCode.INTERRUPTED if code is None else code
         except (Exception, KeyboardInterrupt) as error:
             code = ExitCode.INTERRUPTED if interrupted() else _exit_code(error)
-            print("interrupted" if code == ExitCode.INTERRUPTED else _explained(error), file=sys.stderr)
+            print_beside_bar("interrupted" if code == ExitCode.INTERRUPTED else _explained(error), sys.stderr)
             if getattr(arguments, "verbose", False):
                 print(redacted(traceback.format_exc()), end="", file=sys.stderr)
             if isinstance(error, Stuck):

@@ -98,7 +98,7 @@ def test_few_descriptors_and_little_memory(line, commands, tmp_path: Path, attac
     trials = attacks("commands: limits")
     limits = [(resource.RLIMIT_NOFILE, count) for count in (8, 24)]
     limits += [(resource.RLIMIT_AS, size) for size in (GIB // 4, GIB, 3 * GIB // 2)]
-    limits += [(resource.RLIMIT_FSIZE, size) for size in (50_000,)]
+    limits += [(resource.RLIMIT_FSIZE, size) for size in (0, 50_000)]
     for limit in limits:
         ended = commands.run(name, *line[name], limits=[limit])
         trials.note((name, limit), ended.outcome, ended.said, ended.seconds, ended.memory)
