@@ -93,6 +93,7 @@ def test_a_training_with_their_settings(
     subnets = [value for name, value in checkpoint.weights.items() if name.endswith("subnet.2.weight")]
     assert subnets and all(float(weights[: len(weights) // 2].abs().max()) > 0 for weights in subnets)  # affine
 
+    arguments += ["--overwrite"]
     assert exit_code(main, *arguments, "--weights", shallow_mcait[0]) == 2
     assert "expected one file each for cait_m48_448, then cait_s24_224, got 1" in capsys.readouterr().err
     assert exit_code(main, *arguments, "--weights", *reversed(shallow_mcait)) == 3
