@@ -101,7 +101,7 @@ def _stages(row: Row) -> tuple[str, ...]:
 
 def _costs_head(results: Results) -> tuple[str, ...]:
     sizes = results.rows[0].batches
-    return ("", *(f"images/s at {size}" for size in sizes), "first verdict", "resident", "GPU memory", "a frame")
+    return ("", *(f"images/s at {size}" for size in sizes), "first verdict", "resident", "GPU memory", "energy per frame")
 
 
 def _costs(row: Row) -> tuple[str, ...]:

@@ -191,7 +191,7 @@ def _throughput(results: Results) -> str:
 def _costs(results: Results) -> str:
     rows = [[escape(row.name), *(cell(row) for cell in _COSTS)] for row in results.rows]
     energy = f"Energy: {escape(results.meter)}." if results.meter else "Energy: no meter is readable here."
-    return _table(["", "first verdict", "resident memory", "GPU memory", "energy a frame"], rows) + _note(
+    return _table(["", "first verdict", "resident memory", "GPU memory", "energy per frame"], rows) + _note(
         "First verdict: uflow-infer as a new process, median; resident memory: the most that it held. " + energy
     )
 
