@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.training.features import CachedFeatures
 
 _RIDGE = 0.01

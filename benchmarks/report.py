@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 
 from uflow_edge.benchmarks.evaluation import Detector, Labelled
-from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.heat import legend_html
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.overlay import HEADER
 from uflow_edge.runtime.report_style import STYLE
+from uflow_edge.runtime.storage.files import replacing
 
 _SHOWN = 6
 """Pictures a row of the gallery."""

@@ -25,11 +25,11 @@ from uflow_edge.benchmarks.baselines import (
 )
 from uflow_edge.benchmarks.evaluation import Detector, Labelled
 from uflow_edge.benchmarks.report import Stage, write_report
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.export.network import EnergyGraph
-from uflow_edge.runtime.command_line import command_parser, progress, run_command
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.network.uflow import EnergyGraph
+from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command
 from uflow_edge.runtime.errors import ExitCode
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa import likelihood_map, tree_score
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY

@@ -15,26 +15,26 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from uflow_edge.calibration.admission import Admission
-from uflow_edge.calibration.null_model import ADVISED_IMAGES, MIN_IMAGES, NullFit, fit_null_model
+from uflow_edge.calibration.null_model.fit import ADVISED_IMAGES, MIN_IMAGES, NullFit, fit_null_model
 from uflow_edge.calibration.operating_point import Promise, TooFewImages, operating_point
-from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.plausibility import difference_from_training, fence_of, neighbours_alike
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.calibration_record import CalibrationRecord
-from uflow_edge.runtime.command_line import progress
+from uflow_edge.calibration.split import CalibrationOptions, Parting
+from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.training_record import TrainingRecord
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.drift import MIN_IMAGES as MIN_DRIFT_IMAGES
 from uflow_edge.runtime.drift import DriftRange, drift_numbers
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.admission import Admission
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.null_model import NullModel
+from uflow_edge.runtime.nfa.null_model import NullModel
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sources.folders import ImageFile
-from uflow_edge.runtime.training_record import TrainingRecord
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 
 @dataclass(frozen=True, slots=True)

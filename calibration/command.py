@@ -7,16 +7,17 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from uflow_edge.calibration.admission import Admission, admit
 from uflow_edge.calibration.calibrate import Calibration, calibrate
 from uflow_edge.calibration.findings import alarm_rows, notices, percent
 from uflow_edge.calibration.operating_point import Promise, TooFewImages, clopper_pearson
-from uflow_edge.calibration.parting import CalibrationOptions, Parting
 from uflow_edge.calibration.saving import save_calibration
-from uflow_edge.runtime.bundle import MANIFEST, Bundle, find_bundle
-from uflow_edge.runtime.calibration_record import REPORT
-from uflow_edge.runtime.choices import views
-from uflow_edge.runtime.command_line import (
+from uflow_edge.calibration.split import CalibrationOptions, Parting
+from uflow_edge.runtime.bundle.calibration_record import REPORT
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle, find_bundle
+from uflow_edge.runtime.bundle.manifest import PRECISIONS
+from uflow_edge.runtime.bundle.training_record import TrainingRecord
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import (
     add_reading_options,
     command_parser,
     finite_float,
@@ -30,13 +31,12 @@ from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.proof import likely_cause
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import ExitCode, UsageError, require
-from uflow_edge.runtime.files import check_writable
+from uflow_edge.runtime.images.admission import Admission, admit
+from uflow_edge.runtime.images.decode import Reading, in_use, use
+from uflow_edge.runtime.infer.choices import views
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.manifest import PRECISIONS
-from uflow_edge.runtime.reading import Reading, in_use, use
 from uflow_edge.runtime.sources.folders import ImageFile, image_files
-from uflow_edge.runtime.training_record import TrainingRecord
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.storage.files import check_writable
 
 _AVERAGE = "average"
 _LISTED = 20
@@ -197,7 +197,7 @@ def _with_int8(
         )
     for module in ("onnx", "onnx_ir"):
         require(module, "calibrate")
-    from uflow_edge.calibration.int8 import quantize_bundle
+    from uflow_edge.calibration.int8.quantize_bundle import quantize_bundle
 
     fitted = Parting.of(images, options).fitted
     bundle, result = quantize_bundle(bundle, [image.path for image in fitted], report=_say)
@@ -225,8 +225,8 @@ def chosen_images(good: Sequence[Path], exclude: Sequence[str]) -> list[ImageFil
 
 def _page(bundle: Bundle[UFlowManifest], calibration: Calibration, engine: Engine) -> str:
     from uflow_edge.calibration.latency import latencies_ms
-    from uflow_edge.calibration.report import report_page
-    from uflow_edge.calibration.report_pictures import draw_pictures
+    from uflow_edge.calibration.report.page import report_page
+    from uflow_edge.calibration.report.pictures import draw_pictures
 
     inspector = Inspector(bundle.manifest, engine, calibration.options.views, null_model=calibration.null_model)
     inspector.operating_point = calibration.operating_point

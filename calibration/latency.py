@@ -8,11 +8,11 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 _ROUNDS = 15
 

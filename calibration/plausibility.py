@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 
 _FAR_OUT = 3.0  # interquartile ranges: Tukey, "Exploratory Data Analysis", 1977
 _ALIKE = 3.0  # standard errors of a correlation

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from uflow_edge.calibration.calibrate import Calibration
-from uflow_edge.runtime.bundle import Bundle, write_manifest
-from uflow_edge.runtime.calibration_record import REPORT
-from uflow_edge.runtime.files import replacing, scratch_folder, sha256
-from uflow_edge.runtime.null_model import NullModel
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.bundle.calibration_record import REPORT
+from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.nfa.null_model import NullModel
+from uflow_edge.runtime.storage.files import replacing, scratch_folder, sha256
 
 _NULL_MODEL = "null_model"
 

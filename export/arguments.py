@@ -5,11 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.export import triton_arguments
-from uflow_edge.export.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
-from uflow_edge.runtime.command_line import command_parser, finite_float, natural_int, positive_int
+from uflow_edge.export.engines.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
+from uflow_edge.export.triton import arguments as triton_arguments
+from uflow_edge.runtime.bundle.manifest import (
+    DEFAULT_OPSET,
+    EXPORTED_PRECISIONS,
+    OPSETS,
+    PRECISIONS,
+    BatchRange,
+    Precision,
+)
+from uflow_edge.runtime.cli.command_line import command_parser, finite_float, natural_int, positive_int
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, OPSETS, PRECISIONS, BatchRange, Precision
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
 
 if TYPE_CHECKING:

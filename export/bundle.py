@@ -8,17 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from uflow_edge.calibration.admission import admit
-from uflow_edge.export.checkpoint import Checkpoint, load_checkpoint
-from uflow_edge.export.lowered_network import lower
-from uflow_edge.export.network import EnergyGraph, torch_runner
+from uflow_edge.export.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from uflow_edge.export.engines.plans import carry_over
+from uflow_edge.export.graphs.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, parity_json
+from uflow_edge.export.graphs.rounding_pictures import rounding_pictures
+from uflow_edge.export.graphs.sample_pictures import parity_images
+from uflow_edge.export.graphs.trace import trace
+from uflow_edge.export.graphs.weight_rounding import round_weights
+from uflow_edge.export.network.lowered_network import lower
+from uflow_edge.export.network.uflow import EnergyGraph, torch_runner
 from uflow_edge.export.old_calibration import with_old_calibration
-from uflow_edge.export.onnx_graph import trace
-from uflow_edge.export.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, parity_json
-from uflow_edge.export.parity_images import parity_images
-from uflow_edge.export.plans import carry_over
-from uflow_edge.export.rounding_pictures import rounding_pictures
-from uflow_edge.export.weight_rounding import round_weights
 from uflow_edge.export.writing import (
     Exported,
     GraphOptions,
@@ -28,27 +27,28 @@ from uflow_edge.export.writing import (
     tool_versions,
     write_variant,
 )
-from uflow_edge.runtime.bundle import MANIFEST, Bundle
-from uflow_edge.runtime.command_line import progress
-from uflow_edge.runtime.deviation import BOUNDED
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle
+from uflow_edge.runtime.bundle.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
+from uflow_edge.runtime.bundle.reference import REFERENCE
+from uflow_edge.runtime.bundle.training_record import TrainingRecord
+from uflow_edge.runtime.bundle.uflow import LatentScale, UFlowManifest
+from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.drift import log_gains
+from uflow_edge.runtime.engines.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.files import replacing_folder, sha256
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.admission import admit
+from uflow_edge.runtime.images.decode import in_use, use
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.latents import LatentStatistics
-from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
-from uflow_edge.runtime.preprocess import Fit
-from uflow_edge.runtime.reading import in_use, use
-from uflow_edge.runtime.reference import REFERENCE
+from uflow_edge.runtime.resize.cpu import Fit
 from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.sources.folders import image_files
+from uflow_edge.runtime.storage.files import replacing_folder, sha256
 from uflow_edge.runtime.text import printable
-from uflow_edge.runtime.training_record import TrainingRecord
-from uflow_edge.runtime.uflow_manifest import LatentScale, UFlowManifest
 
 
 @dataclass(frozen=True, slots=True)

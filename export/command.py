@@ -6,20 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.export import arguments as meaning
-from uflow_edge.export import console, triton_arguments
-from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.export.triton import write_repository
-from uflow_edge.runtime.bundle import MANIFEST, SUFFIX, Bundle
-from uflow_edge.runtime.command_line import run_command
+from uflow_edge.export import console
+from uflow_edge.export.engines.plan_options import PlanOptions
+from uflow_edge.export.triton import arguments as triton_arguments
+from uflow_edge.export.triton.repository import write_repository
+from uflow_edge.runtime.bundle.folder import MANIFEST, SUFFIX, Bundle
+from uflow_edge.runtime.bundle.manifest import Manifest, Precision
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, MissingDependency, require
-from uflow_edge.runtime.files import check_writable
-from uflow_edge.runtime.manifest import Manifest, Precision
 from uflow_edge.runtime.operating_point import LOG_NFA_0
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.storage.files import check_writable
 
 if TYPE_CHECKING:
-    from uflow_edge.export.plans import PlanResult
+    from uflow_edge.export.engines.plans import PlanResult
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     meaning.refuse_what_does_not_belong(arguments)
     options = meaning.plan_options(arguments)
     if arguments.trt and not arguments.plan:
-        from uflow_edge.export.tensorrt_library import find_toolchain
+        from uflow_edge.export.engines.toolchain import find_toolchain
 
         find_toolchain(options)  # before minutes are spent on graphs
     if arguments.ckpt:
@@ -117,7 +118,7 @@ def _write_triton(arguments: argparse.Namespace) -> ExitCode:
 def _build_engines(
     bundle: Bundle[Manifest], precisions: Sequence[Precision], options: PlanOptions, images: Sequence[Path] = ()
 ) -> None:
-    from uflow_edge.export.plans import build_plans
+    from uflow_edge.export.engines.plans import build_plans
 
     bundle, results = build_plans(bundle, precisions, options, _print_stage)
     console.print_plans(results)
@@ -126,7 +127,7 @@ def _build_engines(
 
 
 def _check_engines(bundle: Bundle[Manifest], results: "Sequence[PlanResult]", images: Sequence[Path]) -> None:
-    from uflow_edge.export.plan_parity import check_plans
+    from uflow_edge.export.engines.plan_parity import check_plans
 
     try:
         _, parities = check_plans(bundle, [result.plan for result in results], images)

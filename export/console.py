@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.runtime.command_line import table
-from uflow_edge.runtime.manifest import BatchRange, Manifest, Precision
+from uflow_edge.export.engines.plan_options import PlanOptions
+from uflow_edge.runtime.bundle.manifest import BatchRange, Manifest, Precision
+from uflow_edge.runtime.cli.command_line import table
 from uflow_edge.runtime.operating_point import OperatingPoint
 
 if TYPE_CHECKING:
-    from uflow_edge.export.parity import Judged, Parity
-    from uflow_edge.export.plans import PlanResult
+    from uflow_edge.export.engines.plans import PlanResult
+    from uflow_edge.export.graphs.parity import Judged, Parity
     from uflow_edge.export.unet.parity import UNetParity
     from uflow_edge.export.writing import WrittenVariant
 
@@ -86,8 +86,8 @@ def print_plan_parities(results: "Sequence[PlanResult]", parities: "Sequence[Jud
 
 def print_planned_engines(manifest: Manifest, precisions: Sequence[Precision], options: PlanOptions) -> None:
     """Which engines a bundle would get, and which it has."""
-    from uflow_edge.export.plans import plan_for
-    from uflow_edge.export.tensorrt_library import find_toolchain
+    from uflow_edge.export.engines.plans import plan_for
+    from uflow_edge.export.engines.toolchain import find_toolchain
 
     toolchain = find_toolchain(options)
     for variant in manifest.variants:
@@ -99,8 +99,8 @@ def print_planned_engines(manifest: Manifest, precisions: Sequence[Precision], o
 
 def print_new_engines(precisions: Sequence[Precision], options: PlanOptions) -> None:
     """Which engines a bundle would get that is not there yet."""
-    from uflow_edge.export.plans import plan_file
-    from uflow_edge.export.tensorrt_library import find_toolchain
+    from uflow_edge.export.engines.plans import plan_file
+    from uflow_edge.export.engines.toolchain import find_toolchain
 
     toolchain = find_toolchain(options)
     for precision in precisions:

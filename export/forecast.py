@@ -8,10 +8,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from uflow_edge.export.bundle import ExportOptions, energy_graph
-from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.console import megabytes
-from uflow_edge.runtime.command_line import table
-from uflow_edge.runtime.manifest import Precision
+from uflow_edge.runtime.bundle.manifest import Precision
+from uflow_edge.runtime.cli.command_line import table
 
 _BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.calibration_record import REPORT
+from uflow_edge.runtime.bundle.calibration_record import REPORT
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.operating_point import LOG_NFA_0
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 
 def with_old_calibration(

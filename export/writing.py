@@ -10,13 +10,13 @@ from typing import Generic, TypeVar
 
 import onnx_ir as ir
 
-from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.parity import Judged
-from uflow_edge.export.precision import rounded, to_fp16
-from uflow_edge.runtime.bundle import MANIFEST, Bundle
+from uflow_edge.export.graphs.files import write_onnx
+from uflow_edge.export.graphs.parity import Judged
+from uflow_edge.export.graphs.precision import rounded, to_fp16
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle
+from uflow_edge.runtime.bundle.manifest import Manifest, Precision, Variant
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UflowEdgeError
-from uflow_edge.runtime.files import check_writable
-from uflow_edge.runtime.manifest import Manifest, Precision, Variant
+from uflow_edge.runtime.storage.files import check_writable
 
 ON_A_GPU = ", rounded as on a GPU"
 _TOOLS = (DISTRIBUTION, "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu")

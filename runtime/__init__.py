@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.bundle import Bundle
+    from uflow_edge.runtime.bundle.folder import Bundle
     from uflow_edge.runtime.inspector import Inspector
     from uflow_edge.runtime.verdict import Verdict
 

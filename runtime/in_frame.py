@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from uflow_edge.runtime.nfa import Region
 from uflow_edge.runtime.numeric import FloatMap, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.preprocess import Box
+from uflow_edge.runtime.resize.cpu import Box
 
 
 def region_in_frame(region: Region, map_size: Size, box: Box) -> Region:

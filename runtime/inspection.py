@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
-from uflow_edge.runtime.preprocess import Box
+from uflow_edge.runtime.resize.cpu import Box
 from uflow_edge.runtime.verdict import Verdict
 
 

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.manifest import Precision
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.drift import DriftMonitor, DriftState, drift_numbers
 from uflow_edge.runtime.engines import Engine, EngineFailed
 from uflow_edge.runtime.in_frame import mask_in_frame, region_in_frame
 from uflow_edge.runtime.inspection import Clock, Inferred, Inspection, Prepared
 from uflow_edge.runtime.latents import LatentStatistics
-from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.nfa import regions_above
-from uflow_edge.runtime.null_model import NullModel
+from uflow_edge.runtime.nfa.null_model import NullModel
 from uflow_edge.runtime.numeric import Frame, Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.preprocess import Box, checked_frame, model_input
+from uflow_edge.runtime.resize.cpu import Box, checked_frame, model_input
 from uflow_edge.runtime.scoring import Scorer
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.verdict import Timestamps, Verdict
 from uflow_edge.runtime.views import ViewOptions, stitch
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.device_frames import DeviceFrames
+    from uflow_edge.runtime.engines.device_frames import DeviceFrames
     from uflow_edge.runtime.engines.selection import Backend
 
 
@@ -128,7 +128,7 @@ class Inspector:
             MissingDependency: the backend cannot run here.
             EngineFailed: it fails, or computes something else than FP32.
         """
-        from uflow_edge.runtime.device_frames import device_frames
+        from uflow_edge.runtime.engines.device_frames import device_frames
         from uflow_edge.runtime.engines.selection import open_engine
 
         bundle = source if isinstance(source, Bundle) else Bundle.load(source, UFlowManifest)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.nfa import tree_score
-from uflow_edge.runtime.null_model import NullModel
+from uflow_edge.runtime.nfa.null_model import NullModel
 from uflow_edge.runtime.numeric import FloatMap
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.storage.files import sha256
 
 
 @dataclass(frozen=True, slots=True)

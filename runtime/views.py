@@ -14,7 +14,7 @@ import numpy as np
 
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.numeric import FloatMap, Size
-from uflow_edge.runtime.preprocess import Box, Fit, inspected_box
+from uflow_edge.runtime.resize.cpu import Box, Fit, inspected_box
 
 DEFAULT_OVERLAP = 0.25
 MOST_PARTS = 1024

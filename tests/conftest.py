@@ -69,7 +69,7 @@ def texture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(texture_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that `uflow-train`'s own function wrote: efficientnet_lite0 at 64 pixels, two epochs."""
-    from uflow_edge.export.architecture import Architecture
+    from uflow_edge.export.network.architecture import Architecture
     from uflow_edge.training.options import TrainingOptions
     from uflow_edge.training.train import Data, train
 

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from uflow_edge.export.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
-from uflow_edge.runtime.command_line import (
+from uflow_edge.export.network.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
+from uflow_edge.runtime.cli.command_line import (
     add_reading_options,
     command_parser,
     natural_int,
@@ -173,7 +173,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """Train as the command line asks."""
     for module in ("torch", "timm", "FrEIA", "psutil"):
         require(module, "train")
-    from uflow_edge.runtime.reading import Reading, use
+    from uflow_edge.runtime.images.decode import Reading, use
     from uflow_edge.training.train import Data, train
 
     use(Reading.of(arguments), print)

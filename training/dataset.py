@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.errors import BadInput, refuse_faults
-from uflow_edge.runtime.files import content_hash
-from uflow_edge.runtime.images import find_images, read_image
-from uflow_edge.runtime.layouts import good_images, is_good
+from uflow_edge.runtime.images.files import find_images, read_image
+from uflow_edge.runtime.images.layouts import good_images, is_good
+from uflow_edge.runtime.storage.files import content_hash
 
 GOOD = "good"
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from uflow_edge.runtime.files import content_hash
 from uflow_edge.runtime.numeric import FloatMap
+from uflow_edge.runtime.storage.files import content_hash
 from uflow_edge.training.dataset import hold_out, training_images
 from uflow_edge.training.diffusion_fit import HELD_OUT_PATCHES, fit_unet
 from uflow_edge.training.diffusion_network import alphas_cumprod, noised, save_unet, seeded_unet

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from uflow_edge.runtime.command_line import (
+from uflow_edge.runtime.cli.command_line import (
     add_reading_options,
     command_parser,
     natural_int,
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """Train as the command line asks."""
     for module in ("torch", "diffusers"):
         require(module, "train")
-    from uflow_edge.runtime.reading import Reading, use
+    from uflow_edge.runtime.images.decode import Reading, use
     from uflow_edge.training.diffusion import train_unet
 
     use(Reading.of(arguments), print)

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor
 
-from uflow_edge.export.tensors import save_tensors
+from uflow_edge.export.checkpoints.tensors import save_tensors
+from uflow_edge.runtime.cli.interrupts import deferred_interrupts
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.interrupts import deferred_interrupts
 from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.training.diffusion_network import noised
 from uflow_edge.training.diffusion_options import DiffusionOptions

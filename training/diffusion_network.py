@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from uflow_edge.export.unet.schedule import NOISIEST_STEP
-from uflow_edge.runtime.files import replacing_folder
 from uflow_edge.runtime.numeric import FloatMap
+from uflow_edge.runtime.storage.files import replacing_folder
 from uflow_edge.training.diffusion_options import SCHEDULE_STEPS, DiffusionOptions
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.errors import BadInput, refuse_faults
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.numeric import FloatMap, Image
 
 

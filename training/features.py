@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uflow_edge.export.network import EnergyGraph
-from uflow_edge.runtime.command_line import progress
-from uflow_edge.runtime.files import scratch_folder
-from uflow_edge.runtime.images import read_image
+from uflow_edge.export.network.uflow import EnergyGraph
+from uflow_edge.runtime.cli.command_line import progress
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.preprocess import model_input
+from uflow_edge.runtime.resize.cpu import model_input
+from uflow_edge.runtime.storage.files import scratch_folder
 from uflow_edge.training.options import Augmentation, CacheChoice
 
 _BATCH = 8

@@ -11,10 +11,10 @@ import torch
 from FrEIA.modules import AllInOneBlock
 from torch import Tensor
 
-from uflow_edge.export.network import UFlow
-from uflow_edge.export.tensors import save_tensors
+from uflow_edge.export.checkpoints.tensors import save_tensors
+from uflow_edge.export.network.uflow import UFlow
+from uflow_edge.runtime.cli.interrupts import deferred_interrupts
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.interrupts import deferred_interrupts
 from uflow_edge.training.features import Features
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.progress import Progress

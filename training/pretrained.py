@@ -10,10 +10,10 @@ import torch
 from huggingface_hub import get_session, hf_hub_url, try_to_load_from_cache
 from torch import nn
 
-from uflow_edge.export.architecture import EXTRACTORS
-from uflow_edge.export.mcait import COARSE, FINE
-from uflow_edge.export.network import FeatureExtractor
-from uflow_edge.export.tensors import load_safetensors, load_tensors
+from uflow_edge.export.checkpoints.tensors import load_safetensors, load_tensors
+from uflow_edge.export.network.architecture import EXTRACTORS
+from uflow_edge.export.network.mcait import COARSE, FINE
+from uflow_edge.export.network.uflow import FeatureExtractor
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 
 _HUB_FILE = "model.safetensors"

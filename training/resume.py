@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from uflow_edge.export.tensors import load_tensors
+from uflow_edge.export.checkpoints.tensors import load_tensors
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.files import check_writable
+from uflow_edge.runtime.storage.files import check_writable
 from uflow_edge.training.progress import resume_file
 
 S = TypeVar("S")

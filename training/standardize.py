@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uflow_edge.export.architecture import Architecture
-from uflow_edge.export.network import UFlow, whiten
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.export.network.uflow import UFlow, whiten
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.training.features import Features
 from uflow_edge.training.options import Standardization, StandardizationChoice

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uflow_edge.export.architecture import Architecture
-from uflow_edge.export.checkpoint import BITS, FITTED, HELD_OUT, PICTURES, PREFIX, TRAINED_ON
-from uflow_edge.export.network import EnergyGraph, UFlow
-from uflow_edge.export.tensors import save_tensors
+from uflow_edge.export.checkpoints.checkpoint import BITS, FITTED, HELD_OUT, PICTURES, PREFIX, TRAINED_ON
+from uflow_edge.export.checkpoints.tensors import save_tensors
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.export.network.uflow import EnergyGraph, UFlow
 from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.files import check_writable
-from uflow_edge.runtime.images import read_image, spread
+from uflow_edge.runtime.images.decode import in_use
+from uflow_edge.runtime.images.files import read_image, spread
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.preprocess import model_input
-from uflow_edge.runtime.reading import in_use
+from uflow_edge.runtime.resize.cpu import model_input
+from uflow_edge.runtime.storage.files import check_writable
 from uflow_edge.runtime.text import counted
 from uflow_edge.training.dataset import checked_images, hold_out, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features

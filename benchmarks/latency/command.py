@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from uflow_edge.runtime.command_line import command_parser, positive_int, run_command, thread_count, width_and_height
+from uflow_edge.runtime.bundle.manifest import PRECISIONS
+from uflow_edge.runtime.cli.command_line import (
+    command_parser,
+    positive_int,
+    run_command,
+    thread_count,
+    width_and_height,
+)
 from uflow_edge.runtime.engines.selection import BACKENDS
 from uflow_edge.runtime.errors import ExitCode, UsageError
-from uflow_edge.runtime.files import check_writable
-from uflow_edge.runtime.manifest import PRECISIONS
+from uflow_edge.runtime.storage.files import check_writable
 
 if TYPE_CHECKING:
     from uflow_edge.benchmarks.latency.run import Options
@@ -96,7 +102,7 @@ def bench(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.benchmarks.latency.report import write_report
     from uflow_edge.benchmarks.latency.results import write_results
     from uflow_edge.benchmarks.latency.run import measure_bundle
-    from uflow_edge.runtime.bundle import find_bundle
+    from uflow_edge.runtime.bundle.folder import find_bundle
 
     if arguments.compare or arguments.other_machine:
         raise UsageError(

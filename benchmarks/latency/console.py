@@ -5,7 +5,7 @@ from statistics import median
 from uflow_edge.benchmarks.latency.results import Results, Row
 from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
 from uflow_edge.benchmarks.latency.statistics import Percentiles
-from uflow_edge.runtime.command_line import table
+from uflow_edge.runtime.cli.command_line import table
 
 NOT_READABLE = "not readable here"
 NONE = "none"

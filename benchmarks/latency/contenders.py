@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uflow_edge.benchmarks.latency.nvml import Nvml
-from uflow_edge.export.parity import Parity, Reference
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.deviation import BOUNDED
+from uflow_edge.export.graphs.parity import Parity, Reference
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.manifest import Precision
+from uflow_edge.runtime.bundle.reference import noise_images
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.engines.deviation import BOUNDED
 from uflow_edge.runtime.engines.proof import EngineDeviates
 from uflow_edge.runtime.engines.selection import BACKENDS, NamedBackend, open_engine
 from uflow_edge.runtime.engines.stopwatch import Stopwatch
 from uflow_edge.runtime.errors import UflowEdgeError, UsageError
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.reference import noise_images
 from uflow_edge.runtime.scoring import Scorer
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 REFERENCE = "the FP32 graph in onnxruntime"
 
@@ -175,7 +175,7 @@ def _bound(bundle: Bundle[UFlowManifest], precision: Precision) -> float:
 
 
 def _inspector(bundle: Bundle[UFlowManifest], engine: Engine, stack: ExitStack) -> Inspector:
-    from uflow_edge.runtime.device_frames import device_frames
+    from uflow_edge.runtime.engines.device_frames import device_frames
 
     device = device_frames(engine, bundle.manifest.input_size, lambda line: None)
     if device is not None:

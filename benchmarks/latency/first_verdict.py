@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from uflow_edge.runtime.errors import BadInput
 
-_COMMAND = "from uflow_edge.runtime.command import main; main()"  # what ``uflow-infer`` is
+_COMMAND = "from uflow_edge.runtime.infer.command import main; main()"  # what ``uflow-infer`` is
 
 # A process counts the memory of the one that starts it as its own until it has begun. So a small one starts it.
 _LAUNCHER = """

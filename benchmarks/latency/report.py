@@ -16,7 +16,7 @@ from uflow_edge.benchmarks.latency.report_style import STYLE
 from uflow_edge.benchmarks.latency.results import Results
 from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
 from uflow_edge.benchmarks.latency.statistics import Percentiles
-from uflow_edge.runtime.files import replacing
+from uflow_edge.runtime.storage.files import replacing
 
 _SERIES: Final = (
     ("ms", "All engines, one frame each", "ms"),

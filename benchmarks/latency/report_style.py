@@ -1,6 +1,6 @@
 """How the latency report looks: the calibration report's style, and what its plots add."""
 
-from uflow_edge.calibration.report_style import STYLE as _COMMON
+from uflow_edge.calibration.report.style import STYLE as _COMMON
 
 STYLE = (
     _COMMON

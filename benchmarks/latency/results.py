@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from uflow_edge.benchmarks.latency.machine import Machine
-from uflow_edge.runtime.files import replacing
-from uflow_edge.runtime.strict_json import finite, to_json
+from uflow_edge.runtime.storage.files import replacing
+from uflow_edge.runtime.storage.strict_json import finite, to_json
 
 SCHEMA = 3
 _DIGITS = 4  # of milliseconds: a tenth of what a clock resolves

@@ -18,12 +18,12 @@ from uflow_edge.benchmarks.latency.stages import Samples, measure, noise_frames
 from uflow_edge.benchmarks.latency.starts import Starts, measure_starts
 from uflow_edge.benchmarks.latency.statistics import paired_ratio
 from uflow_edge.benchmarks.latency.throttling import assess
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.preprocess import model_input
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.resize.cpu import model_input
 
 _MOST_IMAGES = 32
 

@@ -13,7 +13,7 @@ import cv2
 
 from uflow_edge.benchmarks.latency.contenders import Contender
 from uflow_edge.benchmarks.latency.first_verdict import Start, start_infer
-from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import Image
 

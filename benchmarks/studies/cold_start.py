@@ -20,7 +20,7 @@ import cv2
 
 from uflow_edge.benchmarks.latency.first_verdict import Start, start_infer
 from uflow_edge.benchmarks.studies.gravel import gravel_bundle, gravel_frames
-from uflow_edge.runtime.command_line import table
+from uflow_edge.runtime.cli.command_line import table
 
 RUNS = 9
 LONGEST_S, MOST_MB = 2.0, 350.0
@@ -38,7 +38,14 @@ import numba
 done("import numba")
 import onnxruntime
 done("import onnxruntime")
-from uflow_edge.runtime import arguments, bundle, command, console, inspector, pipeline, receivers, uflow_manifest
+from uflow_edge.runtime.infer import arguments
+from uflow_edge.runtime.bundle import folder as bundle
+from uflow_edge.runtime.infer import command
+from uflow_edge.runtime.infer import console
+from uflow_edge.runtime.line import pipeline
+from uflow_edge.runtime.infer import receivers
+from uflow_edge.runtime.bundle import uflow as uflow_manifest
+from uflow_edge.runtime import inspector
 from uflow_edge.runtime.engines import onnx_runtime, selection
 done("import our own modules")
 loaded = bundle.Bundle.load(sys.argv[2], uflow_manifest.UFlowManifest)

@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.command_line import command_parser, progress, run_command, table
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command, table
 from uflow_edge.runtime.drift import DriftMonitor, DriftRange, drift_numbers
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import ExitCode
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 Law = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]
 LAWS: dict[str, Law] = {

@@ -49,8 +49,8 @@ def gravel_bundle(folder: Path, input_size: int = 256) -> Path:
     Returns:
         The bundle, with an FP32 graph.
     """
-    from uflow_edge.export.architecture import Architecture
     from uflow_edge.export.bundle import ExportOptions, GoodImages, export_bundle
+    from uflow_edge.export.network.architecture import Architecture
     from uflow_edge.training.options import TrainingOptions
     from uflow_edge.training.train import Data, train
 

@@ -18,20 +18,20 @@ import numpy as np
 import onnx_ir as ir
 
 from uflow_edge.benchmarks.studies.int8_costs import Quality, Seen, processor_medians
-from uflow_edge.calibration.int8 import Int8Options, Int8Result, quantize_bundle
-from uflow_edge.calibration.int8_graph import layers, quantize
-from uflow_edge.calibration.int8_ranges import measure
-from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.parity import engines_here
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.command_line import command_parser, finite_float, progress, run_command, table
+from uflow_edge.calibration.int8.graph import layers, quantize
+from uflow_edge.calibration.int8.quantize_bundle import Int8Options, Int8Result, quantize_bundle
+from uflow_edge.calibration.int8.ranges import measure
+from uflow_edge.export.graphs.files import write_onnx
+from uflow_edge.export.graphs.parity import engines_here
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.manifest import Variant
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import command_parser, finite_float, progress, run_command, table
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import ExitCode, UflowEdgeError, require
-from uflow_edge.runtime.images import find_images, read_image, spread
-from uflow_edge.runtime.manifest import Variant
+from uflow_edge.runtime.images.files import find_images, read_image, spread
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.preprocess import model_input
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.resize.cpu import model_input
 
 _CALIBRATION_METHODS = {"min-max": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
 _PEER_IMAGES = 8  # onnxruntime's calibrators keep the activations of all images in memory

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.nfa.tree import tree_score
 from uflow_edge.runtime.numeric import FloatMap, Image
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 
 @dataclass(frozen=True, slots=True)

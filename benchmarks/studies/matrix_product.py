@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.manifest import DEFAULT_OPSET
+from uflow_edge.runtime.bundle.manifest import DEFAULT_OPSET
 
 SIDE = 1024
 MULTIPLICATIONS = SIDE**3

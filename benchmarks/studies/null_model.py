@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uflow_edge.benchmarks.studies.timing import interleaved_medians
-from uflow_edge.calibration.null_model import fit_null_model
-from uflow_edge.runtime.command_line import command_parser, run_command, table
+from uflow_edge.calibration.null_model.fit import fit_null_model
+from uflow_edge.runtime.cli.command_line import command_parser, run_command, table
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.nfa import tree_score
+from uflow_edge.runtime.nfa.null_model import NullModel
 from uflow_edge.runtime.nfa.tree import TAILS, Rule, Tail
-from uflow_edge.runtime.null_model import NullModel
 from uflow_edge.runtime.numeric import FloatMap
 
 SCALES = ((84, 32), (80, 16))  # channels, side

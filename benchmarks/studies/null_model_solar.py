@@ -23,18 +23,18 @@ from uflow_edge.benchmarks.baselines import (
 )
 from uflow_edge.benchmarks.evaluation import Detector, Labelled
 from uflow_edge.benchmarks.solar_cells import EPOCHS, LEARNING_RATE, Folders, lay_out_images, run_tool
-from uflow_edge.calibration.null_model import NullFit, fit_null_model
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.export.network import EnergyGraph, torch_runner
-from uflow_edge.runtime.command_line import command_parser, progress, run_command, table
+from uflow_edge.calibration.null_model.fit import NullFit, fit_null_model
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.network.uflow import EnergyGraph, torch_runner
+from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command, table
 from uflow_edge.runtime.errors import ExitCode, require
-from uflow_edge.runtime.files import replacing
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.nfa import likelihood_map, tree_score
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import FloatMap
-from uflow_edge.runtime.preprocess import checked_frame, model_input
+from uflow_edge.runtime.resize.cpu import checked_frame, model_input
+from uflow_edge.runtime.storage.files import replacing
 from uflow_edge.training.dataset import test_images, training_images
 from uflow_edge.training.features import CachedFeatures
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.calibration.null_model import fit_null_model
+from uflow_edge.calibration.null_model.fit import fit_null_model
 from uflow_edge.calibration.operating_point import Promise, clopper_pearson, operating_point
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.command_line import command_parser, positive_int, progress, run_command, table
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import command_parser, positive_int, progress, run_command, table
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import ExitCode
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.null_model import NullModel
+from uflow_edge.runtime.nfa.null_model import NullModel
 from uflow_edge.runtime.numeric import FloatMap
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 PROMISES = (Promise(0.05, 0.95), Promise(0.05, 0.8), Promise(0.1, 0.9), Promise(0.05, None))
 FITTED, HELD_OUT, DRAWS = 60, 100, 25

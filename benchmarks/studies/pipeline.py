@@ -25,22 +25,22 @@ import numpy as np
 
 from uflow_edge.benchmarks.studies.gravel import gravel_bundle, gravel_frames
 from uflow_edge.benchmarks.studies.timing import interleaved_medians
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.command_line import positive_int, table
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import positive_int, table
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.line.pipeline import Feed, Pipeline
+from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.pipeline import Feed, Pipeline
-from uflow_edge.runtime.preprocess import model_input
+from uflow_edge.runtime.resize.cpu import model_input
 from uflow_edge.runtime.sinks import Sink
 from uflow_edge.runtime.sinks.json_lines import JsonLines
 from uflow_edge.runtime.sinks.metrics import Metrics
 from uflow_edge.runtime.sinks.overlays import OverlayFolder
 from uflow_edge.runtime.sources.source import Frame, numbered
-from uflow_edge.runtime.tally import Tally
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.verdict import Verdict
 
 SIZES: dict[str, Size] = {"300x300": (300, 300), "640x480": (480, 640), "1920x1080": (1080, 1920)}

@@ -32,14 +32,14 @@ from uflow_edge.runtime.archive.order import Order, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary
 from uflow_edge.runtime.archive.shards import ShardWork
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.command_line import table
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import table
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.pipeline import Feed, Pipeline
+from uflow_edge.runtime.line.pipeline import Feed, Pipeline
 from uflow_edge.runtime.sinks.json_lines import JsonLines
 from uflow_edge.runtime.sources.folders import ImageFiles, image_files
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 Rows = Sequence[dict[str, Any]]
 

@@ -29,15 +29,15 @@ from uflow_edge.benchmarks.studies.gravel import gravel_bundle, gravel_frames
 from uflow_edge.benchmarks.studies.markdown import markdown_table
 from uflow_edge.benchmarks.studies.matrix_product import MULTIPLICATIONS, matrix_product, random_matrix
 from uflow_edge.benchmarks.studies.timing import burst, interleaved_times
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.command_line import positive_int
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import INPUT_NAME, UFlowManifest
+from uflow_edge.runtime.cli.command_line import positive_int
 from uflow_edge.runtime.engines.onnx_runtime import session_options
 from uflow_edge.runtime.errors import require
 from uflow_edge.runtime.numeric import Image, Size
-from uflow_edge.runtime.preprocess import model_input
-from uflow_edge.runtime.resampling import axis_filter, filtered_axes
+from uflow_edge.runtime.resize.cpu import model_input
+from uflow_edge.runtime.resize.pillow_filter import axis_filter, filtered_axes
 from uflow_edge.runtime.scoring import Scorer
-from uflow_edge.runtime.uflow_manifest import INPUT_NAME, UFlowManifest
 
 ROUNDS = 20
 _TRIES = 5  # at the limits in every round: a limit that a neighbour has lowered is none

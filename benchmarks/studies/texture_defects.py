@@ -22,15 +22,15 @@ from skimage import data
 from uflow_edge.benchmarks.studies.texture_picture import PARTS, SIDE, crops, write
 from uflow_edge.calibration.calibrate import calibrate
 from uflow_edge.calibration.operating_point import Promise
-from uflow_edge.calibration.parting import CalibrationOptions
 from uflow_edge.calibration.saving import save_calibration
-from uflow_edge.export.architecture import Architecture
+from uflow_edge.calibration.split import CalibrationOptions
 from uflow_edge.export.bundle import ExportOptions, export_bundle
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.numeric import FloatMap, Image
 from uflow_edge.runtime.sources.folders import image_files
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.training.evaluation.command import parser, run
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.train import Data, train

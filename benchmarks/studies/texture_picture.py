@@ -17,8 +17,8 @@ from PIL import Image as PillowImage
 from skimage import data
 
 from uflow_edge.benchmarks.evaluation import Detector, Labelled
-from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.bundle import export_bundle
+from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.overlay import draw_overlay

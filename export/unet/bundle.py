@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from uflow_edge.export.parity import PARITY, parity_json
-from uflow_edge.export.parity_images import parity_images
-from uflow_edge.export.plans import carry_over
+from uflow_edge.export.engines.plans import carry_over
+from uflow_edge.export.graphs.parity import PARITY, parity_json
+from uflow_edge.export.graphs.sample_pictures import parity_images
 from uflow_edge.export.unet.checkpoint import UNetCheckpoint, load_unet
 from uflow_edge.export.unet.graph import torch_predictor, trace_unet
 from uflow_edge.export.unet.parity import UNET_BOUNDS, Difference, UNetParity, UNetReference, parity_samples
@@ -21,13 +21,13 @@ from uflow_edge.export.writing import (
     tool_versions,
     write_variant,
 )
-from uflow_edge.runtime.bundle import MANIFEST, Bundle
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle
+from uflow_edge.runtime.bundle.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
+from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
-from uflow_edge.runtime.files import replacing_folder, sha256
-from uflow_edge.runtime.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
+from uflow_edge.runtime.storage.files import replacing_folder, sha256
 from uflow_edge.runtime.text import printable
-from uflow_edge.runtime.unet_manifest import UNetManifest
 
 
 @dataclass(frozen=True, slots=True)

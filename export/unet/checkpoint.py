@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from uflow_edge.export.states import check_tensors, find_state, in_float32, only_tensors, state_dicts
-from uflow_edge.export.tensors import load_state, reading
+from uflow_edge.export.checkpoints.states import check_tensors, find_state, in_float32, only_tensors, state_dicts
+from uflow_edge.export.checkpoints.tensors import load_state, reading
 from uflow_edge.export.unet.flags import DEFAULT_SCHEDULE, DEFAULT_STEPS, StatedFlags, read_flags, settled
 from uflow_edge.export.unet.folder import (
     CONFIG,
@@ -23,8 +23,8 @@ from uflow_edge.export.unet.folder import (
 from uflow_edge.export.unet.guided_diffusion import convert
 from uflow_edge.export.unet.inferred_flags import settle_flags
 from uflow_edge.export.unet.schedule import read_noisiest_step, read_schedule
+from uflow_edge.runtime.bundle.unet import ScheduleName
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.unet_manifest import ScheduleName
 
 GUIDED_DIFFUSION = "guided-diffusion's"
 DIFFUSERS = "diffusers'"

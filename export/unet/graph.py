@@ -4,10 +4,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from uflow_edge.export.onnx_graph import TRACED_BATCH, trace_module
+from uflow_edge.export.graphs.trace import TRACED_BATCH, trace_module
 from uflow_edge.export.unet.checkpoint import UNetCheckpoint
 from uflow_edge.export.unet.parity import FloatBatch, NoisePredictor
-from uflow_edge.runtime.manifest import DEFAULT_OPSET, Signature
+from uflow_edge.runtime.bundle.manifest import DEFAULT_OPSET, Signature
 
 
 class NoiseGraph(nn.Module):

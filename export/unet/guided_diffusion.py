@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from uflow_edge.export.blank import without_weights
-from uflow_edge.export.states import check_tensors, in_float32
+from uflow_edge.export.checkpoints.states import check_tensors, in_float32
+from uflow_edge.export.network.blank import without_weights
 from uflow_edge.export.unet.flags import GROUPS, GuidedDiffusionFlags
 from uflow_edge.runtime.errors import require
 

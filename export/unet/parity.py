@@ -7,11 +7,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.bundle.manifest import Precision
+from uflow_edge.runtime.bundle.reference import noise_images
+from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.engines import Engine
-from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.reference import noise_images
 
 FloatBatch: TypeAlias = NDArray[np.float32]
 NoisePredictor: TypeAlias = Callable[[FloatBatch, FloatBatch], tuple[FloatBatch, ...]]

@@ -5,10 +5,10 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
+from uflow_edge.export.checkpoints.wording import brief
 from uflow_edge.export.unet.flags import DEFAULT_STEPS, MOST_STEPS
-from uflow_edge.export.wording import brief
+from uflow_edge.runtime.bundle.unet import ScheduleName
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.unet_manifest import ScheduleName
 
 _NAMES: Mapping[str, ScheduleName] = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
 _LINEAR = {"beta_start": 1e-4, "beta_end": 0.02}  # with 1000 steps; with fewer, larger in proportion

@@ -3,7 +3,7 @@
 import argparse
 
 from uflow_edge.runtime.archive.cluster import ClusterOptions
-from uflow_edge.runtime.command_line import finite_float, positive_int
+from uflow_edge.runtime.cli.command_line import finite_float, positive_int
 from uflow_edge.runtime.errors import UsageError
 
 

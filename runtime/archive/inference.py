@@ -13,7 +13,7 @@ from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary
 from uflow_edge.runtime.archive.shards import worker_name
 from uflow_edge.runtime.engines import MOST_FAILURES_IN_A_ROW, EngineFailed
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.numeric import Image
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 from uflow_edge.runtime.archive.cluster import ClusterOptions, connected
 from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary, fitting_shard_size
 from uflow_edge.runtime.archive.shards import Job, work_through
-from uflow_edge.runtime.command_line import progress
-from uflow_edge.runtime.tally import Tally
+from uflow_edge.runtime.cli.command_line import progress
+from uflow_edge.runtime.line.tally import Tally
 
 Report = Callable[[str], None]
 

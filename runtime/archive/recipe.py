@@ -3,13 +3,13 @@
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from uflow_edge.runtime.bundle import MANIFEST, Bundle
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle
+from uflow_edge.runtime.bundle.manifest import Precision
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.files import sha256
-from uflow_edge.runtime.manifest import Precision
+from uflow_edge.runtime.images.decode import Reading, in_use, use
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.reading import Reading, in_use, use
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.storage.files import sha256
 from uflow_edge.runtime.views import ViewOptions
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import numpy as np
 from uflow_edge.runtime.archive.cluster import EXTRA
 from uflow_edge.runtime.archive.run_folder import shard_name
 from uflow_edge.runtime.errors import require
-from uflow_edge.runtime.files import clear_away, replacing
 from uflow_edge.runtime.nfa.regions import Region
 from uflow_edge.runtime.operating_point import OperatingPoint
+from uflow_edge.runtime.storage.files import clear_away, replacing
 from uflow_edge.runtime.verdict import Timestamps, Verdict
 
 Outcome: TypeAlias = Literal["good", "anomalous", "unreadable"]

@@ -19,8 +19,8 @@ from typing import Any, Final, TypeAlias
 
 from uflow_edge.runtime.archive.cluster import EXTRA
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UsageError, require
-from uflow_edge.runtime.files import replacing
-from uflow_edge.runtime.strict_json import decode, parse_json, read_json, to_json
+from uflow_edge.runtime.storage.files import replacing
+from uflow_edge.runtime.storage.strict_json import decode, parse_json, read_json, to_json
 from uflow_edge.runtime.text import printable
 
 Item: TypeAlias = Mapping[str, str | None]

@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.bundle.unet import SCHEDULES, ScheduleName
 from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.unet_manifest import SCHEDULES, ScheduleName
 
 Curve: TypeAlias = NDArray[np.float64]
 """One number a step."""

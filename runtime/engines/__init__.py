@@ -4,8 +4,8 @@ from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.bundle.manifest import Precision
 from uflow_edge.runtime.errors import ExitCode, UflowEdgeError
-from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.numeric import FloatMap
 
 Outputs: TypeAlias = tuple[FloatMap, ...]

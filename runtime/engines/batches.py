@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.bundle.manifest import BatchRange, Variant
 from uflow_edge.runtime.engines import Outputs
-from uflow_edge.runtime.manifest import BatchRange, Variant
 from uflow_edge.runtime.numeric import FloatMap
 
 MOST_AT_ONCE = 8

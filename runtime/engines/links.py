@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from uflow_edge.runtime.manifest import Variant
+from uflow_edge.runtime.bundle.manifest import Variant
 
 
 @contextmanager

@@ -18,13 +18,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.bundle.manifest import BatchRange, Manifest, Signature, Variant
 from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
 from uflow_edge.runtime.engines.links import beside_its_weights
 from uflow_edge.runtime.engines.onnx_runtime import refuse_clashing_packages, session_options
 from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency, UsageError, require
-from uflow_edge.runtime.manifest import BatchRange, Manifest, Signature, Variant
 from uflow_edge.runtime.numeric import FloatMap
 
 Provider: TypeAlias = Literal["CUDAExecutionProvider", "TensorrtExecutionProvider"]

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.bundle.manifest import Manifest, Variant
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
 from uflow_edge.runtime.engines.links import beside_its_weights
 from uflow_edge.runtime.errors import BadInput, require
-from uflow_edge.runtime.manifest import Manifest, Variant
 from uflow_edge.runtime.numeric import FloatMap
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.manifest import Manifest, Plan, Precision
 from uflow_edge.runtime.engines.tensorrt_library import TITLES, load_library
 from uflow_edge.runtime.errors import MissingDependency
-from uflow_edge.runtime.manifest import Manifest, Plan, Precision
 
 
 def find_plan(bundle: Bundle[Manifest], precisions: Sequence[Precision], compute_capability: str) -> Plan:

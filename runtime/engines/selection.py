@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.manifest import Manifest, Precision, Variant
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.proof import prove
 from uflow_edge.runtime.errors import UflowEdgeError, UsageError, require
-from uflow_edge.runtime.manifest import Manifest, Precision, Variant
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.engines.onnx_runtime_gpu import Provider

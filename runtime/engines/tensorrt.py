@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.manifest import Manifest, Plan
 from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import run_in_batches
 from uflow_edge.runtime.engines.cuda import CudaGraph, StreamTimer, TwinBuffer, primary_context
@@ -31,7 +32,6 @@ from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.engines.tensorrt_library import TITLES, load_library
 from uflow_edge.runtime.engines.tensorrt_plan import LoadedPlan, records_graphs_itself
 from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.manifest import Manifest, Plan
 from uflow_edge.runtime.numeric import FloatMap
 
 

@@ -6,8 +6,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from uflow_edge.runtime.bundle.manifest import PlanLibrary
 from uflow_edge.runtime.errors import MissingDependency, install_command
-from uflow_edge.runtime.manifest import PlanLibrary
 
 TITLES: dict[PlanLibrary, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 _MODULES: dict[PlanLibrary, tuple[str, ...]] = {

@@ -10,12 +10,12 @@ import hashlib
 from types import ModuleType
 from typing import Any, Final
 
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.manifest import Manifest, Plan, Signature
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.engines.plans import how_to_build
 from uflow_edge.runtime.engines.tensorrt_library import TITLES, last_words, logger_of
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.manifest import Manifest, Plan, Signature
 
 
 class LoadedPlan:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from uflow_edge.runtime.capture import CameraState
-from uflow_edge.runtime.tally import Tally
+from uflow_edge.runtime.line.capture import CameraState
+from uflow_edge.runtime.line.tally import Tally
 
 
 def _no_cameras() -> Mapping[str, CameraState]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from uflow_edge.runtime.page.pictures import picture_of, pictures_of
 from uflow_edge.runtime.page.state import LivePage, Shot
-from uflow_edge.runtime.strict_json import finite, to_json
+from uflow_edge.runtime.storage.strict_json import finite, to_json
 from uflow_edge.runtime.text import printable
 
 SHORTEST_INTERVAL_S = 0.1

@@ -12,13 +12,13 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uflow_edge.runtime.bundle import BundleChanged
+from uflow_edge.runtime.bundle.folder import BundleChanged
 from uflow_edge.runtime.errors import UflowEdgeError, require
 from uflow_edge.runtime.heat import colour_bar_png
 from uflow_edge.runtime.page.editions import Edition, Editions
 from uflow_edge.runtime.page.state import LivePage
 from uflow_edge.runtime.page.status import AnomalyReport, Status, ThresholdReport
-from uflow_edge.runtime.strict_json import parse_json, to_json
+from uflow_edge.runtime.storage.strict_json import parse_json, to_json
 from uflow_edge.runtime.text import printable
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 
-from uflow_edge.runtime.capture import CameraState
 from uflow_edge.runtime.inspection import Inspection
+from uflow_edge.runtime.line.capture import CameraState
 from uflow_edge.runtime.page.controls import Controls
 from uflow_edge.runtime.page.pictures import Pictures
 from uflow_edge.runtime.page.status import (

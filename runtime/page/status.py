@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from uflow_edge.runtime.capture import CameraStatus
+from uflow_edge.runtime.line.capture import CameraStatus
 from uflow_edge.runtime.page.track import StageLatency
 
 
@@ -96,7 +96,7 @@ class ThresholdReport:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of every frame since the start; see `uflow_edge.runtime.tally.Tally`."""
+    """What became of every frame since the start; see `uflow_edge.runtime.line.tally.Tally`."""
 
     captured: int
     inspected: int

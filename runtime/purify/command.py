@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.command_line import (
+from uflow_edge.runtime.cli.command_line import (
     add_reading_options,
     command_parser,
     finite_float,
@@ -164,13 +164,13 @@ def options_of(arguments: argparse.Namespace) -> "PurifyOptions":
 
 def purify(arguments: argparse.Namespace) -> ExitCode:
     """Purify the images that the command line names."""
-    from uflow_edge.runtime.bundle import find_bundle
+    from uflow_edge.runtime.bundle.folder import find_bundle
+    from uflow_edge.runtime.bundle.unet import UNetManifest
     from uflow_edge.runtime.diffusion.purifier import Purifier
-    from uflow_edge.runtime.files import check_writable
+    from uflow_edge.runtime.images.decode import Reading, use
     from uflow_edge.runtime.purify.images import FilePurifier, plan_jobs
     from uflow_edge.runtime.purify.network import open_network
-    from uflow_edge.runtime.reading import Reading, use
-    from uflow_edge.runtime.unet_manifest import UNetManifest
+    from uflow_edge.runtime.storage.files import check_writable
 
     use(Reading.of(arguments), _say)
     options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out, _say)

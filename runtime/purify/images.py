@@ -18,14 +18,14 @@ from uflow_edge.runtime.diffusion.noise import NoiseField
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UsageError
-from uflow_edge.runtime.files import ERRORS_OF_ONE_FILE, sha256
-from uflow_edge.runtime.finding import refuse_results_inside
-from uflow_edge.runtime.images import find_images
+from uflow_edge.runtime.images.decode import in_use, require_file
+from uflow_edge.runtime.images.files import find_images
+from uflow_edge.runtime.images.search import refuse_results_inside
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.purify.pictures import picture_size, read_picture, read_texts, write_picture
 from uflow_edge.runtime.purify.quality import psnr, structural_similarity
-from uflow_edge.runtime.reading import in_use, require_file
-from uflow_edge.runtime.strict_json import parse_json, to_json
+from uflow_edge.runtime.storage.files import ERRORS_OF_ONE_FILE, sha256
+from uflow_edge.runtime.storage.strict_json import parse_json, to_json
 
 RECORD = "uflow-purify"
 """Keyword of the PNG text that says how a result was made."""

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.manifest import Precision
+from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.diffusion.sampling import NoisePredictor
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines.selection import Backend, open_engine
-from uflow_edge.runtime.manifest import Precision
-from uflow_edge.runtime.unet_manifest import UNetManifest
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from PIL import ExifTags
 from PIL import Image as PillowImage
 from PIL.PngImagePlugin import PngInfo
 
-from uflow_edge.runtime.files import replacing
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.decode import decode_upright, is_deep, opened
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.numeric import Image, Size
-from uflow_edge.runtime.reading import decode_upright, is_deep, opened
+from uflow_edge.runtime.storage.files import replacing
 
 _GREY = frozenset({"1", "L", "LA", "La"})
 _OTHER_COLOURS = frozenset({"CMYK", "YCbCr", "LAB", "HSV"})

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.files import replacing
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.purify.images import Outcome
 from uflow_edge.runtime.purify.pictures import read_picture
 from uflow_edge.runtime.report_style import STYLE
+from uflow_edge.runtime.storage.files import replacing
 
 DIFFERENCE_GAIN = 8
 """How many times the difference between two pictures is amplified to be seen."""

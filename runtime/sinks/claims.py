@@ -6,7 +6,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.files import lock
+from uflow_edge.runtime.storage.files import lock
 
 
 class Claim:

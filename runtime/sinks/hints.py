@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from uflow_edge.runtime.calibration_record import CalibrationRecord
+from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, UsageError
 from uflow_edge.runtime.sinks import Provenance, about, verdict_only
 from uflow_edge.runtime.sinks.claims import Claim
-from uflow_edge.runtime.strict_json import to_json
+from uflow_edge.runtime.storage.strict_json import to_json
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection

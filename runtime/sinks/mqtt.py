@@ -20,7 +20,7 @@ import numpy as np
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.sinks import Provenance, Undeliverable, about, verdict_only
 from uflow_edge.runtime.sinks.mqtt_broker import Broker, new_client
-from uflow_edge.runtime.strict_json import to_json
+from uflow_edge.runtime.storage.strict_json import to_json
 from uflow_edge.runtime.text import printable
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.finding import search
-from uflow_edge.runtime.images import find_images, read_image
-from uflow_edge.runtime.layouts import good_images
+from uflow_edge.runtime.images.files import find_images, read_image
+from uflow_edge.runtime.images.layouts import good_images
+from uflow_edge.runtime.images.search import search
 from uflow_edge.runtime.sources.source import Frame, SourceLost
 
 _PATIENCE: Final = 5  # polls that an unreadable file may still take to become readable

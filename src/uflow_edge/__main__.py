@@ -5,7 +5,7 @@ from argparse import Namespace
 from importlib import import_module
 from pathlib import Path
 
-from uflow_edge.runtime.command_line import run_command
+from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.errors import ExitCode
 
 COMMANDS = {

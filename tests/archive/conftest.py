@@ -15,8 +15,8 @@ from PIL import Image
 from extras import extra
 from uflow_edge.runtime.archive.cluster import ClusterOptions, connected
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from waiting import DEADLINE
 
 SIDE = 96

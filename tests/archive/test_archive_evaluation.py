@@ -17,8 +17,8 @@ from PIL import Image
 
 from uflow_edge.runtime.archive.cluster import ClusterOptions
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.training.evaluation.archive import evaluate_archive
 from uflow_edge.training.evaluation.command import main
 from uflow_edge.training.evaluation.evaluate import conclude, evaluate

@@ -23,10 +23,10 @@ from uflow_edge.runtime.archive.order import Order, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.archive.records import schema
 from uflow_edge.runtime.archive.run_folder import RunFolder
-from uflow_edge.runtime.command import main
 from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images.files import find_images, read_image
+from uflow_edge.runtime.infer.command import main
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.views import ViewOptions
 from waiting import DEADLINE
@@ -114,7 +114,7 @@ def test_an_interrupted_command_goes_on_where_it_was(
     address = ray.get_runtime_context().gcs_address
     options = ["--ray", address, "--ray-workers", 1, "--parquet", folder]
     arguments = [str(argument) for argument in ("--bundle", exported, "--images", *files, *options)]
-    code = "from uflow_edge.runtime.command import main; main()"
+    code = "from uflow_edge.runtime.infer.command import main; main()"
     with subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True) as first:
         held.reader()
         first.send_signal(signal.SIGINT)

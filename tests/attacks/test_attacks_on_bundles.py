@@ -12,13 +12,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from uflow_edge.runtime.bundle import MANIFEST, Bundle, parse_manifest
-from uflow_edge.runtime.calibration_record import CalibrationRecord
+from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle, parse_manifest
+from uflow_edge.runtime.bundle.graph_check import check_graph
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.drift import DriftRange
-from uflow_edge.runtime.graph_check import check_graph
-from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
+from uflow_edge.runtime.nfa.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.operating_point import LARGEST_THRESHOLD, OperatingPoint
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.views import ViewOptions
 
 EXTREME = (0, -1, 1e-300, 1e-9, 1e-3, 0.5, 2, 1e5, 1e6, 1e9, 3e38, 1e300, -9.8e307, math.nan, math.inf)

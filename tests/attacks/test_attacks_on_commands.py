@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 
 MOMENTS = (0.1, 0.7, 1.5, 2.5, 5.0)
 GIB = 1 << 30

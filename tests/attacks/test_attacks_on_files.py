@@ -5,8 +5,8 @@ from pathlib import Path
 
 from uflow_edge.export.unet.flags import read_flags
 from uflow_edge.runtime.archive.run_folder import RunFolder
-from uflow_edge.runtime.arguments import parser
 from uflow_edge.runtime.errors import UsageError
+from uflow_edge.runtime.infer.arguments import parser
 from uflow_edge.runtime.sinks.json_lines import mend
 from uflow_edge.runtime.sources.addresses import CameraOptions, parse_camera
 

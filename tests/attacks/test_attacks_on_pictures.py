@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from uflow_edge.runtime import reading
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images import decode as reading
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.training.evaluation.masks import read_mask
 
 FORMATS = {"bmp": "RGB", "gif": "P", "jpg": "RGB", "png": "RGB", "ppm": "RGB", "tif": "RGB", "webp": "RGB"}

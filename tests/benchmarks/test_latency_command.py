@@ -10,9 +10,9 @@ from onnx import numpy_helper
 
 from uflow_edge.benchmarks.latency.command import main
 from uflow_edge.benchmarks.latency.stages import STAGES, TO_DEVICE, TO_HOST, TO_PICTURE, TO_VERDICT
-from uflow_edge.export.architecture import Architecture
 from uflow_edge.export.bundle import ExportOptions, export_bundle
-from uflow_edge.runtime.files import sha256
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.runtime.storage.files import sha256
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.train import Data, train
 

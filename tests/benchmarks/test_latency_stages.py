@@ -18,9 +18,9 @@ from uflow_edge.benchmarks.latency.stages import (
     measure,
     noise_frames,
 )
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines.stopwatch import Transfers
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 _WATTS = 10.0
 

@@ -17,22 +17,22 @@ from uflow_edge.calibration.calibrate import Calibration, calibrate
 from uflow_edge.calibration.command import chosen_images
 from uflow_edge.calibration.findings import notices
 from uflow_edge.calibration.operating_point import Promise, TooFewImages
-from uflow_edge.calibration.parting import CalibrationOptions, Parting
-from uflow_edge.calibration.report import report_page
-from uflow_edge.calibration.report_pictures import Pictures
+from uflow_edge.calibration.report.page import report_page
+from uflow_edge.calibration.report.pictures import Pictures
 from uflow_edge.calibration.saving import save_calibration
-from uflow_edge.export.parity import PARITY
-from uflow_edge.runtime.bundle import Bundle, save_operating_point, write_manifest
-from uflow_edge.runtime.calibration_record import REPORT
+from uflow_edge.calibration.split import CalibrationOptions, Parting
+from uflow_edge.export.graphs.parity import PARITY
+from uflow_edge.runtime.bundle.calibration_record import REPORT
+from uflow_edge.runtime.bundle.folder import Bundle, save_operating_point, write_manifest
+from uflow_edge.runtime.bundle.training_record import TRAINING, TrainingRecord
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.files import content_hash, sha256
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sources.folders import ImageFile
-from uflow_edge.runtime.training_record import TRAINING, TrainingRecord
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.storage.files import content_hash, sha256
 from uflow_edge.runtime.views import ViewOptions
 
 PROMISE = Promise(0.1, 0.9)  # 22 held-out images

@@ -12,19 +12,20 @@ import pytest
 from onnx import numpy_helper
 
 from uflow_edge.benchmarks.studies.int8_costs import Seen
-from uflow_edge.calibration import int8, int8_bundle
-from uflow_edge.calibration.int8 import FILE, Int8Options, quantize_bundle
-from uflow_edge.calibration.int8_bundle import Int8Failed
-from uflow_edge.export.parity import PARITY
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.calibration.int8 import quantize_bundle as int8
+from uflow_edge.calibration.int8 import store as int8_bundle
+from uflow_edge.calibration.int8.quantize_bundle import FILE, Int8Options, quantize_bundle
+from uflow_edge.calibration.int8.store import Int8Failed
+from uflow_edge.export.graphs.parity import PARITY
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 from uflow_edge.runtime.engines.proof import EngineDeviates
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.images import read_image
-from uflow_edge.runtime.preprocess import model_input
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.images.files import read_image
+from uflow_edge.runtime.resize.cpu import model_input
 
 pytestmark = pytest.mark.long
 

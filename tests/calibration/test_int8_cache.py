@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uflow_edge.calibration.int8_cache import Measurement, cache_file, cached
-from uflow_edge.calibration.int8_ranges import BINS, Magnitudes
+from uflow_edge.calibration.int8.cache import Measurement, cache_file, cached
+from uflow_edge.calibration.int8.ranges import BINS, Magnitudes
 
 pytestmark = pytest.mark.long
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from uflow_edge.calibration.int8 import Int8Options, quantize_bundle
+from uflow_edge.calibration.int8.quantize_bundle import Int8Options, quantize_bundle
 from uflow_edge.export.command import main as export
-from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.export.plans import build_plans, layers_file
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.command import main as infer
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.export.engines.plan_options import PlanOptions
+from uflow_edge.export.engines.plans import build_plans, layers_file
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.infer.command import main as infer
 
 pytestmark = pytest.mark.long
 

@@ -5,8 +5,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from uflow_edge.calibration.int8_equalisation import equalize, links
-from uflow_edge.export.probe import Probe
+from uflow_edge.calibration.int8.equalisation import equalize, links
+from uflow_edge.export.graphs.probe import Probe
 
 pytestmark = pytest.mark.long
 

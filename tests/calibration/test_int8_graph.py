@@ -5,9 +5,9 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from uflow_edge.calibration.int8_graph import layers, quantize, rounded_weights
-from uflow_edge.calibration.int8_half import with_fp16_rest
-from uflow_edge.export.probe import Probe
+from uflow_edge.calibration.int8.graph import layers, quantize, rounded_weights
+from uflow_edge.calibration.int8.half import with_fp16_rest
+from uflow_edge.export.graphs.probe import Probe
 from uflow_edge.runtime.errors import BadInput
 
 pytestmark = pytest.mark.long

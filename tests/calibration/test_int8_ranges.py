@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uflow_edge.calibration.int8_ranges import BINS, RANGE_METHODS, Magnitudes
+from uflow_edge.calibration.int8.ranges import BINS, RANGE_METHODS, Magnitudes
 
 pytestmark = pytest.mark.long
 

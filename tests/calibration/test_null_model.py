@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from uflow_edge.calibration.null_gains import log_energies, pixel_gain, trust_in_places
-from uflow_edge.calibration.null_model import NullFit, fit_null_model
-from uflow_edge.calibration.null_tail import fit_tail
+from uflow_edge.calibration.null_model.fit import NullFit, fit_null_model
+from uflow_edge.calibration.null_model.gains import log_energies, pixel_gain, trust_in_places
+from uflow_edge.calibration.null_model.tail import fit_tail
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.nfa import tree_score
-from uflow_edge.runtime.null_model import NullModel
+from uflow_edge.runtime.nfa.null_model import NullModel
 
 SCALES = ((84, 32), (80, 16))
 CHANNELS = [84, 80]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from uflow_edge.calibration import command
 from uflow_edge.calibration.latency import latencies_ms
-from uflow_edge.calibration.report_charts import quantiles, score_histogram, ticks
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.calibration.report.charts import quantiles, score_histogram, ticks
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 
 
 def drawing(svg: str) -> ElementTree.Element:

@@ -6,8 +6,8 @@ import pytest
 
 from uflow_edge.benchmarks.latency import charts as latency_charts
 from uflow_edge.benchmarks.latency.report_style import STYLE as LATENCY
-from uflow_edge.calibration import report_charts
-from uflow_edge.calibration.report_style import STYLE as CALIBRATION
+from uflow_edge.calibration.report import charts as report_charts
+from uflow_edge.calibration.report.style import STYLE as CALIBRATION
 from uflow_edge.runtime.report_style import STYLE
 from uflow_edge.training.evaluation import charts as rate_charts
 from uflow_edge.training.evaluation.style import STYLE as EVALUATION

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from uflow_edge.export.architecture import Architecture
+from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.training.train import seeded_network
 
 SMALL = Architecture("resnet18", 64, 2, (1, 2, 3), 1)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, RandomHorizontalFlip, Resize
 
-from uflow_edge.export.architecture import Architecture, Coupling
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.export.network import EnergyGraph, UFlow
-from uflow_edge.export.tensors import load_tensors
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.tensors import load_tensors
+from uflow_edge.export.network.architecture import Architecture, Coupling
+from uflow_edge.export.network.uflow import EnergyGraph, UFlow
 from uflow_edge.runtime.errors import BadInput
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from uflow_edge.export.architecture import Architecture, Coupling
+from uflow_edge.export.network.architecture import Architecture, Coupling
 from uflow_edge.runtime.errors import BadInput
 
 

@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from uflow_edge.export.architecture import Architecture, Coupling
-from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.network.architecture import Architecture, Coupling
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import read_image
-from uflow_edge.runtime.preprocess import model_input
+from uflow_edge.runtime.images.files import read_image
+from uflow_edge.runtime.resize.cpu import model_input
 from uflow_edge.training.dataset import hold_out, training_images
 from uflow_edge.training.options import HOLD_OUT
 

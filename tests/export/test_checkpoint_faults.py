@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from uflow_edge.export.checkpoint import Checkpoint, load_checkpoint
-from uflow_edge.export.tensors import load_tensors
+from uflow_edge.export.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from uflow_edge.export.checkpoints.tensors import load_tensors
 from uflow_edge.runtime.errors import BadInput
 
 Content = dict[str, Any]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.export.tensors import load_tensors
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.tensors import load_tensors
 from uflow_edge.export.unet.checkpoint import load_unet
 from uflow_edge.runtime.errors import BadInput
 

@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from uflow_edge.export.cuda_device import CudaDevice
+from uflow_edge.export.engines.cuda_device import CudaDevice
 from uflow_edge.runtime.errors import MissingDependency
 
 
@@ -42,7 +42,7 @@ def test_a_driver_without_a_gpu_is_said_to_be_so(monkeypatch) -> None:
 
 
 def test_no_driver_is_said_to_be_so(monkeypatch) -> None:
-    monkeypatch.setattr("uflow_edge.export.cuda_device._DRIVER", "libno-such-driver.so.1")
+    monkeypatch.setattr("uflow_edge.export.engines.cuda_device._DRIVER", "libno-such-driver.so.1")
     with pytest.raises(MissingDependency, match="libno-such-driver"):
         CudaDevice.first()
 

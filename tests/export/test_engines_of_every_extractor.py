@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from uflow_edge.export.architecture import Architecture
-from uflow_edge.export.lowered_network import lower
-from uflow_edge.export.network import EnergyGraph, UFlow
-from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.onnx_graph import trace
-from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.export.precision import to_fp16
-from uflow_edge.export.tensorrt import DYNAMIC, TensorSpec, build_engine
-from uflow_edge.export.tensorrt_library import find_toolchain
+from uflow_edge.export.engines.plan_options import PlanOptions
+from uflow_edge.export.engines.tensorrt import DYNAMIC, TensorSpec, build_engine
+from uflow_edge.export.engines.toolchain import find_toolchain
+from uflow_edge.export.graphs.files import write_onnx
+from uflow_edge.export.graphs.precision import to_fp16
+from uflow_edge.export.graphs.trace import trace
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.export.network.lowered_network import lower
+from uflow_edge.export.network.uflow import EnergyGraph, UFlow
+from uflow_edge.runtime.bundle.manifest import BatchRange
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
-from uflow_edge.runtime.manifest import BatchRange
 
 RTX = PlanOptions("rtx", compute_capabilities=("8.6",))
 

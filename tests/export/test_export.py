@@ -14,26 +14,26 @@ import torch
 from PIL import Image
 
 from uflow_edge.export import bundle as bundle_module
-from uflow_edge.export import onnx_graph
 from uflow_edge.export.bundle import ExportOptions, GoodImages, energy_graph, export_bundle
-from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.command import main
-from uflow_edge.export.network import EnergyGraph
+from uflow_edge.export.graphs import trace as onnx_graph
+from uflow_edge.export.graphs.parity import ENERGY_BOUNDS
+from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.export.old_calibration import with_old_calibration
-from uflow_edge.export.parity import ENERGY_BOUNDS
 from uflow_edge.export.writing import ParityLost
-from uflow_edge.runtime.bundle import Bundle, write_manifest
-from uflow_edge.runtime.calibration_record import CalibrationRecord
+from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
+from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
+from uflow_edge.runtime.bundle.manifest import EXPORTED_PRECISIONS, Precision, Source
+from uflow_edge.runtime.bundle.reference import noise_images
+from uflow_edge.runtime.bundle.training_record import TrainingRecord
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.drift import log_gains
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.files import content_hash, sha256
-from uflow_edge.runtime.images import find_images, read_image
+from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.manifest import EXPORTED_PRECISIONS, Precision, Source
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.reference import noise_images
-from uflow_edge.runtime.training_record import TrainingRecord
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.storage.files import content_hash, sha256
 from uflow_edge.runtime.views import ViewOptions
 
 FP32 = ExportOptions(precisions=("fp32",))

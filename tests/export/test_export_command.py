@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from uflow_edge.export.command import main
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 
 ENGINE = "engines/sm80+86+89+120-rtx"
 RTX = ("--trt", "--trt-target", "rtx")

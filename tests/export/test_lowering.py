@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uflow_edge.export.architecture import Architecture, Coupling
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.export.flow import build_flow, ordered_latents
-from uflow_edge.export.lowered_network import lower
-from uflow_edge.export.lowering import LoweredFlow, Selection, lower_flow
-from uflow_edge.export.network import UFlow
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.network.architecture import Architecture, Coupling
+from uflow_edge.export.network.flow import build_flow, ordered_latents
+from uflow_edge.export.network.lowered_network import lower
+from uflow_edge.export.network.lowering import LoweredFlow, Selection, lower_flow
+from uflow_edge.export.network.uflow import UFlow
 
 
 def random_flow(architecture: Architecture, seed: int = 0) -> torch.nn.Module:

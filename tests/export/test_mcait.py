@@ -7,11 +7,11 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from uflow_edge.export.architecture import Architecture
-from uflow_edge.export.blank import without_weights
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.export.mcait import McaitExtractor, resize_matrix
-from uflow_edge.export.network import UFlow, build_extractor
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.export.network.blank import without_weights
+from uflow_edge.export.network.mcait import McaitExtractor, resize_matrix
+from uflow_edge.export.network.uflow import UFlow, build_extractor
 from uflow_edge.runtime.errors import BadInput
 
 MCAIT = Architecture.default("mcait", 448)

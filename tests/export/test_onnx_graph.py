@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from extras import extra
-from uflow_edge.export.onnx_files import LARGEST_FILE, write_onnx
-from uflow_edge.export.onnx_graph import simplify, trace
-from uflow_edge.export.tensorrt_library import load_library
+from uflow_edge.export.engines.toolchain import load_library
+from uflow_edge.export.graphs.files import LARGEST_FILE, write_onnx
+from uflow_edge.export.graphs.trace import simplify, trace
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput
 
@@ -179,7 +179,7 @@ _WRITE = """
 import resource, signal, sys
 from pathlib import Path
 import onnx_ir as ir
-from uflow_edge.export.onnx_files import write_onnx
+from uflow_edge.export.graphs.files import write_onnx
 model = ir.load(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -206,10 +206,10 @@ def test_a_full_disk_leaves_what_was_there(model, tmp_path, largest_file: int) -
 _EXPORT = """
 import sys
 from pathlib import Path
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.export.network import EnergyGraph
-from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.onnx_graph import trace
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.network.uflow import EnergyGraph
+from uflow_edge.export.graphs.files import write_onnx
+from uflow_edge.export.graphs.trace import trace
 graph = EnergyGraph(load_checkpoint(Path(sys.argv[1])).network(), 0.9).eval()
 names = ["energy_0", "energy_1", "exceedance_0", "exceedance_1"]
 write_onnx(trace(graph, 64, names), Path(sys.argv[2]))
@@ -228,11 +228,11 @@ def test_exports_in_two_processes_are_identical(trained: Path, tmp_path) -> None
 _EXPORT_MCAIT = """
 import json, resource, sys
 from pathlib import Path
-from uflow_edge.export.architecture import Architecture
-from uflow_edge.export.network import EnergyGraph, UFlow
-from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.onnx_graph import trace
-from uflow_edge.export.precision import to_fp16
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.export.network.uflow import EnergyGraph, UFlow
+from uflow_edge.export.graphs.files import write_onnx
+from uflow_edge.export.graphs.trace import trace
+from uflow_edge.export.graphs.precision import to_fp16
 graph = EnergyGraph(UFlow(Architecture.default("mcait", 448)), 0.9).eval().requires_grad_(False)
 model = trace(graph, 448, ["energy_0", "energy_1", "exceedance_0", "exceedance_1"])
 folder = Path(sys.argv[1])

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uflow_edge.export.parity import PARITY, Parity, Reference, parity_json, read_parities
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.deviation import Bounded
+from uflow_edge.export.graphs.parity import PARITY, Parity, Reference, parity_json, read_parities
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.engines.deviation import Bounded
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
+from uflow_edge.runtime.nfa.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.scoring import Scorer
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 
 class Fixed:

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from uflow_edge.export.parity_images import parity_images
-from uflow_edge.export.rounding_pictures import rounding_pictures
-from uflow_edge.runtime.reference import noise_images
+from uflow_edge.export.graphs.rounding_pictures import rounding_pictures
+from uflow_edge.export.graphs.sample_pictures import parity_images
+from uflow_edge.runtime.bundle.reference import noise_images
 
 
 def grey_folder(folder: Path, count: int) -> Path:

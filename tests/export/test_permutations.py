@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uflow_edge.export.architecture import Architecture, Coupling
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.export.flow import RatioClampedBlock, build_flow
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.network.architecture import Architecture, Coupling
+from uflow_edge.export.network.flow import RatioClampedBlock, build_flow
 from uflow_edge.runtime.errors import BadInput
 
 State = dict[str, Tensor]

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uflow_edge.export import plan_parity
-from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.export.plan_parity import check_plans
-from uflow_edge.export.plans import build_plans
-from uflow_edge.runtime.bundle import Bundle, write_manifest
+from uflow_edge.export.engines import plan_parity
+from uflow_edge.export.engines.plan_options import PlanOptions
+from uflow_edge.export.engines.plan_parity import check_plans
+from uflow_edge.export.engines.plans import build_plans
+from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
-from uflow_edge.runtime.files import sha256
 from uflow_edge.runtime.latents import LatentStatistics
-from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
+from uflow_edge.runtime.nfa.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.storage.files import sha256
 
 RTX = PlanOptions("rtx", compute_capabilities=("8.9",))
 

@@ -10,16 +10,16 @@ from pathlib import Path
 import onnx
 import pytest
 
-from uflow_edge.export import plans
-from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.export.plans import build_plans, carry_over, layers_file, plan_for
-from uflow_edge.export.tensorrt import Layers
-from uflow_edge.export.tensorrt_library import Toolchain, find_toolchain
-from uflow_edge.runtime.bundle import MANIFEST, Bundle, parse_manifest
+from uflow_edge.export.engines import plans
+from uflow_edge.export.engines.plan_options import PlanOptions
+from uflow_edge.export.engines.plans import build_plans, carry_over, layers_file, plan_for
+from uflow_edge.export.engines.tensorrt import Layers
+from uflow_edge.export.engines.toolchain import Toolchain, find_toolchain
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle, parse_manifest
+from uflow_edge.runtime.bundle.manifest import BatchRange, Variant
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.files import sha256
-from uflow_edge.runtime.manifest import BatchRange, Variant
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.storage.files import sha256
 
 RTX = PlanOptions("rtx")
 ADA = PlanOptions("rtx", compute_capabilities=("8.9",))
@@ -285,10 +285,10 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Absent())
-from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.export.plans import build_plans
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.export.engines.plan_options import PlanOptions
+from uflow_edge.export.engines.plans import build_plans
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 
 _, (result,) = build_plans(Bundle.load({str(bundle.folder)!r}, UFlowManifest), ["fp32"], PlanOptions("rtx"))
 print(result.plan.file)

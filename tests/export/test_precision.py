@@ -9,10 +9,10 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.onnx_graph import trace
-from uflow_edge.export.precision import rounded, to_fp16
-from uflow_edge.export.tensorrt_library import load_library
+from uflow_edge.export.engines.toolchain import load_library
+from uflow_edge.export.graphs.files import write_onnx
+from uflow_edge.export.graphs.precision import rounded, to_fp16
+from uflow_edge.export.graphs.trace import trace
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.nfa import tree_score
@@ -233,7 +233,7 @@ def test_rounded_rounds_after_every_node(build, tmp_path) -> None:
 def reference_model(reference: Path) -> ir.Model:
     """The authors' resnet18 at 256, lowered. Read only."""
     from uflow_edge.export.bundle import energy_graph
-    from uflow_edge.export.checkpoint import load_checkpoint
+    from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 
     graph = energy_graph(load_checkpoint(reference / "resnet18_256_s4.ckpt"), lowered=True)
     names = [f"{what}_{i}" for what in ("energy", "exceedance") for i in range(3)]

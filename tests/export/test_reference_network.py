@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from uflow_edge.export.bundle import export_bundle
-from uflow_edge.export.checkpoint import Checkpoint, load_checkpoint
-from uflow_edge.export.network import EnergyGraph
+from uflow_edge.export.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.runtime import Inspector
 from uflow_edge.runtime.nfa import tree_score
 

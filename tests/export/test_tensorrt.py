@@ -14,13 +14,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from uflow_edge.export import tensorrt
-from uflow_edge.export.plan_options import RTX_COMPUTE_CAPABILITIES, PlanOptions
-from uflow_edge.export.tensorrt import BuildFailed, TensorSpec, build_engine
-from uflow_edge.export.tensorrt_library import Toolchain, find_toolchain, load_library
+from uflow_edge.export.engines import tensorrt
+from uflow_edge.export.engines.plan_options import RTX_COMPUTE_CAPABILITIES, PlanOptions
+from uflow_edge.export.engines.tensorrt import BuildFailed, TensorSpec, build_engine
+from uflow_edge.export.engines.toolchain import Toolchain, find_toolchain, load_library
+from uflow_edge.runtime.bundle.manifest import BatchRange
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
-from uflow_edge.runtime.manifest import BatchRange
 
 RTX = PlanOptions("rtx")
 IMAGE = TensorSpec("image", "uint8", (-1, 8, 8, 3))
@@ -323,7 +323,7 @@ def test_a_library_that_cannot_be_loaded_says_why(monkeypatch, tmp_path) -> None
 
 def test_without_a_gpu_the_local_target_says_so(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", load_library("tensorrt_rtx"))
-    monkeypatch.setattr("uflow_edge.export.cuda_device._DRIVER", "libno-such-driver.so.1")
+    monkeypatch.setattr("uflow_edge.export.engines.cuda_device._DRIVER", "libno-such-driver.so.1")
     with pytest.raises(MissingDependency, match=r"but no NVIDIA GPU here: .*'.\[rtx\].*uflow-export --bundle"):
         find_toolchain(PlanOptions("local"))
 

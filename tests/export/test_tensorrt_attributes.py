@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from uflow_edge.export.tensorrt_library import load_library
+from uflow_edge.export.engines.toolchain import load_library
 
 MODULES = [
-    "uflow_edge.export.tensorrt",
-    "uflow_edge.export.tensorrt_progress",
-    "uflow_edge.export.tensorrt_library",
+    "uflow_edge.export.engines.tensorrt",
+    "uflow_edge.export.engines.tensorrt_progress",
+    "uflow_edge.export.engines.toolchain",
     "uflow_edge.runtime.engines.tensorrt",
     "uflow_edge.runtime.engines.tensorrt_library",
     "uflow_edge.runtime.engines.tensorrt_plan",

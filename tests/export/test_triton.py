@@ -22,20 +22,20 @@ import pytest
 from google.protobuf import text_format
 
 from extras import extra
-from uflow_edge.export import triton
 from uflow_edge.export.command import main
-from uflow_edge.export.triton import TritonOptions, write_repository
-from uflow_edge.export.triton_config import Enum
-from uflow_edge.export.triton_config import text_format as write_text
+from uflow_edge.export.triton import repository as triton
+from uflow_edge.export.triton.config import Enum
+from uflow_edge.export.triton.config import text_format as write_text
+from uflow_edge.export.triton.repository import TritonOptions, write_repository
 from uflow_edge.runtime import Inspector
-from uflow_edge.runtime.bundle import MANIFEST, Bundle, write_manifest
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle, write_manifest
+from uflow_edge.runtime.bundle.manifest import BatchRange, Plan
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.files import sha256
-from uflow_edge.runtime.manifest import BatchRange, Plan
-from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale
-from uflow_edge.runtime.null_tail import TailLaw
+from uflow_edge.runtime.nfa.null_model import ImageGain, NullModel, NullScale
+from uflow_edge.runtime.nfa.null_tail import TailLaw
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.storage.files import sha256
 
 schema = extra("tritonclient.grpc.model_config_pb2")
 

@@ -93,7 +93,7 @@ def start_infer(exported: Path, tmp_path: Path) -> Iterator[Callable[..., Run]]:
     runs: list[Run] = []
 
     def start(*arguments: object, prefix: tuple[str, ...] = ()) -> Run:
-        code = "from uflow_edge.runtime.command import main; main()"
+        code = "from uflow_edge.runtime.infer.command import main; main()"
         command = [*prefix, sys.executable, "-c", code, "--bundle", str(exported), *map(str, arguments)]
         runs.append(Run(tmp_path / f"said-{len(runs)}.txt", command))
         return runs[-1]

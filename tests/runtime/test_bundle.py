@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from uflow_edge.runtime.bundle import MANIFEST, Bundle, BundleChanged, find_bundle, parse_manifest, save_operating_point
+from uflow_edge.runtime.bundle.folder import (
+    MANIFEST,
+    Bundle,
+    BundleChanged,
+    find_bundle,
+    parse_manifest,
+    save_operating_point,
+)
+from uflow_edge.runtime.bundle.manifest import Manifest, Source, Variant
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.files import replacing, replacing_folder
-from uflow_edge.runtime.manifest import Manifest, Source, Variant
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
-from uflow_edge.runtime.unet_manifest import UNetManifest
+from uflow_edge.runtime.storage.files import replacing, replacing_folder
 
 
 @pytest.fixture

@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
-from uflow_edge.runtime.bundle import Bundle, parse_manifest, write_manifest
-from uflow_edge.runtime.calibration_record import CalibrationRecord
-from uflow_edge.runtime.command import main
+from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
+from uflow_edge.runtime.bundle.folder import Bundle, parse_manifest, write_manifest
+from uflow_edge.runtime.bundle.manifest import Precision
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.infer.command import main
+from uflow_edge.runtime.infer.threshold import LiveThreshold
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
 from uflow_edge.runtime.sinks.hints import Hints
 from uflow_edge.runtime.sources import Frame
-from uflow_edge.runtime.threshold import LiveThreshold
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.views import ViewOptions
 
 POINT = OperatingPoint(0.41, "conformal", 0.05, 40)
@@ -166,7 +166,7 @@ def test_a_full_disk_names_the_manifest(calibrated: Bundle[UFlowManifest], monke
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("uflow_edge.runtime.threshold.save_operating_point", full)
+    monkeypatch.setattr("uflow_edge.runtime.infer.threshold.save_operating_point", full)
     threshold = LiveThreshold(Inspector.load(calibrated, threads=1), calibrated)
     with pytest.raises(OSError, match=r"No space left on device: '.*gravel\.uflow/manifest\.json'"):
         threshold.save()

@@ -23,12 +23,12 @@ from PIL import Image
 
 from uflow_edge.__main__ import COMMANDS
 from uflow_edge.__main__ import main as script
-from uflow_edge.runtime import command as infer_command
-from uflow_edge.runtime import command_line
-from uflow_edge.runtime.command_line import command_parser, print_beside_bar, progress, run_command
+from uflow_edge.runtime.cli import command_line
+from uflow_edge.runtime.cli.command_line import command_parser, print_beside_bar, progress, run_command
+from uflow_edge.runtime.cli.interrupts import deferred_interrupts
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import BadInput, ExitCode, MissingDependency, UsageError, require
-from uflow_edge.runtime.interrupts import deferred_interrupts
+from uflow_edge.runtime.infer import command as infer_command
 from uflow_edge.runtime.text import printable
 
 NEEDED = {  # the function that does the work, and the arguments that must be there
@@ -278,8 +278,8 @@ def test_the_first_signal_may_be_deferred_and_the_second_may_not() -> None:
 def test_a_run_whose_engine_hangs_ends_by_a_signal(exported: Path, parts: Path) -> None:
     code = """
 import os, signal, threading
-from uflow_edge.runtime import stage
-from uflow_edge.runtime.command import main
+from uflow_edge.runtime.line import stage
+from uflow_edge.runtime.infer.command import main
 from uflow_edge.runtime.inspector import Inspector
 
 def hanging(self, prepared):

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from uflow_edge.runtime.bundle import Bundle, parse_manifest
+from uflow_edge.runtime.bundle.folder import Bundle, parse_manifest
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.drift import DriftMonitor, DriftRange, DriftState, _student, drift_numbers
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.line.pipeline import Feed, Pipeline
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.pipeline import Feed, Pipeline
 from uflow_edge.runtime.sinks.json_lines import JsonLines
 from uflow_edge.runtime.sources.folders import ImageFiles, image_files
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 STANDARD = DriftRange((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 300)  # two scales and the score
 

@@ -20,11 +20,11 @@ import pytest
 from skimage import data
 
 from extras import needs
-from uflow_edge.runtime.inbox import Policy
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.line.inbox import Policy
+from uflow_edge.runtime.line.pipeline import Feed, Pipeline
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.pipeline import Feed, Pipeline
 from uflow_edge.runtime.sinks.json_lines import JsonLines
 from uflow_edge.runtime.sinks.metrics import Metrics
 from uflow_edge.runtime.sinks.overlays import OverlayFolder
@@ -166,7 +166,7 @@ def test_ten_thousand_frames(exported: Path, tmp_path: Path) -> None:
 
 @contextmanager
 def running(*arguments: object, log: Path) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-c", "from uflow_edge.runtime.command import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from uflow_edge.runtime.infer.command import main; main()", *map(str, arguments)]
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:

@@ -17,7 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extras import needs
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.manifest import BatchRange
+from uflow_edge.runtime.bundle.reference import REFERENCE
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import MOST_AT_ONCE, run_in_batches
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine, session_options
@@ -28,10 +31,7 @@ from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.errors import BadInput, ExitCode, MissingDependency, UsageError
 from uflow_edge.runtime.latents import LatentStatistics
-from uflow_edge.runtime.manifest import BatchRange
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.reference import REFERENCE
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 RealSession = onnxruntime.InferenceSession
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.files import check_writable, replacing, replacing_folder
+from uflow_edge.runtime.storage.files import check_writable, replacing, replacing_folder
 
 _WRITER = """
 import sys, time
 from pathlib import Path
-from uflow_edge.runtime.files import {function}
+from uflow_edge.runtime.storage.files import {function}
 with {function}(Path(sys.argv[1])) as temporary:
     print(temporary, flush=True)
     time.sleep(600)

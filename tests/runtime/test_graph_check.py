@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from uflow_edge.runtime.bundle.graph_check import check_graph
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.graph_check import check_graph
 
 
 def written(path: Path, nodes: Sequence[onnx.NodeProto], **initializers: object) -> Path:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
-from uflow_edge.runtime import images
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.finding import refuse_results_inside
-from uflow_edge.runtime.images import find_images, read_image, spread
-from uflow_edge.runtime.reading import Reading, use
+from uflow_edge.runtime.images import files as images
+from uflow_edge.runtime.images.decode import Reading, use
+from uflow_edge.runtime.images.files import find_images, read_image, spread
+from uflow_edge.runtime.images.search import refuse_results_inside
 
 RGB = data.astronaut()[:60, :80]
 GREY = RGB[:, :, 0].copy()

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from uflow_edge.runtime.command import main
+from uflow_edge.runtime.infer.command import main
 
 
 @pytest.fixture

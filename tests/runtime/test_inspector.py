@@ -17,8 +17,8 @@ from uflow_edge.runtime import Inspector
 from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import BadInput, MissingDependency
+from uflow_edge.runtime.nfa.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.nfa.tree import RULES, Rule
-from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.numeric import Frame
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.overlay import draw_overlay

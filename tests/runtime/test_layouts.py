@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.layouts import good_images
+from uflow_edge.runtime.images.layouts import good_images
 
 
 def make(root: Path, *names: str) -> Path:

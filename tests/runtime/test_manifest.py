@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uflow_edge.runtime.bundle import parse_manifest
+from uflow_edge.runtime.bundle.folder import parse_manifest
+from uflow_edge.runtime.bundle.manifest import BatchRange, Manifest, Plan, Source, Variant
+from uflow_edge.runtime.bundle.uflow import LatentScale, UFlowManifest
+from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.drift import DriftRange
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.manifest import BatchRange, Manifest, Plan, Source, Variant
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
-from uflow_edge.runtime.uflow_manifest import LatentScale, UFlowManifest
-from uflow_edge.runtime.unet_manifest import UNetManifest
 
 GOLDEN = {file.stem: file.read_text() for file in (Path(__file__).parents[1] / "data" / "manifests").glob("*.json")}
 

@@ -18,9 +18,9 @@ import pytest
 
 from extras import needs
 from factories import result
-from uflow_edge.runtime.command import main
 from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
+from uflow_edge.runtime.infer.command import main
 from uflow_edge.runtime.sinks.buffered import BufferedSink, Patience
 from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
 from waiting import DEADLINE, wait_until

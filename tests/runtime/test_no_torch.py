@@ -42,7 +42,7 @@ def test_importing_the_runtime_loads_nothing_heavy() -> None:
 def test_the_modules_are_all_there() -> None:
     packages = {module.rpartition(".")[0].removeprefix("uflow_edge.") for module in MODULES}
     assert packages >= {"runtime", *(f"runtime.{room}" for room in ("engines", "nfa", "page", "sinks", "sources"))}
-    assert {"uflow_edge.runtime.command", "uflow_edge.runtime.page.server"} <= set(MODULES)
+    assert {"uflow_edge.runtime.infer.command", "uflow_edge.runtime.page.server"} <= set(MODULES)
 
 
 def test_no_module_of_the_runtime_loads_torch() -> None:

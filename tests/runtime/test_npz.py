@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uflow_edge.runtime.npz import read_npz
+from uflow_edge.runtime.storage.npz import read_npz
 
 LIMIT = 1 << 20
 

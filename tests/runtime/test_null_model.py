@@ -17,7 +17,7 @@ from uflow_edge.runtime.nfa import tree_score
 from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail
 from uflow_edge.runtime.nfa.component_tree import opening_maxima
 from uflow_edge.runtime.nfa.counts import POLYOMINO_ALPHA, POLYOMINO_BETA
-from uflow_edge.runtime.null_model import ImageGain, NullModel, NullScale, TailLaw
+from uflow_edge.runtime.nfa.null_model import ImageGain, NullModel, NullScale, TailLaw
 
 
 def law(shape: float = 0.2, degrees: float = 6.0, shift: float = 0.3) -> TailLaw:

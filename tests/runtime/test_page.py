@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from extras import extra
 from factories import result
-from uflow_edge.runtime.bundle import BundleChanged
-from uflow_edge.runtime.capture import CameraState
+from uflow_edge.runtime.bundle.folder import BundleChanged
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.heat import colour_bar_png
 from uflow_edge.runtime.inspection import Inspection
+from uflow_edge.runtime.line.capture import CameraState
+from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.page import Controls, LivePage, PageServer, serve
 from uflow_edge.runtime.page import pictures as drawing
@@ -33,7 +34,6 @@ from uflow_edge.runtime.page.state import GALLERY
 from uflow_edge.runtime.page.status import LineReport
 from uflow_edge.runtime.page.track import STEP_S, STEPS
 from uflow_edge.runtime.sources import Frame
-from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Timestamps
 from waiting import DEADLINE, wait_until
 

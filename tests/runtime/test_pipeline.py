@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uflow_edge.runtime.capture import Capture, Patience
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, MissingDependency, Stuck
-from uflow_edge.runtime.inbox import Inbox
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.pipeline import Feed, Pipeline, PipelineOptions
+from uflow_edge.runtime.line.capture import Capture, Patience
+from uflow_edge.runtime.line.inbox import Inbox
+from uflow_edge.runtime.line.pipeline import Feed, Pipeline, PipelineOptions
+from uflow_edge.runtime.line.triggers import EveryMilliseconds, FreeRun
 from uflow_edge.runtime.sources import Frame, SourceLost
-from uflow_edge.runtime.triggers import EveryMilliseconds, FreeRun
 from waiting import DEADLINE
 
 
@@ -260,7 +260,7 @@ def test_a_source_that_hangs_is_left_behind_and_opened_anew() -> None:
 
 
 def test_a_source_that_hangs_does_not_keep_the_pipeline(inspector: Inspector, monkeypatch) -> None:
-    monkeypatch.setattr("uflow_edge.runtime.pipeline._GRACE", 0.1)
+    monkeypatch.setattr("uflow_edge.runtime.line.pipeline._GRACE", 0.1)
     release = threading.Event()
 
     class Hanging(Numbers):
@@ -405,9 +405,9 @@ def stuck(inspector: Inspector, monkeypatch) -> Iterator[threading.Event]:
 def test_an_engine_that_hangs_is_reported_and_cannot_hold_up_the_end(
     inspector: Inspector, monkeypatch, stuck: threading.Event
 ) -> None:
-    monkeypatch.setattr("uflow_edge.runtime.stage.HUNG", 0.0)
-    monkeypatch.setattr("uflow_edge.runtime.stage.HUNG_AT_THE_END", 0.0)
-    monkeypatch.setattr("uflow_edge.runtime.pipeline._GRACE", 0.1)
+    monkeypatch.setattr("uflow_edge.runtime.line.stage.HUNG", 0.0)
+    monkeypatch.setattr("uflow_edge.runtime.line.stage.HUNG_AT_THE_END", 0.0)
+    monkeypatch.setattr("uflow_edge.runtime.line.pipeline._GRACE", 0.1)
     said: list[str] = []
 
     def report(line: str) -> None:
@@ -422,7 +422,7 @@ def test_an_engine_that_hangs_is_reported_and_cannot_hold_up_the_end(
 
 
 def test_a_second_signal_waits_for_nothing(inspector: Inspector, monkeypatch, stuck: threading.Event) -> None:
-    monkeypatch.setattr("uflow_edge.runtime.pipeline._PROMPT", 0.0)
+    monkeypatch.setattr("uflow_edge.runtime.line.pipeline._PROMPT", 0.0)
     real = Capture.watch
 
     def interrupted(capture: Capture) -> None:

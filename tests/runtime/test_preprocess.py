@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
-from uflow_edge.runtime import resampling
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.preprocess import inspected_box, model_input
-from uflow_edge.runtime.resampling import FRACTION_BITS, axis_filter, filtered_axes
+from uflow_edge.runtime.resize import pillow_filter as resampling
+from uflow_edge.runtime.resize.cpu import inspected_box, model_input
+from uflow_edge.runtime.resize.pillow_filter import FRACTION_BITS, axis_filter, filtered_axes
 
 
 def by_pillow(rgb: np.ndarray, side: int) -> np.ndarray:

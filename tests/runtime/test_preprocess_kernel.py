@@ -1,4 +1,4 @@
-"""preprocess.cu, compiled for the host, computes what Pillow and OpenCV do; its wrapper keeps its promises."""
+"""gpu_resize.cu, compiled for the host, computes what Pillow and OpenCV do; its wrapper keeps its promises."""
 
 import ctypes
 import shutil
@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.cuda_preprocess import (
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.engines import Outputs
+from uflow_edge.runtime.engines.device_frames import DeviceFrames, device_frames
+from uflow_edge.runtime.engines.gpu_resize import (
     BLOCK,
     KERNEL,
     PARAMETERS,
@@ -29,14 +32,11 @@ from uflow_edge.runtime.cuda_preprocess import (
     packed_filter,
     scratch_bytes,
 )
-from uflow_edge.runtime.device_frames import DeviceFrames, device_frames
-from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.raw_frames import PIXEL_FORMATS, RawFrame, picture_size
 from uflow_edge.runtime.engines.tensorrt import DeviceInput, TensorRtEngine
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.raw_frames import PIXEL_FORMATS, RawFrame, picture_size
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.views import ViewOptions
 
 PHOTOGRAPHS = [data.astronaut, data.cat, data.brick, data.gravel]

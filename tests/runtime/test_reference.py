@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from uflow_edge.runtime.bundle.reference import StoredReference, noise_images
 from uflow_edge.runtime.latents import LatentStatistics
-from uflow_edge.runtime.reference import StoredReference, noise_images
 
 
 def test_photographs_are_told_from_noise() -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uflow_edge.runtime.arguments import parser
-from uflow_edge.runtime.choices import sources
-from uflow_edge.runtime.command_line import run_command
+from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.errors import ExitCode, MissingDependency, UsageError
+from uflow_edge.runtime.infer.arguments import parser
+from uflow_edge.runtime.infer.choices import sources
 from uflow_edge.runtime.sinks.mqtt import Broker
 from uflow_edge.runtime.sources import parse_camera
 from uflow_edge.runtime.text import redacted

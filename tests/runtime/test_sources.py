@@ -35,7 +35,7 @@ def write_video(path: Path, frames: int = 5) -> Path:
 
 def test_importing_the_sources_loads_nothing_heavy() -> None:
     code = (
-        "import sys, uflow_edge.runtime.sources, uflow_edge.runtime.triggers\n"
+        "import sys, uflow_edge.runtime.sources, uflow_edge.runtime.line.triggers\n"
         "assert not {'cv2', 'numpy', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -197,7 +197,7 @@ def test_decoders_do_not_write_between_our_lines(tmp_path: Path) -> None:
     path.write_bytes(content)
     code = (
         "from argparse import Namespace\n"
-        "from uflow_edge.runtime.command_line import run_command\n"
+        "from uflow_edge.runtime.cli.command_line import run_command\n"
         "def run(arguments):\n"
         "    import cv2\n"
         f"    video = cv2.VideoCapture({str(path)!r})\n"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from uflow_edge.runtime.strict_json import finite, parse_json, to_json
+from uflow_edge.runtime.storage.strict_json import finite, parse_json, to_json
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

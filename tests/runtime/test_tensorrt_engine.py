@@ -20,7 +20,9 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from uflow_edge.runtime.bundle import MANIFEST, Bundle
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle
+from uflow_edge.runtime.bundle.manifest import BatchRange, Plan
+from uflow_edge.runtime.bundle.uflow import INPUT_NAME, UFlowManifest
 from uflow_edge.runtime.engines import EngineFailed, Outputs, cuda
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.plans import find_plan
@@ -28,10 +30,8 @@ from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.engines.tensorrt import DeviceInput, TensorRtEngine
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
-from uflow_edge.runtime.files import sha256
-from uflow_edge.runtime.manifest import BatchRange, Plan
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.uflow_manifest import INPUT_NAME, UFlowManifest
+from uflow_edge.runtime.storage.files import sha256
 
 CONTENT = b"a plan"
 WORK = {"upload": 2.0, "execute": 5.0, "download": 0.25}
@@ -704,7 +704,7 @@ def test_without_tensorrt_it_says_what_to_install(bundle, gpu, monkeypatch) -> N
 @pytest.mark.gpu
 def test_a_real_plan_on_a_real_gpu_gives_what_the_cpu_gives(exported: Path, tmp_path: Path) -> None:
     """Builds the plan first; takes TensorRT, pycuda and an NVIDIA GPU."""
-    from uflow_edge.export.plans import build_plans
+    from uflow_edge.export.engines.plans import build_plans
 
     folder = tmp_path / "gravel.uflow"
     shutil.copytree(exported, folder)

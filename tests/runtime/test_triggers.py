@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from extras import extra
 from uflow_edge.runtime.errors import MissingDependency, UsageError
-from uflow_edge.runtime.triggers import EveryMilliseconds, FreeRun, GpioTrigger, SoftwareTrigger, parse_trigger
+from uflow_edge.runtime.line.triggers import EveryMilliseconds, FreeRun, GpioTrigger, SoftwareTrigger, parse_trigger
 
 
 def test_free_run_takes_every_frame() -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.runtime.views import ViewOptions, parse_region, stitch
 
 SIDE = 64
@@ -19,7 +19,7 @@ SIDE = 64
 
 @pytest.fixture(scope="module")
 def manifest(exported):
-    from uflow_edge.runtime.bundle import Bundle
+    from uflow_edge.runtime.bundle.folder import Bundle
 
     return Bundle.load(exported, UFlowManifest).manifest
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from uflow_edge.export.architecture import EXTRACTORS, Architecture
-from uflow_edge.export.network import EnergyGraph
+from uflow_edge.export.network.architecture import EXTRACTORS, Architecture
+from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.training.dataset import checked_images, hold_out, test_images, training_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures
@@ -79,7 +79,7 @@ def test_pretrained_weights_know_what_they_see(graph: EnergyGraph) -> None:
     import timm
     from skimage import data
 
-    from uflow_edge.runtime.preprocess import model_input
+    from uflow_edge.runtime.resize.cpu import model_input
     from uflow_edge.training.pretrained import _in_timm_names, _packaged_file, _read
 
     classifier = timm.create_model("tf_efficientnet_lite0").eval()

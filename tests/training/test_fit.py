@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from uflow_edge.export.architecture import Architecture
-from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.training.command import main
 from uflow_edge.training.fit import fit_flow

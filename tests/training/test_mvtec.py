@@ -7,11 +7,11 @@ import pytest
 import timm
 import torch
 
-from uflow_edge.export import mcait
-from uflow_edge.export.architecture import EXTRACTORS, Architecture
-from uflow_edge.export.blank import without_weights
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.export.network import UFlow
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.network import mcait
+from uflow_edge.export.network.architecture import EXTRACTORS, Architecture
+from uflow_edge.export.network.blank import without_weights
+from uflow_edge.export.network.uflow import UFlow
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.training.command import main, parsed, parser
 from uflow_edge.training.mvtec import CONFIGS
@@ -112,7 +112,7 @@ def test_only_extractors_with_a_normalisation_of_ours_are_standardised() -> None
 
 
 def test_features_of_mcait_enter_the_flow_as_its_backbones_give_them(shallow_mcait: list[Path]) -> None:
-    from uflow_edge.export.network import EnergyGraph
+    from uflow_edge.export.network.uflow import EnergyGraph
     from uflow_edge.training.features import extract
     from uflow_edge.training.pretrained import load_pretrained
     from uflow_edge.training.train import seeded_network

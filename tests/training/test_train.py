@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from uflow_edge.export.architecture import Architecture
+from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.training.command import main
 from uflow_edge.training.options import TrainingOptions

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uflow_edge.runtime.archive.arguments import add_ray_options, cluster_options, refuse_without_ray
-from uflow_edge.runtime.bundle import Bundle, find_bundle
-from uflow_edge.runtime.command_line import (
+from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
+from uflow_edge.runtime.bundle.manifest import PRECISIONS
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import (
     add_reading_options,
     command_parser,
     print_beside_bar,
@@ -19,13 +21,11 @@ from uflow_edge.runtime.command_line import (
 )
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, UsageError, refuse_faults
-from uflow_edge.runtime.files import check_writable
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.decode import Reading, use
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.manifest import PRECISIONS
 from uflow_edge.runtime.nfa.tree import RULES
-from uflow_edge.runtime.reading import Reading, use
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.storage.files import check_writable
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.evaluate import Evaluation, evaluate
 from uflow_edge.training.evaluation.ground_truth import labelled_images

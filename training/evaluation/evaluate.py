@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.command_line import progress
+from uflow_edge.runtime.bundle.manifest import Source
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.manifest import Source
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.ground_truth import read_truth
 from uflow_edge.training.evaluation.measured import Case, MapMetrics, Measured

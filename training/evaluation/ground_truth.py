@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.errors import BadInput, refuse_faults
+from uflow_edge.runtime.images.decode import IMAGE_SUFFIXES, opened
 from uflow_edge.runtime.numeric import Size
-from uflow_edge.runtime.reading import IMAGE_SUFFIXES, opened
 from uflow_edge.training.dataset import GOOD, TestImage, test_images
 from uflow_edge.training.evaluation.masks import read_mask
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.reading import decode_upright, deep_values, opened
+from uflow_edge.runtime.images.decode import decode_upright, deep_values, opened
 
 _LOSSY: Final = frozenset({"JPEG", "MPO"})
 _LOSSY_TIFF: Final = frozenset({"jpeg", "tiff_jpeg", "webp"})

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from uflow_edge.runtime.bundle import SUFFIX, Bundle
+from uflow_edge.runtime.bundle.folder import SUFFIX, Bundle
+from uflow_edge.runtime.bundle.manifest import Precision
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import BadInput, UsageError, require
-from uflow_edge.runtime.manifest import Precision
 from uflow_edge.runtime.nfa import Rule
 from uflow_edge.runtime.operating_point import LOG_NFA_0
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 
 def models_of(categories: Sequence[str], folder: Path, *, checkpoints: bool) -> list[Path]:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from uflow_edge.runtime.command_line import table
-from uflow_edge.runtime.files import replacing
-from uflow_edge.runtime.strict_json import finite, to_json
+from uflow_edge.runtime.cli.command_line import table
+from uflow_edge.runtime.storage.files import replacing
+from uflow_edge.runtime.storage.strict_json import finite, to_json
 from uflow_edge.training.evaluation.evaluate import Evaluation
 from uflow_edge.training.evaluation.tables import DECISION_HEAD, RANKING_HEAD, decision_rows, means, ranking_rows
 

@@ -33,11 +33,11 @@ from uflow_edge.benchmarks.studies.forensics.photographs import (
 )
 from uflow_edge.benchmarks.studies.forensics.pictures import VIEWS, comparison
 from uflow_edge.benchmarks.studies.forensics.traces import Planted
-from uflow_edge.runtime.command_line import command_parser, progress, run_command, table
+from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command, table
 from uflow_edge.runtime.errors import ExitCode, require
-from uflow_edge.runtime.images import spread
+from uflow_edge.runtime.images.files import spread
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.strict_json import finite, to_json
+from uflow_edge.runtime.storage.strict_json import finite, to_json
 from uflow_edge.training.diffusion_options import DiffusionOptions
 
 UNTOUCHED = "untouched"

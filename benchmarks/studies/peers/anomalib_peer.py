@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from uflow_edge.benchmarks.studies.peers.peer_process import PeerProcess, what_is_missing
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.export.tensors import save_tensors
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.tensors import save_tensors
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.numeric import FloatMap, Image
 

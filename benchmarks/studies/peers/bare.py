@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from uflow_edge.runtime.bundle.uflow import INPUT_NAME
 from uflow_edge.runtime.errors import require
 from uflow_edge.runtime.numeric import FloatMap, Image
-from uflow_edge.runtime.uflow_manifest import INPUT_NAME
 
 
 class BareSession:

@@ -1,8 +1,8 @@
 """The pipeline of the authors, in PyTorch as it comes: the picture through PIL, torchvision and FrEIA to a verdict.
 
 Our own writing throughout, after the paper and after what the authors' code was seen to compute: the network that
-checkpoints load into (`uflow_edge.export.network`), unlowered, and the tree NFA of `python_tree`. Its numbers are those
-of the authors' code; its time is not (docs/peers.md).
+checkpoints load into (`uflow_edge.export.network.uflow`), unlowered, and the tree NFA of `python_tree`. Its numbers are
+those of the authors' code; its time is not (docs/peers.md).
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from uflow_edge.benchmarks.studies.peers.python_tree import tree_score
-from uflow_edge.export.checkpoint import Checkpoint
+from uflow_edge.export.checkpoints.checkpoint import Checkpoint
 from uflow_edge.runtime.numeric import FloatMap, Image
 
 

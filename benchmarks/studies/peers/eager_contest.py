@@ -14,7 +14,7 @@ from uflow_edge.benchmarks.studies.peers.models import Model, in_rgb, pictures
 from uflow_edge.benchmarks.studies.peers.python_tree import tree_score
 from uflow_edge.benchmarks.studies.peers.settings import Settings
 from uflow_edge.benchmarks.studies.timing import interleaved_medians
-from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.runtime.engines.selection import NamedBackend
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.inspector import Inspector

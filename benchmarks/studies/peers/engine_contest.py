@@ -16,11 +16,11 @@ from uflow_edge.benchmarks.studies.peers.contenders import open_inspector, over
 from uflow_edge.benchmarks.studies.peers.models import Model, pictures
 from uflow_edge.benchmarks.studies.peers.settings import Settings
 from uflow_edge.benchmarks.studies.timing import Took, burst, interleaved_medians
+from uflow_edge.runtime.bundle.uflow import INPUT_NAME
 from uflow_edge.runtime.engines.selection import NamedBackend
 from uflow_edge.runtime.errors import MissingDependency
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.uflow_manifest import INPUT_NAME
 
 BARE, BARE_SPINNING = "bare session.run", "bare session.run, threads spinning"
 APP, APP_FIXED = "benchmark_app", "benchmark_app, batch fixed to 1"

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from uflow_edge.benchmarks.studies.gravel import gravel_frames
-from uflow_edge.export.architecture import EXTRACTORS, INPUT_SIZE, Architecture
 from uflow_edge.export.bundle import ExportOptions, export_bundle
-from uflow_edge.export.tensors import save_tensors
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.export.checkpoints.tensors import save_tensors
+from uflow_edge.export.network.architecture import EXTRACTORS, INPUT_SIZE, Architecture
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.numeric import Image, Size
-from uflow_edge.runtime.preprocess import model_input
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.resize.cpu import model_input
 from uflow_edge.training.options import StandardizationChoice, TrainingOptions
 from uflow_edge.training.train import Data, train
 

@@ -17,7 +17,7 @@ from uflow_edge.benchmarks.studies.peers.models import Model, in_rgb, pictures
 from uflow_edge.benchmarks.studies.peers.settings import Settings
 from uflow_edge.benchmarks.studies.peers.upstream_peer import REPOSITORY, Stages, UpstreamPeer
 from uflow_edge.benchmarks.studies.timing import Took, burst, interleaved_medians
-from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.runtime.errors import MissingDependency
 
 _AUTHORS_TAPS = (1, 2, 3)

@@ -13,8 +13,8 @@ import numpy as np
 
 from uflow_edge.benchmarks.studies.peers.eager import EagerVerdict
 from uflow_edge.benchmarks.studies.peers.peer_process import PeerProcess, what_is_missing
-from uflow_edge.export.architecture import EXTRACTORS
-from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.export.network.architecture import EXTRACTORS
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.numeric import Image
 

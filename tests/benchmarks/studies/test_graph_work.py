@@ -9,7 +9,7 @@ import pytest
 
 from uflow_edge.benchmarks.studies.graph_work import PART_NAMES, Graph, Work, load_graph
 from uflow_edge.export.bundle import energy_graph
-from uflow_edge.export.checkpoint import load_checkpoint
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.forecast import parts
 from uflow_edge.runtime.errors import BadInput
 

@@ -10,12 +10,12 @@ from uflow_edge.benchmarks.studies.gravel import gravel_frames
 from uflow_edge.benchmarks.studies.peers.eager import EagerPipeline
 from uflow_edge.benchmarks.studies.peers.eager_contest import Outcome, assert_agreement, assert_same
 from uflow_edge.benchmarks.studies.peers.models import Model, Published, in_rgb, pictures
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 
 @pytest.fixture(scope="module")

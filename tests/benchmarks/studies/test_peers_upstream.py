@@ -18,10 +18,10 @@ from uflow_edge.benchmarks.studies.peers.models import RECIPES, Model, make_mode
 from uflow_edge.benchmarks.studies.peers.settings import Settings
 from uflow_edge.benchmarks.studies.peers.upstream_contest import upstream_contest
 from uflow_edge.benchmarks.studies.peers.upstream_peer import UpstreamPeer
-from uflow_edge.export.checkpoint import load_checkpoint
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import BadInput, MissingDependency
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 
 STAND_IN = {
     "feature_extraction": """
@@ -41,7 +41,7 @@ STAND_IN = {
         import torch
         from pathlib import Path
         from src.feature_extraction import get_feature_extractor
-        from uflow_edge.export.checkpoint import load_checkpoint
+        from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 
         class UFlow:
             def __init__(self, input_size, flow_steps, backbone):

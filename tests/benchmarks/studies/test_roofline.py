@@ -6,8 +6,8 @@ import pytest
 
 from uflow_edge.benchmarks.studies.graph_work import Work
 from uflow_edge.benchmarks.studies.roofline import Measured, Roof, main, measure, resize_work, roofline_table
-from uflow_edge.runtime.bundle import Bundle
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 
 ROOF = Roof(threads=2, macs_per_ms=1e8, bytes_per_ms=2e7)
 

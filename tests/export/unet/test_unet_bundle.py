@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from uflow_edge.export import plan_parity
 from uflow_edge.export.command import main
-from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.export.plans import build_plans
+from uflow_edge.export.engines import plan_parity
+from uflow_edge.export.engines.plan_options import PlanOptions
+from uflow_edge.export.engines.plans import build_plans
 from uflow_edge.export.unet.bundle import UNetExportOptions, export_unet_bundle
 from uflow_edge.export.unet.parity import UNET_BOUNDS, Difference, UNetParity
 from uflow_edge.export.writing import Exported, ParityLost
-from uflow_edge.runtime.bundle import Bundle
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.files import sha256
-from uflow_edge.runtime.unet_manifest import UNetManifest
+from uflow_edge.runtime.storage.files import sha256
 
 FILES = ["manifest.json", "model.fp16.onnx", "model.fp32.onnx", "parity.json"]
 

@@ -14,11 +14,11 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.plan_options import PlanOptions
-from uflow_edge.export.precision import rounded, to_fp16
-from uflow_edge.export.tensorrt import TensorSpec, build_engine
-from uflow_edge.export.tensorrt_library import find_toolchain
+from uflow_edge.export.engines.plan_options import PlanOptions
+from uflow_edge.export.engines.tensorrt import TensorSpec, build_engine
+from uflow_edge.export.engines.toolchain import find_toolchain
+from uflow_edge.export.graphs.files import write_onnx
+from uflow_edge.export.graphs.precision import rounded, to_fp16
 from uflow_edge.export.unet.bundle import manifest_of
 from uflow_edge.export.unet.checkpoint import UNetCheckpoint, load_unet
 from uflow_edge.export.unet.graph import torch_predictor, trace_unet
@@ -29,8 +29,8 @@ from uflow_edge.export.unet.parity import (
     UNetReference,
     parity_samples,
 )
+from uflow_edge.runtime.bundle.manifest import BatchRange, Variant
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
-from uflow_edge.runtime.manifest import BatchRange, Variant
 
 ALPHAS_CUMPROD = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
 
@@ -247,8 +247,8 @@ def test_tensorrt_rtx_builds_any_batch(graphs, tmp_path, precision: str) -> None
 _EXPORT = """
 import sys
 from pathlib import Path
-from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.precision import to_fp16
+from uflow_edge.export.graphs.files import write_onnx
+from uflow_edge.export.graphs.precision import to_fp16
 from uflow_edge.export.unet.bundle import manifest_of
 from uflow_edge.export.unet.checkpoint import load_unet
 from uflow_edge.export.unet.graph import trace_unet
@@ -276,8 +276,8 @@ import json, sys, time
 from pathlib import Path
 import torch
 from uflow_edge.export.unet.guided_diffusion import blank_network, convert, renamed, unet_config
-from uflow_edge.export.onnx_files import write_onnx
-from uflow_edge.export.precision import to_fp16
+from uflow_edge.export.graphs.files import write_onnx
+from uflow_edge.export.graphs.precision import to_fp16
 from uflow_edge.export.unet.bundle import manifest_of
 from uflow_edge.export.unet.checkpoint import load_unet
 from uflow_edge.export.unet.flags import GuidedDiffusionFlags

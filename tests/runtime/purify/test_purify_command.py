@@ -19,12 +19,12 @@ from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError
+from uflow_edge.runtime.images.decode import Reading, use
 from uflow_edge.runtime.purify import quality
 from uflow_edge.runtime.purify.command import main, options_of, parser, purify_images
 from uflow_edge.runtime.purify.images import RECORD, FilePurifier, Outcome, plan_jobs
 from uflow_edge.runtime.purify.pictures import read_picture, read_texts
 from uflow_edge.runtime.purify.report import DIFFERENCE_GAIN, MOST_SHOWN, difference_picture, write_report
-from uflow_edge.runtime.reading import Reading, use
 
 LINEAR = NoiseSchedule.make("linear")
 PHOTO = data.astronaut()[:100, 180:300]

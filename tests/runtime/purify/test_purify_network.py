@@ -10,17 +10,17 @@ from onnx import TensorProto, helper
 from PIL import Image
 from skimage import data
 
-from uflow_edge.runtime.bundle import MANIFEST
+from uflow_edge.runtime.bundle.folder import MANIFEST
+from uflow_edge.runtime.bundle.manifest import Source, Variant
+from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.errors import ExitCode
-from uflow_edge.runtime.files import sha256
-from uflow_edge.runtime.manifest import Source, Variant
 from uflow_edge.runtime.purify.command import main
 from uflow_edge.runtime.purify.images import RECORD, seed_of
 from uflow_edge.runtime.purify.network import open_network
 from uflow_edge.runtime.purify.pictures import read_texts
-from uflow_edge.runtime.unet_manifest import UNetManifest
+from uflow_edge.runtime.storage.files import sha256
 
 SIDE = 32
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from uflow_edge.runtime.images import read_image
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa import regions_above

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from uflow_edge.runtime.bundle import Bundle, write_manifest
+from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import MissingDependency, UsageError
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa.tree import RULES, Rule
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
-from uflow_edge.runtime.uflow_manifest import UFlowManifest
 from uflow_edge.training.evaluation import models
 from uflow_edge.training.evaluation.command import main
 from uflow_edge.training.evaluation.models import opened, uncalibrated

@@ -1,0 +1,1 @@
+"""INT8 graphs: ranges from images of the line, quantisation, and proof that they still decide alike."""

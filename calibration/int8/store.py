@@ -1,0 +1,112 @@
+"""An INT8 graph proven against the FP32 one and listed in its bundle, in place of the one before.
+
+It is proven in a folder of its own, so that one that fails leaves the bundle as it was. From then on the bundle can be
+loaded at every moment: the old graph is struck from the manifest before its file goes, and the new one is listed last.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from uflow_edge.export.engines.plans import layers_file
+from uflow_edge.export.graphs.files import write_onnx
+from uflow_edge.export.graphs.parity import PARITY, Parity, Reference, engines_here, parity_json, read_parities
+from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
+from uflow_edge.runtime.bundle.manifest import Variant
+from uflow_edge.runtime.bundle.reference import INT8_REFERENCE
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.engines.deviation import BOUNDED
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.proof import likely_cause
+from uflow_edge.runtime.errors import UflowEdgeError
+from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.scoring import Scorer
+from uflow_edge.runtime.storage.files import replacing, scratch_folder, sha256
+
+
+class Int8Failed(UflowEdgeError):
+    """No layer can be computed in INT8 within the bound, or the finished graph misses it on other pictures."""
+
+
+def store_int8(
+    bundle: Bundle[UFlowManifest], variant: Variant, model: ir.Model, pictures: Sequence[Image]
+) -> tuple[Bundle[UFlowManifest], tuple[Parity, ...]]:
+    """Write, prove and list the graph.
+
+    Args:
+        bundle: as loaded, with an FP32 graph first.
+        variant: as the graph is to be listed, but for the file of its weights, if it gets one.
+        model: the graph.
+        pictures: (S, S, 3) uint8 RGB each, to prove it on.
+
+    Returns:
+        The bundle as it is now, and how near the graph is to the FP32 one, in each engine that is here.
+
+    Raises:
+        Int8Failed: it is too far from it in every engine; the bundle is as it was.
+    """
+    folder = bundle.folder
+    with scratch_folder(folder) as temporary:
+        files = write_onnx(model, temporary / variant.file)
+        data = next((file.name for file in files if file.name != variant.file), None)
+        variant = replace(variant, data=data, reference=INT8_REFERENCE)
+        reference = _reference(bundle, pictures)
+        parities = _parities(files[0], bundle.manifest, variant, reference)
+        if not any(parity.holds for parity in parities):
+            how_far = "; ".join(map(str, parities)) + likely_cause("int8")
+            raise Int8Failed(f"{folder}: no INT8 graph is written, it is too far from FP32. {how_far}")
+        stored = temporary / INT8_REFERENCE
+        reference.stored().save(stored, bundle.manifest)
+        bundle = _without_int8(bundle)
+        for file in (*files, stored):
+            file.replace(folder / file.name)
+    report = folder / PARITY
+    text = parity_json({variant.file: parities}, read_parities(report))
+    with replacing(report) as written:
+        written.write_text(text, encoding="utf-8")
+    new = (*(file.name for file in files), INT8_REFERENCE, PARITY)
+    manifest = replace(
+        bundle.manifest,
+        variants=(*bundle.manifest.variants, variant),
+        files={**bundle.manifest.files, **{name: sha256(folder / name) for name in new}},
+    )
+    return write_manifest(folder, manifest), parities
+
+
+def _without_int8(bundle: Bundle[UFlowManifest]) -> Bundle[UFlowManifest]:
+    """The bundle without its INT8 graph, that graph's plans, and a digest of the parity report."""
+    manifest = bundle.manifest
+    old = [variant for variant in manifest.variants if variant.precision == "int8"]
+    plans = [plan for plan in manifest.plans if plan.graph in {variant.file for variant in old}]
+    retired = {name for one in old for name in (one.file, one.data, one.reference) if name is not None}
+    retired |= {name for plan in plans for name in (plan.file, layers_file(plan))}
+    gone = retired | {PARITY}
+    manifest = replace(
+        manifest,
+        variants=tuple(variant for variant in manifest.variants if variant not in old),
+        plans=tuple(plan for plan in manifest.plans if plan not in plans),
+        files={name: digest for name, digest in manifest.files.items() if name not in gone},
+    )
+    bundle = write_manifest(bundle.folder, manifest)
+    for name in retired:
+        (bundle.folder / name).unlink(missing_ok=True)
+    return bundle
+
+
+def _reference(bundle: Bundle[UFlowManifest], pictures: Sequence[Image]) -> Reference:
+    manifest = bundle.manifest
+    exact = manifest.variants[0]
+    with closing(OnnxRuntimeEngine(bundle.path(exact), manifest, exact)) as engine:
+        name = f"{exact.file} in {engine.name}"
+        return Reference.of(name, engine.run, pictures, Scorer.load(bundle.folder, manifest))
+
+
+def _parities(graph: Path, manifest: UFlowManifest, variant: Variant, reference: Reference) -> tuple[Parity, ...]:
+    found = []
+    for make in engines_here(graph, manifest, variant):
+        with closing(make()) as engine:
+            found.append(reference.compare(engine, variant.error_bound, BOUNDED[variant.precision]))
+    return tuple(found)

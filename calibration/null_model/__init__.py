@@ -1,0 +1,1 @@
+"""The null model: what good images teach about latents, fitted and checked."""

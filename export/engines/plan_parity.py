@@ -1,0 +1,83 @@
+"""A TensorRT engine on the GPU it was built for, against the FP32 graph beside it; needs no torch."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from uflow_edge.export.graphs.parity import PARITY, Judged, Reference, parity_json, read_parities
+from uflow_edge.export.graphs.sample_pictures import parity_images
+from uflow_edge.export.unet.parity import UNET_BOUNDS, UNetReference, parity_samples
+from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
+from uflow_edge.runtime.bundle.manifest import Manifest, Plan, Variant
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.bundle.unet import UNetManifest
+from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
+from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.engines.deviation import BOUNDED
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.tensorrt import TensorRtEngine
+from uflow_edge.runtime.scoring import Scorer
+from uflow_edge.runtime.storage.files import replacing, sha256
+
+Comparison: TypeAlias = Callable[[Engine, Variant], Judged]
+
+M = TypeVar("M", bound=Manifest)
+
+
+def check_plans(
+    bundle: Bundle[M], plans: Sequence[Plan], images: Sequence[Path] = ()
+) -> tuple[Bundle[M], tuple[Judged, ...]]:
+    """Run engines and note in ``parity.json`` how far they are from the first graph in onnxruntime.
+
+    That graph has been held against torch when it was exported.
+
+    Args:
+        bundle: as loaded; its parity report is written again.
+        plans: engines in it, for this machine's GPU.
+        images: files and folders; default, seeded noise and the images beside the bundle.
+
+    Returns:
+        The bundle as it is now, and one result a plan.
+
+    Raises:
+        MissingDependency: pycuda or TensorRT is absent.
+        EngineFailed: an engine cannot be run.
+    """
+    manifest = bundle.manifest
+    graph = manifest.variants[0]
+    with closing(OnnxRuntimeEngine(bundle.path(graph), manifest, graph)) as exact:
+        compare = _comparison(bundle, exact, f"{graph.file} in {exact.name}", images)
+    found = []
+    for plan in plans:
+        variant = next(variant for variant in manifest.variants if variant.file == plan.graph)
+        with closing(TensorRtEngine(bundle, plan)) as engine:
+            found.append(compare(engine, variant))
+    return _noted(bundle, plans, found), tuple(found)
+
+
+def _comparison(bundle: Bundle[Manifest], exact: Engine, name: str, images: Sequence[Path]) -> Comparison:
+    """What the exact engine computes, once, as a yardstick for others."""
+    manifest = bundle.manifest
+    if isinstance(manifest, UNetManifest):
+        pictures = parity_images(bundle.folder, images, manifest.image_size, "crop") if images else ()
+        left = NoiseSchedule.make(manifest.schedule, manifest.steps).alphas_cumprod
+        samples, steps = parity_samples(left, manifest.image_size, manifest.channels, pictures)
+        predictions = UNetReference.of(name, exact.run, samples, steps)
+        return lambda engine, variant: predictions.compare(engine, UNET_BOUNDS[variant.precision])
+    assert isinstance(manifest, UFlowManifest)
+    pictures = parity_images(bundle.folder, images, manifest.input_size, manifest.fit)
+    reference = Reference.of(name, exact.run, pictures, Scorer.load(bundle.folder, manifest))
+    return lambda engine, variant: reference.compare(engine, variant.error_bound, BOUNDED[variant.precision])
+
+
+def _noted(bundle: Bundle[M], plans: Sequence[Plan], found: Sequence[Judged]) -> Bundle[M]:
+    path = bundle.folder / PARITY
+    text = parity_json({plan.file: [parity] for plan, parity in zip(plans, found, strict=True)}, read_parities(path))
+    manifest = bundle.manifest
+    without = replace(manifest, files={name: digest for name, digest in manifest.files.items() if name != PARITY})
+    write_manifest(bundle.folder, without)  # between two renames the old digest would be wrong
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return write_manifest(bundle.folder, replace(manifest, files={**manifest.files, PARITY: sha256(path)}))

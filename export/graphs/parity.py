@@ -1,0 +1,185 @@
+"""What an engine computes against what it should, in the numbers a user cares about. Needs no torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from uflow_edge.runtime.bundle.manifest import Manifest, Precision, Variant
+from uflow_edge.runtime.bundle.reference import STORED_PICTURES, StoredReference
+from uflow_edge.runtime.cli.command_line import progress
+from uflow_edge.runtime.engines import Engine, Outputs
+from uflow_edge.runtime.engines.deviation import Bounded, Deviation
+from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.openvino import OpenVinoEngine
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.images.files import spread
+from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.scoring import Scorer
+from uflow_edge.runtime.storage.strict_json import decode, finite, read_json, to_json
+
+PARITY = "parity.json"
+ENERGY_BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
+"""Relative error that a variant's energies may have. A twentieth is a quarter of the spread that they have by nature,
+√(2/C), at 50 channels."""
+
+
+class Judged(Protocol):
+    """A dataclass of measurements, and whether they are good enough."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def holds(self) -> bool:
+        """Whether what was measured may be shipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parity(Deviation):
+    """How far an engine is from its reference, worst case over the images.
+
+    Attributes:
+        engine: what ran the variant.
+        reference: what it was held against.
+        images: how many images were compared.
+        score_change: largest change of an image's score, in decades of NFA.
+        mask_iou: smallest intersection over union of the masks at the operating point; 1 where both are empty.
+        bound: what energy errors may not exceed, at each scale.
+        bounded: which of them.
+        threshold: the operating point, on the score.
+        calibrated: whether the score is by the bundle's null model, instead of its tree rule.
+    """
+
+    engine: str
+    reference: str
+    images: int
+    score_change: float
+    mask_iou: float
+    bound: float
+    bounded: Bounded = "worst"
+    threshold: float = 0.0
+    calibrated: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the variant may be shipped."""
+        return self.within(self.bound, self.bounded)
+
+    @property
+    def bounded_error(self) -> float:
+        """What the bound is on, at the scale where it is largest."""
+        return self.error(self.bounded)
+
+    def __str__(self) -> str:
+        which = {"worst": "", "most": ", but for one pixel in a thousand,", "mean": " on average"}[self.bounded]
+        return (
+            f"{self.engine}: energies{which} within {self.bounded_error:.1e} of {self.reference} "
+            f"(bound {self.bound:.0e}), score within {self.score_change:.2g}, mask IoU {self.mask_iou:.4f} "
+            f"on {self.images} images"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a network makes of some pictures where nothing is lost, computed once for all engines.
+
+    Attributes:
+        name: what computed it.
+        images: (S, S, 3) uint8 RGB, at the model's input size.
+        statistics: of each.
+        scores: (S, S) float32 of each, −log10 NFA.
+        scorer: what decides in the bundle: its null model if it has one, and its operating point.
+    """
+
+    name: str
+    images: tuple[Image, ...]
+    statistics: tuple[LatentStatistics, ...]
+    scores: tuple[FloatMap, ...]
+    scorer: Scorer
+
+    @classmethod
+    def of(cls, name: str, run: Callable[[Image], Outputs], images: Sequence[Image], scorer: Scorer) -> "Reference":
+        """Run what computes it, (N, S, S, 3) uint8 RGB to a graph's outputs, on pictures (S, S, 3) uint8 RGB."""
+        statistics = tuple(LatentStatistics.of(run(image[np.newaxis])) for image in progress(images, name))
+        scores = tuple(_score(scorer, found) for found in statistics)
+        return cls(name, tuple(images), statistics, scores, scorer)
+
+    def stored(self) -> StoredReference:
+        """A few of the pictures, for the bundle."""
+        chosen = spread(range(len(self.images)), STORED_PICTURES)
+        return StoredReference(tuple(self.images[i] for i in chosen), tuple(self.statistics[i] for i in chosen))
+
+    def compare(self, engine: Engine, bound: float, bounded: Bounded) -> Parity:
+        """Run an engine on the same pictures; compare all that leaves it, and what follows from it.
+
+        Args:
+            engine: to be compared.
+            bound: on the relative error of its energies.
+            bounded: of which; see `BOUNDED`.
+        """
+        threshold = self.scorer.manifest.operating_point.threshold
+        found: list[LatentStatistics] = []
+        score_change, mask_iou = 0.0, 1.0
+        expectations = zip(self.images, self.scores, strict=True)
+        for image, expected_score in progress(expectations, engine.name, len(self.images)):
+            found.append(LatentStatistics.of(engine.run(image[np.newaxis])))
+            score = _score(self.scorer, found[-1])
+            score_change = max(score_change, abs(float(expected_score.max() - score.max())))
+            mask_iou = min(mask_iou, _iou(expected_score > threshold, score > threshold))
+        return Parity(
+            **asdict(Deviation.between(self.statistics, found, self.scorer.manifest.channels)),
+            engine=engine.name,
+            reference=self.name,
+            images=len(self.images),
+            score_change=score_change,
+            mask_iou=mask_iou,
+            bound=bound,
+            bounded=bounded,
+            threshold=threshold,
+            calibrated=self.scorer.null_model is not None,
+        )
+
+
+def engines_here(
+    graph: Path, manifest: Manifest, variant: Variant, threads: int | None = None
+) -> list[Callable[[], Engine]]:
+    """Every way to run a graph on this machine, not yet loaded: onnxruntime, and OpenVINO where it is installed."""
+    makers: list[Callable[[], Engine]] = [lambda: OnnxRuntimeEngine(graph, manifest, variant, threads)]
+    if find_spec("openvino") is not None:
+        makers.append(lambda: OpenVinoEngine(graph, manifest, variant, threads))
+    return makers
+
+
+def parity_json(parities: Mapping[str, Sequence[Judged]], earlier: Mapping[str, Any] | None = None) -> str:
+    """``parity.json``: by file name, one entry an engine, after those that `read_parities` found there."""
+    entries = {
+        name: [{**asdict(parity), "holds": parity.holds} for parity in found] for name, found in parities.items()
+    }
+    return to_json(finite({**(earlier or {}), **entries}), indent=2) + "\n"
+
+
+def read_parities(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """What ``parity.json`` holds; nothing where there is none.
+
+    Raises:
+        BadInput: it cannot be read, or is something else.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return decode(read_json(path), dict[str, list[dict[str, Any]]])
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); export the bundle again") from error
+
+
+def _score(scorer: Scorer, statistics: LatentStatistics) -> FloatMap:
+    return scorer.score([energy[0] for energy in statistics.energies])
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 1.0

@@ -1,0 +1,118 @@
+"""Frozen backbones that turn an image into feature maps for the flow (paper, section 3.1)."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from uflow_edge.export.network.architecture import EXTRACTORS, Architecture
+
+_BLOCK = re.compile(r"extractor\.blocks\.(\d+)\.")
+_FINEST_NORMALIZATION = "feature_extractor.feature_normalizations.0.weight"
+
+
+class FeatureExtractor(nn.Module):
+    """Multi-scale features of a frozen timm backbone, layer-normalised over [C, H, W] (paper, section 3.1).
+
+    Module names follow the authors' checkpoints.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.pooling = architecture.pooling
+        self.add_backbone(architecture)
+        self.feature_whitenings = nn.ModuleList(
+            Whitening(scale.side**2, scale.channels) for scale in architecture.features if architecture.whitening
+        ).requires_grad_(False)
+
+    def add_backbone(self, architecture: Architecture) -> None:
+        """Create the modules that `raw_features` and `normalize` run; called once, on construction."""
+        backbone: Any = timm.create_model(
+            EXTRACTORS[architecture.extractor].timm_name,
+            pretrained=False,
+            features_only=True,
+            out_indices=architecture.taps,
+        )
+        last = backbone.feature_info.module_name()[-1]
+        if last.startswith("blocks."):  # timm keeps, and runs, blocks that no tap reads
+            del backbone.blocks[int(last.removeprefix("blocks.")) + 1 :]
+        self.extractor = backbone.requires_grad_(False)
+        self.feature_normalizations = nn.ModuleList(
+            nn.LayerNorm([scale.channels, scale.side, scale.side]) for scale in architecture.features
+        ).requires_grad_(False)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, S, S) normalised RGB to one (N, C_i, H_i, W_i) a scale, finest first."""
+        return self.normalize(self.raw_features(image))
+
+    def raw_features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Features before the layer normalisation, pooled."""
+        features = self.extractor(image)
+        if self.pooling > 1:
+            features = [
+                F.avg_pool2d(f, self.pooling, stride=1, padding=self.pooling // 2, count_include_pad=False)
+                for f in features
+            ]
+        return tuple(features)
+
+    def normalize(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Layer normalisation of every scale, gain and offset included, and whitening if there is one."""
+        return self._whiten(norm(f) for norm, f in zip(self.feature_normalizations, features, strict=True))
+
+    def standardize(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The rest of `normalize` for features that are layer-normalised but lack gain and offset."""
+        return self._whiten(f * gain + offset for (gain, offset), f in zip(self.affine(), features, strict=True))
+
+    def _whiten(self, features: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        if not self.feature_whitenings:
+            return tuple(features)
+        return tuple(whitening(f) for whitening, f in zip(self.feature_whitenings, features, strict=True))
+
+    def affine(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Gain and offset of every scale's layer normalisation, (C_i, H_i, W_i) each."""
+        norms = [cast(nn.LayerNorm, norm) for norm in self.feature_normalizations]
+        return tuple((norm.weight, norm.bias) for norm in norms)
+
+    def last_normalization(self, level: int) -> nn.LayerNorm:
+        """The layer whose gain and offset are the last thing that happens to a scale's features before whitening."""
+        return cast(nn.LayerNorm, self.feature_normalizations[level])
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether a weight in a checkpoint belongs to a part of the backbone that nothing reads."""
+        block, blocks = _BLOCK.match(name), getattr(self.extractor, "blocks", None)
+        return block is not None and blocks is not None and int(block[1]) >= len(blocks)
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":
+        """Stay in evaluation mode: the extractor is frozen, its batch statistics too."""
+        return super().train(False)
+
+
+def trained_size(extractor: str, weights: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Height and width of the input, read off the normalisation of the finest features, where there is one."""
+    known, found = EXTRACTORS[extractor], weights.get(_FINEST_NORMALIZATION)
+    if known.fixed_input_size is not None or found is None or found.ndim != 3:
+        return None
+    stride = 2 ** (known.taps[0] + 1)
+    return found.shape[1] * stride, found.shape[2] * stride
+
+
+class Whitening(nn.Module):
+    """One matrix a pixel that takes the correlations out of the channels there; our addition to U-Flow."""
+
+    def __init__(self, pixels: int, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(channels).expand(pixels, channels, channels).contiguous())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, H, W)."""
+        return whiten(features, self.weight)
+
+
+def whiten(features: Tensor, matrices: Tensor) -> Tensor:
+    """Multiply the channels at each pixel with that pixel's matrix: (N, C, H, W) and (H*W, C, C) to (N, C, H, W)."""
+    by_pixel = torch.bmm(matrices, features.flatten(2).permute(2, 1, 0))  # (H*W, C, N)
+    return by_pixel.permute(2, 1, 0).reshape(features.shape)

@@ -1,0 +1,254 @@
+"""The flow rewritten for inference: the same latents, without FrEIA, Jacobian, global affines and permutations.
+
+A flow block applies a coupling, then one gain and one offset a channel, then a permutation. All but the coupling is
+linear and per channel, so it need not be computed: channels stay where they are, and what they mean is kept in mind as
+
+    value = gain * stored + offset
+
+one such `Affine` a channel, from where the channel enters the flow (the affine end of a feature normalisation) to where
+it leaves it (a latent). Gains and offsets then fold into the weights that read the channel. Two readers cannot take an
+offset: the product with exp(s) in the next coupling, and the energy. But every coupling's translation has a bias, and
+so has the normalisation; "no offset here" is walked back to the last of them before it. What is left are offsets that
+3x3 convolutions read. Zero padding makes them count for less at the border, so their sum is kept as a constant map.
+
+Only the order of the latents' channels is lost, which energies do not see.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import FrEIA.framework as ff
+import FrEIA.modules as fm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from uflow_edge.export.network.architecture import Architecture, Coupling, upward_channels
+
+_SUBNET_SCALE = 0.1  # FrEIA multiplies what a subnet returns by it
+_UPSAMPLING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """What stored channels mean: value = gain * stored + offset, (C,) float64 each."""
+
+    gain: Tensor
+    offset: Tensor
+
+    @classmethod
+    def identity(cls, channels: int) -> "Affine":
+        """Stored as they are."""
+        return cls(torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64))
+
+    @classmethod
+    def join(cls, *parts: "Affine") -> "Affine":
+        """Channels of one after channels of the other."""
+        return cls(torch.cat([part.gain for part in parts]), torch.cat([part.offset for part in parts]))
+
+    def __getitem__(self, channels: Tensor | slice) -> "Affine":
+        return Affine(self.gain[channels], self.offset[channels])
+
+    def repeat(self, times: int) -> "Affine":
+        """Every channel that many times in a row."""
+        return Affine(self.gain.repeat_interleave(times), self.offset.repeat_interleave(times))
+
+
+class Selection(nn.Module):
+    """Some channels of a tensor; a slice where they are neighbours."""
+
+    indices: Tensor | None
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.start, self.length = channels[0], len(channels)
+        neighbours = list(channels) == list(range(self.start, self.start + self.length))
+        self.register_buffer("indices", None if neighbours else torch.tensor(channels))
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, length, H, W)."""
+        if self.indices is None:
+            return stored.narrow(1, self.start, self.length)
+        return stored.index_select(1, self.indices)
+
+
+class LoweredCoupling(nn.Module):
+    """One affine coupling (Dinh et al., Real NVP, eq. 7) on channels that stay where they are stored."""
+
+    bias_map: Tensor | None
+
+    def __init__(
+        self,
+        passive: Selection,
+        active: Selection,
+        hidden: nn.Conv2d,
+        bias_map: Tensor | None,
+        log_scale_and_translation: nn.Conv2d,
+        clamp: float,
+    ) -> None:
+        super().__init__()
+        self.passive, self.active = passive, active
+        # In one convolution, for two of half the width take onnxruntime 3 % longer.
+        self.hidden, self.log_scale_and_translation = hidden, log_scale_and_translation
+        self.register_buffer("bias_map", bias_map)
+        self.clamp = clamp
+
+    def forward(self, stored: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape: passive channels first, then active ones."""
+        passive, active = self.passive(stored), self.active(stored)
+        hidden = self.hidden(passive)
+        if self.bias_map is not None:
+            hidden = hidden + self.bias_map
+        log_scale, translation = self.log_scale_and_translation(F.relu(hidden)).chunk(2, dim=1)
+        return torch.cat([passive, active * torch.exp(self.clamp * torch.tanh(log_scale)) + translation], dim=1)
+
+
+class LoweredStage(nn.Module):
+    """All couplings at one scale, then the channels that go up and those that stay as latents."""
+
+    def __init__(self, couplings: Sequence[LoweredCoupling], upward: Sequence[int], latent: Sequence[int]) -> None:
+        super().__init__()
+        self.couplings = nn.Sequential(*couplings)
+        self.upward = Selection(upward) if upward else None
+        self.latent = Selection(latent)
+
+    def forward(self, stored: Tensor) -> tuple[Tensor | None, Tensor]:
+        """(N, C, H, W) to what goes up, (N, C_up / 4, 2 H, 2 W) or None at the finest scale, and the latent."""
+        stored = self.couplings(stored)
+        if self.upward is None:
+            return None, stored
+        return F.pixel_shuffle(self.upward(stored), _UPSAMPLING), self.latent(stored)
+
+
+class LoweredFlow(nn.Module):
+    """Features to latents, like the GraphINN that `build_flow` makes; the order of the latents' channels is another.
+
+    Attributes:
+        entering: what each scale's features must be stored as, finest first.
+    """
+
+    def __init__(self, flow: ff.GraphINN, architecture: Architecture) -> None:
+        super().__init__()
+        features, latents = architecture.features, architecture.latents
+        blocks = [module for module in flow.module_list if isinstance(module, fm.AllInOneBlock)]
+        stages, entering = [], []
+        leaving = Affine.identity(latents[0].channels)
+        # From the finest scale to the coarsest and, within each, from where latents leave to where features enter.
+        for level, feature in enumerate(features):
+            start = (len(features) - 1 - level) * architecture.flow_steps
+            stage, required = _lower_stage(
+                blocks[start : start + architecture.flow_steps],
+                leaving,
+                feature.side,
+                upward_channels(leaving.gain.numel()) if level > 0 else 0,
+                architecture.coupling,
+            )
+            stages.append(stage)
+            entering.append(required[: feature.channels])
+            if level + 1 < len(features):
+                upsampled = required[feature.channels :].repeat(_UPSAMPLING**2)
+                leaving = Affine.join(upsampled, Affine.identity(latents[level + 1].channels))
+        self.stages = nn.ModuleList(stages)
+        self.entering = tuple(entering)
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        """Features (N, C_i, H_i, W_i), stored as `entering` says, to latents, both finest first."""
+        latents: list[Tensor] = []
+        upward = None
+        for stage, feature in zip(reversed(self.stages), reversed(features), strict=True):
+            stored = feature if upward is None else torch.cat([feature, upward], dim=1)
+            upward, latent = stage(stored)
+            latents.append(latent)
+        return tuple(reversed(latents))
+
+
+@torch.no_grad()
+def lower_flow(flow: ff.GraphINN, architecture: Architecture) -> LoweredFlow:
+    """Rewrite a flow for inference; the original is left as it is.
+
+    Args:
+        flow: as `build_flow` makes it, with hard permutations.
+        architecture: of the flow.
+    """
+    return LoweredFlow(flow, architecture).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Routing:
+    """Which channels a coupling takes, as FrEIA numbers them and where they are stored, in the order it reads them."""
+
+    passive: list[int]
+    active: list[int]
+    passive_places: list[int]
+    active_places: list[int]
+
+
+def _lower_stage(
+    blocks: Sequence[fm.AllInOneBlock], leaving: Affine, side: int, upward: int, coupling: Coupling
+) -> tuple[LoweredStage, Affine]:
+    """One stage, and what it requires of the channels that enter it, given what is required of those that leave."""
+    layout = list(range(leaving.gain.numel()))  # the channels as FrEIA numbers them, in the order they are stored
+    routings = []
+    for block in blocks:
+        passive = [place for place, channel in enumerate(layout) if channel < block.splits[0]]
+        active = [place for place, channel in enumerate(layout) if channel >= block.splits[0]]
+        routings.append(_Routing([layout[p] for p in passive], [layout[p] for p in active], passive, active))
+        moved = _destinations(block).tolist()
+        layout = [moved[layout[place]] for place in passive + active]
+    couplings = []
+    required = leaving
+    for block, routing in reversed(list(zip(blocks, routings, strict=True))):
+        lowered, required = _lower_block(block, routing, required, side, coupling)
+        couplings.append(lowered)
+    places = [place for _, place in sorted(zip(layout, range(len(layout)), strict=True))]
+    return LoweredStage(couplings[::-1], places[:upward], sorted(places[upward:])), required
+
+
+def _lower_block(
+    block: fm.AllInOneBlock, routing: _Routing, leaving: Affine, side: int, coupling: Coupling
+) -> tuple[LoweredCoupling, Affine]:
+    gain = block.global_scale_activation(block.global_scale.double()).flatten()
+    permuted = leaving[_destinations(block)]
+    coupled = Affine(permuted.gain / gain, (permuted.offset - block.global_offset.double().flatten()) / gain)
+    entering = Affine(coupled.gain, coupled.offset.clone())
+    entering.offset[routing.active] = 0  # exp(s) multiplies them: an offset there would cost an addition
+    produced = coupled[torch.tensor(routing.active)]
+
+    reads, writes = block.subnet[0], block.subnet[2]
+    hidden = reads.weight.double()[:, routing.passive] * entering.gain[routing.passive].view(1, -1, 1, 1)
+    pointwise = reads.kernel_size == (1, 1)
+    extent = 1 if pointwise else side
+    offsets = entering.offset[: block.splits[0]].view(1, -1, 1, 1).expand(-1, -1, extent, extent)
+    bias = F.conv2d(offsets, reads.weight.double(), reads.bias.double(), padding="same")
+
+    # What the subnet's two outputs are stored as: log-scales over the clamp that the newer formula divides them by.
+    divisor = coupling.clamp if coupling.formula == "clamp_tanh_ratio" else 1.0
+    log_scale = Affine(torch.full_like(produced.gain, divisor), torch.zeros_like(produced.offset))
+    stored = Affine.join(log_scale, produced)
+    numbers = torch.tensor(routing.active) - block.splits[0]
+    rows = torch.cat([numbers, numbers + block.splits[1]])
+    weight, shift = (_SUBNET_SCALE * values.double()[rows] for values in (writes.weight, writes.bias))
+    lowered = LoweredCoupling(
+        Selection(routing.passive_places),
+        Selection(routing.active_places),
+        _convolution(hidden, bias.flatten() if pointwise else None),
+        None if pointwise else bias.float(),
+        _convolution(weight / stored.gain.view(-1, 1, 1, 1), (shift - stored.offset) / stored.gain),
+        coupling.clamp,
+    )
+    return lowered, entering
+
+
+def _destinations(block: fm.AllInOneBlock) -> Tensor:
+    """Where the block's permutation sends each channel, (C,) int64."""
+    return cast(Tensor, block.w_perm.flatten(1).argmax(dim=0))
+
+
+def _convolution(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    channels_out, channels_in, side = weight.shape[:3]
+    convolution = nn.Conv2d(channels_in, channels_out, side, padding="same", bias=bias is not None)
+    convolution.weight.data = weight.float()
+    if bias is not None and convolution.bias is not None:
+        convolution.bias.data = bias.float()
+    return convolution

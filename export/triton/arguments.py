@@ -1,0 +1,48 @@
+"""The part of ``uflow-export``'s command line that is about Triton."""
+
+import argparse
+from pathlib import Path
+
+from uflow_edge.export.triton.repository import TritonOptions
+from uflow_edge.runtime.errors import UsageError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    group = parser.add_argument_group("model repository, with --bundle")
+    group.add_argument(
+        "--triton", type=Path, metavar="REPOSITORY", help="write a model repository for Triton Inference Server"
+    )
+    group.add_argument(
+        "--triton-plan",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="serve this TensorRT plan of the bundle instead of a graph (default: the only one it has)",
+    )
+
+
+def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
+    """Options that would silently do nothing.
+
+    Raises:
+        UsageError: the message names them, and what they belong to.
+    """
+    if arguments.triton_plan is not None and not arguments.triton:
+        raise UsageError("--triton-plan: only with --triton")
+    if not arguments.triton:
+        return
+    if not arguments.bundle:
+        raise UsageError("--triton needs --bundle: export the checkpoint first")
+    if arguments.trt or arguments.plan:
+        raise UsageError("--triton: not with --trt or --plan; build engines first, then serve one with --triton-plan")
+    if arguments.parity_images:
+        raise UsageError("--parity-images: not with --triton, which compares nothing")
+    if len(arguments.precision or ()) > 1:
+        raise UsageError("--triton serves one graph: name one --precision")
+
+
+def options(arguments: argparse.Namespace) -> TritonOptions:
+    """Of the repository."""
+    (precision,) = arguments.precision or [None]
+    return TritonOptions(precision, arguments.triton_plan, arguments.batch)

@@ -1,0 +1,1 @@
+"""The bundle: a folder with graphs, engines, a manifest and its own evidence."""

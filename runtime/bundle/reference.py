@@ -1,0 +1,108 @@
+"""A few pictures and what the network computes of them in FP32: what engines are held against when they are opened."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.engines import Outputs
+from uflow_edge.runtime.engines.deviation import Deviation
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.storage.npz import read_npz
+
+REFERENCE = "reference.npz"
+INT8_REFERENCE = "reference.int8.npz"
+"""An INT8 graph is held to its bound on pictures of the line alone: others exceed the ranges it was made for."""
+STORED_PICTURES = 3
+"""Each takes a run at every start."""
+_NOISE_IMAGES = 4
+_LIMIT = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredReference:
+    """Pictures, and the statistics that an engine must give for each.
+
+    Attributes:
+        pictures: (S, S, 3) uint8 RGB each, at the model's input size.
+        statistics: one a picture, maps of (1, H_i, W_i).
+    """
+
+    pictures: tuple[Image, ...]
+    statistics: tuple[LatentStatistics, ...]
+
+    @classmethod
+    def of(cls, run: Callable[[Image], Outputs], pictures: Sequence[Image]) -> "StoredReference":
+        """What an engine makes of pictures, one at a time."""
+        return cls(tuple(pictures), tuple(LatentStatistics.of(run(picture[np.newaxis])) for picture in pictures))
+
+    def photographs_bgr(self) -> list[Image]:
+        """The pictures that are not `noise_images`, which stand in where an export had none: (S, S, 3) uint8 BGR."""
+        noise = noise_images(self.pictures[0].shape[0])
+        return [
+            np.ascontiguousarray(picture[:, :, ::-1])
+            for picture in self.pictures
+            if not any(np.allclose(picture.astype(np.int16), one, atol=2) for one in noise)
+        ]
+
+    def deviation(self, found: Sequence[Outputs], channels: Sequence[int]) -> Deviation:
+        """Of what an engine gave for each picture; the channels of every scale, finest first."""
+        return Deviation.between(self.statistics, [LatentStatistics.of(outputs) for outputs in found], channels)
+
+    def save(self, path: Path, manifest: UFlowManifest) -> None:
+        """Write it, under the names of the graph's input and outputs."""
+        tensors = (*manifest.signature.inputs, *manifest.signature.outputs)
+        maps = zip(*((*found.energies, *found.exceedances) for found in self.statistics), strict=True)
+        arrays: dict[str, Any] = dict(
+            zip(
+                (tensor.name for tensor in tensors),
+                (np.stack(self.pictures), *(np.concatenate(one) for one in maps)),
+                strict=True,
+            )
+        )
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path, manifest: UFlowManifest) -> "StoredReference":
+        """Read what `save` wrote.
+
+        Raises:
+            BadInput: missing, damaged, or not what the manifest's graphs take and give.
+        """
+        (image,), maps = manifest.signature.inputs, manifest.signature.outputs
+        try:
+            stored = read_npz(path, _LIMIT)
+            pictures, *outputs = (stored[tensor.name] for tensor in (image, *maps))
+            for tensor, values in zip((image, *maps), (pictures, *outputs), strict=True):
+                _check(values, (len(pictures), *tensor.shape), tensor.dtype)
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInput(f"{path}: not a reference for this bundle ({error}); export it again") from error
+        each = (LatentStatistics.of([output[i : i + 1] for output in outputs]) for i in range(len(pictures)))
+        return cls(tuple(pictures), tuple(each))
+
+
+def noise_images(side: int, seed: int = 0) -> list[Image]:
+    """Seeded pictures with the spectrum of photographs, 1/f (Field, JOSA A 1987), (S, S, 3) uint8."""
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(side), np.fft.fftfreq(side)))
+    amplitude = 1 / np.maximum(frequency, 1 / side)
+    images = []
+    for _ in range(_NOISE_IMAGES):
+        spectrum = np.fft.rfft2(random.standard_normal((3, side, side))) * amplitude
+        noise = np.fft.irfft2(spectrum, s=(side, side)).transpose(1, 2, 0)
+        images.append(np.clip(128 + 48 * noise / noise.std(), 0, 255).astype(np.uint8))
+    return images
+
+
+def _check(values: NDArray[Any], shape: tuple[int, ...], dtype: str) -> None:
+    if values.shape != shape or values.dtype != dtype or not len(values):
+        raise ValueError(f"{values.dtype} of {values.shape}, expected {dtype} of {shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("numbers that are not finite")

@@ -1,0 +1,1 @@
+"""What every ``uflow-…`` command shares: its parser, its signals, the process it runs in."""

@@ -1,0 +1,84 @@
+"""How far an engine's outputs are from what they should be: one measure, for the export and for every start."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from uflow_edge.runtime.bundle.manifest import Precision
+from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.numeric import FloatMap
+
+Bounded: TypeAlias = Literal["worst", "most", "mean"]
+BOUNDED: Mapping[Precision, Bounded] = {"fp32": "worst", "fp16": "most", "int8": "mean"}
+"""Whether a bound holds for every pixel, for all but one in a thousand, or for the mean. Rounding is noise, and how
+large the largest of its values is depends on how many pixels were compared."""
+_MOST = 0.999
+_OUTLIERS = 10
+"""Where most pixels are bounded, no pixel may be further off than this many times the bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """How far an engine's outputs are from the expected ones, over some pictures.
+
+    Attributes:
+        energy_error: per scale, finest first, largest |difference| / |value| of any pixel's energy.
+        most_energy_error: likewise, of all but one pixel in a thousand.
+        mean_energy_error: likewise, the mean over pixels and pictures.
+        exceedance_error: per scale, mean |difference| of the counts as a fraction of the channels, the worst picture.
+    """
+
+    energy_error: tuple[float, ...]
+    most_energy_error: tuple[float, ...]
+    mean_energy_error: tuple[float, ...]
+    exceedance_error: tuple[float, ...]
+
+    @classmethod
+    def between(
+        cls,
+        expected: Sequence[LatentStatistics],
+        found: Sequence[LatentStatistics],
+        channels: Sequence[int],
+    ) -> "Deviation":
+        """Compare the statistics of the same pictures, picture by picture.
+
+        Args:
+            expected: what they should be.
+            found: what the engine computed; where it is not finite, the error is infinite.
+            channels: C_i of every scale, finest first.
+        """
+        pairs = list(zip(expected, found, strict=True))
+        errors = [[_relative(e.energies[i], f.energies[i]) for e, f in pairs] for i in range(len(channels))]
+        counts = [
+            [_mean_difference(e.exceedances[i], f.exceedances[i]) / count for e, f in pairs]
+            for i, count in enumerate(channels)
+        ]
+        return cls(
+            tuple(float(np.max(scale)) for scale in errors),
+            tuple(float(np.quantile(scale, _MOST)) for scale in errors),
+            tuple(float(np.mean(scale)) for scale in errors),
+            tuple(max(scale) for scale in counts),
+        )
+
+    def error(self, bounded: Bounded) -> float:
+        """The energies' error that a bound holds for, at the scale where it is largest."""
+        errors = {"worst": self.energy_error, "most": self.most_energy_error, "mean": self.mean_energy_error}
+        return max(errors[bounded])
+
+    def within(self, bound: float, bounded: Bounded) -> bool:
+        """Whether energies and exceedances keep a bound."""
+        outliers = bounded == "most" and max(self.energy_error) > _OUTLIERS * bound
+        return not outliers and max(self.error(bounded), *self.exceedance_error) <= bound
+
+
+def _relative(expected: FloatMap, found: FloatMap) -> FloatMap:
+    if not np.isfinite(found).all():
+        return np.full_like(expected, np.inf)
+    error: FloatMap = np.abs(found - expected) / np.maximum(np.abs(expected), np.finfo(np.float32).tiny)
+    return error
+
+
+def _mean_difference(expected: FloatMap, found: FloatMap) -> float:
+    return float(np.abs(expected - found).mean()) if np.isfinite(found).all() else float("inf")

@@ -1,0 +1,73 @@
+"""Frames to engine outputs on one GPU: what crosses to it is the raw frame, and back comes a few kilobytes."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.resize.cpu import Box
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.engines import Engine, Outputs
+    from uflow_edge.runtime.engines.gpu_resize import CudaPreprocessor
+    from uflow_edge.runtime.engines.tensorrt import DeviceInput, TensorRtEngine
+
+
+class DeviceFrames:
+    """The kernel of gpu_resize.cu writes its pictures where the engine reads them.
+
+    Args:
+        engine: closed by whoever opened it, after this.
+        preprocessor: of the same GPU and input size; closed with this.
+    """
+
+    def __init__(self, engine: "TensorRtEngine", preprocessor: "CudaPreprocessor") -> None:
+        self._engine = engine
+        self._preprocessor = preprocessor
+
+    def run(self, frame_bgr: Image, boxes: tuple[Box, ...]) -> "Outputs":
+        """Resize parts of a frame and run the engine on them.
+
+        Args:
+            frame_bgr: (H, W, 3) uint8, BGR.
+            boxes: one a sample.
+
+        Raises:
+            BadInput: a box is not inside the frame.
+            EngineFailed: the GPU gave up.
+        """
+        largest = self._engine.largest_batch
+        runs = [self._run(frame_bgr, boxes[start : start + largest]) for start in range(0, len(boxes), largest)]
+        return runs[0] if len(runs) == 1 else tuple(np.concatenate(parts) for parts in zip(*runs, strict=True))
+
+    def _run(self, frame_bgr: Image, boxes: tuple[Box, ...]) -> "Outputs":
+        def write(target: "DeviceInput") -> None:
+            self._preprocessor.run(frame_bgr, target.pointer, target.stream, boxes)
+
+        return self._engine.run_on_device(write, len(boxes))
+
+    def close(self) -> None:
+        """Give back what the preprocessor holds on the GPU."""
+        self._preprocessor.close()
+
+
+def device_frames(engine: "Engine", side: int, report: Callable[[str], None]) -> DeviceFrames | None:
+    """What resizes on the GPU for an engine that runs there natively; None where the CPU has to do it.
+
+    Args:
+        engine: as opened.
+        side: S of its input, in pixels.
+        report: told why, where the engine could take frames but nothing can resize them.
+    """
+    from uflow_edge.runtime.engines.gpu_resize import CudaPreprocessor
+    from uflow_edge.runtime.engines.tensorrt import TensorRtEngine
+
+    if not isinstance(engine, TensorRtEngine):
+        return None
+    try:
+        return DeviceFrames(engine, CudaPreprocessor(engine.cuda, side))
+    except MissingDependency as error:
+        report(f"warning: frames are resized on the CPU: {error}")
+        return None

@@ -1,0 +1,1 @@
+"""Image files: which there are, how they are read, and which data sets they make."""

@@ -1,0 +1,248 @@
+"""How picture files are opened and decoded, for every command: which formats, how large, and how many bits.
+
+What holds for a whole run, `Reading`, is set once by its command with `use`: the depth of a camera's pictures and the
+largest picture are the same for each picture that a process reads, in whichever thread or module.
+"""
+
+import argparse
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, ImageOps, UnidentifiedImageError
+from PIL import Image as PillowImage
+
+from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.images.png_rows import lacks_rows
+from uflow_edge.runtime.numeric import Image
+
+FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of Pillow's formats, those that we read, whatever a file's suffix says: EPS would start Ghostscript. MPO is JPEG."""
+_SUFFIXES: Final = "apng bmp dib gif jfif jpe jpeg jpg mpo pbm pgm png pnm ppm tif tiff webp"
+IMAGE_SUFFIXES: Final = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
+MAX_MEGAPIXELS: Final = 256.0
+
+_SIXTEEN_BIT: Final = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I"})
+_DEPTHS: Final = (8, 10, 12, 14)
+_TURNS: Final[dict[int, Callable[[NDArray[np.integer]], NDArray[np.integer]]]] = {  # by EXIF orientation
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored),
+}
+_KINDS: Final = (
+    (stat.S_ISDIR, "is a folder"),
+    (stat.S_ISFIFO, "is a named pipe"),
+    (stat.S_ISSOCK, "is a socket"),
+    (stat.S_ISCHR, "is a device"),
+    (stat.S_ISBLK, "is a device"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What holds for all pictures of a run.
+
+    Attributes:
+        max_megapixels: larger pictures are refused by what their header says, before anything is decoded.
+        bits: that cameras used of the 16 in a file, 8 to 16, the lower ones; None: 16.
+    """
+
+    max_megapixels: float = MAX_MEGAPIXELS
+    bits: int | None = None
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, model_bits: int | None = None) -> "Reading":
+        """As `command_line.add_reading_options` asks, or as a model was trained.
+
+        Raises:
+            UsageError: another depth than that of the model, which would see pictures of another brightness.
+        """
+        bits = model_bits if arguments.bits is None else arguments.bits
+        if model_bits is not None and bits != model_bits:
+            raise UsageError(f"--bits {bits}: the model was trained with --bits {model_bits}; leave the option out")
+        return cls(arguments.max_megapixels or MAX_MEGAPIXELS, bits)
+
+
+@dataclass(slots=True)
+class _Run:
+    """The settings of this process, what was said already, and to whom."""
+
+    reading: Reading = Reading()
+    say: Callable[[str], None] = lambda line: None
+    said: set[str] = field(default_factory=set)
+
+
+_run = _Run()
+_opening = threading.Lock()
+
+
+def use(reading: Reading, say: Callable[[str], None] = lambda line: None) -> None:
+    """Read all pictures so from now on.
+
+    Args:
+        reading: see `Reading`.
+        say: gets a sentence the first time that a file has several pages, or seems to have fewer bits than 16.
+    """
+    _run.reading, _run.say, _run.said = reading, say, set()
+
+
+def in_use() -> Reading:
+    """What `use` set last."""
+    return _run.reading
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[PillowImage.Image]:
+    """A picture whose header was read and whose size is allowed; `BadInput` for all that fails, in the body too.
+
+    Raises:
+        BadInput: missing, forbidden, not a file, of another format, too large, or what the body raised.
+    """
+    try:
+        require_file(path)
+        with _open(path) as picture:
+            megapixels, most = picture.width * picture.height / 1e6, _run.reading.max_megapixels
+            if megapixels > most:
+                raise BadInput(
+                    f"{picture.width}x{picture.height} pixels are {megapixels:.0f} megapixels, and the limit is "
+                    f"{most:g}; --max-megapixels changes it"
+                )
+            yield picture
+    except BadInput as error:
+        text = str(error)
+        raise (error if text.startswith(f"{path}: ") else BadInput(f"{path}: {text}")) from error
+    except PermissionError as error:
+        raise BadInput(f"{path}: permission denied") from error
+    except UnidentifiedImageError as error:
+        raise BadInput(f"{path}: cannot be read as an image: its content is none of {', '.join(FORMATS)}") from error
+    except Exception as error:  # Pillow's decoders raise whatever their format makes them
+        raise BadInput(f"{path}: cannot be read as an image ({error})") from error
+
+
+def require_file(path: Path) -> None:
+    """Nothing but a regular file is ever opened: to open a pipe waits for ever, and a device may do anything.
+
+    Raises:
+        BadInput: the path leads to nothing, to a folder that may not be read, or to what is not a file.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        link = f" (a link to {path.readlink()})" if path.is_symlink() else ""
+        raise BadInput(f"{path}: no such file{link}") from None
+    except PermissionError:
+        raise BadInput(f"{path}: permission denied") from None
+    if stat.S_ISDIR(status.st_mode):
+        try:
+            os.scandir(path).close()
+        except PermissionError:
+            raise BadInput(f"{path}: permission denied; what is in this folder is unknown") from None
+    for is_kind, words in _KINDS:
+        if is_kind(status.st_mode):
+            raise BadInput(f"{path}: {words}, not a file")
+
+
+def _open(path: Path) -> PillowImage.Image:
+    """Read the header. Our limit takes the place of Pillow's, which belongs to the process: hence the lock."""
+    with _opening:
+        before, PillowImage.MAX_IMAGE_PIXELS = PillowImage.MAX_IMAGE_PIXELS, None
+        try:
+            return PillowImage.open(path, formats=FORMATS)
+        finally:
+            PillowImage.MAX_IMAGE_PIXELS = before
+
+
+def decode_upright(picture: PillowImage.Image, path: Path) -> None:
+    """Decode a picture that is open, all of it, and turn it as a camera's EXIF says.
+
+    Raises:
+        BadInput: a PNG that ends before its last row, which Pillow takes for whole.
+    """
+    pages = _pages(picture)
+    if pages > 1:
+        say_once("pages", f"{path}: has {pages} pages; of such files the first is read")
+    picture.load()
+    last_row = picture.crop((0, picture.height - 1, *picture.size))  # zeros, if it is not in the file
+    if picture.format == "PNG" and not np.asarray(last_row).any() and lacks_rows(path):
+        raise BadInput("cannot be read as an image (it ends before the last row)")
+    ImageOps.exif_transpose(picture, in_place=True)
+
+
+def _pages(picture: PillowImage.Image) -> int:
+    if picture.format == "MPO" or "pages" in _run.said:  # the others in a phone's MPO are previews and depth maps
+        return 1
+    try:
+        return int(getattr(picture, "n_frames", 1))
+    except Exception:  # a later page is damaged; the first may be whole
+        return 1
+
+
+def say_once(what: str, line: str) -> None:
+    """Say something of one picture that holds for others of the run too."""
+    if what not in _run.said:
+        _run.said.add(what)
+        _run.say(line)
+
+
+def is_deep(picture: PillowImage.Image) -> bool:
+    """Whether a picture that is not decoded yet has more than eight bits of grey or of each colour."""
+    return picture.mode in _SIXTEEN_BIT or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
+
+
+def deep_values(picture: PillowImage.Image, path: Path) -> NDArray[np.integer] | None:
+    """All bits of a picture that holds more than eight of grey or colour, upright; None for any other.
+
+    Args:
+        picture: opened and not decoded yet.
+        path: of its file: Pillow keeps eight bits of each colour, so those are read by OpenCV, if it can.
+
+    Returns:
+        (H, W) grey, or (H, W, C) in the order of OpenCV: blue, green, red, alpha.
+    """
+    if picture.mode in _SIXTEEN_BIT:
+        decode_upright(picture, path)
+        return np.asarray(picture)
+    if not is_deep(picture):
+        return None
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.shape[:2] != (picture.height, picture.width):
+        return None
+    return np.asarray(_TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1), np.asarray)(values))
+
+
+def eight_bits(picture: PillowImage.Image, path: Path) -> Image | None:
+    """Of `deep_values`, the upper eight of the bits that `Reading` says there are, in the same shape; uint8.
+
+    Raises:
+        BadInput: values beyond those bits.
+    """
+    codec = next((tile[0] for tile in getattr(picture, "tile", ())), "")
+    full_range = picture.format == "PPM" and codec != "raw"  # Pillow has brought its own range to 16 bits
+    values = deep_values(picture, path)
+    if values is None:
+        return None
+    bits, least, most = 16 if full_range else _run.reading.bits or 16, int(values.min()), int(values.max())
+    if least < 0 or most > 0xFFFF:
+        raise BadInput("32-bit pixels have no defined range; save it with 8 or 16 bits")
+    if most >> bits:
+        raise BadInput(f"has values up to {most}, which are more than {bits} bits hold; --bits says how many there are")
+    if _run.reading.bits is None and not full_range and 0 < most < 1 << _DEPTHS[-1]:
+        likely = next(depth for depth in _DEPTHS if most < 1 << depth)
+        say_once(
+            "bits",
+            f"{path}: no value in its 16 bits is above {most}, so that {(most >> 8) + 1} of 256 grey levels are used; "
+            f"if the camera has {likely} bits, say --bits {likely}",
+        )
+    return (values >> (bits - 8)).astype(np.uint8)

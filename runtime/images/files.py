@@ -1,0 +1,96 @@
+"""Image files in, as the frames a camera would have delivered; and which files are images at all."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.images.decode import IMAGE_SUFFIXES, decode_upright, eight_bits, opened
+from uflow_edge.runtime.images.search import Found, search
+from uflow_edge.runtime.numeric import Image
+
+__all__ = ["IMAGE_SUFFIXES", "find_images", "read_image", "spread"]
+
+T = TypeVar("T")
+
+_STRIP: Final = 1 << 22
+"""Pixels that are converted at a time, so that a large picture is in memory once as decoded and once as a frame."""
+
+
+def read_image(path: Path) -> Image:
+    """Read an image upright and in colour, whatever it is stored as.
+
+    Grey becomes three equal channels; of 16 bits the upper 8 are kept, or of as many as `reading.use` says;
+    transparency is dropped; palettes are resolved; a camera's EXIF rotation is applied; of several pages the first is
+    taken.
+
+    Args:
+        path: in one of `reading.FORMATS`.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+
+    Raises:
+        BadInput: missing, truncated, not an image, larger than `reading.use` allows, or of a pixel type without a
+            defined range (32-bit).
+    """
+    with opened(path) as picture:
+        if picture.mode == "F":
+            raise BadInput("floating-point pixels have no defined range; save it with 8 or 16 bits")
+        shallow = eight_bits(picture, path)
+        if shallow is None:
+            decode_upright(picture, path)
+            return _in_colour(picture)
+        return np.ascontiguousarray(shallow[:, :, :3] if shallow.ndim == 3 else np.dstack([shallow] * 3))
+
+
+def _in_colour(picture: PillowImage.Image) -> Image:
+    if "transparency" in picture.info:
+        picture = picture.convert("RGBA")  # Pillow wants this stop on the way from a palette that has it
+    width, height = picture.size
+    frame, rows = np.empty((height, width, 3), np.uint8), max(_STRIP // width, 1)
+    for top in range(0, height, rows):
+        strip = picture if rows >= height else picture.crop((0, top, width, min(top + rows, height)))
+        frame[top : top + rows] = np.asarray(strip.convert("RGB"))[:, :, ::-1]
+    return frame
+
+
+def find_images(paths: Iterable[Path], say: Callable[[str], None] = lambda line: None) -> Iterator[Path]:
+    """Files as they are, folders searched to the bottom for image files, in alphabetical order.
+
+    What looks like an image and cannot be had is among them, for `read_image` to refuse by name: links to nothing,
+    folders that may not be read, pipes and devices.
+
+    Args:
+        paths: of files and folders. Links are followed.
+        say: gets a line on what was left out of a folder, and one on how many images come from where.
+
+    Raises:
+        BadInput: a path that does not exist, a folder that may not be read, or one without a single image.
+    """
+    for path in paths:
+        if path.is_dir():
+            found = search(path)
+            for line in found.notes():
+                say(line)
+            _require_images(found)
+            yield from found.images
+        elif path.exists() or path.is_symlink():
+            yield path
+        else:
+            raise BadInput(f"{path}: no such file or folder")
+
+
+def _require_images(found: Found) -> None:
+    if found.images == [found.folder]:
+        raise BadInput(f"{found.folder}: permission denied")
+    if not found.images:
+        raise BadInput(f"{found.folder}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of them, evenly from the first to the last."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)]

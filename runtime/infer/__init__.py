@@ -1,0 +1,1 @@
+"""``uflow-infer``: its options, its wiring, its console."""

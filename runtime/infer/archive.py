@@ -1,0 +1,81 @@
+"""What ``uflow-infer`` does when it is given ``--ray``."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from uflow_edge.runtime.archive.arguments import cluster_options
+from uflow_edge.runtime.archive.inference import Inference
+from uflow_edge.runtime.archive.order import Order, Report, carry_out
+from uflow_edge.runtime.archive.recipe import InspectorRecipe
+from uflow_edge.runtime.archive.records import PARTITION
+from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.errors import ExitCode, UsageError
+from uflow_edge.runtime.images.decode import Reading, use
+from uflow_edge.runtime.infer import choices as meaning
+from uflow_edge.runtime.sources.folders import image_files
+
+
+def infer_archive(arguments: argparse.Namespace, report: Report) -> ExitCode:
+    """Inspect ``--images`` on a cluster, into ``--parquet``."""
+    _refuse_what_is_not_for_archives(arguments)
+    cluster = cluster_options(arguments)
+    files = image_files([path.absolute() for path in arguments.images], report)[: arguments.max_frames]
+    bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
+    use(Reading.of(arguments, bundle.manifest.bits), report)
+    recipe = InspectorRecipe.of(
+        bundle,
+        threshold=arguments.threshold,
+        backend=arguments.backend,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        views=meaning.views(arguments),
+    )
+    point = recipe.bundle.manifest.operating_point
+    print(f"threshold: {point.threshold:.2f} ({point.origin})", flush=True)
+    order = Order(
+        arguments.parquet,
+        {"job": "inference", **recipe.facts()},
+        [{"path": str(file.path)} for file in files],
+        Inference(recipe),
+        retry=arguments.ray_retry,
+    )
+    run, tally = carry_out(order, cluster, report)
+    print(f"{tally.inspected} inspected, {tally.anomalous} anomalous, {tally.unreadable} unreadable: {run.folder}")
+    if tally.unreadable:
+        print(f"unreadable ones are listed in {run.folder / f'{PARTITION}=unreadable'}")
+        return ExitCode.BAD_INPUT
+    return ExitCode.ANOMALY if arguments.fail_on_anomaly and tally.anomalous else ExitCode.OK
+
+
+@dataclass(frozen=True, slots=True)
+class _Unfit:
+    """An option that has no meaning for archives, and what does instead."""
+
+    name: str
+    instead: str
+
+
+_VERDICTS = "verdicts of an archive go to --parquet"
+_UNFIT = (
+    _Unfit("json", _VERDICTS),
+    _Unfit("save_dir", "draw the images that a query of --parquet finds, without --ray"),
+    _Unfit("mqtt", _VERDICTS),
+    _Unfit("serve", _VERDICTS),
+    _Unfit("metrics", _VERDICTS),
+    _Unfit("modbus", _VERDICTS),
+)
+
+
+def _refuse_what_is_not_for_archives(arguments: argparse.Namespace) -> None:
+    """Raises UsageError for an option that would silently do nothing, or one that is missing."""
+    if not arguments.images:
+        raise UsageError("--ray is for --images: cameras and videos are inspected where they are")
+    if not arguments.parquet:
+        raise UsageError("--ray needs --parquet FOLDER, on storage that all workers share")
+    for unfit in _UNFIT:
+        if getattr(arguments, unfit.name):
+            raise UsageError(f"--{unfit.name.replace('_', '-')} is not for --ray: {unfit.instead}")
+    if arguments.trigger != "free":
+        raise UsageError("--trigger is not for --ray: every image of an archive is inspected")

@@ -1,0 +1,121 @@
+"""What the command line of ``uflow-infer`` asks for, once it is parsed."""
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from uflow_edge.runtime.archive.arguments import refuse_without_ray
+from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.text import redacted
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.sources import CameraOptions, Source
+    from uflow_edge.runtime.views import ViewOptions
+
+
+def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
+    """Options that would silently do nothing.
+
+    Raises:
+        UsageError: the message names the option that is missing.
+    """
+    for given, needed in (
+        ("mqtt_pictures", "mqtt"),
+        ("mqtt_ca", "mqtt"),
+        ("mqtt_cert", "mqtt"),
+        ("mqtt_key", "mqtt_cert"),
+        ("token", "serve"),
+        ("save_quota", "save_dir"),
+        ("camera_size", "camera"),
+        ("camera_fps", "camera"),
+        ("pixel_format", "camera"),
+        ("exposure", "camera"),
+        ("gain", "camera"),
+        ("camera_buffers", "camera"),
+    ):
+        value = getattr(arguments, given)
+        if value is not None and value is not False and not getattr(arguments, needed):
+            raise UsageError(f"--{given.replace('_', '-')} needs --{needed.replace('_', '-')}")
+    if arguments.trigger == "software" and arguments.camera and not arguments.serve:
+        raise UsageError("--trigger software needs --serve: POST /api/trigger of the live page is what fires it")
+    refuse_without_ray(arguments, "parquet")
+    if not (arguments.images or arguments.watch) and (arguments.bits or arguments.max_megapixels):
+        raise UsageError("--bits and --max-megapixels are for image files: not with --camera or --video")
+    _refuse_own_results(arguments)
+
+
+def _refuse_own_results(arguments: argparse.Namespace) -> None:
+    """A folder of results that is searched for images would be inspected in its turn, without end by ``--watch``."""
+    from uflow_edge.runtime.images.search import refuse_results_inside
+
+    inputs = [arguments.watch] if arguments.watch else arguments.images or []
+    named = {"--save-dir": arguments.save_dir, "--parquet": arguments.parquet}
+    refuse_results_inside(inputs, {option: folder for option, folder in named.items() if folder is not None})
+
+
+def address(text: str) -> tuple[str, int]:
+    """Read ``8000`` (of this machine alone), ``0.0.0.0:8000`` or ``[::1]:8000``.
+
+    Raises:
+        UsageError: none of these.
+    """
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"address {text!r}: expected PORT or HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def views(arguments: argparse.Namespace) -> "ViewOptions":
+    """Regions of interest and tiles."""
+    from uflow_edge.runtime.views import DEFAULT_OVERLAP, ViewOptions, parse_region
+
+    if arguments.overlap is not None and arguments.tile is None:
+        raise UsageError("--overlap needs --tile")
+    overlap = DEFAULT_OVERLAP if arguments.overlap is None else arguments.overlap
+    return ViewOptions(tuple(parse_region(text) for text in arguments.roi or ()), arguments.tile, overlap)
+
+
+def camera_options(arguments: argparse.Namespace) -> "CameraOptions":
+    """What to ask cameras for."""
+    from uflow_edge.runtime.sources import CameraOptions
+
+    usual = CameraOptions()
+    width, height = arguments.camera_size or (None, None)
+    return CameraOptions(
+        width=width,
+        height=height,
+        fps=arguments.camera_fps,
+        pixel_format=arguments.pixel_format,
+        exposure_us=arguments.exposure,
+        gain=arguments.gain,
+        buffers=arguments.camera_buffers or usual.buffers,
+        silence_s=usual.silence_s if arguments.silence is None else arguments.silence,
+    )
+
+
+def sources(
+    arguments: argparse.Namespace, on_unreadable: Callable[[BadInput], None], report: Callable[[str], None]
+) -> "list[Source]":
+    """What is inspected; nothing is opened yet.
+
+    Raises:
+        UsageError, BadInput, MissingDependency: a source that cannot be meant, or is not there.
+    """
+    from uflow_edge.runtime.sources import parse_camera
+    from uflow_edge.runtime.sources.folders import ImageFiles, WatchedFolder, image_files
+    from uflow_edge.runtime.sources.video import VideoFile
+
+    if arguments.camera:
+        if len(set(arguments.camera)) < len(arguments.camera):
+            raise UsageError("a camera is given twice")
+        options, shown = camera_options(arguments), [redacted(text) for text in arguments.camera]
+        return [
+            # Cameras whose addresses differ in their secrets alone are told apart by a number.
+            parse_camera(text, options, report, number=1 + shown[:i].count(shown[i]))
+            for i, text in enumerate(arguments.camera)
+        ]
+    if arguments.images:
+        return [ImageFiles(image_files(arguments.images, report), on_unreadable)]
+    if arguments.watch:
+        return [WatchedFolder(arguments.watch, on_unreadable, say=report)]
+    return [VideoFile(arguments.video, on_unreadable)]

@@ -1,0 +1,161 @@
+"""``uflow-infer``: inspect cameras, images or a video with a bundle."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence, Sized
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uflow_edge.runtime.cli.command_line import print_beside_bar, run_command
+from uflow_edge.runtime.cli.interrupts import deferred_interrupts
+from uflow_edge.runtime.errors import BadInput, ExitCode, Stuck, UsageError
+from uflow_edge.runtime.infer import choices as meaning
+from uflow_edge.runtime.infer.arguments import parser
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.bundle.folder import Bundle
+    from uflow_edge.runtime.bundle.uflow import UFlowManifest
+    from uflow_edge.runtime.inspector import Inspector
+    from uflow_edge.runtime.line.pipeline import Feed, PipelineOptions
+    from uflow_edge.runtime.sources import Source
+
+_STDOUT = "-"
+
+
+def infer(arguments: argparse.Namespace) -> ExitCode:
+    """Run the inspection that the command line asks for."""
+    from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
+    from uflow_edge.runtime.bundle.uflow import UFlowManifest
+    from uflow_edge.runtime.images.decode import Reading, use
+    from uflow_edge.runtime.infer.console import Console
+    from uflow_edge.runtime.infer.receivers import connect_receivers
+    from uflow_edge.runtime.line.pipeline import Pipeline
+    from uflow_edge.runtime.sinks.hints import Hints
+
+    def on_unreadable(error: BadInput) -> None:
+        _report(f"unreadable: {error}")
+        pipeline.count_unreadable()
+
+    import cv2
+
+    cv2.setNumThreads(1)  # its workers spin between two short jobs, on cores that the engine needs
+    meaning.refuse_what_does_not_belong(arguments)
+    if arguments.ray:
+        from uflow_edge.runtime.infer.archive import infer_archive
+
+        return infer_archive(arguments, _report)
+    people = sys.stderr if arguments.json == _STDOUT else sys.stdout
+    with ExitStack() as engines, ExitStack() as stack:
+        sources = meaning.sources(arguments, on_unreadable, _report)
+        feeds = _feeds(arguments, sources, stack)
+        bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
+        _show_own_pictures(sources, bundle)
+        use(Reading.of(arguments, bundle.manifest.bits), _report)
+        inspector = _inspector(arguments, bundle, engines, lambda line: print_beside_bar(line, people))
+        pipeline = Pipeline(inspector, feeds, options=_options(arguments), report=_report)
+        connect_receivers(arguments, bundle, pipeline, feeds, stack, _report)
+        console = Console(
+            people,
+            line_a_frame=not arguments.quiet and arguments.json != _STDOUT,
+            total=_expected(arguments, sources),
+        )
+        pipeline.connect(console)
+        pipeline.connect(Hints(bundle.manifest.calibration, _report, sources[0].name if len(sources) == 1 else None))
+        try:
+            with deferred_interrupts(pipeline.stop) as interrupted:
+                pipeline.run()
+        except Stuck:
+            engines.pop_all()  # closing one that is at work would abort the process
+            raise
+        finally:
+            stack.close()  # sinks deliver what they have
+            console.close()
+            tally = pipeline.tally()
+            print_beside_bar(console.summary(tally), people)
+    if interrupted() and not (arguments.camera or arguments.watch):  # those end by a signal
+        return ExitCode.INTERRUPTED
+    lost = any(tally.undelivered.values()) and not arguments.camera
+    if tally.unreadable or tally.not_judged or lost:
+        return ExitCode.BAD_INPUT
+    return ExitCode.ANOMALY if arguments.fail_on_anomaly and tally.anomalous else ExitCode.OK
+
+
+def _feeds(arguments: argparse.Namespace, sources: "Sequence[Source]", stack: ExitStack) -> "list[Feed]":
+    from uflow_edge.runtime.line.pipeline import Feed
+    from uflow_edge.runtime.line.triggers import parse_trigger
+
+    if arguments.trigger.startswith(("software", "gpio")) and not all(source.live for source in sources):
+        raise UsageError(f"--trigger {arguments.trigger} is for cameras: files do not know when it came")
+    feeds = []
+    for source in sources:
+        trigger = parse_trigger(arguments.trigger)
+        stack.callback(trigger.close)
+        feeds.append(Feed(source, trigger, arguments.policy))
+    return feeds
+
+
+def _inspector(
+    arguments: argparse.Namespace, bundle: "Bundle[UFlowManifest]", stack: ExitStack, say: Callable[[str], None]
+) -> "Inspector":
+    from uflow_edge.runtime.inspector import Inspector
+
+    inspector = Inspector.load(
+        bundle,
+        backend=arguments.backend,
+        precision=arguments.precision,
+        threshold=arguments.threshold,
+        threads=arguments.threads,
+        views=meaning.views(arguments),
+        report=say,
+    )
+    stack.callback(inspector.close)
+    point = inspector.operating_point
+    say(f"threshold: {point.threshold:.2f} ({point.origin}); {point.promise}")
+    return inspector
+
+
+def _show_own_pictures(sources: "Sequence[Source]", bundle: "Bundle[UFlowManifest]") -> None:
+    """Have cameras without hardware show what the bundle knows, where it has pictures: other scenes are anomalies."""
+    from uflow_edge.runtime.bundle.reference import REFERENCE, StoredReference
+    from uflow_edge.runtime.sources.synthetic import SyntheticCamera
+
+    cameras = [source for source in sources if isinstance(source, SyntheticCamera)]
+    if not cameras or REFERENCE not in bundle.manifest.files:
+        return
+    manifest = bundle.manifest
+    pictures = StoredReference.load(bundle.folder / REFERENCE, manifest).photographs_bgr()
+    side, record = manifest.input_size, manifest.calibration
+    for camera in cameras:
+        camera.show(pictures, (side, side) if record is None else record.usual_size)
+
+
+def _options(arguments: argparse.Namespace) -> "PipelineOptions":
+    from uflow_edge.runtime.line.capture import Patience
+    from uflow_edge.runtime.line.pipeline import PipelineOptions
+
+    # The source itself notices silence first; what it does not notice is that it hangs.
+    silence = 1.5 * meaning.camera_options(arguments).silence_s
+    usual = Patience()
+    patience = Patience(silence=silence, give_up=usual.give_up if arguments.give_up is None else arguments.give_up)
+    return PipelineOptions(max_frames=arguments.max_frames, patience=patience)
+
+
+def _expected(arguments: argparse.Namespace, sources: "Sequence[Source]") -> int | None:
+    """Frames that will come, if somebody knows."""
+    known = [len(source) for source in sources if isinstance(source, Sized)]
+    limits = [*known, *([arguments.max_frames] if arguments.max_frames else [])]
+    return min(limits) if limits else None
+
+
+def _report(line: str) -> None:
+    print_beside_bar(line, sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of ``uflow-infer``."""
+    run_command(lambda: parser().parse_args(argv), infer)
+
+
+if __name__ == "__main__":
+    main()

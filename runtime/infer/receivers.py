@@ -1,0 +1,187 @@
+"""The receivers that a command line names, connected to a pipeline: files, brokers, metrics, the live page."""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.infer.arguments import MQTT_PASSWORD_VARIABLE, TOKEN_VARIABLE
+from uflow_edge.runtime.infer.choices import address
+from uflow_edge.runtime.infer.threshold import LiveThreshold
+from uflow_edge.runtime.line.triggers import SoftwareTrigger
+from uflow_edge.runtime.storage.files import sha256
+from uflow_edge.runtime.text import printable
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.line.pipeline import Feed, Pipeline
+    from uflow_edge.runtime.sinks import Provenance, Sink
+    from uflow_edge.runtime.sinks.json_lines import JsonLines, JsonLinesToStandardOutput
+    from uflow_edge.runtime.sinks.metrics import Metrics
+    from uflow_edge.runtime.sinks.modbus import ModbusSink
+    from uflow_edge.runtime.sinks.overlays import OverlayFolder
+
+_MEGABYTE = 1_000_000
+
+
+def connect_receivers(
+    arguments: argparse.Namespace,
+    bundle: Bundle[UFlowManifest],
+    pipeline: "Pipeline",
+    feeds: "Sequence[Feed]",
+    stack: ExitStack,
+    report: Callable[[str], None],
+) -> None:
+    """Make every sink that is asked for, connect it, and have it closed by ``stack``.
+
+    Behind a camera a receiver that is down must not hold up the inspection, so results wait for it, up to a bound.
+    Behind files nothing may be lost, so a disk that is full ends the run.
+
+    Raises:
+        UsageError, BadInput, MissingDependency: a receiver that cannot be had.
+    """
+    from uflow_edge.runtime.sinks.buffered import BufferedSink
+    from uflow_edge.runtime.sinks.strict import StrictSink
+
+    live = any(feed.source.live for feed in feeds) or bool(arguments.watch)
+
+    def connect(sink: "Sink") -> None:
+        pipeline.connect(sink)
+        stack.callback(sink.close)
+
+    def connect_buffered(sink: "Sink") -> None:
+        waiting = BufferedSink(sink, pipeline.fail, report=report)
+        pipeline.connect(waiting)
+        stack.callback(waiting.close, while_it_delivers=not live)
+
+    provenance = {"bundle": bundle.folder.resolve().name, "bundle_sha256": sha256(bundle.folder / MANIFEST)}
+    for sink in _files(arguments, bundle, provenance):
+        if earlier := sink.earlier():
+            report(earlier)
+        if live:
+            connect_buffered(sink)
+        else:
+            connect(StrictSink(sink, report))
+    if arguments.mqtt:
+        connect_buffered(_mqtt(arguments, bundle, provenance))
+    metrics = _metrics(arguments, pipeline)
+    if metrics is not None:
+        connect(metrics)
+        if arguments.metrics:
+            port = stack.enter_context(metrics.served(*address(arguments.metrics)))
+            report(f"metrics: http://{address(arguments.metrics)[0]}:{port}/metrics")
+    if arguments.modbus:
+        modbus = _modbus(arguments, pipeline)
+        connect(modbus)
+        report(f"Modbus TCP: {address(arguments.modbus)[0]}:{modbus.port}")
+    if arguments.serve:
+        _serve(arguments, bundle, pipeline, feeds, metrics, provenance, stack, report)
+
+
+def _files(
+    arguments: argparse.Namespace, bundle: Bundle[UFlowManifest], provenance: "Provenance"
+) -> "list[JsonLines | JsonLinesToStandardOutput | OverlayFolder]":
+    from uflow_edge.runtime.sinks.json_lines import open_json_lines
+    from uflow_edge.runtime.sinks.overlays import OverlayFolder
+
+    found: list[JsonLines | JsonLinesToStandardOutput | OverlayFolder] = []
+    if arguments.json:
+        size, files = arguments.json_size * _MEGABYTE, arguments.json_files
+        found.append(open_json_lines(arguments.json, max_bytes=size, files=files, provenance=provenance))
+    if arguments.save_dir:
+        folder = OverlayFolder(
+            arguments.save_dir,
+            bundle.manifest.channels,
+            anomalies_only=arguments.save == "anomalies",
+            picture_format=arguments.save_format,
+            quota=None if arguments.save_quota is None else arguments.save_quota * _MEGABYTE,
+            provenance=provenance,
+        )
+        found.append(folder)
+    return found
+
+
+def _mqtt(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest], provenance: "Provenance") -> "Sink":
+    from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
+
+    channels = bundle.manifest.channels if arguments.mqtt_pictures else None
+    broker = Broker.from_url(arguments.mqtt)
+    broker = replace(
+        broker,
+        password=broker.password or os.environ.get(MQTT_PASSWORD_VARIABLE),
+        authorities=arguments.mqtt_ca,
+        certificate=arguments.mqtt_cert,
+        key=arguments.mqtt_key,
+    )
+    return MqttSink(broker, prefix=arguments.mqtt_topic, picture_channels=channels, provenance=provenance)
+
+
+def _metrics(arguments: argparse.Namespace, pipeline: "Pipeline") -> "Metrics | None":
+    if not (arguments.metrics or arguments.serve):
+        return None
+    from uflow_edge.runtime.sinks.metrics import Metrics
+
+    try:
+        return Metrics(pipeline.tally)
+    except MissingDependency:
+        if arguments.metrics:
+            raise
+        return None  # the page can do without
+
+
+def _modbus(arguments: argparse.Namespace, pipeline: "Pipeline") -> "ModbusSink":
+    from uflow_edge.runtime.sinks.modbus import ModbusSink
+
+    host, port = address(arguments.modbus)
+    return ModbusSink(pipeline.tally, host=host, port=port)
+
+
+def _serve(
+    arguments: argparse.Namespace,
+    bundle: Bundle[UFlowManifest],
+    pipeline: "Pipeline",
+    feeds: "Sequence[Feed]",
+    metrics: "Metrics | None",
+    provenance: "Provenance",
+    stack: ExitStack,
+    report: Callable[[str], None],
+) -> None:
+    from uflow_edge.runtime.page import Controls, LivePage, serve
+
+    threshold = LiveThreshold(pipeline.inspector, bundle)
+    triggers = [feed.trigger for feed in feeds if isinstance(feed.trigger, SoftwareTrigger)]
+
+    def fire() -> None:
+        for trigger in triggers:
+            trigger.fire()
+
+    controls = Controls(
+        tally=pipeline.tally,
+        threshold=threshold.value,
+        saved_threshold=threshold.saved,
+        set_threshold=threshold.set,
+        save_threshold=threshold.save if os.access(bundle.folder, os.W_OK) else None,
+        promise=threshold.promise,
+        fire_trigger=fire if triggers else None,
+        state=pipeline.states,
+        exposition=None if metrics is None else lambda: metrics.exposition()[0],
+        bundle=printable(provenance["bundle"]),
+        digest=provenance["bundle_sha256"],
+        engine=pipeline.inspector.engine.name,
+    )
+    rests = arguments.trigger != "free" or not all(feed.source.live for feed in feeds)
+    page = LivePage(
+        bundle.manifest.channels,
+        controls,
+        cameras=[feed.source.name for feed in feeds],
+        silence_limit_s=None if rests else 10.0,
+    )
+    host, port = address(arguments.serve)
+    server = serve(page, host=host, port=port, token=arguments.token or os.environ.get(TOKEN_VARIABLE))
+    pipeline.connect(page)
+    stack.callback(page.close)
+    report(f"live page: {server.url}")

@@ -1,0 +1,1 @@
+"""The line: sources in, frames through the inspector, results to sinks, every frame accounted for."""

@@ -1,0 +1,252 @@
+"""Frames from sources to sinks, each stage in a thread of its own, every frame accounted for.
+
+    capture ─▶ [inbox] ─▶ prepare ─▶ [1] ─▶ engine ─▶ [1] ─▶ judge ─▶ [1] ─▶ sinks
+
+While the engine works on one frame, the next one is resized and the one before is thresholded. In the inbox a newer
+frame of a live source may overtake an older one (policy ``latest``), which is counted; behind the inbox no frame is
+lost. Order is kept within each source. A frame that a stage fails on is named and counted, and the others go on, unless
+many fail in a row; a sink that fails takes all down at once.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from uflow_edge.runtime.engines import MOST_FAILURES_IN_A_ROW
+from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError
+from uflow_edge.runtime.line.capture import CameraState, Capture, Patience
+from uflow_edge.runtime.line.inbox import Inbox, Policy
+from uflow_edge.runtime.line.stage import Stage, Stages, called
+from uflow_edge.runtime.line.tally import Tally
+from uflow_edge.runtime.line.triggers import FreeRun
+from uflow_edge.runtime.sinks.names import camera_folders
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.inspection import Inferred, Inspection, Prepared
+    from uflow_edge.runtime.inspector import Inspector
+    from uflow_edge.runtime.line.triggers import Trigger
+    from uflow_edge.runtime.sinks import Sink
+    from uflow_edge.runtime.sources import Frame, Source
+
+Out = TypeVar("Out")
+
+_WATCH_EVERY = 0.1  # seconds
+_GRACE = 5.0  # seconds for sources to let go; one that hangs is left behind
+_MOST_BYTES = 512 << 20  # of frames from the inbox to the sinks, where the source can wait
+_PROMPT = 1.0  # seconds for stages to end after a second signal
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A source, what triggers it, and whether its frames may be dropped.
+
+    Attributes:
+        source: of frames.
+        trigger: chooses those that are inspected; its own, not shared with another source.
+        policy: None: ``latest`` for a live source, ``every`` for one that ends.
+    """
+
+    source: "Source"
+    trigger: "Trigger" = FreeRun()
+    policy: Policy | None = None
+
+    @property
+    def effective_policy(self) -> Policy:
+        """The policy, chosen by the source if it was left open."""
+        return self.policy or ("latest" if self.source.live else "every")
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """Choices of a run.
+
+    Attributes:
+        waiting: frames of one source that may wait for the engine under ``every``.
+        max_frames: to capture in all; None: until the sources end.
+        patience: with sources that are lost or hang.
+    """
+
+    waiting: int = 4
+    max_frames: int | None = None
+    patience: Patience = Patience()
+
+
+class Pipeline:
+    """Runs sources through one inspector into sinks, once.
+
+    `run` blocks; `stop`, `tally` and `states` may be used from any thread, `stop` from a signal handler too.
+    """
+
+    def __init__(
+        self,
+        inspector: "Inspector",
+        feeds: Sequence[Feed],
+        sinks: Sequence["Sink"] = (),
+        options: PipelineOptions = PipelineOptions(),
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            inspector: used by the stages' threads only, until `run` has returned.
+            feeds: at least one.
+            sinks: get every result in turn; one that may be slow or down belongs into a `BufferedSink`.
+            options: see `PipelineOptions`.
+            report: told in a sentence what a person should know.
+        """
+        self.inspector: Final = inspector
+        self._sinks = list(sinks)
+        self._options = options
+        policies = tuple(feed.effective_policy for feed in feeds)
+        self._inbox: Inbox[Frame] = Inbox(policies, options.waiting, lambda frame: frame.image_bgr.nbytes, _MOST_BYTES)
+        self._folders = camera_folders([feed.source.name for feed in feeds])
+        self._captures = tuple(self._capture(lane, feed, report) for lane, feed in enumerate(feeds))
+        self._report = report
+        self._lock = threading.Lock()  # guards the two below
+        self._counts = Tally()
+        self._failure: BaseException | None = None
+        self._stopping = False
+        self._failures_in_a_row = 0
+
+    def _capture(self, lane: int, feed: Feed, report: Callable[[str], None]) -> Capture:
+        def take(frame: "Frame") -> bool:
+            return self._take(lane, replace(frame, name=self._folders[lane] / frame.name))
+
+        patience = self._options.patience
+        return Capture(feed.source, feed.trigger, take, self._source_failed, patience=patience, report=report)
+
+    def connect(self, sink: "Sink") -> None:
+        """Add a sink, before `run`."""
+        self._sinks.append(sink)
+
+    def run(self) -> Tally:
+        """Inspect until all sources have ended, or `stop`; deliver what is on its way, and say what became of all.
+
+        Raises:
+            UflowEdgeError, or whatever a stage raised: the first failure.
+            Stuck: a stage does not return from a frame although the run is to end.
+        """
+        prepared: Inbox[tuple[Frame, Prepared]] = Inbox(("every",), 1)
+        inferred: Inbox[tuple[Frame, Inferred]] = Inbox(("every",), 1)
+        judged: Inbox[tuple[Frame, Inspection]] = Inbox(("every",), 1)
+        stages = Stages(
+            Stage("preparation", self._inbox, self._prepare, prepared, self.fail),
+            Stage("engine", prepared, self._infer, inferred, self.fail),
+            Stage("judgement", inferred, self._judge, judged, self.fail),
+            Stage("delivery", judged, self._deliver, None, self.fail),
+            report=self._report,
+        )
+        try:
+            stages.start()
+            for capture in self._captures:
+                capture.start()
+            self._watch_captures(stages)
+            self._inbox.close()
+            while not stages.wait(_WATCH_EVERY):
+                stages.watch(ending=self._stopping)
+        except KeyboardInterrupt as error:  # the second signal
+            self.fail(error)
+            if not stages.wait(_PROMPT):
+                stages.abandon(0, ExitCode.INTERRUPTED)
+        if self._failure is not None:
+            raise self._failure
+        return self.tally()
+
+    def _watch_captures(self, stages: Stages) -> None:
+        grace = _GRACE
+        while grace > 0 and (capturing := [capture for capture in self._captures if not capture.wait(0)]):
+            for capture in capturing:
+                capture.watch()
+                if self._stopping:
+                    capture.stop()
+            stages.watch(ending=self._stopping)
+            capturing[0].wait(_WATCH_EVERY)
+            grace -= _WATCH_EVERY if self._stopping else 0
+
+    def stop(self) -> None:
+        """Capture nothing more; what was captured is still inspected and delivered. Takes no lock: for signals."""
+        self._stopping = True
+
+    def fail(self, error: BaseException) -> None:
+        """Take everything down; `run` raises the first error it is told. For stages, and for sinks with threads."""
+        self._source_failed(error)
+        self._inbox.close()
+        self._inbox.clear()
+
+    def _source_failed(self, error: BaseException) -> None:
+        """End with this error, but first inspect what was captured."""
+        with self._lock:
+            self._failure = self._failure or error
+        self._stopping = True
+
+    def tally(self) -> Tally:
+        """What became of every frame so far."""
+        undelivered: dict[str, int] = {}
+        for sink in self._sinks:  # two may have one name
+            undelivered[sink.name] = undelivered.get(sink.name, 0) + int(getattr(sink, "undelivered", 0))
+        reconnects = sum(capture.reconnects for capture in self._captures)
+        with self._lock:
+            return replace(self._counts, reconnects=reconnects, undelivered=undelivered)
+
+    def states(self) -> Mapping[str, CameraState]:
+        """How every source is, by name."""
+        return {capture.source.name: capture.state for capture in self._captures}
+
+    def count_unreadable(self) -> None:
+        """For sources of files: one of them could not be read."""
+        self._count(captured=1, unreadable=1)
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            changed = {name: getattr(self._counts, name) + number for name, number in more.items()}
+            self._counts = replace(self._counts, **changed)
+
+    def _take(self, lane: int, frame: "Frame") -> bool:
+        limit = self._options.max_frames
+        with self._lock:
+            if self._stopping or (limit is not None and self._counts.captured >= limit):
+                return False
+            self._counts = replace(self._counts, captured=self._counts.captured + 1)
+            last = self._counts.captured == limit
+        self._count(dropped=len(self._inbox.put(lane, frame)))
+        return not (last or self._stopping)
+
+    def _prepare(self, frame: "Frame") -> "tuple[Frame, Prepared] | None":
+        return self._survived(frame, lambda: self.inspector.prepare(frame.image_bgr))
+
+    def _infer(self, item: "tuple[Frame, Prepared]") -> "tuple[Frame, Inferred] | None":
+        frame, prepared = item
+        return self._survived(frame, lambda: self.inspector.infer(prepared))
+
+    def _judge(self, item: "tuple[Frame, Inferred]") -> "tuple[Frame, Inspection] | None":
+        frame, inferred = item
+        camera = frame.source if len(self._captures) > 1 else self._captures[0].source.name
+        judge = partial(self.inspector.judge, inferred, frame=frame.index, source=frame.source, captured=frame.captured)
+        if (judged := self._survived(frame, partial(judge, camera=camera))) is not None:
+            self._failures_in_a_row = 0
+            self._count(inspected=1, anomalous=int(judged[1].verdict.anomalous))
+        return judged
+
+    def _survived(self, frame: "Frame", work: Callable[[], Out]) -> "tuple[Frame, Out] | None":
+        """Work on a frame; one that this fails on is named and counted, unless it fails on every one."""
+        try:
+            return frame, work()
+        except BadInput as error:
+            self._report(f"{frame.source}: {error}")
+            self._count(unreadable=1)
+        except Exception as error:
+            self._count(not_judged=1)
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
+                raise
+            kind = "" if isinstance(error, UflowEdgeError) else f"{type(error).__name__}: "
+            self._report(f"not judged: {called(frame)}: {kind}{error}")
+        self._inbox.done(frame)
+        return None
+
+    def _deliver(self, item: "tuple[Frame, Inspection]") -> None:
+        for sink in self._sinks:
+            sink.put(*item)
+        self._inbox.done(item[0])

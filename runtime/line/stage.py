@@ -1,0 +1,122 @@
+"""The steps of a pipeline, each in a thread of its own, and the watch over those that hang."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from uflow_edge.runtime.errors import ExitCode, Stuck
+from uflow_edge.runtime.line.inbox import Inbox
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.sources import Frame
+
+HUNG: Final = 60.0  # seconds with one item until a stage is said to hang
+HUNG_AT_THE_END: Final = 20.0  # likewise when the run is to end
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def called(item: "Frame | tuple[Frame, object]") -> str:
+    """What people call a frame, alone or with what has been made of it."""
+    frame = item[0] if isinstance(item, tuple) else item
+    return f"{frame.source} #{frame.index}"
+
+
+class Stage(threading.Thread, Generic[In, Out]):
+    """Takes items from one inbox, works on them and passes results on to the next, until the first one is closed."""
+
+    def __init__(
+        self,
+        name: str,
+        source: Inbox[In],
+        work: Callable[[In], Out | None],
+        target: Inbox[Out] | None,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            name: for people.
+            source: closed and emptied when the work fails.
+            work: None: the item goes no further.
+            target: closed at the end; None for the last stage.
+            on_failure: called from this thread with what ``work`` raised, which ends the stage.
+        """
+        super().__init__(name=name, daemon=True)
+        self._source, self._work, self._target, self._on_failure = source, work, target, on_failure
+        self._busy: tuple[In, float] | None = None
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            while (item := self._source.get()) is not None:
+                self._busy = item, time.monotonic()
+                result = self._work(item)
+                self._busy = None
+                if self._target is not None and result is not None:
+                    self._target.put(0, result)
+        except BaseException as error:  # whatever it is, it must not end this thread silently
+            self._on_failure(error)
+            self._source.close()
+            self._source.clear()
+        finally:
+            self._busy = None
+            if self._target is not None:
+                self._target.close()
+
+    def busy_for(self, seconds: float) -> In | None:
+        """The item that the work has not returned from for so long, if there is one."""
+        busy = self._busy  # read once: the thread may finish in between
+        return busy[0] if busy is not None and time.monotonic() - busy[1] >= seconds else None
+
+
+class Stages:
+    """All stages of a run."""
+
+    def __init__(self, *stages: Stage[Any, Any], report: Callable[[str], None]) -> None:
+        """Prepare.
+
+        Args:
+            stages: for frames, or tuples that begin with one.
+            report: called once with a sentence about each frame that a stage hangs on.
+        """
+        self._stages, self._report = stages, report
+        self._reported: Any = None
+
+    def start(self) -> None:
+        """Start all threads."""
+        for stage in self._stages:
+            stage.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long for the end of all, and say whether that came."""
+        alive = [stage for stage in self._stages if stage.is_alive()]
+        if alive:
+            alive[0].join(seconds)
+        return not any(stage.is_alive() for stage in alive)
+
+    def watch(self, *, ending: bool) -> None:
+        """To be called now and then.
+
+        Raises:
+            Stuck: the run is to end, and a stage hangs.
+        """
+        for stage in self._stages:
+            item = stage.busy_for(HUNG)
+            if item is not None and item is not self._reported:
+                self._reported = item
+                self._report(f"{stage.name} hangs: no result for {called(item)} after {HUNG:.0f} s")
+        if ending:
+            self.abandon(HUNG_AT_THE_END, ExitCode.MISSING)
+
+    def abandon(self, seconds: float, code: ExitCode) -> None:
+        """Refuse to wait for a stage that has not returned for so long.
+
+        Raises:
+            Stuck: there is one.
+        """
+        for stage in self._stages:
+            if (item := stage.busy_for(seconds)) is not None:
+                raise Stuck(f"{stage.name} has not returned; the run ends without a result for {called(item)}", code)

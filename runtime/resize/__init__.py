@@ -1,0 +1,1 @@
+"""Resizing as Pillow does it, bit for bit."""
