@@ -101,7 +101,8 @@ def _stages(row: Row) -> tuple[str, ...]:
 
 def _costs_head(results: Results) -> tuple[str, ...]:
     sizes = results.rows[0].batches
-    return ("", *(f"images/s at {size}" for size in sizes), "first verdict", "resident", "GPU memory", "energy per frame")
+    rates = (f"images/s at {size}" for size in sizes)
+    return ("", *rates, "first verdict", "resident", "GPU memory", "energy per frame")
 
 
 def _costs(row: Row) -> tuple[str, ...]:
