@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bundle", "Inspector", "Verdict"]
 
-_HOMES = {"Bundle": "bundle", "Inspector": "inspector", "Verdict": "verdict"}
+_HOMES = {"Bundle": "bundle.folder", "Inspector": "inspector", "Verdict": "verdict"}
 
 
 def __getattr__(name: str) -> Any:

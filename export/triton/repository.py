@@ -24,7 +24,7 @@ CONFIG = "config.pbtxt"
 VERSION = "1"
 DEFAULT_BATCH = BatchRange(1, 4, 8)
 
-_MODEL = Path(__file__).with_name("triton_model.py")
+_MODEL = Path(__file__).with_name("model.py")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 

@@ -113,7 +113,8 @@ def test_the_command_needs_neither_torch_nor_scipy() -> None:
     code = (
         "import sys\n"
         "sys.modules.update(dict.fromkeys(['torch', 'scipy', 'sklearn', 'onnx', 'onnx_ir']))\n"
-        "from uflow_edge.calibration import calibrate, command, report_pictures, saving\n"
+        "from uflow_edge.calibration import calibrate, command, saving\n"
+        "from uflow_edge.calibration.report import pictures\n"
         "from uflow_edge.calibration.operating_point import clopper_pearson\n"
         "print(round(clopper_pearson(1, 100)[1], 4))"
     )
