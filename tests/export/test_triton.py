@@ -280,8 +280,9 @@ def test_a_null_model_of_another_bundle_is_refused(bundle, tmp_path) -> None:
 
 def test_a_null_model_that_python_would_import_is_refused(bundle, tmp_path) -> None:
     bundle = with_null_model(bundle)
-    (bundle.folder / "numpy.py").write_bytes((bundle.folder / "null_model-a.npz").read_bytes())
-    files = {**bundle.manifest.files, "numpy.py": sha256(bundle.folder / "numpy.py")}
+    files = dict(bundle.manifest.files)
+    files["numpy.py"] = files.pop("null_model-a.npz")
+    (bundle.folder / "null_model-a.npz").rename(bundle.folder / "numpy.py")
     bundle = save_changed(bundle, null_model="numpy.py", files=files)
     with pytest.raises(BadInput, match="its null model is called numpy.py, expected an .npz"):
         write_repository(bundle, tmp_path / "models")
