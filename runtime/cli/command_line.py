@@ -42,10 +42,11 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; argparse would print the whole usage before it, and take "" for this folder."""
+    """Says what is wrong in one line, where argparse prints the whole usage before it; refuses empty values."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.register("type", None, nonempty)
         self.register("type", Path, lambda text: Path(nonempty(text)))
 
     def error(self, message: str) -> NoReturn:

@@ -9,7 +9,6 @@ from uflow_edge.runtime.cli.command_line import (
     add_reading_options,
     command_parser,
     finite_float,
-    nonempty,
     positive_int,
     thread_count,
     width_and_height,
@@ -160,9 +159,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("where results go")
-    group.add_argument(
-        "--json", type=nonempty, metavar="FILE", help="write one line of JSON per frame; - is standard output"
-    )
+    group.add_argument("--json", metavar="FILE", help="write one line of JSON per frame; - is standard output")
     group.add_argument(
         "--json-size",
         type=positive_int,

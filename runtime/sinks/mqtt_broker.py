@@ -59,8 +59,8 @@ class Broker:
             host = port = None
         if not host or parts.scheme not in ("mqtt", "mqtts") or parts.path.strip("/") or parts.query or parts.fragment:
             raise UsageError(
-                f"broker {redacted(printable(url))}: expected mqtt://host, mqtt://user@host:1883 or mqtts://host; in a "
-                "password, # / ? @ and % are written %23 %2F %3F %40 and %25"
+                f"broker {redacted(printable(url))}: expected mqtt://host, mqtt://host:1883 or mqtts://host; in a "
+                "password, special characters are percent-encoded, such as / as %2F"
             )
         tls = parts.scheme == "mqtts"
         user, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _NETWORK: Final = ("rtsp://", "rtsps://", "http://", "https://", "rtmp://", "srt://", "udp://")
 _SYNTHETIC: Final = re.compile(r"synthetic:(?:(\d+)x(\d+))?(?:@(\d+(?:\.\d+)?))?", re.ASCII)
 _FORMS: Final = (
-    "expected 0, /dev/video0, csi://0, rtsp://…, http://…, gst:PIPELINE, genicam:SERIAL, synthetic:640x480@30 or a "
+    "expected 0, /dev/video0, csi://0, rtsp://…, http://…, gst:PIPELINE, genicam:SERIAL, synthetic:640x480 or a "
     "video file that stands in for a camera"
 )
 

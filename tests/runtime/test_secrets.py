@@ -122,6 +122,7 @@ def test_a_broker_is_named_without_its_password(url: str) -> None:
     with pytest.raises(UsageError, match=r"broker .*\*\*\*@broker.*: expected mqtt://host") as caught:
         Broker.from_url(url)
     assert "heim" not in str(caught.value)
+    assert redacted(caught.value) == str(caught.value)  # the addresses that are suggested stay whole
     assert "geheim" not in repr(Broker.from_url("mqtt://line:geheim@broker"))
 
 
