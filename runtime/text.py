@@ -17,6 +17,7 @@ _SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _VALUE: Final = re.compile(r'\*\*\*(?!\w)|"(?:\\.|[^"\\])*"|.*?(?=\s+[\w-]+\s*=|\s!\s|&[\w.%-]+=|$)', re.MULTILINE)
+_QUERY_VALUE: Final = re.compile(r"\*\*\*(?!\w)|.*?(?=\s!\s|&[\w.%-]+=|$)", re.MULTILINE)  # a blank does not end it
 
 
 def duration(seconds: float) -> str:
@@ -59,7 +60,10 @@ def redacted(text: object) -> str:
         text = _USER_INFO.sub(_without_user_info, _NO_SCHEME.sub(r"\1***@", text))
     shown, at = "", 0
     for name in _NAME.finditer(text):
-        if name.start() >= at and _SECRET_NAME.search(name[0]) and (value := _VALUE.match(text, name.end())):
+        if name.start() < at or not _SECRET_NAME.search(name[0]):
+            continue
+        in_query = name.start() > 0 and text[name.start() - 1] in "?&"
+        if value := (_QUERY_VALUE if in_query else _VALUE).match(text, name.end()):
             shown, at = f"{shown}{text[at : name.end()]}***", value.end()
     return shown + text[at:]
 

@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 HERE = Path(__file__).parent
+
+# The same examples at every run, so that a failure comes again; --hypothesis-profile=default tries others.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 # A run in the background is started with signals ignored, and its children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,6 +16,7 @@ from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail
 from uflow_edge.runtime.numeric import FloatMap
 
 _KNOTS = 1024
+_FEWEST_DEGREES = 1e-3  # far below, the tail is lost to rounding
 _LARGEST, _LARGEST_BODY = 1e6, 1e9
 
 
@@ -45,6 +46,7 @@ class TailLaw:
         """Levels are near 1, so that wide bounds hold every real law, and none takes long to compute."""
         positive = (self.degrees, self.scale, self.threshold, self.spread)
         within = all(0 < value <= _LARGEST for value in positive) and -_LARGEST <= self.shift < self.threshold
+        within = within and self.degrees >= _FEWEST_DEGREES
         if not (within and 1e-300 <= self.exceedance <= 1 and 0 <= self.shape < 10):
             raise ValueError(f"no distribution of levels: {self}")
         if self.threshold - self.shift > _LARGEST_BODY * self.scale:
