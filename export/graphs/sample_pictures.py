@@ -1,9 +1,11 @@
 """The pictures that engines are compared on."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from uflow_edge.runtime.bundle.reference import noise_images
+from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.files import IMAGE_SUFFIXES, find_images, read_image, spread
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.resize.cpu import Fit, model_input
@@ -29,7 +31,11 @@ def parity_images(
     Raises:
         BadInput: an image that was given is missing or cannot be read.
     """
+    if given:
+        return [model_input(read_image(file), side, fit) for file in spread(list(find_images(given)), _GIVEN_IMAGES)]
+    pictures = list(carried or noise_images(side))
     beside = sorted(path for path in checkpoint.parent.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    files = spread(list(find_images(given)), _GIVEN_IMAGES) if given else beside[:_NEIGHBOURING_IMAGES]
-    pictures = [model_input(read_image(file), side, fit) for file in files]
-    return pictures if given else [*(carried or noise_images(side)), *pictures]
+    for file in beside[:_NEIGHBOURING_IMAGES]:
+        with suppress(BadInput):  # nobody named it
+            pictures.append(model_input(read_image(file), side, fit))
+    return pictures

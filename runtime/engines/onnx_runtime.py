@@ -61,7 +61,9 @@ class OnnxRuntimeEngine:
 
 def session_options(threads: int | None) -> Any:
     """Options of any session: threads of the CPU (default, one a core), only errors told."""
-    options = require("onnxruntime").SessionOptions()
+    onnxruntime = require("onnxruntime")
+    onnxruntime.disable_telemetry_events()  # what a line inspects stays on the line
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     # Spinning workers starve the thresholding that runs beside them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -35,6 +35,13 @@ def test_without_pictures_noise_and_what_lies_beside_the_checkpoint_is_taken(tmp
     assert [int(picture[0, 0, 0]) for picture in pictures[len(noise) :]] == list(range(8))
 
 
+def test_what_lies_beside_the_checkpoint_and_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    folder = grey_folder(tmp_path / "beside", 3)
+    (folder / "001.png").write_bytes(b"no picture")
+    pictures = parity_images(folder / "a.ckpt", [], 8, "squash")
+    assert [int(picture[0, 0, 0]) for picture in pictures[len(noise_images(8)) :]] == [0, 2]
+
+
 def test_what_the_checkpoint_carries_takes_the_place_of_noise(tmp_path: Path) -> None:
     carried = [np.full((8, 8, 3), shade, np.uint8) for shade in (7, 9)]
     assert parity_images(tmp_path / "a.ckpt", [], 8, "squash", carried) == carried
