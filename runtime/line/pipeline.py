@@ -9,6 +9,7 @@ many fail in a row; a sink that fails takes all down at once.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -108,7 +109,7 @@ class Pipeline:
         self._counts = Tally()
         self._failure: BaseException | None = None
         self._stopping = False
-        self._failures_in_a_row = 0
+        self._failures_in_a_row: Counter[str] = Counter()  # of each stage
 
     def _capture(self, lane: int, feed: Feed, report: Callable[[str], None]) -> Capture:
         def take(frame: "Frame") -> bool:
@@ -214,32 +215,33 @@ class Pipeline:
         return not (last or self._stopping)
 
     def _prepare(self, frame: "Frame") -> "tuple[Frame, Prepared] | None":
-        return self._survived(frame, lambda: self.inspector.prepare(frame.image_bgr))
+        return self._survived("prepare", frame, lambda: self.inspector.prepare(frame.image_bgr))
 
     def _infer(self, item: "tuple[Frame, Prepared]") -> "tuple[Frame, Inferred] | None":
         frame, prepared = item
-        return self._survived(frame, lambda: self.inspector.infer(prepared))
+        return self._survived("infer", frame, lambda: self.inspector.infer(prepared))
 
     def _judge(self, item: "tuple[Frame, Inferred]") -> "tuple[Frame, Inspection] | None":
         frame, inferred = item
         camera = frame.source if len(self._captures) > 1 else self._captures[0].source.name
         judge = partial(self.inspector.judge, inferred, frame=frame.index, source=frame.source, captured=frame.captured)
-        if (judged := self._survived(frame, partial(judge, camera=camera))) is not None:
-            self._failures_in_a_row = 0
+        if (judged := self._survived("judge", frame, partial(judge, camera=camera))) is not None:
             self._count(inspected=1, anomalous=int(judged[1].verdict.anomalous))
         return judged
 
-    def _survived(self, frame: "Frame", work: Callable[[], Out]) -> "tuple[Frame, Out] | None":
+    def _survived(self, stage: str, frame: "Frame", work: Callable[[], Out]) -> "tuple[Frame, Out] | None":
         """Work on a frame; one that this fails on is named and counted, unless it fails on every one."""
         try:
-            return frame, work()
+            done = work()
+            self._failures_in_a_row[stage] = 0
+            return frame, done
         except BadInput as error:
             self._report(f"{frame.source}: {error}")
             self._count(unreadable=1)
         except Exception as error:
             self._count(not_judged=1)
-            self._failures_in_a_row += 1
-            if self._failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
+            self._failures_in_a_row[stage] += 1
+            if self._failures_in_a_row[stage] >= MOST_FAILURES_IN_A_ROW:
                 raise
             kind = "" if isinstance(error, UflowEdgeError) else f"{type(error).__name__}: "
             self._report(f"not judged: {called(frame)}: {kind}{error}")
