@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from uflow_edge.export.triton.repository import TritonOptions
+from uflow_edge.export.triton.repository import ONLY_PLAN, TritonOptions
 from uflow_edge.runtime.errors import UsageError
 
 
@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--triton-plan",
         nargs="?",
-        const="",
+        const=ONLY_PLAN,
         metavar="FILE",
         help="serve this TensorRT plan of the bundle instead of a graph (default: the only one it has)",
     )

@@ -23,6 +23,7 @@ from uflow_edge.runtime.storage.files import replacing_folder
 CONFIG = "config.pbtxt"
 VERSION = "1"
 DEFAULT_BATCH = BatchRange(1, 4, 8)
+ONLY_PLAN = "*"  # no file has this name
 
 _MODEL = Path(__file__).with_name("model.py")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -34,8 +35,8 @@ class TritonOptions:
 
     Attributes:
         precision: of the graph; None, the bundle's first.
-        plan: a TensorRT plan's file in the bundle, to serve instead of a graph; empty: the only one there is; None: a
-            graph.
+        plan: file of a TensorRT plan in the bundle, served instead of a graph; `ONLY_PLAN`: the only one it has;
+            None: a graph.
         batch: pictures a run of a graph: preferred is its optimum, and its maximum. A plan has its own.
         queue_delay_microseconds: that a picture may wait for others to share a run.
         judges: processes that turn energies into verdicts.
@@ -142,10 +143,11 @@ def _graph(manifest: UFlowManifest, options: TritonOptions) -> _Network:
 
 def _plan(manifest: UFlowManifest, options: TritonOptions) -> _Network:
     served = [plan for plan in manifest.plans if plan.library == "tensorrt"]  # Triton does not run TensorRT-RTX
-    named = [plan for plan in served if options.plan in ("", plan.file, Path(plan.file).name)]
+    named = [plan for plan in served if options.plan in (ONLY_PLAN, plan.file, Path(plan.file).name)]
     if len(named) != 1:
         there = ", ".join(plan.file for plan in served) or "none; build one with: uflow-export --bundle … --trt"
-        asked = f"no TensorRT plan {options.plan!r}" if options.plan else f"{len(served)} TensorRT plans, expected one"
+        only = options.plan == ONLY_PLAN
+        asked = f"{len(served)} TensorRT plans, expected one" if only else f"no TensorRT plan {options.plan!r}"
         raise BadInput(f"{asked} in the bundle; there: {there}")
     (plan,) = named
     _refuse_unbatchable(manifest, plan)

@@ -178,7 +178,7 @@ sys.stdin.read()
 @contextmanager
 def publisher(broker) -> Iterator["subprocess.Popen[str]"]:
     """A process that has published one verdict and then stays connected."""
-    command = [sys.executable, "-c", _PUBLISH, str(Path(__file__).parents[1]), str(broker.port)]
+    command = [sys.executable, "-c", _PUBLISH, str(Path(__file__).parents[2]), str(broker.port)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

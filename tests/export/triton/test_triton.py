@@ -26,7 +26,7 @@ from uflow_edge.export.command import main
 from uflow_edge.export.triton import repository as triton
 from uflow_edge.export.triton.config import Enum
 from uflow_edge.export.triton.config import text_format as write_text
-from uflow_edge.export.triton.repository import TritonOptions, write_repository
+from uflow_edge.export.triton.repository import ONLY_PLAN, TritonOptions, write_repository
 from uflow_edge.runtime import Inspector
 from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle, write_manifest
 from uflow_edge.runtime.bundle.manifest import BatchRange, Plan
@@ -304,7 +304,7 @@ def a_plan(bundle: Bundle[UFlowManifest], name: str, **changes: Any) -> Bundle[U
 
 def test_a_plan_is_served_with_the_batch_it_was_built_for(bundle, tmp_path) -> None:
     bundle = a_plan(a_plan(bundle, "sm87.plan"), "rtx.plan", library="tensorrt_rtx")
-    write_repository(bundle, tmp_path / "models", TritonOptions(plan=""))
+    write_repository(bundle, tmp_path / "models", TritonOptions(plan=ONLY_PLAN))
     config = parsed(tmp_path / "models", "gravel_network")
     assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 6)
     assert list(config.dynamic_batching.preferred_batch_size) == [2, 6]
@@ -318,7 +318,7 @@ def test_a_plan_is_served_with_the_batch_it_was_built_for(bundle, tmp_path) -> N
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (TritonOptions(plan=""), "2 TensorRT plans, expected one in the bundle; there: engines/a"),
+        (TritonOptions(plan=ONLY_PLAN), "2 TensorRT plans, expected one in the bundle; there: engines/a"),
         (TritonOptions(plan="c.plan"), "no TensorRT plan 'c.plan' in the bundle; there: engines/a.plan, eng"),
         (TritonOptions(plan="b.plan"), "engines/b.plan takes 2:2:4 pictures a run, .* with --batch 1:2:4"),
         (TritonOptions(precision="int8"), "has no int8 graph, only: fp32, fp16"),
@@ -420,6 +420,7 @@ def test_the_command(bundle, tmp_path, exit_code, capsys) -> None:
         (["--bundle", "a.uflow", "--triton", "models", "--opset", "18"], "--opset: only with --ckpt or --unet"),
         (["--bundle", "a.uflow", "--trt", "--overwrite"], "--overwrite: only with --ckpt or --unet"),
         (["--bundle", "a.uflow", "--trt", "--triton-plan"], "--triton-plan: only with --triton"),
+        (["--bundle", "a.uflow", "--trt", "--triton-plan", ""], "--triton-plan: expected a value, got an empty text"),
         (["--bundle", "a.uflow", "--triton", "models", "--precision", "fp16", "fp32"], "serves one graph"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

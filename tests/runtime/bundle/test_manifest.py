@@ -19,7 +19,7 @@ from uflow_edge.runtime.drift import DriftRange
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
 
-GOLDEN = {file.stem: file.read_text() for file in (Path(__file__).parents[1] / "data" / "manifests").glob("*.json")}
+GOLDEN = {file.stem: file.read_text() for file in (Path(__file__).parents[2] / "data" / "manifests").glob("*.json")}
 
 SOURCE = Source("bottle.ckpt", "a" * 64, "U-Flow's code")
 PLAN = Plan(

@@ -210,7 +210,7 @@ def test_a_broker_that_is_absent_behind_files_is_told_by_the_exit_code(
 @contextmanager
 def another_process(script: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
     """Runs until the block ends; entered when it says that it is ready."""
-    folders = [str(folder) for folder in Path(__file__).parents[:2]]
+    folders = [str(folder) for folder in Path(__file__).parents[:3]]
     preamble = f"import sys; sys.path[:0] = {folders}; from test_sink_faults import *\n"
     command = [sys.executable, "-c", preamble + script, *map(str, arguments)]
     process = subprocess.Popen(

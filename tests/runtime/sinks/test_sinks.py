@@ -37,7 +37,7 @@ def logged(log: Path) -> list[int]:
 
 def in_subprocess(script: str, *arguments: object, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
     """A script that can use what this file imports."""
-    folders = [str(folder) for folder in Path(__file__).parents[:2]]
+    folders = [str(folder) for folder in Path(__file__).parents[:3]]
     preamble = f"import sys; sys.path[:0] = {folders}; from test_sinks import *\n"
     command = [*prefix, sys.executable, "-c", preamble + script, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -8,7 +8,7 @@ import pytest
 from uflow_edge.runtime.nfa import block_score, likelihood_map, tree_score
 from uflow_edge.runtime.nfa.counts import log10_tests
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[2] / "data"
 CASES = dict(np.load(DATA / "nfa_cases.npz"))
 IMAGES = dict(np.load(DATA / "energy_cases.npz"))
 SYNTHETIC = [str(name) for name in CASES["case_names"]]
