@@ -40,8 +40,8 @@ from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.admission import admit
 from uflow_edge.runtime.images.decode import in_use, use
 from uflow_edge.runtime.images.files import read_image
+from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.latents import LatentStatistics
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 from uflow_edge.runtime.resize.cpu import Fit

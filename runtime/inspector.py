@@ -14,9 +14,7 @@ from uflow_edge.runtime.bundle.manifest import Precision
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.drift import DriftMonitor, DriftState, drift_numbers
 from uflow_edge.runtime.engines import Engine, EngineFailed
-from uflow_edge.runtime.in_frame import mask_in_frame, region_in_frame
-from uflow_edge.runtime.inspection import Clock, Inferred, Inspection, Prepared
-from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.inspection import Clock, Inferred, Inspection, LatentStatistics, Prepared
 from uflow_edge.runtime.nfa import regions_above
 from uflow_edge.runtime.nfa.null_model import NullModel
 from uflow_edge.runtime.numeric import Frame, Image, Size
@@ -24,7 +22,7 @@ from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.resize.cpu import Box, checked_frame, model_input
 from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.verdict import Timestamps, Verdict
-from uflow_edge.runtime.views import ViewOptions, stitch
+from uflow_edge.runtime.views import ViewOptions, mask_in_frame, region_in_frame, stitch
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.engines.device_frames import DeviceFrames
@@ -83,7 +81,7 @@ class Inspector:
         self._drift = None if manifest.drift is None else DriftMonitor(manifest.drift)
 
     @classmethod
-    def of(
+    def from_bundle(
         cls,
         bundle: Bundle[UFlowManifest],
         engine: Engine,
@@ -138,7 +136,7 @@ class Inspector:
             device = device_frames(engine, bundle.manifest.input_size, report)
             if device is not None:
                 stack.callback(device.close)
-            inspector = cls.of(bundle, engine, views, device)
+            inspector = cls.from_bundle(bundle, engine, views, device)
             if threshold is not None:
                 inspector.operating_point = OperatingPoint(threshold, "manual")
             inspector.warm_up()

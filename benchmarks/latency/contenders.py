@@ -180,6 +180,6 @@ def _inspector(bundle: Bundle[UFlowManifest], engine: Engine, stack: ExitStack) 
     device = device_frames(engine, bundle.manifest.input_size, lambda line: None)
     if device is not None:
         stack.callback(device.close)
-    inspector = Inspector.of(bundle, engine, device=device)
+    inspector = Inspector.from_bundle(bundle, engine, device=device)
     inspector.warm_up()
     return inspector

@@ -121,7 +121,7 @@ def cost(inspector: Inspector, image: Image) -> str:
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Measure and print."""
     bundle = Bundle.load(arguments.bundle, UFlowManifest)
-    inspector = Inspector.of(bundle, open_engine(bundle, threads=1))
+    inspector = Inspector.from_bundle(bundle, open_engine(bundle, threads=1))
     paths = list(find_images([arguments.good]))
     print(delays(inspector, paths), cost(inspector, read_image(paths[0])), false_warnings(), sep="\n\n")
     return ExitCode.OK

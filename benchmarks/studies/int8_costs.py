@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.engines import Outputs
-from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.nfa.tree import tree_score
 from uflow_edge.runtime.numeric import FloatMap, Image
 

@@ -29,7 +29,7 @@ from uflow_edge.export.network.uflow import EnergyGraph, torch_runner
 from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command, table
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.runtime.images.files import find_images, read_image
-from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.nfa import likelihood_map, tree_score
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import FloatMap

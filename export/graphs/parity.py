@@ -17,7 +17,7 @@ from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.files import spread
-from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.numeric import FloatMap, Image
 from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.runtime.storage.strict_json import decode, finite, read_json, to_json

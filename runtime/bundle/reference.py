@@ -12,7 +12,7 @@ from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.deviation import Deviation
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.storage.npz import read_npz
 

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from uflow_edge.runtime.bundle.manifest import Precision
-from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.numeric import FloatMap
 
 Bounded: TypeAlias = Literal["worst", "most", "mean"]

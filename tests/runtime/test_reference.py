@@ -3,7 +3,7 @@
 import numpy as np
 
 from uflow_edge.runtime.bundle.reference import StoredReference, noise_images
-from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.inspection import LatentStatistics
 
 
 def test_photographs_are_told_from_noise() -> None:

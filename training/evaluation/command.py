@@ -198,7 +198,7 @@ def _evaluate(arguments: argparse.Namespace, job: Job, results: Results) -> None
         evaluation = _on_a_cluster(arguments, job, bundle) if arguments.ray else None
         if evaluation is None or arguments.report:
             engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)
-            inspector = Inspector.of(bundle, stack.enter_context(closing(engine)))
+            inspector = Inspector.from_bundle(bundle, stack.enter_context(closing(engine)))
             evaluation = evaluation or evaluate(job.category, job.images, inspector)
             if arguments.report:
                 from uflow_edge.training.evaluation.report import category_section

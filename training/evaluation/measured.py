@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.files import read_image
-from uflow_edge.runtime.in_frame import mask_in_frame
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa import regions_above
 from uflow_edge.runtime.operating_point import LOG_NFA_0
 from uflow_edge.runtime.storage.files import replacing
 from uflow_edge.runtime.storage.strict_json import parse_json, to_json
+from uflow_edge.runtime.views import mask_in_frame
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.ground_truth import read_truth
 from uflow_edge.training.evaluation.pixels import Decisions, PixelMetrics, PixelScores

@@ -26,6 +26,6 @@ def open_inspector(model: Model, backend: NamedBackend, threads: int, stack: Exi
     """
     engine = open_engine(model.bundle, backend, "fp32", threads)
     stack.callback(engine.close)
-    inspector = Inspector.of(model.bundle, engine)
+    inspector = Inspector.from_bundle(model.bundle, engine)
     inspector.warm_up()
     return inspector

@@ -16,7 +16,7 @@ from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
-from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.nfa.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.storage.files import sha256

@@ -30,7 +30,7 @@ from uflow_edge.runtime.engines.proof import EngineDeviates
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.errors import BadInput, ExitCode, MissingDependency, UsageError
-from uflow_edge.runtime.latents import LatentStatistics
+from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.numeric import Image
 
 RealSession = onnxruntime.InferenceSession

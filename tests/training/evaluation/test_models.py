@@ -139,7 +139,9 @@ def test_a_rule_leaves_out_the_null_model(exported: Path) -> None:
     plain = uncalibrated(calibrated, "upstream")
     assert (plain.manifest.null_model, plain.manifest.operating_point) == (None, LOG_NFA_0)
     variant = plain.manifest.variants[0]
-    Inspector.of(plain, OnnxRuntimeEngine(plain.path(variant), plain.manifest, variant, 1))  # reads no such file
+    Inspector.from_bundle(
+        plain, OnnxRuntimeEngine(plain.path(variant), plain.manifest, variant, 1)
+    )  # reads no such file
 
 
 def test_int8_needs_images_of_the_line(trained: Path) -> None:
