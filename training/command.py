@@ -12,10 +12,10 @@ from uflow_edge.runtime.cli.command_line import (
     natural_int,
     positive_float,
     positive_int,
-    print_beside_bar,
     run_command,
     share,
 )
+from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError, require
 from uflow_edge.runtime.text import counted
 from uflow_edge.training.mvtec import CONFIGS

@@ -11,9 +11,9 @@ from uflow_edge.runtime.cli.command_line import (
     natural_int,
     positive_float,
     positive_int,
-    print_beside_bar,
     run_command,
 )
+from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.progress import FitBar, print_interrupted

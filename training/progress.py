@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.cli.command_line import print_beside_bar
 from uflow_edge.runtime.cli.command_line import progress as progress_bar
+from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.text import duration
 
 if TYPE_CHECKING:

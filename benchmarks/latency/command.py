@@ -145,7 +145,7 @@ def _once(values: Sequence[T] | None) -> tuple[T, ...] | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-bench``."""
-    run_command(lambda: parser().parse_args(argv), bench)
+    run_command(lambda: parser().parse_args(argv), bench, log_to="stderr")
 
 
 def _count(text: str) -> int:

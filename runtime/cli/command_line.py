@@ -1,25 +1,27 @@
 """One style for every ``uflow-…`` command: help, errors in one line, exit codes that mean something."""
 
 import argparse
+import logging
 import math
 import os
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.metadata import version
 from operator import length_hint
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import Any, Literal, NoReturn, TextIO, TypeVar
 
 from tqdm import tqdm
 
 from uflow_edge.runtime.cli.interrupts import signals_interrupt
+from uflow_edge.runtime.cli.logs import logging_to, progress_logger
 from uflow_edge.runtime.cli.process import discard, make_streams_safe, refuse_small_address_space, silence_decoders
 from uflow_edge.runtime.errors import DISTRIBUTION, ExitCode, Stuck, UflowEdgeError
 from uflow_edge.runtime.text import printable, redacted
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 _EXIT_CODES = (
     "exit codes: 0 success, 1 anomaly found (with --fail-on-anomaly), 2 usage, 3 bad input,\n"
@@ -63,7 +65,13 @@ def command_parser(command: str, description: str, examples: Sequence[str]) -> a
         formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"{DISTRIBUTION} {version(DISTRIBUTION)}")
-    parser.add_argument("--verbose", action="store_true", help="with an error, show the traceback too")
+    parser.add_argument("--verbose", action="store_true", help="show debug lines, and the traceback of an error")
+    parser.add_argument(
+        "--log-format",
+        choices=["text", "json"],
+        default="text",
+        help="how log lines look; json writes one object per line to stderr (default: text)",
+    )
     return parser
 
 
@@ -155,21 +163,26 @@ def width_and_height(text: str) -> tuple[int, int]:
     return width, height
 
 
-def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse.Namespace], ExitCode]) -> NoReturn:
+def run_command(
+    parse: Callable[[], argparse.Namespace],
+    run: Callable[[argparse.Namespace], ExitCode],
+    log_to: Literal["stdout", "stderr"] = "stdout",
+) -> NoReturn:
     """Read the command line, run the command and leave with its exit code; an error becomes one line on stderr.
 
     Args:
         parse: reads the command line.
         run: does what it asks for.
+        log_to: stream of the log; see `logs.LogHandler`.
     """
     make_streams_safe()
     silence_decoders()
-    arguments = argparse.Namespace(verbose=False)
     code: ExitCode | None = None
-    with signals_interrupt() as interrupted:
+    with signals_interrupt() as interrupted, logging_to(log_to) as log:
         try:
             refuse_small_address_space()
             arguments = parse()
+            log.use(getattr(arguments, "log_format", "text"), verbose=getattr(arguments, "verbose", False))
             code = run(arguments)
             sys.stdout.flush()
         except BrokenPipeError:  # the reader of our output has left; Python would complain again while closing it
@@ -177,9 +190,7 @@ def run_command(parse: Callable[[], argparse.Namespace], run: Callable[[argparse
             code = ExitCode.INTERRUPTED if code is None else code
         except (Exception, KeyboardInterrupt) as error:
             code = ExitCode.INTERRUPTED if interrupted() else _exit_code(error)
-            print_beside_bar("interrupted" if code == ExitCode.INTERRUPTED else _explained(error), sys.stderr)
-            if getattr(arguments, "verbose", False):
-                print(redacted(traceback.format_exc()), end="", file=sys.stderr)
+            logger.error("interrupted" if code == ExitCode.INTERRUPTED else _explained(error), exc_info=True)
             if isinstance(error, Stuck):
                 sys.stdout.flush()
                 os._exit(code)  # what Python does at its end would abort below the thread that is stuck
@@ -208,17 +219,6 @@ def _explained(error: BaseException) -> str:
     return f"internal error: {type(error).__name__}: {text}; please report it, --verbose shows where"
 
 
-def print_beside_bar(line: str, file: TextIO) -> None:
-    """Print one line for people, without tearing a progress bar apart; whether anybody reads it changes nothing."""
-    try:
-        if sys.stderr.isatty():
-            tqdm.write(printable(line), file=file)
-        else:
-            print(printable(line), file=file, flush=True)
-    except OSError:  # nobody reads it any more: no reason to inspect no more
-        discard(file)
-
-
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
     """Columns as wide as what is in them, those in ``left`` to the left and the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
@@ -236,13 +236,13 @@ class _Lines(tqdm):
     """Progress in whole lines, for logs."""
 
     @staticmethod
-    def status_printer(file: TextIO) -> Callable[[str], None]:
+    def status_printer(_: TextIO) -> Callable[[str], None]:
         shown = ""
 
         def show(line: str) -> None:
             nonlocal shown
             if line != shown:  # a refresh right after an update would say it twice
-                print(line, file=file, flush=True)
+                progress_logger.info(line)
             shown = line
 
         return show

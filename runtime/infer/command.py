@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.cli.command_line import print_beside_bar, run_command
+from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.cli.interrupts import deferred_interrupts
+from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.errors import BadInput, ExitCode, Stuck, UsageError
 from uflow_edge.runtime.infer import choices as meaning
 from uflow_edge.runtime.infer.arguments import parser
@@ -154,7 +155,7 @@ def _report(line: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-infer``."""
-    run_command(lambda: parser().parse_args(argv), infer)
+    run_command(lambda: parser().parse_args(argv), infer, log_to="stderr")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import statistics
 from collections import deque
 from typing import TYPE_CHECKING, Final, TextIO
 
-from uflow_edge.runtime.cli.command_line import print_beside_bar, progress
+from uflow_edge.runtime.cli.command_line import progress
+from uflow_edge.runtime.cli.logs import print_beside_bar
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection

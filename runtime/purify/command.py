@@ -13,11 +13,11 @@ from uflow_edge.runtime.cli.command_line import (
     finite_float,
     natural_int,
     positive_int,
-    print_beside_bar,
     progress,
     run_command,
     thread_count,
 )
+from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.errors import ExitCode, UsageError
 from uflow_edge.runtime.text import duration
 

@@ -4,6 +4,7 @@
 nothing.
 """
 
+import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Inspector", "__version__"]
 __version__ = version("uflow-edge")
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library prints nothing; programs add their handlers
 
 
 def __getattr__(name: str) -> Any:

@@ -11,14 +11,8 @@ from uflow_edge.runtime.archive.arguments import add_ray_options, cluster_option
 from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
 from uflow_edge.runtime.bundle.manifest import PRECISIONS
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
-from uflow_edge.runtime.cli.command_line import (
-    add_reading_options,
-    command_parser,
-    print_beside_bar,
-    progress,
-    run_command,
-    thread_count,
-)
+from uflow_edge.runtime.cli.command_line import add_reading_options, command_parser, progress, run_command, thread_count
+from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, UsageError, refuse_faults
 from uflow_edge.runtime.images.decode import Reading, use

@@ -24,8 +24,9 @@ from PIL import Image
 from uflow_edge.__main__ import COMMANDS
 from uflow_edge.__main__ import main as script
 from uflow_edge.runtime.cli import command_line
-from uflow_edge.runtime.cli.command_line import command_parser, print_beside_bar, progress, run_command
+from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command
 from uflow_edge.runtime.cli.interrupts import deferred_interrupts
+from uflow_edge.runtime.cli.logs import logging_to, print_beside_bar
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import BadInput, ExitCode, MissingDependency, UsageError, require
 from uflow_edge.runtime.infer import command as infer_command
@@ -325,8 +326,9 @@ def test_what_keeps_a_package_from_being_loaded(
 
 def test_progress_without_a_terminal_is_whole_lines_with_the_time_left(monkeypatch, capsys) -> None:
     monkeypatch.setattr(command_line, "_SECONDS_BETWEEN_LINES", 0.0)
-    for number in progress(range(3), "reading"):
-        print_beside_bar(f"line\n{number}", sys.stderr)
+    with logging_to("stdout"):
+        for number in progress(range(3), "reading"):
+            print_beside_bar(f"line\n{number}", sys.stderr)
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("line")] == ["line\\n0", "line\\n1", "line\\n2"]
     told = [line for line in lines if line.startswith("reading: image ")]
@@ -343,10 +345,11 @@ def test_progress_without_a_terminal_or_an_end_says_nothing(monkeypatch, capsys)
 
 def test_progress_without_a_terminal_says_nothing_twice(monkeypatch, capsys) -> None:
     monkeypatch.setattr(command_line, "_SECONDS_BETWEEN_LINES", 0.0)
-    bar = progress((), "reading", 2)
-    bar.update(0)
-    bar.update()
-    bar.refresh()
+    with logging_to("stdout"):
+        bar = progress((), "reading", 2)
+        bar.update(0)
+        bar.update()
+        bar.refresh()
     lines = capsys.readouterr().err.splitlines()
     assert lines and len(lines) == len(set(lines))
 
