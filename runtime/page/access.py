@@ -1,10 +1,9 @@
-"""Who may see and change the live page: token, host, origin and size, checked before anything else runs.
+"""Access control of the live page: token, host, origin and body size are checked before anything else runs.
 
-* A token, once given in the query of any GET, becomes a cookie that scripts cannot read and other sites cannot use.
-* The host is an IP address or one of this machine's names: a site that lets its own name point here (DNS rebinding)
-  gets nothing.
-* Whoever changes something, or opens a socket, comes from this page (Origin) or is no browser.
-* A request's body is short and arrives within seconds.
+* A token in the query of any GET becomes a cookie that scripts cannot read and other sites cannot use.
+* The host must be an IP address or one of this machine's names, against DNS rebinding.
+* A browser's request that changes something or opens a socket must come from this page (Origin header).
+* The body of a request must be short and arrive within seconds.
 """
 
 import asyncio
@@ -41,11 +40,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who is let in.
+    """Who may use the page.
 
     Attributes:
-        token: that every route but ``/healthz`` needs, or None.
-        names: that a browser may call this machine by, besides its IP addresses.
+        token: required by every route except ``/healthz``; None for no token.
+        names: accepted host names of this machine, besides its IP addresses.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -53,7 +52,7 @@ class Access:
 
     @property
     def cookie(self) -> tuple[str, str]:
-        """Name and value; the value proves the token without telling it, and outlives a restart."""
+        """Name and value; the value proves the token without revealing it, and stays valid after a restart."""
         digest = hmac.new((self.token or "").encode(), b"uflow-edge live page", hashlib.sha256).hexdigest()
         return f"uflow_edge_{hashlib.sha256(digest.encode()).hexdigest()[:8]}", digest
 
@@ -62,17 +61,17 @@ def checked_access(host: str, token: str | None, names: Iterable[str] = ()) -> A
     """Access to a page that listens on ``host``.
 
     Raises:
-        UsageError: other machines reach it and there is no token, or the token is short enough to guess.
+        UsageError: other machines can reach the page and there is no token, or the token is short enough to guess.
     """
     if token is None and not is_loopback(host):
         raise UsageError(
-            f"the live page on {host or 'all addresses'} would be open to everyone in the network: give it a token of "
-            f"{SHORTEST_TOKEN} characters or more, or keep it on 127.0.0.1"
+            f"the live page on {host or 'all addresses'} would be open to everyone on the network: give it a token of "
+            f"{SHORTEST_TOKEN} characters or more, or let it listen on 127.0.0.1"
         )
     if token is not None and len(token) < SHORTEST_TOKEN:
         raise UsageError(
-            f"the live page's token has {len(token)} characters, which can be guessed: expected {SHORTEST_TOKEN} or "
-            "more, as from python -c 'import secrets; print(secrets.token_urlsafe())'"
+            f"the live page's token has {len(token)} characters and could be guessed: expected {SHORTEST_TOKEN} or "
+            "more; python -c 'import secrets; print(secrets.token_urlsafe())' prints a good one"
         )
     own = socket.gethostname().lower()
     known = {"localhost", own, f"{own}.local", own.split(".")[0], f"{own.split('.')[0]}.local"}
@@ -80,7 +79,7 @@ def checked_access(host: str, token: str | None, names: Iterable[str] = ()) -> A
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server on this host."""
+    """Whether only this machine can reach a server on this host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -88,14 +87,13 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware that lets through what `Access` allows and puts security headers on every answer."""
+    """ASGI middleware that passes on what `Access` allows and adds security headers to every response."""
 
     def __init__(self, app: Application, access: Access) -> None:
         self.app: Final = app
         self._access: Final = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check, then pass on."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -104,23 +102,23 @@ class Guard:
         if refusal is None and scope["type"] == "http" and scope["method"] not in _SAFE:
             receive, refusal = await _bounded_body(headers, receive)
         if refusal is None:
-            await self.app(scope, receive, self._sealed(scope, headers, send))
+            await self.app(scope, receive, self._with_security_headers(scope, headers, send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": refusal[1]})
         else:
-            await _refuse(*refusal, scope, headers, self._sealed(scope, headers, send))
+            await _refuse(*refusal, scope, headers, self._with_security_headers(scope, headers, send))
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
         host = headers.get("host", "")
         if not self._known(host):
-            return 421, f"this machine is not known as {host!r}: use its IP address"
+            return 421, f"{host!r} is not a name of this machine: use its IP address"
         if not self._has_token(scope, headers):
-            return 401, "the live page needs its token"
+            return 401, "the live page needs its token: add ?token=… to the address"
         changes = scope["type"] == "websocket" or scope["method"] not in _SAFE
         origin = headers.get("origin")
-        own = {f"http://{host.lower()}", f"https://{host.lower()}"}  # the second through a proxy that speaks TLS
+        own = {f"http://{host.lower()}", f"https://{host.lower()}"}  # https behind a TLS proxy
         if changes and origin is not None and origin.lower() not in own:
-            return 403, f"requests from {origin!r} are not accepted"
+            return 403, f"requests from {origin!r} are refused: expected one from this page"
         return None
 
     def _known(self, host: str) -> bool:
@@ -153,7 +151,7 @@ class Guard:
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])
         return _same(given[0], token)
 
-    def _sealed(self, scope: Scope, headers: dict[str, str], send: Send) -> Send:
+    def _with_security_headers(self, scope: Scope, headers: dict[str, str], send: Send) -> Send:
         extra = _security_headers(headers.get("host", ""))
         if self._token_in_query(scope):
             name, value = self._access.cookie
@@ -161,18 +159,18 @@ class Guard:
             cookie = f"{name}={value}; Path=/; Max-Age={_COOKIE_AGE_S}; HttpOnly; SameSite=Strict{secure}"
             extra = [*extra, (b"set-cookie", cookie.encode("latin-1"))]
 
-        async def send_sealed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message.get("headers", [])}
                 added = [header for header in extra if header[0] not in given]
                 message = {**message, "headers": [*message.get("headers", []), *added]}
             await send(message)
 
-        return send_sealed
+        return send_with_headers
 
 
 def _security_headers(host: str) -> list[tuple[bytes, bytes]]:
-    # Older Safari does not count a socket to the page's own host as 'self'.
+    # In older Safari, 'self' does not cover WebSockets of the page's own host.
     sockets = f" ws://{host} wss://{host}" if host and not set(host) & set(" ;,'\"") else ""
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; form-action 'self'; "
@@ -189,7 +187,7 @@ def _security_headers(host: str) -> list[tuple[bytes, bytes]]:
 
 
 async def _bounded_body(headers: dict[str, str], receive: Receive) -> tuple[Receive, tuple[int, str] | None]:
-    """Read the body, then hand it on in one piece; or the reason why not."""
+    """Read the whole body and return a function that delivers it in one piece, or the reason for refusing it."""
     too_large = 413, f"the body is larger than {LARGEST_BODY} bytes"
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > LARGEST_BODY:
@@ -215,7 +213,7 @@ async def _bounded_body(headers: dict[str, str], receive: Receive) -> tuple[Rece
 
 
 async def _refuse(status: int, reason: str, scope: Scope, headers: dict[str, str], send: Send) -> None:
-    """A form for the token where a person asks for a page; a line otherwise."""
+    """Send a form for the token to a browser, a line of text to any other client."""
     for_people = status == 401 and "text/html" in headers.get("accept", "")
     body = _LOCKED if for_people else (reason + "\n").encode()
     kind = b"text/html; charset=utf-8" if for_people else b"text/plain; charset=utf-8"
@@ -225,7 +223,7 @@ async def _refuse(status: int, reason: str, scope: Scope, headers: dict[str, str
     if status == 401:
         start.append((b"www-authenticate", b"Bearer"))
     if status in (400, 408, 413):
-        start.append((b"connection", b"close"))  # what is left of the body is not read
+        start.append((b"connection", b"close"))  # the rest of the body is not read
     await send({"type": "http.response.start", "status": status, "headers": start})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 

@@ -1,4 +1,4 @@
-"""What the live page shows of a frame, as JPEG: with heat map and outlines, and small."""
+"""Pictures for the live page: the frame with heat map and outlines, as JPEG, full size and thumbnail."""
 
 from dataclasses import dataclass
 
@@ -16,28 +16,28 @@ _QUALITY = 85
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """One frame with what was found in it, large and small, both JPEG."""
+class AnomalyPictures:
+    """One anomalous frame with heat map and outlines, full size and thumbnail, both JPEG."""
 
     large: bytes
     small: bytes
 
 
-def picture_of(frame: Frame, inspection: Inspection, channels: tuple[int, ...]) -> bytes:
+def render_picture(frame: Frame, inspection: Inspection, channels: tuple[int, ...]) -> bytes:
     """The frame with heat map and outlines, between 640 and 1280 pixels on its longer side, JPEG."""
     return jpeg(_drawn(frame, inspection, channels))
 
 
-def pictures_of(frame: Frame, inspection: Inspection, channels: tuple[int, ...]) -> Pictures:
-    """Likewise, with a thumbnail."""
+def render_anomaly(frame: Frame, inspection: Inspection, channels: tuple[int, ...]) -> AnomalyPictures:
+    """The picture of `render_picture`, and a thumbnail with a longer side of 240 pixels."""
     drawn = _drawn(frame, inspection, channels)
     height, width = scaled(drawn.shape[:2], _THUMBNAIL_SIDE, _THUMBNAIL_SIDE)
     small = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
-    return Pictures(jpeg(drawn), jpeg(np.asarray(small, np.uint8)))
+    return AnomalyPictures(jpeg(drawn), jpeg(np.asarray(small, np.uint8)))
 
 
 def scaled(size: Size, smallest: int, largest: int) -> Size:
-    """The same proportions with the longer side between two bounds, each side one pixel at least."""
+    """Scale a size so that its longer side is within two bounds; each side has at least one pixel."""
     longer = max(size)
     factor = min(max(longer, smallest), largest) / longer
     return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)

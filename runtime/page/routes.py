@@ -1,8 +1,8 @@
-"""The live page's interface; described in OpenAPI at ``/api/openapi.json``.
+"""The live page's HTTP interface; OpenAPI describes it at ``/api/openapi.json``.
 
-The live socket: the page sends ``{"camera": name, "picture": number of the picture it has, "since": step}`` when it is
-ready for more, and gets one text message ``{"camera", "status", "steps", "picture"}``, followed, where ``picture`` is
-not null, by one binary message, the JPEG it describes. Whoever does not ask gets nothing, so nothing queues up.
+The live socket: when a client is ready it sends ``{"camera": name, "picture": number of the picture it has, "since":
+step}``. The answer is one text message ``{"camera", "status", "steps", "picture"}`` and, if ``picture`` is not null,
+one binary message with the JPEG. Nothing is sent without a request, so nothing queues up.
 """
 
 import asyncio
@@ -12,13 +12,15 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from uflow_edge.runtime.bundle.folder import BundleChanged
 from uflow_edge.runtime.errors import UflowEdgeError, require
 from uflow_edge.runtime.heat import colour_bar_png
-from uflow_edge.runtime.page.editions import Edition, Editions
-from uflow_edge.runtime.page.state import LivePage
+from uflow_edge.runtime.page.snapshots import Snapshot, Snapshots
+from uflow_edge.runtime.page.state import Anomaly, LivePage
 from uflow_edge.runtime.page.status import AnomalyReport, Status, ThresholdReport
-from uflow_edge.runtime.storage.strict_json import parse_json, to_json
+from uflow_edge.runtime.storage.strict_json import to_json
 from uflow_edge.runtime.text import printable
 
 if TYPE_CHECKING:
@@ -26,34 +28,27 @@ if TYPE_CHECKING:
 
 _STATIC = Path(__file__).parent / "static"
 _LARGEST_THRESHOLD = 1e9
-"""In size. No score reaches it, so a threshold beyond is a slip that would switch detection off."""
-_JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}, 404: {"description": "no longer there"}}
+"""Limit of the absolute value. No score reaches it, so a larger threshold is a typo that would disable detection."""
+_JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}, 404: {"description": "not available"}}
 
 
 @dataclass(frozen=True, slots=True)
 class NewThreshold:
-    """A threshold on the image score, finite."""
+    """A finite threshold on the image score."""
 
     value: float
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether verdicts come; else the seconds of silence, by camera."""
+    """``ok``, or ``silent`` and the seconds of silence of each silent camera."""
 
     status: str
     silent_s: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """That it was done."""
-
-    done: bool = True
-
-
-def create_app(page: LivePage, editions: Editions) -> "FastAPI":
-    """The application, without the checks of `access`.
+def create_app(page: LivePage, snapshots: Snapshots) -> "FastAPI":
+    """The web application, without the checks of `access`.
 
     Raises:
         MissingDependency: FastAPI is not installed.
@@ -66,18 +61,18 @@ def create_app(page: LivePage, editions: Editions) -> "FastAPI":
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        printing = asyncio.create_task(editions.run())
+        rendering = asyncio.create_task(snapshots.run())
         try:
             yield
         finally:
-            printing.cancel()
-            await asyncio.gather(printing, return_exceptions=True)
+            rendering.cancel()
+            await asyncio.gather(rendering, return_exceptions=True)
 
     app = FastAPI(
         title="uflow-edge live page",
         lifespan=lifespan,
         openapi_url="/api/openapi.json",
-        docs_url=None,  # these two load scripts from elsewhere
+        docs_url=None,  # these two load scripts from other sites
         redoc_url=None,
     )
 
@@ -86,8 +81,8 @@ def create_app(page: LivePage, editions: Editions) -> "FastAPI":
         return JSONResponse({"detail": str(error)}, status_code=409 if isinstance(error, BundleChanged) else 422)
 
     @app.exception_handler(RequestValidationError)
-    async def unfit(_: Any, error: RequestValidationError) -> JSONResponse:
-        # FastAPI's own answer quotes the input, which may be no JSON that can be written.
+    async def invalid(_: Any, error: RequestValidationError) -> JSONResponse:
+        # FastAPI's own answer quotes the input, which may not be serialisable as JSON.
         found = error.errors()[0]
         place = ".".join(str(part) for part in found["loc"][1:])
         return JSONResponse({"detail": printable(f"{place}: {found['msg']}".removeprefix(": "))}, status_code=422)
@@ -99,7 +94,7 @@ def create_app(page: LivePage, editions: Editions) -> "FastAPI":
     _add_pages(app, page)
     _add_numbers(app, page)
     _add_changes(app, page)
-    _add_live(app, page, editions)
+    _add_live(app, page, snapshots)
     app.mount("/static", StaticFiles(directory=_STATIC.resolve()))
     return app
 
@@ -114,7 +109,7 @@ def _add_pages(app: "FastAPI", page: LivePage) -> None:
 
     @app.get("/api/colours.png", response_class=Response, responses={200: {"content": {"image/png": {}}}})
     async def colours() -> Response:
-        """The colour scale of heat maps, from the threshold (left) upwards."""
+        """The colour scale of heat maps, from the threshold (left) upwards (right)."""
         return Response(colour_bar_png(), media_type="image/png")
 
     @app.get("/", include_in_schema=False)
@@ -124,18 +119,18 @@ def _add_pages(app: "FastAPI", page: LivePage) -> None:
     @app.get("/api/anomalies/{number}.jpg", response_class=Response, responses=_JPEG)
     async def anomaly_picture(number: int) -> Response:
         """A recent anomaly with heat map and outlines."""
-        return small_or_large(number, small=False)
+        return Response(find(number).pictures.large, media_type="image/jpeg")
 
     @app.get("/api/anomalies/{number}/small.jpg", response_class=Response, responses=_JPEG)
     async def anomaly_thumbnail(number: int) -> Response:
-        """Its thumbnail."""
-        return small_or_large(number, small=True)
+        """The thumbnail of a recent anomaly."""
+        return Response(find(number).pictures.small, media_type="image/jpeg")
 
-    def small_or_large(number: int, *, small: bool) -> Response:
+    def find(number: int) -> Anomaly:
         anomaly = page.anomaly(number)
         if anomaly is None:
-            raise HTTPException(404, f"anomaly {number} is not in the gallery, or no longer")
-        return Response(anomaly.pictures.small if small else anomaly.pictures.large, media_type="image/jpeg")
+            raise HTTPException(404, f"anomaly {number} is not in the gallery (any more)")
+        return anomaly
 
 
 def _add_numbers(app: "FastAPI", page: LivePage) -> None:
@@ -143,7 +138,7 @@ def _add_numbers(app: "FastAPI", page: LivePage) -> None:
 
     @app.get("/api/status")
     def status() -> Status:
-        """Every number the page shows."""
+        """All numbers of the page."""
         return page.status()
 
     @app.get("/api/anomalies")
@@ -153,21 +148,19 @@ def _add_numbers(app: "FastAPI", page: LivePage) -> None:
 
     @app.get("/healthz", responses={503: {"model": Health}})
     def healthz(response: Response) -> Health:
-        """200 while every camera gets verdicts, 503 when one is silent for too long. Needs no token."""
+        """200 while every camera gets verdicts, 503 if one has been silent for too long. Needs no token."""
         silent = page.silence()
         response.status_code = 503 if silent else 200
-        # Nobody in particular is asking, so cameras are numbered and not named.
-        return Health(
-            "silent" if silent else "ok",
-            {f"camera {i}": round(silence, 1) for i, silence in enumerate(silent.values(), 1)},
-        )
+        # Without a token the names of the cameras stay private.
+        seconds = {f"camera {i}": round(silence, 1) for i, silence in enumerate(silent.values(), 1)}
+        return Health("silent" if silent else "ok", seconds)
 
     exposition = page.controls.exposition
     if exposition is not None:
 
         @app.get("/metrics", response_class=Response)
         def metrics() -> Response:
-            """In Prometheus' text format."""
+            """The metrics in Prometheus' text format."""
             return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -176,92 +169,80 @@ def _add_changes(app: "FastAPI", page: LivePage) -> None:
 
     controls = page.controls
 
-    def threshold() -> ThresholdReport:
-        return page.threshold()
-
     @app.put("/api/threshold")
     def set_threshold(new: NewThreshold) -> ThresholdReport:
-        """Apply another threshold from the next frame on."""
+        """Use another threshold from the next frame on."""
         if not abs(new.value) <= _LARGEST_THRESHOLD:
             raise HTTPException(
-                422, f"threshold {new.value:g}: expected a finite number of at most {_LARGEST_THRESHOLD:g} in size"
+                422, f"threshold {new.value:g}: expected at most {_LARGEST_THRESHOLD:g} in absolute value"
             )
         controls.set_threshold(new.value)
-        return threshold()
+        return page.threshold()
 
     @app.post("/api/threshold/save")
     def save_threshold() -> ThresholdReport:
-        """Write the threshold that applies into the bundle."""
+        """Write the threshold in use to the bundle."""
         if controls.save_threshold is None:
-            raise HTTPException(404, "the bundle cannot be written from here, so its threshold stays as it is")
+            raise HTTPException(404, "the page may not write to the bundle, so the bundle's threshold is unchanged")
         controls.save_threshold()
-        return threshold()
+        return page.threshold()
 
     @app.post("/api/trigger")
-    def trigger() -> Done:
-        """Have the next frame inspected."""
+    def trigger() -> dict[str, bool]:
+        """Inspect the next frame."""
         if controls.fire_trigger is None:
-            raise HTTPException(404, "there is no software trigger")
+            raise HTTPException(404, "there is no software trigger: start uflow-infer with --trigger software")
         controls.fire_trigger()
-        return Done()
+        return {"done": True}
 
 
-def _add_live(app: "FastAPI", page: LivePage, editions: Editions) -> None:
+def _add_live(app: "FastAPI", page: LivePage, snapshots: Snapshots) -> None:
     from fastapi import HTTPException, Response, WebSocket, WebSocketDisconnect
 
     @app.get("/api/picture.jpg", response_class=Response, responses=_JPEG)
     async def picture(camera: str | None = None) -> Response:
-        """A camera's newest frame with heat map and outlines; of the first camera, if none is named."""
+        """A camera's newest frame with heat map and outlines; the first camera's if none is named."""
         name = camera or next((report.name for report in page.status().cameras), None)
-        edition = await editions.after(editions.current, name)
-        if edition is None or name not in edition.pictures:
+        snapshot = await snapshots.after(snapshots.current, name)
+        if snapshot is None or name not in snapshot.pictures:
             raise HTTPException(404, f"no picture of {name!r} yet")
-        return Response(edition.pictures[name].jpeg, media_type="image/jpeg")
+        return Response(snapshot.pictures[name].jpeg, media_type="image/jpeg")
 
     @app.websocket("/api/live")
     async def live(websocket: WebSocket) -> None:
         await websocket.accept()
-        last = editions.current
+        last = snapshots.current
         try:
             while True:
-                ask = _Ask.from_json(await websocket.receive_text())
-                edition = await editions.after(last, ask.camera)
-                if edition is None:
+                request = msgspec.json.decode(await websocket.receive_text(), type=_LiveRequest)
+                snapshot = await snapshots.after(last, request.camera)
+                if snapshot is None:
                     await websocket.close(1001)
                     return
-                last = edition.number
-                await _deliver(websocket, page, edition, ask)
-        except (ValueError, KeyError):  # not JSON, not an ask, not text
+                last = snapshot.number
+                await _deliver(websocket, page, snapshot, request)
+        except (ValueError, KeyError):  # not JSON, not a request, or not text
             await websocket.close(1007)
-        except (WebSocketDisconnect, RuntimeError):  # starlette's words for a socket that closed under our hands
+        except (WebSocketDisconnect, RuntimeError):  # starlette raises either if the peer has closed the socket
             return
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
-    camera: str | None
-    picture: int
-    since: int
-
-    @classmethod
-    def from_json(cls, text: str) -> "_Ask":
-        ask = parse_json(text)
-        if not isinstance(ask, dict):
-            raise ValueError("expected an object")
-        camera, picture, since = ask.get("camera"), ask.get("picture", 0), ask.get("since", 0)
-        if not (isinstance(camera, str | None) and isinstance(picture, int) and isinstance(since, int)):
-            raise ValueError("expected camera, picture and since")
-        return cls(camera, picture, since)
+class _LiveRequest:
+    camera: str | None = None
+    picture: int = 0
+    since: int = 0
 
 
-async def _deliver(websocket: "WebSocket", page: LivePage, edition: Edition, ask: _Ask) -> None:
-    picture = edition.pictures.get(ask.camera) if ask.camera else None
-    if picture is not None and picture.number == ask.picture:
+async def _deliver(websocket: "WebSocket", page: LivePage, snapshot: Snapshot, request: _LiveRequest) -> None:
+    camera = request.camera
+    picture = snapshot.pictures.get(camera) if camera else None
+    if picture is not None and picture.number == request.picture:
         picture = None
-    steps = [astuple(step) for step in page.steps(ask.camera, ask.since)] if ask.camera else []
+    steps = [astuple(step) for step in page.steps(camera, request.since)] if camera else []
     about = to_json(None if picture is None else picture.about)
     await websocket.send_text(
-        f'{{"camera":{to_json(ask.camera)},"status":{edition.status},"steps":{to_json(steps)},"picture":{about}}}'
+        f'{{"camera":{to_json(camera)},"status":{snapshot.status},"steps":{to_json(steps)},"picture":{about}}}'
     )
     if picture is not None:
         await websocket.send_bytes(picture.jpeg)

@@ -1,4 +1,4 @@
-"""Serves the live page from a thread of the process that inspects."""
+"""The live page's web server, which runs in a thread of the inspecting process."""
 
 import asyncio
 import socket
@@ -10,8 +10,8 @@ from urllib.parse import quote
 from uflow_edge.runtime.errors import UsageError, require
 from uflow_edge.runtime.page.access import Access, Guard, checked_access
 from uflow_edge.runtime.page.connections import bounded_protocol, most_connections, quiet_errors
-from uflow_edge.runtime.page.editions import Editions
 from uflow_edge.runtime.page.routes import create_app
+from uflow_edge.runtime.page.snapshots import Snapshots
 from uflow_edge.runtime.page.state import LivePage
 
 if TYPE_CHECKING:
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 _BACKLOG = 256
 _ACCEPTED_AT_ONCE = 16
 _CLOSE_WITHIN_S = 2
-_LARGEST_ASK = 4096
+_LARGEST_MESSAGE = 4096
 
 
 def serve(
     page: LivePage, *, host: str = "127.0.0.1", port: int = 8000, token: str | None = None, names: tuple[str, ...] = ()
 ) -> "PageServer":
-    """Start serving; connections are accepted when this returns.
+    """Start the server; it accepts connections when this returns.
 
     Args:
-        page: what to show. Closing it closes the server.
+        page: the page to show. Closing it closes the server.
         host: address to listen on.
-        port: 0 for any that is free.
-        token: that everyone has to give, necessary where other machines reach the host.
-        names: that browsers may call this machine by, besides its addresses and its own name.
+        port: port to listen on; 0 for any free one.
+        token: required from every client; mandatory if other machines can reach the host.
+        names: further accepted host names of this machine, besides its addresses and its own name.
 
     Raises:
-        UsageError: a host beyond loopback without a token, a token that can be guessed, an address that is taken.
+        UsageError: no token for a host beyond loopback, a token short enough to guess, or an address in use.
         MissingDependency: FastAPI, uvicorn or websockets is not installed.
     """
     access = checked_access(host, token, names)
@@ -49,23 +49,23 @@ def serve(
 
 
 class PageServer:
-    """A running server; a context manager that closes it.
+    """A running server; as a context manager it closes itself.
 
     Attributes:
-        url: where it is, without the token.
-        link: likewise, with the token, for the person who starts it: whoever opens it once stays signed in.
+        url: address of the page, without the token.
+        link: address with the token, for the person who starts the server; opening it once signs a browser in.
     """
 
     def __init__(self, page: LivePage, access: Access, listener: socket.socket, host: str) -> None:
         self.url = f"http://{_shown(host)}:{listener.getsockname()[1]}/"
         self.link = f"{self.url}?token={quote(access.token)}" if access.token else self.url
-        editions = Editions(page)
-        self._server = _server(Guard(create_app(page, editions), access), editions)
+        snapshots = Snapshots(page)
+        self._server = _server(Guard(create_app(page, snapshots), access), snapshots)
         self._thread = threading.Thread(target=self._run, args=(listener,), name="live page", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End all streams and the thread; harmless when it is closed already."""
+        """End all connections and the thread; harmless if closed already."""
         self._server.should_exit = True
         self._thread.join(2 * _CLOSE_WITHIN_S)
 
@@ -86,19 +86,17 @@ class PageServer:
         await self._server.serve(sockets=[listener])
 
 
-def _server(app: Guard, editions: Editions) -> "uvicorn.Server":
+def _server(app: Guard, snapshots: Snapshots) -> "uvicorn.Server":
     import uvicorn
 
     class Server(uvicorn.Server):
-        """Sends watchers home before it waits for them."""
-
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             for listener in sockets or ():
-                listener.listen(_BACKLOG)  # the rest waits in the kernel, where it takes no descriptors
+                listener.listen(_BACKLOG)  # further connections wait in the kernel, where they use no descriptors
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            await editions.stop()
+            await snapshots.stop()  # otherwise the next line would wait for the clients
             await super().shutdown(sockets)
 
     return Server(
@@ -108,11 +106,11 @@ def _server(app: Guard, editions: Editions) -> "uvicorn.Server":
             http=bounded_protocol(most_connections()),
             backlog=_ACCEPTED_AT_ONCE,
             log_config=None,
-            log_level="error",  # a peer must not fill the log with warnings about its own requests
+            log_level="error",  # no client may fill the log with warnings about its own requests
             access_log=False,
             lifespan="on",
             server_header=False,
-            ws_max_size=_LARGEST_ASK,
+            ws_max_size=_LARGEST_MESSAGE,
             ws_per_message_deflate=False,  # pictures are compressed already
             timeout_graceful_shutdown=_CLOSE_WITHIN_S,
         )
@@ -120,7 +118,7 @@ def _server(app: Guard, editions: Editions) -> "uvicorn.Server":
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket: whoever connects before the server's loop runs is served then."""
+    """A socket that listens already, so that clients can connect before the server's loop runs."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -130,13 +128,13 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         raise UsageError(
-            f"the live page cannot listen on {host}:{port} ({error}): is it free, and an address of this machine?"
+            f"the live page cannot listen on {host}:{port} ({error}): choose a free port and an address of this machine"
         ) from error
     return listener
 
 
 def _shown(host: str) -> str:
-    """A host that can be opened: this machine's name where it listens on all addresses."""
+    """The host for a URL: this machine's name if the server listens on all addresses."""
     if host in ("", "0.0.0.0", "::"):
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host

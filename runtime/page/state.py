@@ -1,38 +1,69 @@
-"""The live page's memory: a sink that keeps what the page shows, and never more than that."""
+"""The live page's state: a sink that keeps what the page shows, within fixed bounds."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from threading import Lock
 
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.line.capture import CameraState
-from uflow_edge.runtime.page.controls import Controls
-from uflow_edge.runtime.page.pictures import Pictures
+from uflow_edge.runtime.line.tally import Tally
+from uflow_edge.runtime.page.history import STEP_S, CameraHistory, Step, latencies
+from uflow_edge.runtime.page.pictures import AnomalyPictures
 from uflow_edge.runtime.page.status import (
     AnomalyReport,
     CameraReport,
-    Counts,
-    DriftReport,
     GalleryReport,
-    LastVerdict,
     LineReport,
     Status,
     ThresholdReport,
+    VerdictReport,
 )
-from uflow_edge.runtime.page.track import STEP_S, Step, Track, latencies
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.text import printable
 
 GALLERY = 50
-_UNDEVELOPED = 8
-_CAMERAS = 32
+_MAX_PENDING = 8
+_MAX_CAMERAS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
-    """A result of a camera, with its number among that camera's results, from 1."""
+class Controls:
+    """What the page reads from the pipeline and may change there; each function must be quick and thread-safe.
+
+    Attributes:
+        tally: what happened to the frames so far.
+        threshold: the threshold in use, on the image score.
+        saved_threshold: the bundle's threshold.
+        set_threshold: use another threshold from the next frame on. May raise `UflowEdgeError` to refuse it.
+        save_threshold: write the threshold in use to the bundle; None if the page may not. May raise
+            `UflowEdgeError` or OSError.
+        fire_trigger: inspect the next frame; None without a software trigger.
+        state: the state of each camera, by name.
+        promise: what the threshold in use promises, for people; empty if unknown.
+        exposition: the metrics in Prometheus' text format; None without metrics.
+        bundle, digest: name of the bundle in use and SHA-256 of its manifest; empty without a bundle.
+        engine: name of the engine that runs it.
+    """
+
+    tally: Callable[[], Tally]
+    threshold: Callable[[], float]
+    saved_threshold: Callable[[], float]
+    set_threshold: Callable[[float], None]
+    save_threshold: Callable[[], None] | None = None
+    fire_trigger: Callable[[], None] | None = None
+    state: Callable[[], Mapping[str, CameraState]] = dict
+    promise: Callable[[], str] = str
+    exposition: Callable[[], bytes] | None = None
+    bundle: str = ""
+    digest: str = ""
+    engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraResult:
+    """A frame of a camera with its inspection; ``number`` counts the camera's results from 1."""
 
     camera: str
     number: int
@@ -42,25 +73,25 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """An anomaly with its pictures."""
+    """A recent anomaly: its numbers and its pictures."""
 
     report: AnomalyReport
-    pictures: Pictures
+    pictures: AnomalyPictures
 
 
 class LivePage:
-    """The sink behind the live page; safe to use from any thread.
+    """The sink behind the live page; thread-safe.
 
-    `put` keeps references and draws nothing, so frames and maps must not be written to after they were delivered.
+    `put` keeps references and draws nothing, so frames and maps must not be modified after delivery.
 
     Args:
-        channels: of the latents, per scale.
-        controls: the pipeline's handles.
-        cameras: names of the sources, in the order to show them; others are added as their frames come. With one name
-            all frames are that camera's, even those of a folder, each of which has its own source.
-        silence_limit_s: without a verdict for so long, a camera's picture counts as old and ``/healthz`` as failed;
-            None where a trigger may rest.
-        clock: seconds that never jump.
+        channels: channels of the latents, per scale.
+        controls: access to the pipeline.
+        cameras: names of the sources in display order; others are added when their first frame arrives. If there is
+            one name, all frames count as that camera's, even those of a folder, where each has a source of its own.
+        silence_limit_s: after so many seconds without a verdict a camera's picture counts as stale and ``/healthz``
+            answers 503; None if a trigger may pause.
+        clock: monotonic clock, in seconds.
     """
 
     name = "live page"
@@ -81,67 +112,58 @@ class LivePage:
         self._clock = clock
         self._began = clock()
         self._lock = Lock()
-        self._tracks = {name: Track(clock()) for name in self._cameras}
-        self._undeveloped: deque[Shot] = deque(maxlen=_UNDEVELOPED)
+        self._histories = {name: CameraHistory(clock()) for name in self._cameras}
+        self._pending: deque[CameraResult] = deque(maxlen=_MAX_PENDING)
         self._gallery: deque[Anomaly] = deque(maxlen=GALLERY)
         self._anomalies = 0
         self._skipped = 0
         self._on_close: list[Callable[[], None]] = []
 
     def put(self, frame: Frame, inspection: Inspection) -> None:
-        """Remember a result; microseconds."""
+        """Store a result; takes microseconds."""
         camera = self._cameras[0] if len(self._cameras) == 1 else printable(frame.source)
         now = self._clock()
         with self._lock:
-            track = self._track(camera, now)
-            track.add(frame, inspection, now)
+            history = self._history(camera, now)
+            history.add(frame, inspection, now)
             if inspection.verdict.anomalous:
-                self._skipped += len(self._undeveloped) == _UNDEVELOPED
-                self._undeveloped.append(Shot(camera, track.results, frame, inspection))
+                self._skipped += len(self._pending) == _MAX_PENDING
+                self._pending.append(CameraResult(camera, history.results, frame, inspection))
 
     def close(self) -> None:
-        """Stop whoever serves this page."""
+        """Stop the servers of this page."""
         while self._on_close:
             self._on_close.pop()()
 
     def on_close(self, action: Callable[[], None]) -> None:
-        """Have something done when the page closes."""
+        """Register an action for `close`."""
         self._on_close.append(action)
 
-    def newest(self, camera: str) -> Shot | None:
-        """The last result of a camera."""
+    def newest(self, camera: str) -> CameraResult | None:
+        """The last result of a camera, if there is one."""
         with self._lock:
-            track = self._tracks.get(camera)
-            if track is None or track.last is None:
+            history = self._histories.get(camera)
+            if history is None or history.last is None:
                 return None
-            return Shot(camera, track.results, *track.last)
+            return CameraResult(camera, history.results, *history.last)
 
     def steps(self, camera: str, first: int) -> list[Step]:
-        """Score history of a camera, from a step on."""
+        """A camera's score history, starting at step number ``first``."""
         with self._lock:
-            track = self._tracks.get(camera)
-            return track.steps_from(first) if track else []
+            history = self._histories.get(camera)
+            return history.steps_from(first) if history else []
 
-    def next_undeveloped(self) -> Shot | None:
-        """The oldest anomaly that has no picture yet, if any; it is the caller's from now on."""
+    def next_pending(self) -> CameraResult | None:
+        """Remove and return the oldest anomaly that still needs pictures, if there is one."""
         with self._lock:
-            return self._undeveloped.popleft() if self._undeveloped else None
+            return self._pending.popleft() if self._pending else None
 
-    def keep(self, shot: Shot, pictures: Pictures) -> None:
-        """Hang an anomaly in the gallery; the oldest one leaves when it is full."""
-        verdict = shot.inspection.verdict
+    def keep(self, result: CameraResult, pictures: AnomalyPictures) -> None:
+        """Add an anomaly to the gallery; a full gallery drops its oldest one."""
+        verdict = VerdictReport.from_verdict(result.inspection.verdict)
         with self._lock:
             self._anomalies += 1
-            report = AnomalyReport(
-                id=self._anomalies,
-                camera=shot.camera,
-                frame=verdict.frame,
-                source=printable(verdict.source),
-                captured=verdict.timestamps.captured,
-                score=verdict.score,
-                threshold=verdict.operating_point.threshold,
-                regions=len(verdict.regions),
-            )
+            report = AnomalyReport(id=self._anomalies, camera=result.camera, **asdict(verdict))
             self._gallery.append(Anomaly(report, pictures))
 
     def anomalies(self) -> list[AnomalyReport]:
@@ -150,17 +172,17 @@ class LivePage:
             return [anomaly.report for anomaly in reversed(self._gallery)]
 
     def anomaly(self, number: int) -> Anomaly | None:
-        """One of the gallery by its id, or None: never there, or no longer."""
+        """The anomaly with this id, or None if the gallery does not hold it."""
         with self._lock:
             return next((anomaly for anomaly in self._gallery if anomaly.report.id == number), None)
 
     def silence(self) -> dict[str, float]:
-        """Seconds without a verdict of every camera that is silent for too long; cameras that ended may be."""
+        """Seconds since the last verdict, for each camera that exceeds the limit and has not ended."""
         if self._silence_limit_s is None:
             return {}
         states, now = self.controls.state(), self._clock()
         with self._lock:
-            ages = {name: now - track.seen for name, track in self._tracks.items()}
+            ages = {name: now - history.seen for name, history in self._histories.items()}
         return {
             name: age
             for name, age in ages.items()
@@ -168,7 +190,7 @@ class LivePage:
         }
 
     def threshold(self) -> ThresholdReport:
-        """The threshold, and what it promises."""
+        """The threshold in use and what it promises."""
         controls = self.controls
         can_save = controls.save_threshold is not None
         return ThresholdReport(controls.threshold(), controls.saved_threshold(), can_save, controls.promise())
@@ -180,10 +202,10 @@ class LivePage:
         now = self._clock()
         with self._lock:
             for name in states:
-                self._track(name, now)
+                self._history(name, now)
             seen = [
-                (self._report(name, track, states.get(name), now), track.times())
-                for name, track in self._tracks.items()
+                (self._report(name, history, states.get(name), now), history.times())
+                for name, history in self._histories.items()
             ]
             gallery = GalleryReport(len(self._gallery), self._anomalies if self._gallery else 0, self._skipped)
         return Status(
@@ -191,66 +213,37 @@ class LivePage:
             step=now / STEP_S,
             cameras=[replace(report, stages=latencies(times)) for report, times in seen],  # numpy, outside the lock
             threshold=self.threshold(),
-            counts=Counts(
-                tally.captured,
-                tally.inspected,
-                tally.dropped,
-                tally.anomalous,
-                tally.unreadable,
-                tally.reconnects,
-                dict(tally.undelivered),
-            ),
+            counts=tally,
             gallery=gallery,
             trigger=controls.fire_trigger is not None,
             line=LineReport(controls.bundle, controls.digest, controls.engine, now - self._began),
         )
 
-    def _track(self, camera: str, now: float) -> Track:
-        if camera not in self._tracks:
-            if len(self._tracks) >= _CAMERAS:
-                del self._tracks[min(self._tracks, key=lambda name: self._tracks[name].seen)]
-            self._tracks[camera] = Track(now)
-        return self._tracks[camera]
+    def _history(self, camera: str, now: float) -> CameraHistory:
+        if camera not in self._histories:
+            if len(self._histories) >= _MAX_CAMERAS:
+                del self._histories[min(self._histories, key=lambda name: self._histories[name].seen)]
+            self._histories[camera] = CameraHistory(now)
+        return self._histories[camera]
 
-    def _report(self, name: str, track: Track, state: CameraState | None, now: float) -> CameraReport:
+    def _report(self, name: str, history: CameraHistory, state: CameraState | None, now: float) -> CameraReport:
         state = state or CameraState("running")
-        age = now - track.seen
+        age = now - history.seen
         silent = self._silence_limit_s is not None and age > self._silence_limit_s
-        waiting = state.status == "running" and track.last is None
+        verdict = None if history.last is None else history.last[1].verdict
+        drift = None if verdict is None else verdict.drift
         return CameraReport(
             name=name,
-            status="waiting" if waiting else state.status,
+            status="waiting" if state.status == "running" and verdict is None else state.status,
             since=state.since,
             detail=state.detail,
             stale=state.status != "running" or silent,
-            age_s=age if track.last else None,
-            anomaly_age_s=None if track.last_anomaly is None else now - track.last_anomaly,
-            last=_last_verdict(track),
-            verdicts_per_second=track.rate(now),
+            age_s=None if verdict is None else age,
+            anomaly_age_s=None if history.last_anomaly is None else now - history.last_anomaly,
+            last=None if verdict is None else VerdictReport.from_verdict(verdict),
+            verdicts_per_second=history.rate(now),
             stages=[],
-            drift=_drift(track),
-            inspected=track.results,
-            anomalous=track.anomalies,
+            drift=None if drift is None else drift.as_json(),
+            inspected=history.results,
+            anomalous=history.anomalies,
         )
-
-
-def _last_verdict(track: Track) -> LastVerdict | None:
-    if track.last is None:
-        return None
-    verdict = track.last[1].verdict
-    return LastVerdict(
-        frame=verdict.frame,
-        source=printable(verdict.source),
-        captured=verdict.timestamps.captured,
-        score=verdict.score,
-        threshold=verdict.operating_point.threshold,
-        anomalous=verdict.anomalous,
-        regions=len(verdict.regions),
-    )
-
-
-def _drift(track: Track) -> DriftReport | None:
-    drift = None if track.last is None else track.last[1].verdict.drift
-    if drift is None:
-        return None
-    return DriftReport(drift.status, drift.statistic, drift.direction, drift.shift, drift.limit, drift.since)

@@ -1,22 +1,24 @@
-"""What the live page's interface says, as `GET /api/status` and the live socket give it."""
+"""What the page reports, as `GET /api/status`, `GET /api/anomalies` and the live socket send it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from uflow_edge.runtime.line.capture import CameraStatus
-from uflow_edge.runtime.page.track import StageLatency
+from uflow_edge.runtime.line.tally import Tally
+from uflow_edge.runtime.page.history import StageLatency
+from uflow_edge.runtime.text import printable
+from uflow_edge.runtime.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class LastVerdict:
-    """The newest verdict of a camera.
+class VerdictReport:
+    """A verdict in numbers.
 
     Attributes:
         frame: its number in the source.
         source: file, camera or stream.
         captured: seconds since the epoch.
-        score, threshold: anomalous where the first is above the second.
+        score, threshold: the frame is anomalous if the score exceeds the threshold.
         anomalous: the decision.
         regions: how many were found.
     """
@@ -29,43 +31,45 @@ class LastVerdict:
     anomalous: bool
     regions: int
 
+    @classmethod
+    def from_verdict(cls, verdict: Verdict) -> "VerdictReport":
+        """Take the numbers over."""
+        return cls(
+            frame=verdict.frame,
+            source=printable(verdict.source),
+            captured=verdict.timestamps.captured,
+            score=verdict.score,
+            threshold=verdict.operating_point.threshold,
+            anomalous=verdict.anomalous,
+            regions=len(verdict.regions),
+        )
 
-@dataclass(frozen=True, slots=True)
-class DriftReport:
-    """Where a camera's good frames are beside those of the calibration; see `uflow_edge.runtime.drift.DriftState`.
 
-    Attributes:
-        status: ``warning`` while they are elsewhere.
-        statistic: the number that is farthest off: ``gain_0`` (finest scale), ``gain_1``, …, or ``score``.
-        direction: than at calibration.
-        shift, limit: in standard deviations of good images; signed, and where the warning is raised.
-        since: when it was raised, seconds since the epoch, or None.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnomalyReport(VerdictReport):
+    """A recent anomaly; its pictures are at ``/api/anomalies/{id}.jpg`` and ``/api/anomalies/{id}/small.jpg``."""
 
-    status: Literal["ok", "warning"]
-    statistic: str
-    direction: Literal["higher", "lower"]
-    shift: float
-    limit: float
-    since: float | None
+    id: int
+    camera: str
 
 
 @dataclass(frozen=True, slots=True)
 class CameraReport:
-    """One camera.
+    """The state of one camera.
 
     Attributes:
-        name: of the camera.
-        status: how it is; ``waiting`` before its first verdict.
-        since: seconds since the epoch from when on, where known.
-        detail: why, for people.
-        stale: what is shown is old: the camera is not running, or silent for longer than the limit.
+        name: the camera's name.
+        status: its state; ``waiting`` before its first verdict.
+        since: when the state began, in seconds since the epoch, if known.
+        detail: the reason, for people.
+        stale: the page shows old data: the camera is not running, or has been silent for longer than the limit.
         age_s: seconds since the last verdict, or None.
         anomaly_age_s: seconds since the last anomaly, or None.
         last: the newest verdict, or None.
         verdicts_per_second: over the last five seconds.
-        stages: latency of every stage over the last frames.
-        drift: None before the first verdict, or without a calibration.
+        stages: latency per stage over the last frames.
+        drift: as in the JSON of a verdict (`uflow_edge.runtime.drift.DriftState.as_json`); None before the first
+            verdict, or without a calibration.
         inspected, anomalous: verdicts of this camera since it appeared on the page.
     """
 
@@ -76,17 +80,24 @@ class CameraReport:
     stale: bool
     age_s: float | None
     anomaly_age_s: float | None
-    last: LastVerdict | None
+    last: VerdictReport | None
     verdicts_per_second: float
     stages: list[StageLatency]
-    drift: DriftReport | None = None
+    drift: dict[str, Any] | None = None
     inspected: int = 0
     anomalous: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ThresholdReport:
-    """The threshold that applies, the bundle's, whether the first can be written there, and what it promises."""
+    """The threshold in use.
+
+    Attributes:
+        value: the threshold in use.
+        saved: the bundle's threshold.
+        can_save: whether the page may write the threshold in use to the bundle.
+        promise: what the threshold in use promises, for people.
+    """
 
     value: float
     saved: float
@@ -95,21 +106,8 @@ class ThresholdReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of every frame since the start; see `uflow_edge.runtime.line.tally.Tally`."""
-
-    captured: int
-    inspected: int
-    dropped: int
-    anomalous: int
-    unreadable: int
-    reconnects: int
-    undelivered: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class GalleryReport:
-    """Recent anomalies that are kept: how many, the newest one's id (0: none), and how many were not pictured."""
+    """How many recent anomalies are kept, the newest one's id (0: none), and how many got no picture."""
 
     kept: int
     newest: int
@@ -118,7 +116,7 @@ class GalleryReport:
 
 @dataclass(frozen=True, slots=True)
 class LineReport:
-    """What inspects, and for how long: see `uflow_edge.runtime.page.Controls`; ``uptime_s`` in seconds."""
+    """Bundle, digest of its manifest, and engine in use (see `Controls`); ``uptime_s`` in seconds."""
 
     bundle: str
     digest: str
@@ -128,36 +126,24 @@ class LineReport:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything the page shows but pictures and history.
+    """Everything that the page shows except pictures and history.
 
     Attributes:
         now: seconds since the epoch, on the device's clock.
-        step: position on the clock of the history's steps.
-        cameras: each one's.
-        threshold, counts, gallery: see there.
-        trigger: whether a software trigger is offered.
-        line: what inspects.
+        step: the current time in steps of the score history.
+        cameras: one report per camera.
+        threshold: the threshold in use.
+        counts: what happened to the frames since the start.
+        gallery: the recent anomalies.
+        trigger: whether there is a software trigger.
+        line: bundle, engine and uptime.
     """
 
     now: float
     step: float
     cameras: list[CameraReport]
     threshold: ThresholdReport
-    counts: Counts
+    counts: Tally
     gallery: GalleryReport
     trigger: bool
     line: LineReport
-
-
-@dataclass(frozen=True, slots=True)
-class AnomalyReport:
-    """One recent anomaly; its pictures are at ``/api/anomalies/{id}.jpg`` and ``/api/anomalies/{id}/small.jpg``."""
-
-    id: int
-    camera: str
-    frame: int
-    source: str
-    captured: float
-    score: float
-    threshold: float
-    regions: int

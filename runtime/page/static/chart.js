@@ -1,12 +1,12 @@
-// Five minutes of scores against the threshold, drawn as SVG. A step is
-// [number, lowest, highest, threshold, inspected, anomalous], two of them a second.
+// Five minutes of scores and the threshold, drawn as SVG. A step is half a second:
+// [number, lowest, highest, threshold, inspected, anomalous].
 
 import { element, score } from "./format.js";
 
 const STEPS = 600;
 const STEP_S = 0.5;
-const JOINED = 20; // steps without a verdict that still count as one line
-const MARK = 12; // pixels
+const JOINED = 20; // the line bridges a gap of so many steps
+const MARK = 12; // width of an anomaly's mark, in pixels
 const MARGIN = { left: 8, right: 8, top: 10, bottom: 22 };
 const svg = element("chart");
 let size = { width: 0, height: 0 };
@@ -44,7 +44,7 @@ export function drawChart(steps, now, threshold) {
 
 const within = (value, { low, high }) => Math.min(Math.max(value, low), high);
 
-// The neighbourhood of the threshold: without the peaks of anomalies, under which good frames would be one flat line.
+// The range around the threshold. The peaks of anomalies are cut off; they would flatten the scores of good frames.
 function shownRange(steps, threshold) {
   const range = rangeOf(steps, threshold);
   const distances = steps.filter((s) => !s[5]).flatMap((s) => [threshold - s[1], threshold - s[2]].map(Math.abs)).sort((a, b) => a - b);
@@ -53,14 +53,14 @@ function shownRange(steps, threshold) {
   return { low: Math.max(range.low, threshold - reach), high: Math.min(range.high, threshold + reach) };
 }
 
-// What is cut off above is said there.
+// A label says how far the cut-off scores reach.
 function beyond(steps, { high }, left) {
   const highest = Math.max(...steps.map((s) => s[2]));
   if (!(highest > high)) return [];
   return [node("text", { class: "beyond", x: left + 4, y: MARGIN.top + 2 }, `↑ up to ${score(highest)}`)];
 }
 
-// Anomalies whose marks would overlap have one in common.
+// Anomalies whose marks would overlap share one.
 function runsOf(anomalous, x) {
   const runs = [];
   for (const step of anomalous) {

@@ -1,14 +1,14 @@
-// What the operator may change: the threshold, live and in the bundle, and the software trigger.
+// The operator's controls: the threshold, live and in the bundle, and the software trigger.
 
 import { element, score, write } from "./format.js";
 
-const LOCK_AFTER_MS = 60_000; // a sleeve must not move the threshold
+const LOCK_AFTER_MS = 60_000; // against touching the slider by accident
 const slider = element("slider");
 const exact = element("exact");
 const adjust = element("adjust");
 const adjusting = element("adjusting");
 let threshold = null;
-let wanted = null; // on its way to the device
+let wanted = null; // not yet confirmed by the device
 let sending = false;
 let lock = 0;
 
@@ -104,7 +104,7 @@ element("back").addEventListener("click", () => apply(threshold.saved));
 element("save").addEventListener("click", () => {
   write(
     element("question-text"),
-    `Save the threshold ${score(threshold.value)} to the bundle? It replaces ${score(threshold.saved)} in every run from now on, and the promise that came with it is lost.`,
+    `Save the threshold ${score(threshold.value)} to the bundle? It replaces ${score(threshold.saved)} in every run from now on; what was promised for the old threshold no longer holds.`,
   );
   element("question").returnValue = "no";
   element("question").showModal();

@@ -1,9 +1,9 @@
-// The warning that good frames no longer look as they did at calibration, or that there are hardly any.
+// Warnings: good frames no longer look as they did at calibration, or nearly all frames are anomalous.
 
 import { clockTime, element, write } from "./format.js";
 
-const FEW = 20; // frames that say nothing yet
-const MOST = 0.9;
+const FEW = 20; // fewer frames give no warning
+const MOST = 0.9; // share of anomalous frames
 
 export const drifts = (camera) => camera.drift?.status === "warning";
 
@@ -17,7 +17,7 @@ export function showDrift(camera, lastMinute) {
     write(element("drift-title"), "Nearly all frames are anomalous");
     write(
       element("drift-detail"),
-      `${anomalous} of the last ${inspected}. Is it this product, seen as at calibration? Check focus, light and the camera's position; if this is to stay, calibrate again.`,
+      `${anomalous} of the last ${inspected}. Is this the right product? Check focus, light and the camera's position. If the change is permanent, calibrate again.`,
     );
   } else if (drifts(camera)) {
     const { statistic, shift, direction, since } = camera.drift;
@@ -26,7 +26,7 @@ export function showDrift(camera, lastMinute) {
     write(
       element("drift-detail"),
       `${what} is ${Math.abs(shift).toFixed(1)} standard deviations ${direction} than at calibration. ` +
-        "Check focus, light and the camera's position; if this is to stay, calibrate again.",
+        "Check focus, light and the camera's position. If the change is permanent, calibrate again.",
     );
   }
 }

@@ -1,4 +1,4 @@
-// How numbers and times are written.
+// Format numbers and times.
 
 const decimals = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const whole = new Intl.NumberFormat("en");

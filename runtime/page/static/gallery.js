@@ -1,9 +1,9 @@
-// Recent anomalies: thumbnails, and a viewer that opens them large.
+// Recent anomalies: thumbnails, and a viewer that shows them in full size.
 
 import { clockTime, count, element, score, write } from "./format.js";
 import { writeLegend } from "./heat.js";
 
-const shots = element("shots");
+const thumbnails = element("thumbnails");
 const viewer = element("viewer");
 let anomalies = [];
 let shown = { newest: -1, kept: -1 };
@@ -12,7 +12,7 @@ let manyCameras = false;
 
 export async function updateGallery(gallery, cameras) {
   manyCameras = cameras > 1;
-  shots.classList.toggle("many", manyCameras);
+  thumbnails.classList.toggle("many", manyCameras);
   write(element("gallery-note"), noteOf(gallery));
   if (gallery.newest === shown.newest && gallery.kept === shown.kept) return;
   shown = { ...gallery };
@@ -21,23 +21,23 @@ export async function updateGallery(gallery, cameras) {
     if (answer.ok) show(await answer.json());
     else shown.newest = -1;
   } catch {
-    shown.newest = -1; // the next status asks again
+    shown.newest = -1; // try again with the next status
   }
 }
 
 function noteOf({ kept, skipped }) {
   if (!kept) return "";
-  const missed = skipped ? `; ${count(skipped)} came too fast to be pictured` : "";
+  const missed = skipped ? `; ${count(skipped)} without a picture, because they came too fast` : "";
   return `${count(kept)} kept${missed}`;
 }
 
 function show(fresh) {
   anomalies = fresh;
-  const there = new Map([...shots.children].map((item) => [item.dataset.id, item]));
+  const there = new Map([...thumbnails.children].map((item) => [item.dataset.id, item]));
   const wanted = anomalies.map((anomaly) => there.get(String(anomaly.id)) ?? itemOf(anomaly));
-  for (const item of shots.children) if (!wanted.includes(item)) item.remove();
+  for (const item of thumbnails.children) if (!wanted.includes(item)) item.remove();
   wanted.forEach((item, i) => {
-    if (shots.children[i] !== item) shots.insertBefore(item, shots.children[i] ?? null);
+    if (thumbnails.children[i] !== item) thumbnails.insertBefore(item, thumbnails.children[i] ?? null);
   });
   element("nothing").hidden = anomalies.length > 0;
   if (viewer.open) enableSteps();
@@ -52,7 +52,7 @@ function itemOf(anomaly) {
   const image = new Image();
   image.src = `/api/anomalies/${anomaly.id}/small.jpg`;
   image.alt = "";
-  image.addEventListener("error", () => item.remove()); // it has left the gallery meanwhile
+  image.addEventListener("error", () => item.remove()); // the gallery no longer holds it
   const line = document.createElement("span");
   const worst = document.createElement("b");
   worst.textContent = score(anomaly.score);
@@ -95,7 +95,7 @@ const step = (by) => {
 function enableSteps() {
   element("newer").disabled = position() <= 0;
   element("older").disabled = position() < 0 || position() === anomalies.length - 1;
-  // A button that is disabled under the focus swallows the arrow keys.
+  // A focused button that is disabled would swallow the arrow keys.
   if (document.activeElement.disabled) element("viewer-close").focus();
 }
 
@@ -107,4 +107,4 @@ viewer.addEventListener("keydown", (event) => {
   if (event.key === "ArrowLeft") step(-1);
   if (event.key === "ArrowRight") step(1);
 });
-viewer.addEventListener("close", () => shots.querySelector(`[data-id="${open}"] button`)?.focus());
+viewer.addEventListener("close", () => thumbnails.querySelector(`[data-id="${open}"] button`)?.focus());

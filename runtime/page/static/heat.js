@@ -1,4 +1,4 @@
-// The legend of heat maps: the device's own colour scale, labelled from the threshold upwards.
+// The legend of heat maps: the colour scale, labelled from the threshold upwards.
 
 import { score } from "./format.js";
 

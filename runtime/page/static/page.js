@@ -1,4 +1,4 @@
-// The live page: asks the device for what is new, shows it, asks again. What is not asked for is not sent.
+// The live page: requests news from the device, shows them, requests again. Nothing is sent without a request.
 
 import { drawChart, rangeOf } from "./chart.js";
 import { currentThreshold, updateThreshold } from "./controls.js";
@@ -8,7 +8,7 @@ import { updateGallery } from "./gallery.js";
 import { writeLegend } from "./heat.js";
 import { updateNumbers } from "./numbers.js";
 
-const HOLD_S = 1; // an anomaly of a single frame is seen at least so long
+const HOLD_S = 1; // an anomaly stays visible at least so long
 const ANSWER_WITHIN_MS = 6000;
 const STEPS = 600;
 
@@ -19,7 +19,7 @@ let retryMs = 500;
 let camera = localStorage.getItem("camera");
 let steps = [];
 let picture = 0;
-let awaited = null; // a message whose picture is still to come
+let awaited = null; // a message whose picture has not arrived yet
 
 if (new URLSearchParams(location.search).has("token")) history.replaceState(null, "", location.pathname);
 
@@ -41,7 +41,7 @@ function ask() {
   socket.send(JSON.stringify({ camera, picture, since: steps.at(-1)?.[0] ?? 0 }));
 }
 
-// A tab that is not seen gets no animation frames, so it asks for nothing.
+// A hidden tab gets no animation frames, so it sends no requests.
 const askWhenSeen = () => requestAnimationFrame(ask);
 
 function forget() {
@@ -59,7 +59,7 @@ async function disconnected() {
   try {
     if ((await fetch("/api/status")).status === 401) location.reload();
   } catch {
-    // the device is away; the next attempt tells
+    // the device is unreachable; connect() tries again
   }
 }
 
@@ -118,7 +118,7 @@ function show({ camera: answered, status, steps: fresh }) {
   updateGallery(status.gallery, status.cameras.length);
   if (!chosen) return;
   if (chosen.name !== camera) choose(chosen.name);
-  // What was asked before another camera was chosen is not this one's.
+  // The answer may belong to the camera that was chosen before.
   if (answered === camera && fresh.length) steps = [...steps.filter((step) => step[0] < fresh[0][0]), ...fresh].slice(-STEPS);
   showDecision(chosen, status);
   showDrift(chosen, steps.filter((step) => step[0] > status.step - 120));
@@ -168,7 +168,7 @@ function showOffline() {
   const since = `since ${clockTime(offlineSince)}`;
   setLamp("lost", "OFFLINE", since);
   for (const pip of document.querySelectorAll(".pip")) pip.dataset.state = "lost";
-  setAlarm(`NO CONNECTION ${since}`, "What you see is old. Is the device on, and in the network?");
+  setAlarm(`NO CONNECTION ${since}`, "The page shows old data. Is the device switched on and connected to the network?");
   document.querySelector(".picture").classList.add("stale");
   document.title = "■ OFFLINE · uflow-edge";
 }
@@ -183,7 +183,7 @@ function setLamp(state, word, reason) {
   write(element("reason"), reason);
 }
 
-// The word is as large as the lamp allows, whatever font the device has.
+// Shrink the word until it fits into the lamp; fonts differ between devices.
 function fit() {
   const word = element("word");
   word.style.fontSize = "";

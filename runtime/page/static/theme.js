@@ -1,4 +1,4 @@
-// Light or dark, before the first paint: as the device says, unless somebody chose.
+// Set the light or dark theme before the first paint: the user's choice, or else the device's setting.
 "use strict";
 (() => {
   const order = ["auto", "light", "dark"];

@@ -18,7 +18,7 @@ def test_beyond_loopback_it_asks_for_a_token_that_cannot_be_guessed(page: LivePa
             serve(page, host=host, port=0)
     for host in ("127.0.0.1", "127.8.8.8", "localhost", "::1"):
         assert checked_access(host, None).token is None
-    with pytest.raises(UsageError, match="5 characters, which can be guessed"):
+    with pytest.raises(UsageError, match="5 characters and could be guessed"):
         serve(page, token="short", port=0)
     assert TOKEN not in repr(checked_access("0.0.0.0", TOKEN))
 
@@ -87,7 +87,7 @@ def test_people_get_a_form_and_programs_a_line(locked: httpx.Client) -> None:
     page = locked.get("/", headers={"Accept": "text/html,application/xhtml+xml"})
     assert page.status_code == 401
     assert '<form action="/" method="get">' in page.text
-    assert locked.get("/").text == "the live page needs its token\n"
+    assert locked.get("/").text == "the live page needs its token: add ?token=… to the address\n"
 
 
 def test_the_socket_needs_the_token_too(locked: httpx.Client) -> None:

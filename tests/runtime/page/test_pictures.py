@@ -15,7 +15,7 @@ from waiting import wait_until
 
 
 def test_the_picture_shows_frame_heat_and_outline() -> None:
-    good, bad = (decoded(drawing.picture_of(*shown(score=score), CHANNELS)) for score in (-3.0, 9.0))
+    good, bad = (decoded(drawing.render_picture(*shown(score=score), CHANNELS)) for score in (-3.0, 9.0))
     assert good.shape == bad.shape == (480, 640, 3)
     assert np.abs(good.astype(int) - 90).max() <= 3
     assert np.abs(bad[:80].astype(int) - 90).max() <= 3  # far from the defect: the frame as it is
@@ -32,7 +32,7 @@ def test_pictures_keep_within_bounds(height: int, width: int) -> None:
 
 def test_anomalies_are_kept_newest_first_and_bounded(page: LivePage, http: httpx.Client) -> None:
     for i in range(GALLERY + 3):
-        page.keep(shot_of(page, i), drawing.Pictures(b"large %d" % i, b"small %d" % i))
+        page.keep(pending_result(page, i), drawing.AnomalyPictures(b"large %d" % i, b"small %d" % i))
     listed = http.get("/api/anomalies").json()
     assert [anomaly["frame"] for anomaly in listed] == list(range(GALLERY + 2, 2, -1))
     newest = listed[0]
@@ -42,11 +42,11 @@ def test_anomalies_are_kept_newest_first_and_bounded(page: LivePage, http: httpx
     assert http.get("/api/anomalies/elephant.jpg").status_code == 422
 
 
-def shot_of(page: LivePage, index: int):
+def pending_result(page: LivePage, index: int):
     page.put(*shown(index, score=9.0))
-    shot = page.next_undeveloped()
-    assert shot is not None
-    return shot
+    result = page.next_pending()
+    assert result is not None
+    return result
 
 
 def test_an_anomaly_gets_its_picture_though_nobody_watches(page: LivePage, http: httpx.Client) -> None:
@@ -76,8 +76,8 @@ def test_a_flood_of_anomalies_keeps_few_frames_and_says_so(line: Line) -> None:
     for i in range(100):
         page.put(*shown(i, score=9.0))
     waiting = []
-    while (shot := page.next_undeveloped()) is not None:
-        waiting.append(shot.frame.index)
+    while (result := page.next_pending()) is not None:
+        waiting.append(result.frame.index)
     assert waiting == list(range(92, 100))
     assert page.status().gallery.skipped == 92
 

@@ -65,9 +65,9 @@ def test_nothing_is_drawn_unless_somebody_asks_and_once_for_all(
 
     def counted(frame: Frame, inspection: Inspection, channels: tuple[int, ...]) -> bytes:
         drawn.append(frame.index)
-        return drawing.picture_of(frame, inspection, channels)
+        return drawing.render_picture(frame, inspection, channels)
 
-    monkeypatch.setattr("uflow_edge.runtime.page.editions.picture_of", counted)
+    monkeypatch.setattr("uflow_edge.runtime.page.snapshots.render_picture", counted)
     page.put(*shown(0))
     page.put(*shown(1, score=9.0))
     wait_until(lambda: bool(page.anomalies()))  # the server has been at work
@@ -92,7 +92,7 @@ def test_a_watcher_that_does_not_ask_gets_nothing(page: LivePage, server: PageSe
 def test_a_page_that_cannot_be_drawn_says_so_and_recovers(
     page: LivePage, server: PageServer, line: Line, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("uflow_edge.runtime.page.editions._AFTER_FAILURE_S", 0.01)
+    monkeypatch.setattr("uflow_edge.runtime.page.snapshots._AFTER_FAILURE_S", 0.01)
     page.put(*shown())
     failed = threading.Event()
 
@@ -100,9 +100,9 @@ def test_a_page_that_cannot_be_drawn_says_so_and_recovers(
         if not failed.is_set():
             failed.set()
             raise RuntimeError("out of colours")
-        return drawing.picture_of(frame, inspection, channels)
+        return drawing.render_picture(frame, inspection, channels)
 
-    monkeypatch.setattr("uflow_edge.runtime.page.editions.picture_of", fail_once)
+    monkeypatch.setattr("uflow_edge.runtime.page.snapshots.render_picture", fail_once)
     with caplog.at_level(logging.ERROR), connect(live(server)) as socket_:
         assert Watcher(socket_).ask()[0]["status"]["cameras"][0]["name"] == "belt"
     assert "out of colours" in caplog.text

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from live_page import CHANNELS, Clock, Line, httpx, shown
 from uflow_edge.runtime.line.capture import CameraState
 from uflow_edge.runtime.page import LivePage, serve
+from uflow_edge.runtime.page.history import STEP_S, STEPS
 from uflow_edge.runtime.page.status import LineReport
-from uflow_edge.runtime.page.track import STEP_S, STEPS
 
 
 def test_status_has_every_number(page: LivePage, http: httpx.Client, line: Line) -> None:
@@ -27,6 +27,7 @@ def test_status_has_every_number(page: LivePage, http: httpx.Client, line: Line)
         "unreadable": 0,
         "reconnects": 2,
         "undelivered": {"mqtt": 5},
+        "not_judged": 0,
     }
     assert status["threshold"] == {"value": 0.0, "saved": 0.0, "can_save": True, "promise": "none"}
     assert status["trigger"] is True
@@ -97,10 +98,10 @@ def test_history_loses_no_extreme_and_no_verdict(results: list[tuple[float, floa
 def test_history_ends_after_five_minutes_whatever_the_rate(line: Line) -> None:
     clock = Clock()
     page = LivePage(CHANNELS, line.controls(), clock=clock)
-    shot = shown()
+    result = shown()
     for _ in range(3 * STEPS):
         clock.now += STEP_S / 2
-        page.put(*shot)
+        page.put(*result)
     assert len(page.steps("belt", 0)) == STEPS
     assert page.status().cameras[0].verdicts_per_second == pytest.approx(4, rel=0.1)
 

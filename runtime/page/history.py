@@ -1,4 +1,4 @@
-"""The recent past of one camera, in ring buffers: scores in steps of half a second, latencies frame by frame."""
+"""The recent history of one camera in ring buffers: scores in steps of half a second, latencies per frame."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from uflow_edge.runtime.verdict import Timestamps
 
 STEP_S = 0.5
 STEPS = 600
-"""Five minutes of history, however many frames a second there are."""
+"""Five minutes of history, at any frame rate."""
 LATENCIES = 256
 _RATE_STEPS = 10
 STAGES = ("waiting", "resizing", "network", "thresholding", "camera to verdict")
@@ -23,9 +23,9 @@ class Step:
     """Half a second of scores.
 
     Attributes:
-        number: of the step on the page's own clock, seconds / `STEP_S`.
-        lowest, highest: of the scores in it.
-        threshold: that applied last.
+        number: position on the page's clock, seconds / `STEP_S`.
+        lowest, highest: bounds of the scores.
+        threshold: the last threshold in use.
         inspected, anomalous: counts.
     """
 
@@ -46,14 +46,14 @@ class StageLatency:
     p95_ms: float
 
 
-class Track:
-    """One camera's last result and recent past. Not thread-safe: `LivePage` holds a lock around it.
+class CameraHistory:
+    """One camera's last result and recent history. Not thread-safe: `LivePage` guards it with a lock.
 
     Attributes:
-        results, anomalies: how many there were.
-        last: the newest, or None.
-        seen: when it came, on the page's clock; before the first, when the track began.
-        last_anomaly: when the newest anomaly came, or None.
+        results, anomalies: counts since the start.
+        last: the newest result, or None.
+        seen: when it arrived, on the page's clock; before the first result, when the history began.
+        last_anomaly: when the newest anomaly arrived, or None.
     """
 
     def __init__(self, began: float) -> None:
@@ -67,7 +67,7 @@ class Track:
         self._times: deque[Timestamps] = deque(maxlen=LATENCIES)
 
     def add(self, frame: Frame, inspection: Inspection, now: float) -> None:
-        """Take in a result."""
+        """Add a result."""
         verdict = inspection.verdict
         self.results += 1
         self.last = (frame, inspection)
@@ -86,7 +86,7 @@ class Track:
             self.last_anomaly = now
 
     def steps_from(self, number: int) -> list[Step]:
-        """Copies of the steps from a number on, oldest first."""
+        """Copies of the steps whose number is at least ``number``, oldest first."""
         fresh = []
         for step in reversed(self._steps):
             if step.number < number:
@@ -95,19 +95,19 @@ class Track:
         return fresh[::-1]
 
     def rate(self, now: float) -> float:
-        """Verdicts a second over the last five."""
+        """Verdicts per second over the last five seconds."""
         last = int(now / STEP_S)
         seconds = min(now - self._began, (_RATE_STEPS - 1) * STEP_S + now - last * STEP_S)
         recent = sum(step.inspected for step in self.steps_from(last - _RATE_STEPS + 1))
         return recent / seconds if seconds > 0 else 0.0
 
     def times(self) -> list[Timestamps]:
-        """A copy of the last time stamps, for `latencies`."""
+        """A copy of the last timestamps, for `latencies`."""
         return list(self._times)
 
 
 def latencies(times: Sequence[Timestamps]) -> list[StageLatency]:
-    """Of every stage in `STAGES`; none without time stamps."""
+    """The latency of each stage in `STAGES`; an empty list without timestamps."""
     if not times:
         return []
     rows = []
