@@ -1,6 +1,7 @@
 """Things that tests of several modules need, made in one line."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,12 @@ def result(
     if image_bgr is None:
         image_bgr = np.random.default_rng(index).integers(0, 256, (*size, 3), np.uint8)
     return Frame(image_bgr, index, camera, Path(name or f"frame-{index:06d}"), times.captured), inspection
+
+
+def failing(error: BaseException) -> Callable[[], object]:
+    """A function that raises this."""
+
+    def read() -> object:
+        raise error
+
+    return read

@@ -1,10 +1,12 @@
 """How tests wait for threads and processes: until something has happened, and never for a fixed time."""
 
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 
 DEADLINE = 60.0  # seconds; only a test that fails waits as long
+NEVER = threading.Event()  # for what ends once an event is set
 
 
 def wait_until(

@@ -1,4 +1,4 @@
-"""A watched folder whose parts come and go while it is looked at; test_sources.py has its good days."""
+"""A watched folder whose parts come and go while it is read; test_watched_folder.py has the plain cases."""
 
 import os
 import shutil

@@ -1,9 +1,8 @@
-"""Cameras: real streams over HTTP and RTSP, a real GenTL producer, and stand-ins for devices that are not here."""
+"""Real streams over HTTP and RTSP, and a video file in place of a camera."""
 
 import itertools
 import os
 import re
-import signal
 import socket
 import struct
 import threading
@@ -12,19 +11,14 @@ from collections.abc import Callable
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
-from extras import extra
-from uflow_edge.runtime.errors import MissingDependency, UsageError
-from uflow_edge.runtime.sources import CameraOptions, SourceLost, camera, opencv_capture, parse_camera
-from uflow_edge.runtime.sources.camera import Camera
-from waiting import DEADLINE
-
-NEVER = threading.Event()
+from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.sources import CameraOptions, SourceLost, opencv_capture, parse_camera
+from waiting import DEADLINE, NEVER
 
 needs_ffmpeg = pytest.mark.skipif(
     not cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG), reason="this OpenCV is without FFmpeg"
@@ -46,9 +40,6 @@ def jpeg_of(number: int) -> bytes:
     ok, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture_of(number), cv2.COLOR_GRAY2BGR))
     assert ok
     return encoded.tobytes()
-
-
-# A network camera: MJPEG over HTTP
 
 
 class NetworkCamera:
@@ -199,9 +190,6 @@ def test_a_camera_that_never_was_there_is_a_slip_of_the_pen() -> None:
             next(source.frames(NEVER, first=3))
 
 
-# An RTSP camera
-
-
 class RtspCamera:
     """Just enough of RFC 2326 and RFC 2435: Motion JPEG in RTP, inside the RTSP connection."""
 
@@ -306,9 +294,6 @@ def test_two_streams_may_be_opened_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
 
 
-# A file that stands in for a camera
-
-
 def test_a_file_in_place_of_a_camera_delivers_every_frame_and_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "belt.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 16))
@@ -326,276 +311,3 @@ def test_a_file_in_place_of_a_camera_delivers_every_frame_and_comes_back(tmp_pat
         seen.extend(itertools.islice(frames, 3))
     assert [frame.index for frame in seen] == list(range(23))
     assert [number_in(frame.image_bgr) for frame in seen] == [*range(1, 21), 1, 2, 3]
-
-
-# Devices that misbehave
-
-
-class Stubborn:
-    """A device whose every read does what the test says."""
-
-    def __init__(self, *reads: Callable[[], object]) -> None:
-        self.reads, self.released = iter(reads), threading.Event()
-
-    def read(self):
-        return next(self.reads, lambda: None)()
-
-    def release(self) -> None:
-        self.released.set()
-
-
-def shot() -> tuple[np.ndarray, float]:
-    return np.zeros((2, 2, 3), np.uint8), 1.0
-
-
-def failing(error: BaseException) -> Callable[[], object]:
-    def read() -> object:
-        raise error
-
-    return read
-
-
-def test_a_device_that_hangs_does_not_hang_us_and_is_released_when_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera, "_RELEASE_S", 0.01)
-    back, stop = threading.Event(), threading.Event()
-    device = Stubborn(shot, lambda: back.wait(DEADLINE) and None)
-    frames = Camera("camera 0", lambda: device).frames(stop)
-    next(frames)
-    stop.set()
-    assert list(frames) == []
-    assert not device.released.is_set(), "releasing a device in the midst of a read would crash"
-    back.set()
-    assert device.released.wait(DEADLINE)
-
-
-def test_a_device_that_hangs_counts_as_lost_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camera, "_RELEASE_S", 0.01)
-    back = threading.Event()
-    for reads, error, message in (
-        ([shot, back.wait], SourceLost, "stopped delivering after 1 frames"),
-        ([back.wait], MissingDependency, "can be opened, but delivers no frames"),
-    ):
-        with pytest.raises(error, match=message):
-            list(Camera("camera 0", lambda reads=reads: Stubborn(*reads), silence_s=0.05).frames(NEVER))
-    back.set()
-
-
-def test_an_error_in_the_reading_thread_is_raised_where_frames_are_awaited() -> None:
-    device = Stubborn(shot, failing(ValueError("unheard of")))
-    seen = []
-    with pytest.raises(ValueError, match="unheard of"):
-        seen.extend(Camera("camera 0", lambda: device).frames(NEVER))
-    assert device.released.is_set()
-
-
-def test_a_pause_is_not_the_end() -> None:
-    device = Stubborn(failing(TimeoutError()), shot)
-    frames = Camera("camera 0", lambda: device).frames(NEVER)
-    assert next(frames).index == 0
-    frames.close()
-    assert device.released.is_set()
-
-
-# V4L2 and GStreamer, as far as OpenCV's side of them goes
-
-
-class FakeCapture:
-    """A `cv2.VideoCapture` of a camera that can do 640x480 at 30 frames a second and no manual gain."""
-
-    def __init__(self, device: int | str, backend: int) -> None:
-        self.opened, self.set_to, self.released = (device, backend), [], False
-        self.state = {cv2.CAP_PROP_FRAME_WIDTH: 640.0, cv2.CAP_PROP_FRAME_HEIGHT: 480.0, cv2.CAP_PROP_FPS: 30.0}
-
-    def isOpened(self) -> bool:
-        return True
-
-    def set(self, number: int, value: float) -> bool:
-        self.set_to.append(number)
-        if number in (cv2.CAP_PROP_GAIN, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT):
-            return False
-        self.state[number] = value
-        return True
-
-    def get(self, number: int) -> float:
-        return time.monotonic() * 1e3 - 50 if number == cv2.CAP_PROP_POS_MSEC else self.state.get(number, -1.0)
-
-    def read(self) -> tuple[bool, np.ndarray]:
-        return True, np.full((480, 640), 0x7F00, np.uint16)
-
-    def release(self) -> None:
-        self.released = True
-
-
-@pytest.fixture
-def captures(monkeypatch: pytest.MonkeyPatch) -> list[FakeCapture]:
-    made: list[FakeCapture] = []
-
-    def make(device: int | str, backend: int) -> FakeCapture:
-        made.append(FakeCapture(device, backend))
-        return made[-1]
-
-    monkeypatch.setattr(cv2, "VideoCapture", make)
-    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: True)
-    return made
-
-
-def test_a_v4l2_camera_is_set_in_order_and_stamped_by_the_driver(captures: list[FakeCapture]) -> None:
-    told: list[str] = []
-    options = CameraOptions(1920, 1080, 30, "MJPG", exposure_us=5000, gain=7)
-    source = parse_camera("/dev/video2", options, told.append)
-    for _ in range(2):
-        with closing(source.frames(NEVER)) as frames:
-            frame = next(frames)
-    assert frame.image_bgr.shape == (480, 640, 3)
-    assert frame.image_bgr.dtype == np.uint8
-    assert frame.image_bgr.min() == frame.image_bgr.max() == 0x7F
-    assert frame.captured < time.time() - 0.04, "the moment of exposure, not of arrival"
-    capture = captures[0]
-    assert capture.opened == ("/dev/video2", cv2.CAP_V4L2)
-    wanted = [cv2.CAP_PROP_FOURCC, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS]
-    assert [number for number in capture.set_to if number in wanted] == wanted
-    assert capture.set_to.index(cv2.CAP_PROP_AUTO_EXPOSURE) < capture.set_to.index(cv2.CAP_PROP_EXPOSURE)
-    assert capture.state[cv2.CAP_PROP_EXPOSURE] == 50
-    assert capture.state[cv2.CAP_PROP_BUFFERSIZE] == 1
-    assert all(capture.released for capture in captures)
-    [message] = told
-    assert message == (
-        "camera /dev/video2 did not take all that was asked for: width 1920, got 640; height 1080, got 480; "
-        "gain 7, got -1"
-    )
-
-
-def test_a_v4l2_camera_is_left_as_it_is_unless_asked(captures: list[FakeCapture]) -> None:
-    with closing(parse_camera("3", report=pytest.fail).frames(NEVER)) as frames:
-        next(frames)
-    assert captures[0].opened == (3, cv2.CAP_V4L2)
-    assert captures[0].set_to == [cv2.CAP_PROP_BUFFERSIZE]
-    with pytest.raises(UsageError, match="four letters"):
-        parse_camera("3", CameraOptions(pixel_format="BayerRG8"))
-
-
-@pytest.mark.parametrize(
-    ("text", "pipeline"),
-    [
-        (
-            "csi://1",
-            "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM), width=640, height=480, framerate=30000/1000, "
-            "format=NV12 ! nvvidconv ! video/x-raw, format=BGRx ! videoconvert ! video/x-raw, format=BGR ! "
-            "appsink drop=true max-buffers=1 sync=false",
-        ),
-        (
-            "gst:v4l2src device=/dev/video0",
-            "v4l2src device=/dev/video0 ! videoconvert ! video/x-raw, format=BGR ! "
-            "appsink drop=true max-buffers=1 sync=false",
-        ),
-        ("videotestsrc ! appsink drop=true", "videotestsrc ! appsink drop=true"),
-    ],
-)
-def test_gstreamer_pipelines(text: str, pipeline: str, captures: list[FakeCapture]) -> None:
-    with closing(parse_camera(text, CameraOptions(640, 480), pytest.fail).frames(NEVER)) as frames:
-        before = time.time()
-        assert next(frames).captured >= before - 1
-    assert captures[0].opened == (pipeline, cv2.CAP_GSTREAMER)
-
-
-def test_a_csi_camera_is_exposed_as_asked(captures: list[FakeCapture]) -> None:
-    with closing(parse_camera("csi://0", CameraOptions(exposure_us=250)).frames(NEVER)) as frames:
-        next(frames)
-    assert 'sensor-id=0 exposuretimerange="250000 250000" !' in captures[0].opened[0]
-
-
-# GenICam: the package genicam comes with a GenTL producer that plays a game instead of filming
-
-
-@pytest.fixture
-def producers(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that the standard's variable names."""
-    extra("harvesters.core")
-    genicam = extra("genicam")
-    folder = Path(genicam.__file__).parent
-    if not list(folder.glob("*.cti")):
-        pytest.skip("this genicam comes without a producer")
-    monkeypatch.setenv("GENICAM_GENTL64_PATH", f"/absent:{folder}")
-    return folder
-
-
-def test_a_genicam_camera_by_serial_number(producers: Path) -> None:
-    told: list[str] = []
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    options = CameraOptions(width=200, height=120, fps=20, pixel_format="Mono8", exposure_us=100)
-    source = parse_camera("genicam:1", options, told.append)
-    assert source.name == "camera genicam:1"
-    for first in (0, 100):  # it is given back, so it can be had again
-        before = time.time()
-        with closing(source.frames(NEVER, first)) as frames:
-            some = list(itertools.islice(frames, 3))
-        assert [frame.image_bgr.shape for frame in some] == [(120, 200, 3)] * 3
-        assert all(frame.index >= first for frame in some)
-        assert all(np.ptp(frame.image_bgr, axis=2).max() == 0 for frame in some), "grey"
-        assert before <= some[0].captured <= some[1].captured <= some[2].captured <= time.time()
-    assert signal.getsignal(signal.SIGINT) is on_interrupt, "Ctrl-C stays ours"
-    assert told == ["camera genicam:1 did not take ExposureTime 100: it has no such feature"]
-
-
-def test_the_first_genicam_camera_in_colour(producers: Path) -> None:
-    with closing(parse_camera("genicam:").frames(NEVER)) as frames:
-        picture = next(frames).image_bgr
-    red = picture[(np.ptp(picture, axis=2) > 100)]
-    assert len(red), "the game of the first one is red"
-    assert (red[:, 2] > red[:, 0]).all()
-
-
-def test_genicam_cameras_that_cannot_be_had(producers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MissingDependency, match="genicam:99 cannot be opened.* Found: 0, 1, 2"):
-        next(parse_camera("genicam:99").frames(NEVER))
-    with closing(parse_camera("genicam:0").frames(NEVER)) as taken:
-        next(taken)
-        with pytest.raises(MissingDependency, match="genicam:0 cannot be opened"):
-            next(parse_camera("genicam:0").frames(NEVER))
-    monkeypatch.setenv("GENICAM_GENTL64_PATH", str(producers / "licenses"))
-    with pytest.raises(MissingDependency, match="no GenTL producer found"):
-        next(parse_camera("genicam:").frames(NEVER))
-
-
-def test_a_genicam_camera_that_is_pulled_out(producers: Path) -> None:
-    from genicam.gentl import IoException
-
-    from uflow_edge.runtime.sources.genicam import GenicamDevice
-
-    gone = SimpleNamespace(
-        start=lambda: None,
-        try_fetch=lambda timeout: failing(IoException("unplugged"))(),
-        destroy=failing(IoException("unplugged")),
-    )
-    reset = threading.Event()
-    device = GenicamDevice(SimpleNamespace(reset=reset.set), gone, "camera genicam:")
-    assert device.read() is None
-    device.release()
-    assert reset.is_set()
-
-
-@pytest.mark.parametrize("pattern", ["RG", "GR", "GB", "BG"])
-def test_bayer_patterns_put_colours_where_they_belong(pattern: str) -> None:
-    from uflow_edge.runtime.sources.genicam import to_bgr
-
-    colour = {"B": 200, "G": 100, "R": 50}
-    other = {"R": "B", "B": "R"}
-    second = "".join(reversed([other.get(letter, letter) for letter in pattern]))
-    tile = np.uint8([[colour[letter] for letter in row] for row in (pattern, second)])
-    mosaic = np.tile(tile, (8, 8))
-    assert np.all(to_bgr(mosaic.ravel(), (16, 16), f"Bayer{pattern}8")[4:12, 4:12] == [200, 100, 50])
-
-
-def test_genicam_rows_may_be_padded_and_buffers_are_not_shared() -> None:
-    from uflow_edge.runtime.sources.genicam import to_bgr
-
-    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    padded = np.zeros((5, 24), np.uint8)
-    padded[:, :21] = picture.reshape(5, 21)
-    for data in (padded.ravel(), picture.ravel()):
-        result = to_bgr(data, (5, 7), "BGR8")
-        assert np.array_equal(result, picture)
-        assert not np.shares_memory(result, data)
-    assert np.array_equal(to_bgr(padded.ravel(), (5, 7), "RGB8"), picture[:, :, ::-1])
-    with pytest.raises(UsageError, match="pixel format Mono12p is not supported; set the camera to one of Mono8"):
-        to_bgr(padded.ravel(), (5, 7), "Mono12p")
