@@ -18,8 +18,8 @@ def test_anomalies_open_by_keyboard(tab: Tab, line: Line, server: PageServer) ->
     tab.open(server.url)
     for score in (11.0, 22.0, 33.0):
         line.put(score)
-    tab.until("document.querySelectorAll('#shots button').length", 3)
-    tab.run("document.querySelector('#shots button').focus()")
+    tab.until("document.querySelectorAll('#thumbnails button').length", 3)
+    tab.run("document.querySelector('#thumbnails button').focus()")
     tab.press("Enter")
     tab.until("document.getElementById('viewer').open")
     tab.until("document.getElementById('viewer-image').naturalWidth", 640)

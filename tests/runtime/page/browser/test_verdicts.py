@@ -35,8 +35,8 @@ def test_good_then_an_anomaly(tab: Tab, line: Line, server: PageServer) -> None:
     assert tab.text("#word") == "ANOMALY"
     tab.until("document.title", "▲ ANOMALY · belt")
     tab.until("document.getElementById('caption').textContent.endsWith('score 34.5')")
-    tab.until("document.querySelectorAll('#shots img').length", 1)
-    tab.until("document.querySelector('#shots img').naturalWidth", 240)
+    tab.until("document.querySelectorAll('#thumbnails img').length", 1)
+    tab.until("document.querySelector('#thumbnails img').naturalWidth", 240)
     assert tab.run("document.querySelector('.chart .anomalies').getAttribute('d').length") > 0
     assert tab.text("#facts").startswith("Rate")
     assert "1,234" in tab.text("#facts")
@@ -47,13 +47,13 @@ def test_good_then_an_anomaly(tab: Tab, line: Line, server: PageServer) -> None:
 
 
 def test_an_anomaly_of_one_frame_is_not_missed(tab: Tab, line: Line, server: PageServer) -> None:
-    """Both come between two editions, so the picture shows only the second; the lamp and the history show both."""
+    """Both come between two snapshots, so the picture shows only the second; the lamp and the history show both."""
     tab.open(server.url)
     line.put(9.0)
     line.put(-9.0)
     tab.until("document.getElementById('lamp').dataset.state", "anomaly")
     tab.until("document.getElementById('lamp').dataset.state", "good")
-    tab.until("document.querySelectorAll('#shots li').length", 1)
+    tab.until("document.querySelectorAll('#thumbnails li').length", 1)
 
 
 def test_a_lost_camera_is_said_loudly_and_its_picture_is_grey(tab: Tab, line: Line, server: PageServer) -> None:
@@ -134,9 +134,9 @@ def test_two_cameras_are_told_apart(tab: Tab) -> None:
         tab.open(server.url)
         line.put(9.0, camera="belt")
         line.put(-9.0, camera=long)
-        tab.until("document.querySelectorAll('#shots .from').length", 1)
-        tab.until("document.querySelector('#shots .from').textContent", "belt")
-        tab.until("getComputedStyle(document.querySelector('#shots .from')).display", "block")
+        tab.until("document.querySelectorAll('#thumbnails .from').length", 1)
+        tab.until("document.querySelector('#thumbnails .from').textContent", "belt")
+        tab.until("getComputedStyle(document.querySelector('#thumbnails .from')).display", "block")
         assert tab.text("#camera-facts-title") == "belt"
         assert "1,234" not in tab.text("#facts")
         assert "1,234" in tab.text("#line-facts")
@@ -196,12 +196,12 @@ def test_a_page_that_is_not_seen_asks_for_nothing(tab: Tab, line: Line, server: 
     tab.run("window.requestAnimationFrame = () => 0")
     with connect(server.url.replace("http", "ws") + "api/live") as other:
 
-        def editions(count: int) -> None:
+        def snapshots(count: int) -> None:
             for _ in range(count):
                 other.send('{"camera": null}')
                 other.recv(timeout=DEADLINE)
 
-        editions(3)  # whatever was asked before has been answered
+        snapshots(3)  # whatever was asked before has been answered
         line.put(5.0)
-        editions(3)
+        snapshots(3)
     assert tab.text("#caption").endswith("score −7.0")
