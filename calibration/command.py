@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from uflow_edge.calibration.calibrate import Calibration, calibrate
 from uflow_edge.calibration.findings import alarm_rows, notices, percent
@@ -128,6 +129,12 @@ def parser() -> argparse.ArgumentParser:
         help="first write an INT8 graph, made with the images of the null model; --precision int8 runs it",
     )
     parser.add_argument(
+        "--int8-rest",
+        choices=("fp32", "fp16"),
+        help="with --int8: precision of what is not INT8 in that graph; fp32 suits CPUs, fp16 suits TensorRT, which "
+        "fuses INT8 with FP16 (default: fp32)",
+    )
+    parser.add_argument(
         "--report",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -138,6 +145,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Calibrate as the command line asks. Nothing is written before all is known, but an INT8 graph, which stays."""
+    if arguments.int8_rest and not arguments.int8:
+        raise UsageError("--int8-rest: only with --int8")
     usual = Promise()
     options = CalibrationOptions(
         promise=Promise(
@@ -155,7 +164,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     admission = admit(chosen_images(arguments.good, arguments.exclude), TrainingRecord.load(bundle), _say)
     options = _with_promise(options, admission, asked="max_false_alarms" in arguments or "confidence" in arguments)
     if arguments.int8:
-        bundle = _with_int8(bundle, admission.images, options)
+        bundle = _with_int8(bundle, admission.images, options, arguments.int8_rest or "fp32")
     with closing(open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)) as engine:
         calibration = calibrate(bundle, admission, engine, options, _say)
         page = _page(bundle, calibration, engine) if arguments.report else None
@@ -187,9 +196,12 @@ def _with_promise(options: CalibrationOptions, admission: Admission, *, asked: b
 
 
 def _with_int8(
-    bundle: Bundle[UFlowManifest], images: Sequence[ImageFile], options: CalibrationOptions
+    bundle: Bundle[UFlowManifest],
+    images: Sequence[ImageFile],
+    options: CalibrationOptions,
+    rest: Literal["fp32", "fp16"],
 ) -> Bundle[UFlowManifest]:
-    """The bundle with an INT8 graph. Held-out images have no part in it, or the promise would not hold for it."""
+    """The bundle with an INT8 graph. Held-out images are not used for it, or the promise would not hold."""
     if not options.null_model:
         raise UsageError(
             "--int8 needs images for a null model, and the threshold leaves none: give at least 39 good images, or "
@@ -197,10 +209,10 @@ def _with_int8(
         )
     for module in ("onnx", "onnx_ir"):
         require(module, "calibrate")
-    from uflow_edge.calibration.int8.quantize_bundle import quantize_bundle
+    from uflow_edge.calibration.int8.quantize_bundle import Int8Options, quantize_bundle
 
     fitted = Parting.of(images, options).fitted
-    bundle, result = quantize_bundle(bundle, [image.path for image in fitted], report=_say)
+    bundle, result = quantize_bundle(bundle, [image.path for image in fitted], Int8Options(rest=rest), _say)
     _say(f"int8: {result.quantized_work:.0%} of the work")
     for parity in result.parities:
         _say(f"int8: {parity}" + ("" if parity.holds else f": too far, this engine is not used{likely_cause('int8')}"))

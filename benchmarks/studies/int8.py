@@ -1,6 +1,6 @@
 """What INT8 costs and gains: ``python -m uflow_edge.benchmarks.studies.int8 --bundle solar.uflow --data solar/``.
 
-Our graph, ours with one remedy left out at a time, and what other quantisers make of the same FP32 graph and pictures:
+Compares our graph, ours with single remedies left out, and graphs of other quantisers, made from the same FP32 graph:
 onnxruntime's static quantiser, and graphs made elsewhere (``--peer``; docs/int8.md has the line for NVIDIA ModelOpt).
 Quality is measured in onnxruntime, on test images that neither training nor quantisation has seen.
 """
@@ -19,8 +19,12 @@ import onnx_ir as ir
 
 from uflow_edge.benchmarks.studies.int8_costs import Quality, Seen, processor_medians
 from uflow_edge.calibration.int8.graph import layers, quantize
-from uflow_edge.calibration.int8.quantize_bundle import Int8Options, Int8Result, quantize_bundle
-from uflow_edge.calibration.int8.ranges import measure
+from uflow_edge.calibration.int8.quantize_bundle import (
+    Int8Options,
+    Int8Result,
+    largest_magnitudes,
+    quantize_bundle,
+)
 from uflow_edge.export.graphs.files import write_onnx
 from uflow_edge.export.graphs.parity import engines_here
 from uflow_edge.runtime.bundle.folder import Bundle
@@ -80,14 +84,11 @@ def main(arguments: argparse.Namespace) -> ExitCode:
 
 def _ours(bundle: Bundle[UFlowManifest], images: Sequence[Path], bound: float, folder: Path) -> Iterator[Contender]:
     """The product's graphs, then those with one remedy left out."""
-    usual = Int8Options(error_bound=bound, cache=folder / "cache")
+    usual = Int8Options(error_bound=bound)
     variations: Mapping[str, Int8Options] = {
         "ours": usual,
         "ours, FP16 around it": replace(usual, rest="fp16"),
-        "ours, ranges of least squared error": replace(usual, ranges="mse"),
-        "ours, equalised": replace(usual, equalize=True),
         "ours, every layer": replace(usual, error_bound=1e6),
-        "ours, every layer, equalised": replace(usual, error_bound=1e6, equalize=True),
     }
     for i, (name, options) in enumerate(variations.items()):
         copy = folder / f"{i}.uflow"
@@ -102,8 +103,8 @@ def _ours(bundle: Bundle[UFlowManifest], images: Sequence[Path], bound: float, f
 def _plain(bundle: Bundle[UFlowManifest], images: Sequence[Path], folder: Path) -> Path:
     model = ir.load(bundle.path(bundle.manifest.variants[0]))
     found = layers(model)
-    seen = measure(model, sorted({layer.source for layer in found}), _spread(images, bundle.manifest, 32))
-    ranges = {name: magnitudes.largest for name, magnitudes in seen.items()}
+    sources = sorted({layer.source for layer in found})
+    ranges = largest_magnitudes(model, sources, _spread(images, bundle.manifest, 32))
     return write_onnx(quantize(model, [layer.name for layer in found], ranges), folder / "plain.onnx")[0]
 
 
@@ -132,15 +133,15 @@ def _onnxruntime_static(graph: Path, pictures: Sequence[Image], folder: Path) ->
 
 def _print_layers(result: Int8Result) -> None:
     print(
-        f"\n{len(result.choice.chosen)} of {len(result.layers)} layers in INT8, {result.quantized_work:.0%} of the "
+        f"\n{len(result.choice.names)} of {len(result.layers)} layers in INT8, {result.quantized_work:.0%} of the "
         f"multiplications, energies within {result.choice.error:.1%}, {result.seconds:.0f} s; left in float:\n"
     )
     rows = [
-        (layer.name, "yes" if layer.depthwise else "", f"{layer.macs / 1e6:.1f}", f"{sensitivity:.1%}")
+        (layer.name, f"{layer.macs / 1e6:.1f}", f"{sensitivity:.1%}")
         for layer in result.left_in_float
         for sensitivity in [result.choice.sensitivity[layer.name]]
     ]
-    print(table(("layer", "depthwise", "million products", "error by itself"), rows, left=(0,)) + "\n")
+    print(table(("layer", "million products", "error by itself"), rows, left=(0,)) + "\n")
 
 
 def _print_quality(

@@ -1,15 +1,15 @@
-"""An INT8 variant of an ONNX graph, its quantisation written into it as QuantizeLinear and DequantizeLinear nodes.
+"""Writes INT8 quantisation into an ONNX graph, as QuantizeLinear and DequantizeLinear nodes.
 
-All is symmetric, zero points 0, as TensorRT demands: activations have one scale a tensor, weights one a result channel
-(Wu et al., Integer Quantization for Deep Learning Inference, arXiv 2004.09602, section 3). Only what layers read is
-quantised. Engines keep it as integers wherever the layer before can write them, and the rest stays exact:
+Everything is symmetric with zero points 0, as TensorRT demands. Activations have one scale per tensor, weights one per
+output channel (Wu et al., Integer Quantization for Deep Learning Inference, arXiv 2004.09602, section 3). Only inputs
+of layers are quantised. Engines keep them as integers wherever the layer before can write these; the rest stays exact:
 
-* what a layer gives is rounded only where another one reads it;
-* a residual addition reads the integers too where they are there already, so that the branch is stored once and the
-  addition can join the convolution before it;
-* biases stay in FP32: TensorRT takes no others, and they cost nothing.
+* the output of a layer is rounded only where another layer reads it;
+* a residual addition reads the integers too if they exist already, so that the branch is stored once and the addition
+  can be fused with the convolution before it;
+* biases stay in FP32: TensorRT accepts no others, and they cost nothing.
 
-Scales are numbers that FP16 holds, so that the same ones serve a graph whose other parts are in FP16.
+Scales are numbers that FP16 can represent, so that they also serve a graph whose other parts are in FP16.
 """
 
 import math
@@ -26,13 +26,13 @@ from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import FloatMap
 
 LARGEST = 127
-"""Of an INT8 number; −128 is left out, so that the range is symmetric."""
+"""The largest INT8 number in use; −128 is left out, so that the range is symmetric."""
 SEVEN_BIT_LARGEST = 64
-"""Of a weight where the processor has no VNNI. It adds two products of a byte, up to 255, and a weight in 16 bits, and
-2 · 255 · 64 = 32,640 is what these hold; with 127 they saturate."""
+"""The largest weight for a processor without VNNI. It adds two products of a byte, up to 255, and a weight in 16 bits:
+2 · 255 · 64 = 32,640 fits; with 127 the sum saturates."""
 
 _RESULT_AXIS = {"Conv": 0, "MatMul": 1}  # of the weights
-_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 2.0**15  # that FP16 holds
+_SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 2.0**15  # that FP16 can represent
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +42,28 @@ class Layer:
     Attributes:
         name: of its node.
         source: name of the value it reads.
-        macs: multiply-accumulate operations an image.
-        depthwise: whether its channels are convolved in groups.
+        macs: multiply-accumulate operations per image.
     """
 
     name: str
     source: str
     macs: int
-    depthwise: bool
 
 
 def layers(model: ir.Model) -> tuple[Layer, ...]:
-    """Those of a graph, in the order in which they are computed."""
-    return tuple(_layer(node) for node in weighted(model))
+    """All such layers of a graph, in the order in which they are computed."""
+    return tuple(_layer(node) for node in _weighted(model))
 
 
 def quantize(
     model: ir.Model, chosen: Collection[str], ranges: Mapping[str, float], largest_weight: int = LARGEST
 ) -> ir.Model:
-    """A copy in which some layers read INT8 numbers.
+    """A copy of a graph in which the chosen layers read INT8 numbers.
 
     Args:
-        model: in FP32; it is left as it is.
-        chosen: names of nodes, as in `layers`.
-        ranges: largest absolute value to be represented, by name of value, of every chosen layer's source.
+        model: in FP32; it is not changed.
+        chosen: names of layers, see `layers`.
+        ranges: largest magnitude to be represented, by name of value, for the source of every chosen layer.
         largest_weight: magnitude of a quantised weight, see `SEVEN_BIT_LARGEST`.
 
     Raises:
@@ -73,7 +71,7 @@ def quantize(
     """
     model = model.clone()
     pairs = _Pairs(model.graph, ranges, largest_weight)
-    for node in weighted(model):
+    for node in _weighted(model):
         if node.name in chosen:
             source, weight = operands(node)
             node.replace_input_with(0, pairs.activation(source))
@@ -88,23 +86,18 @@ def quantize(
     return model
 
 
-def weighted(model: ir.Model) -> list[ir.Node]:
-    """Convolutions, and products with a matrix, whose weights are constants."""
-    return [node for node in model.graph if node.op_type in _RESULT_AXIS and _has_constant_weights(node)]
-
-
 def operands(node: ir.Node) -> tuple[ir.Value, ir.Value]:
-    """The first two inputs of a node that has them."""
+    """The first two inputs of a node that has two."""
     first, second = node.inputs[:2]
     assert first is not None and second is not None
     return first, second
 
 
 def array(value: ir.Value) -> NDArray[Any]:
-    """What a constant of the graph holds.
+    """The values of a constant.
 
     Raises:
-        BadInput: nothing.
+        BadInput: it has none.
     """
     if value.const_value is None:
         raise BadInput(f"weight {value.name} of the graph has no values; export it again")
@@ -113,7 +106,7 @@ def array(value: ir.Value) -> NDArray[Any]:
 
 
 def constant(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
-    """The constant of this name, made if it is not there."""
+    """The constant of this name; it is made if it does not exist."""
     if name not in graph.initializers:
         tensor = ir.tensor(np.array(values, order="C"), name=name)
         value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
@@ -122,17 +115,22 @@ def constant(graph: ir.Graph, name: str, values: NDArray[Any]) -> ir.Value:
 
 
 def drop_unread(graph: ir.Graph) -> None:
-    """Forget constants that nothing reads any more."""
+    """Remove constants that no node reads any more."""
     for name in [name for name, weight in graph.initializers.items() if not weight.uses()]:
         del graph.initializers[name]
 
 
 def rounded_weights(weights: FloatMap, axis: int = 0, largest: int = LARGEST) -> tuple[NDArray[np.int8], FloatMap]:
-    """Weights as INT8 numbers, and a scale for each place along the axis of the results, (C_out,) float32."""
+    """Weights as INT8 numbers, and their scales along the axis of output channels, (C_out,) float32."""
     others = tuple(i for i in range(weights.ndim) if i != axis)
     scales = _scales(np.abs(weights).max(axis=others), largest)
     quotients = weights / np.expand_dims(scales, others)
     return np.clip(np.rint(quotients), -largest, largest).astype(np.int8), scales
+
+
+def _weighted(model: ir.Model) -> list[ir.Node]:
+    """Convolutions, and products with a matrix, whose weights are constants."""
+    return [node for node in model.graph if node.op_type in _RESULT_AXIS and _has_constant_weights(node)]
 
 
 def _layer(node: ir.Node) -> Layer:
@@ -142,8 +140,7 @@ def _layer(node: ir.Node) -> Layer:
         raise BadInput(f"the result of node {node.name} has no shape; export it again")
     places = shape[2:] if node.op_type == "Conv" else shape[1:-1]
     macs = math.prod(array(weight).shape) * math.prod(int(side) for side in places if isinstance(side, int))
-    depthwise = node.op_type == "Conv" and node.attributes.get_int("group", 1) > 1
-    return Layer(node.name or "", source.name or "", macs, depthwise)
+    return Layer(node.name or "", source.name or "", macs)
 
 
 def _has_constant_weights(node: ir.Node) -> bool:
@@ -153,14 +150,14 @@ def _has_constant_weights(node: ir.Node) -> bool:
 
 
 def _scales(ranges: NDArray[Any], largest: int = LARGEST) -> FloatMap:
-    """What one step of an INT8 number is worth: the smallest number FP16 holds with which nothing is clipped."""
+    """The value of one step of an INT8 number: the smallest FP16 number with which nothing is clipped."""
     exact = np.clip(ranges / largest, _SMALLEST_SCALE, _LARGEST_SCALE)
     near = exact.astype(np.float16)
     return np.where(near < exact, np.nextafter(near, np.float16(np.inf)), near).astype(np.float32)
 
 
 class _Pairs:
-    """What has been quantised in a graph, each value once."""
+    """Quantises values of a graph, each value once."""
 
     def __init__(self, graph: ir.Graph, ranges: Mapping[str, float], largest_weight: int) -> None:
         self._graph = graph
@@ -169,7 +166,7 @@ class _Pairs:
         self.known: dict[ir.Value, ir.Value] = {}
 
     def activation(self, value: ir.Value) -> ir.Value:
-        """A computed value, rounded to INT8 and back."""
+        """A computed value, rounded to INT8 and back to float."""
         if value not in self.known:
             reach = self._ranges.get(value.name or "")
             if reach is None:

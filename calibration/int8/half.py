@@ -1,8 +1,8 @@
-"""An INT8 graph whose other parts are in FP16, for GPUs: what TensorRT fuses there is INT8 between FP16.
+"""Converts what an INT8 graph does not compute in INT8 to FP16, for GPUs: TensorRT fuses INT8 with FP16 around it.
 
-`to_fp16` leaves quantisation in FP32, with casts around it. A cast between a convolution and its DequantizeLinear may
-keep an engine from seeing that the two belong together, so here quantisation itself reads and gives FP16, which its
-operators do from opset 19 on. Its scales are then FP16 too; `quantize` has chosen them so that FP16 holds them exactly.
+`to_fp16` alone leaves quantisation in FP32, with casts around it. A cast between a convolution and its DequantizeLinear
+may keep an engine from recognising the pair, so here quantisation itself reads and writes FP16, which its operators do
+from opset 19 on. The scales become FP16 too; `quantize` has chosen scales that FP16 represents exactly.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ from uflow_edge.calibration.int8.graph import array, constant, drop_unread, oper
 from uflow_edge.export.graphs.precision import to_fp16
 
 OPSET = 19
-"""The first in which scales may be FP16."""
+"""The first opset in which scales may be FP16."""
 
 
 def with_fp16_rest(model: ir.Model) -> ir.Model:
-    """A copy that computes in FP16 what it does not compute in INT8, where that is safe.
+    """A copy that computes in FP16 what is not in INT8, where that is safe.
 
     Args:
-        model: as `quantize` made it, with scales that FP16 holds.
+        model: as `quantize` made it, with scales that FP16 can represent.
     """
     model = to_fp16(model)
     graph = model.graph
@@ -42,7 +42,7 @@ def with_fp16_rest(model: ir.Model) -> ir.Model:
 
 
 def _give_fp16(graph: ir.Graph, node: ir.Node) -> None:
-    """Let readers that want FP16 have it from a DequantizeLinear of their own; the others keep this one."""
+    """Give readers that want FP16 a DequantizeLinear of their own; the others keep this one."""
     result = node.outputs[0]
     casts = [cast.outputs[0] for cast, _ in result.uses() if _is_cast_to(cast.outputs[0], ir.DataType.FLOAT16)]
     if not casts:
@@ -56,7 +56,7 @@ def _give_fp16(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _is_cast_to(value: ir.Value, kind: ir.DataType) -> bool:
-    """From one floating-point type to another."""
+    """Whether a value is cast to this type from a floating-point type."""
     node = value.producer()
     if node is None or node.op_type != "Cast" or value.dtype != kind:
         return False

@@ -1,10 +1,9 @@
-"""The latents of an INT8 graph, brought back to the mean and spread they have in FP32.
+"""Restores the mean and standard deviation of an INT8 graph's latents to what they are in FP32.
 
-Rounding adds noise to every latent channel, and whitened features have channels of which it is the larger part: their
-energies grow severalfold, and everything looks anomalous. One gain and one offset a channel, taken from good pictures
-and written into the graph before the squares, undo that: a channel counts for as much as before, so a noisy one counts
-for less of what it tells. Bias correction (Nagel et al., ICCV 2019, section 4.2) in the first two moments, where it
-matters: at the end.
+Rounding adds noise to every latent channel. In some channels of whitened features the noise is larger than the signal:
+their energies grow severalfold, and everything looks anomalous. One gain and one offset per channel, estimated on good
+pictures and written into the graph before the squares, undo that: each channel again contributes as much energy as
+before. This is bias correction (Nagel et al., ICCV 2019, section 4.2) of the first two moments, applied at the end.
 """
 
 from collections.abc import Sequence
@@ -23,35 +22,35 @@ _LEAST_SPREAD = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class ChannelAffine:
-    """What a scale's latents are multiplied with and moved by, (1, C, 1, 1) float32 each."""
+    """Gain and offset of each latent channel of a scale, (1, C, 1, 1) float32 each."""
 
     gain: FloatMap
     offset: FloatMap
 
     @classmethod
     def between(cls, found: FloatMap, exact: FloatMap) -> "ChannelAffine":
-        """What gives ``found`` the mean and spread of ``exact``, (N, C, H, W) each."""
+        """The correction that gives ``found`` the mean and deviation of ``exact``, (N, C, H, W) each."""
         spread = np.maximum(found.std(axis=_OVER, keepdims=True), _LEAST_SPREAD)
         gain = exact.std(axis=_OVER, keepdims=True) / spread
         offset = exact.mean(axis=_OVER, keepdims=True) - gain * found.mean(axis=_OVER, keepdims=True)
         return cls(gain.astype(np.float32), offset.astype(np.float32))
 
     def __call__(self, latents: FloatMap) -> FloatMap:
-        """(N, C, H, W) to the same shape."""
+        """Correct latents, (N, C, H, W)."""
         return latents * self.gain + self.offset
 
 
 def latent_names(model: ir.Model) -> tuple[str, ...]:
-    """The values whose squares are summed up to energies, finest scale first.
+    """Names of the values whose squares are summed to the energies, finest scale first.
 
     Raises:
-        BadInput: the graph does not end so.
+        BadInput: an energy is not a sum of squares.
     """
     return tuple(operands(_square(output))[0].name or "" for output in model.graph.outputs if _is_energy(output))
 
 
 def correct_latents(model: ir.Model, corrections: Sequence[ChannelAffine]) -> None:
-    """Write corrections, one a scale, finest first, into a graph."""
+    """Write corrections into a graph, one per scale, finest first."""
     graph = model.graph
     energies = [output for output in graph.outputs if _is_energy(output)]
     for i, (energy, correction) in enumerate(zip(energies, corrections, strict=True)):

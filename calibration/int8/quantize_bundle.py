@@ -1,9 +1,9 @@
-"""An INT8 graph for a bundle, made from its FP32 graph and good pictures of its line.
+"""Gives a bundle an INT8 graph, made from its FP32 graph and good images of its line.
 
-    measure ranges → choose layers → quantise → correct the latents → prove it → list it
+    measure ranges → choose layers → quantise → correct the latents → prove the graph → list it
 
-One module each: int8_ranges, int8_search, int8_graph, int8_latents, and int8_bundle for the last two. docs/int8.md has
-what was measured. Needs onnx and onnx-ir, not torch.
+The other modules hold one step each: `search`, `graph` (and `half`), `latents`, and `store` for the last two.
+docs/int8.md has the measurements. Needs onnx and onnx-ir, not torch.
 """
 
 import time
@@ -12,17 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import onnx_ir as ir
 
-from uflow_edge.calibration.int8.cache import cache_file, cache_folder, cached
-from uflow_edge.calibration.int8.equalisation import equalize, links
 from uflow_edge.calibration.int8.graph import LARGEST, SEVEN_BIT_LARGEST, Layer, layers
 from uflow_edge.calibration.int8.half import with_fp16_rest
 from uflow_edge.calibration.int8.latents import correct_latents
-from uflow_edge.calibration.int8.ranges import RANGE_METHODS, RangeMethod, measure
-from uflow_edge.calibration.int8.search import Choice, Judge, search
+from uflow_edge.calibration.int8.search import ChosenLayers, QuantizationTrial, search
 from uflow_edge.calibration.int8.store import Int8Failed, store_int8
 from uflow_edge.export.graphs.parity import ENERGY_BOUNDS, Parity
+from uflow_edge.export.graphs.probe import Probe
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Variant
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
@@ -46,55 +45,43 @@ class Int8Options:
     Attributes:
         error_bound: mean relative error of the energies that the search may spend, at the scale that suffers most; the
             finished graph may have half as much again on other pictures.
-        ranges: how the range of an activation is chosen. What good images do not reach, anomalies may, and what is
-            clipped cannot be seen: the default clips nothing that was ever seen.
-        equalize: whether channels are brought to one size first: helps where every layer is to be quantised, and does
-            not go with FP16 around it, where enlarged channels may overflow.
-        rest: precision of what is not INT8: fp32 for CPUs, fp16 for GPUs.
-        weight_bits: 7 keeps an x86 processor without VNNI from saturating; default, 8 where this one does not need it.
-        calibration_images: most images that ranges are taken from.
-        search_images: images held out of that, to choose layers by.
-        cache: folder of kept measurements; None: in the user's cache folder.
+        rest: precision of everything that is not INT8: fp32 for CPUs, fp16 for GPUs.
+        weight_bits: 7 keeps an x86 processor without VNNI from saturating; by default 8 where this one has it.
+        calibration_images: the most images that ranges are measured on.
+        search_images: images held out from these, to choose layers by.
 
     Raises:
-        UsageError: on construction, values that make no sense.
+        UsageError: on construction, if the bound or a number of images is not positive.
     """
 
     error_bound: float = ENERGY_BOUNDS["int8"]
-    ranges: RangeMethod = "minmax"
-    equalize: bool = False
     rest: Literal["fp32", "fp16"] = "fp32"
     weight_bits: Literal[7, 8] = field(default_factory=lambda: 8 if has_vnni() else 7)
     calibration_images: int = 32
     search_images: int = 8
-    cache: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.error_bound > 0 or min(self.calibration_images, self.search_images) < 1:
             raise UsageError(f"expected a positive bound and positive numbers of images: {self}")
-        if self.equalize and self.rest == "fp16":
-            raise UsageError("equalised channels may overflow in FP16: choose one of the two")
-        if self.ranges not in RANGE_METHODS:
-            raise UsageError(f"ranges {self.ranges!r}: expected one of {', '.join(RANGE_METHODS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Result:
-    """What became of it.
+    """The INT8 graph of a bundle, and how it was made.
 
     Attributes:
         variant: as the manifest lists it.
-        layers: all that might have been quantised.
-        choice: which were, and how sensitive each is.
-        parities: the INT8 graph against the FP32 one, one an engine, on pictures that layers were not chosen by; one at
-            least holds, and engines whose parity does not are not used.
+        layers: all that could have been quantised.
+        choice: those that were, and how sensitive each layer is.
+        parities: the INT8 graph against the FP32 one, one per engine, on pictures that layers were not chosen by. At
+            least one holds; engines whose parity does not hold are not used.
         calibration_images, search_images: how many there were of each.
-        seconds: that it took.
+        seconds: how long it took.
     """
 
     variant: Variant
     layers: tuple[Layer, ...]
-    choice: Choice
+    choice: ChosenLayers
     parities: tuple[Parity, ...]
     calibration_images: int
     search_images: int
@@ -103,7 +90,7 @@ class Int8Result:
     @property
     def quantized_work(self) -> float:
         """Share of the multiplications that INT8 does, 0 to 1."""
-        chosen = set(self.choice.chosen)
+        chosen = set(self.choice.names)
         return sum(layer.macs for layer in self.layers if layer.name in chosen) / sum(
             layer.macs for layer in self.layers
         )
@@ -111,7 +98,7 @@ class Int8Result:
     @property
     def left_in_float(self) -> tuple[Layer, ...]:
         """Layers that are not quantised, the most sensitive first."""
-        left = [layer for layer in self.layers if layer.name not in self.choice.chosen]
+        left = [layer for layer in self.layers if layer.name not in self.choice.names]
         return tuple(sorted(left, key=lambda layer: -self.choice.sensitivity[layer.name]))
 
 
@@ -121,13 +108,13 @@ def quantize_bundle(
     options: Int8Options = Int8Options(),
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[Bundle[UFlowManifest], Int8Result]:
-    """Give a bundle an INT8 graph, or another one; at every moment it can be loaded.
+    """Give a bundle an INT8 graph, in place of an older one; the bundle can be loaded at every moment.
 
     Args:
         bundle: as loaded, with an FP32 graph first.
         images: good images of the line, files and folders.
         options: see `Int8Options`.
-        report: told the name of each stage as it starts.
+        report: receives the name of each stage as it starts.
 
     Returns:
         The bundle as it is now, and what was done.
@@ -135,7 +122,7 @@ def quantize_bundle(
     Raises:
         BadInput: too few images, or no FP32 graph to start from.
         Int8Failed: no layer keeps the bound, or the finished graph misses it by more than half on other pictures in
-            every engine; the bundle is as it was.
+            every engine; the bundle is unchanged.
     """
     started = time.perf_counter()
     manifest = bundle.manifest
@@ -145,19 +132,19 @@ def quantize_bundle(
     calibration, held_out = _pictures(manifest, images, options)
     report(f"measuring activations on {len(calibration)} images")
     model = ir.load(bundle.path(exact))
-    prepared, ranges = _prepared(model, manifest.graph_sha256(exact), calibration, options)
+    candidates = layers(model)
+    ranges = largest_magnitudes(model, sorted({layer.source for layer in candidates}), calibration)
     report(f"choosing layers by {len(held_out)} other images")
     largest_weight = SEVEN_BIT_LARGEST if options.weight_bits == 7 else LARGEST
-    judge = Judge(model, prepared, ranges, held_out, largest_weight)
-    candidates = layers(prepared)
-    choice = search(judge, candidates, options.error_bound)
-    if not choice.chosen:
+    trial = QuantizationTrial(model, ranges, held_out, largest_weight)
+    choice = search(trial, candidates, options.error_bound)
+    if not choice.names:
         raise Int8Failed(
             f"{bundle.folder}: no layer can be computed in INT8 with energies within {options.error_bound:.1%}; "
             "allow a larger error, or stay with fp16"
         )
-    quantized = judge.quantized(choice.chosen)
-    correct_latents(quantized, judge.corrections(quantized))
+    quantized = trial.quantized(choice.names)
+    correct_latents(quantized, trial.corrections(quantized))
     if options.rest == "fp16":
         quantized = with_fp16_rest(quantized)
     bound = _ALLOWANCE * options.error_bound
@@ -170,8 +157,20 @@ def quantize_bundle(
     )
 
 
+def largest_magnitudes(model: ir.Model, names: Sequence[str], pictures: Sequence[Image]) -> dict[str, float]:
+    """The largest magnitude of each value of a graph on pictures, (S, S, 3) uint8 RGB each.
+
+    Nothing that was seen is clipped: anomalies reach farther than good images do, and a clipped anomaly is invisible.
+    """
+    largest = dict.fromkeys(names, 0.0)
+    for values in Probe(model, names).each(progress(pictures, "largest activations")):
+        for name, value in values.items():
+            largest[name] = max(largest[name], float(np.abs(value).max()))
+    return largest
+
+
 def _pictures(manifest: UFlowManifest, images: Sequence[Path], options: Int8Options) -> tuple[list[Image], list[Image]]:
-    """Pictures to measure ranges on, and others to choose layers by: spread evenly over the images given."""
+    """Pictures to measure ranges on, and others to choose layers by, spread evenly over the given images."""
     files = list(find_images(images))
     if len(files) < FEWEST_IMAGES:
         raise BadInput(f"{len(files)} images: INT8 needs at least {FEWEST_IMAGES} good images of the line, better 40")
@@ -184,21 +183,3 @@ def _pictures(manifest: UFlowManifest, images: Sequence[Path], options: Int8Opti
     ]
     calibration = [picture for i, picture in enumerate(pictures) if i not in aside]
     return calibration, [pictures[i] for i in sorted(aside)]
-
-
-def _prepared(
-    model: ir.Model, graph_sha256: str, pictures: Sequence[Image], options: Int8Options
-) -> tuple[ir.Model, dict[str, float]]:
-    """The graph to quantise, and the range of every activation in it."""
-    folder = options.cache or cache_folder()
-    if options.equalize:
-        chain = links(model)
-        names = sorted({link.value for link in chain})
-        path = cache_file(folder, graph_sha256, "as exported", pictures)
-        seen = cached(path, lambda: measure(model, names, pictures)) if chain else {}
-        model = equalize(model, {name: seen[name].by_channel for name in names}, chain)
-    prepared = model
-    sources = sorted({layer.source for layer in layers(prepared)})
-    path = cache_file(folder, graph_sha256, f"equalised: {options.equalize}", pictures)
-    magnitudes = cached(path, lambda: measure(prepared, sources, pictures))
-    return prepared, {name: magnitudes[name].range(options.ranges) for name in sources}

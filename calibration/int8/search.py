@@ -1,12 +1,12 @@
-"""Which layers INT8 is good enough for: as much of the work as the energies allow.
+"""Chooses the layers to compute in INT8: as much of the work as the energies allow.
 
-Every layer is tried by itself. The error of a set of layers is close to the root of the sum of their squares, for
-roundings are independent; so layers are given up in the order of squared error for each multiplication saved, as few as
-keep the bound, which a bisection on the real error finds. Then those given up are tried once more, the largest first:
-some of them fit into what is left below the bound.
+Every layer is tried by itself. Roundings are independent, so the error of a set of layers is close to the root of the
+sum of their squares. Layers are therefore given up in the order of squared error per multiplication saved, as few as
+keep the bound; a bisection on the measured error finds how many. Then those given up are tried once more, the largest
+first, since some of them still fit below the bound.
 
-What is measured is the error that remains after the latents have been corrected (see int8_latents.py), in the outputs
-themselves and on pictures that the ranges were not taken from.
+The error is measured at the energies after the latents have been corrected (see `latents`), on pictures that the ranges
+were not measured on.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,45 +25,39 @@ _SECOND_TRIES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What the search found.
+class ChosenLayers:
+    """The result of `search`.
 
     Attributes:
-        chosen: names of the layers to be quantised, in the order of the graph.
+        names: of the layers to be quantised, in the order of the graph.
         sensitivity: error of the energies with one layer alone in INT8, by its name.
-        error: of the energies with all chosen ones.
+        error: of the energies with all chosen layers in INT8.
     """
 
-    chosen: tuple[str, ...]
+    names: tuple[str, ...]
     sensitivity: Mapping[str, float]
     error: float
 
 
-class Judge:
+class QuantizationTrial:
     """Measures what quantising layers does to the energies.
 
     Args:
-        exact: the network in FP32.
-        model: the one to be quantised: the same, or equalised.
+        model: the network in FP32.
         ranges: of the activations, see `quantize`.
-        pictures: (S, S, 3) uint8 RGB, that the ranges were not taken from.
+        pictures: (S, S, 3) uint8 RGB, that the ranges were not measured on.
         largest_weight: see `quantize`.
     """
 
     def __init__(
-        self,
-        exact: ir.Model,
-        model: ir.Model,
-        ranges: Mapping[str, float],
-        pictures: Sequence[Image],
-        largest_weight: int = LARGEST,
+        self, model: ir.Model, ranges: Mapping[str, float], pictures: Sequence[Image], largest_weight: int = LARGEST
     ) -> None:
         self._model = model
         self._ranges = ranges
         self._largest_weight = largest_weight
         self._pictures = pictures
         self._names = latent_names(model)
-        self._latents = self._run(exact)
+        self._latents = self._run(model)
         self._energies = [_energies(latents) for latents in self._latents]
 
     def quantized(self, chosen: Collection[str]) -> ir.Model:
@@ -81,7 +75,7 @@ class Judge:
         return max(errors)
 
     def corrections(self, quantized: ir.Model) -> tuple[ChannelAffine, ...]:
-        """What brings the latents of a quantised graph back, one a scale."""
+        """What restores the latents of a quantised graph, one per scale."""
         found = self._run(quantized)
         return tuple(ChannelAffine.between(*pair) for pair in zip(found, self._latents, strict=True))
 
@@ -90,17 +84,17 @@ class Judge:
         return [values[name] for name in self._names]
 
 
-def search(judge: Judge, candidates: Sequence[Layer], bound: float) -> Choice:
-    """The layers that can be quantised within a bound on `Judge.error`, with many multiplications among them."""
+def search(trial: QuantizationTrial, candidates: Sequence[Layer], bound: float) -> ChosenLayers:
+    """The layers that can be quantised within a bound on `QuantizationTrial.error`, with many multiplications."""
     sensitivity = {
-        layer.name: judge.error([layer.name]) for layer in progress(candidates, "layer by layer", unit="layer")
+        layer.name: trial.error([layer.name]) for layer in progress(candidates, "layer by layer", unit="layer")
     }
     leaving = sorted(candidates, key=lambda layer: -(sensitivity[layer.name] ** 2) / layer.macs)
     errors: dict[int, float] = {len(leaving): 0.0}  # by how many are given up
 
     def holds(given_up: int) -> bool:
         if given_up not in errors:
-            errors[given_up] = judge.error([layer.name for layer in leaving[given_up:]])
+            errors[given_up] = trial.error([layer.name for layer in leaving[given_up:]])
         return errors[given_up] <= bound
 
     low, high = 0, len(leaving)  # `high` holds
@@ -111,10 +105,10 @@ def search(judge: Judge, candidates: Sequence[Layer], bound: float) -> Choice:
     again = sorted(leaving[:high], key=lambda layer: -layer.macs)
     hopeful = [layer for layer in again if sensitivity[layer.name] <= bound][:_SECOND_TRIES]
     for layer in progress(hopeful, "second tries", unit="layer"):
-        tried = judge.error(kept | {layer.name})
+        tried = trial.error(kept | {layer.name})
         if tried <= bound:
             kept, error = kept | {layer.name}, tried
-    return Choice(tuple(layer.name for layer in candidates if layer.name in kept), sensitivity, error)
+    return ChosenLayers(tuple(layer.name for layer in candidates if layer.name in kept), sensitivity, error)
 
 
 def _energies(latents: FloatMap) -> FloatMap:

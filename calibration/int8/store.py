@@ -1,7 +1,7 @@
-"""An INT8 graph proven against the FP32 one and listed in its bundle, in place of the one before.
+"""Proves an INT8 graph against the FP32 one and lists it in its bundle, in place of an older one.
 
-It is proven in a folder of its own, so that one that fails leaves the bundle as it was. From then on the bundle can be
-loaded at every moment: the old graph is struck from the manifest before its file goes, and the new one is listed last.
+The graph is proven in a scratch folder, so that a failure leaves the bundle unchanged. The bundle can be loaded at
+every moment: the old graph leaves the manifest before its file is deleted, and the new one is listed last.
 """
 
 from collections.abc import Sequence
@@ -38,15 +38,15 @@ def store_int8(
 
     Args:
         bundle: as loaded, with an FP32 graph first.
-        variant: as the graph is to be listed, but for the file of its weights, if it gets one.
+        variant: how the graph is to be listed; the file of its weights, if it gets one, is added.
         model: the graph.
         pictures: (S, S, 3) uint8 RGB each, to prove it on.
 
     Returns:
-        The bundle as it is now, and how near the graph is to the FP32 one, in each engine that is here.
+        The bundle as it is now, and how close the graph is to the FP32 one, in each engine of this machine.
 
     Raises:
-        Int8Failed: it is too far from it in every engine; the bundle is as it was.
+        Int8Failed: it is too far from the FP32 graph in every engine; the bundle is unchanged.
     """
     folder = bundle.folder
     with scratch_folder(folder) as temporary:
@@ -77,7 +77,7 @@ def store_int8(
 
 
 def _without_int8(bundle: Bundle[UFlowManifest]) -> Bundle[UFlowManifest]:
-    """The bundle without its INT8 graph, that graph's plans, and a digest of the parity report."""
+    """The bundle without its INT8 graph, the plans built from it, and the digest of the parity report."""
     manifest = bundle.manifest
     old = [variant for variant in manifest.variants if variant.precision == "int8"]
     plans = [plan for plan in manifest.plans if plan.graph in {variant.file for variant in old}]

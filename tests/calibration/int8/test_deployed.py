@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from uflow_edge.calibration.command import main as calibrate
 from uflow_edge.calibration.int8.quantize_bundle import Int8Options, quantize_bundle
 from uflow_edge.export.command import main as export
 from uflow_edge.export.engines.plan_options import PlanOptions
-from uflow_edge.export.engines.plans import build_plans, layers_file
+from uflow_edge.export.engines.plans import PlanResult, build_plans, layers_file
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.infer.command import main as infer
@@ -24,30 +25,53 @@ def quantized(exported: Path, texture_folder: Path, tmp_path: Path) -> Callable[
         folder = tmp_path / "gravel.uflow"
         if not folder.exists():
             shutil.copytree(exported, folder)
-        chosen = Int8Options(error_bound=0.1, search_images=4, cache=tmp_path / "cache", **options)
+        chosen = Int8Options(error_bound=0.1, search_images=4, **options)
         return quantize_bundle(Bundle.load(folder, UFlowManifest), [texture_folder / "train" / "good"], chosen)[0]
 
     return make
 
 
-@pytest.mark.parametrize("rest", ["fp32", "fp16"])
-def test_tensorrt_rtx_takes_every_pair(quantized: Callable[..., Bundle[UFlowManifest]], rest: str) -> None:
-    bundle = quantized(rest=rest)
-    # Turing multiplies no FP32 matrices, which whitened features need: that has nothing to do with INT8.
-    newer = PlanOptions("rtx", compute_capabilities=("8.6", "12.0"))
-    bundle, (result,) = build_plans(bundle, ["int8"], newer)
+def assert_tensorrt_rtx_builds_every_pair(
+    bundle: Bundle[UFlowManifest], capabilities: tuple[str, ...], *, fp16: bool
+) -> PlanResult:
+    bundle, (result,) = build_plans(bundle, ["int8"], PlanOptions("rtx", compute_capabilities=capabilities))
     assert result.plan.file.endswith("-int8.plan")
     assert result.plan.graph == "model.int8.onnx"
     log = json.loads((bundle.folder / layers_file(result.plan)).read_text())
     types = [layer["type"] for layer in log["layers"]]
     assert types.count("QUANTIZE") > 5
     assert types.count("DEQUANTIZE") >= 2 * types.count("QUANTIZE")
-    assert ("fp16" in result.layers) == (rest == "fp16")
+    assert ("fp16" in result.layers) == fp16
+    return result
+
+
+def test_tensorrt_rtx_takes_every_pair_with_fp32_around(quantized: Callable[..., Bundle[UFlowManifest]]) -> None:
+    bundle = quantized(weight_bits=8)
+    # Turing multiplies no FP32 matrices, which whitened features need: that has nothing to do with INT8.
+    result = assert_tensorrt_rtx_builds_every_pair(bundle, ("8.6", "12.0"), fp16=False)
     # Quantised anew, the graph is another, so its engine goes.
-    again = quantized(rest=rest, ranges="percentile")
+    again = quantized(weight_bits=7)
     assert again.manifest.plans == ()
     assert not (bundle.folder / result.plan.file).exists()
     assert Bundle.load(bundle.folder, UFlowManifest) == again
+
+
+def test_the_command_makes_a_graph_with_fp16_around_int8_for_tensorrt(
+    exported: Path, good_folder: Path, tmp_path: Path, exit_code: Callable[..., int]
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "gravel.uflow")
+    chosen = ("--bundle", folder, "--good", good_folder, "--no-report", "--backend", "onnxruntime", "--threads", 1)
+    assert exit_code(calibrate, *chosen, "--int8", "--int8-rest", "fp16") == 0
+    bundle = Bundle.load(folder, UFlowManifest)
+    assert bundle.manifest.variants[-1].opset == 19  # the first in which INT8's scales may be FP16
+    assert_tensorrt_rtx_builds_every_pair(bundle, ("7.5", "8.6", "12.0"), fp16=True)
+
+
+def test_the_precision_around_int8_needs_an_int8_graph(
+    bundle_folder: Path, good_folder: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(calibrate, "--bundle", bundle_folder, "--good", good_folder, "--int8-rest", "fp16") == 2
+    assert "--int8-rest: only with --int8" in capsys.readouterr().err
 
 
 def test_int8_needs_images_not_just_a_checkpoint(

@@ -56,7 +56,6 @@ def test_layers_are_counted() -> None:
     found = layers(block(groups=4))
     assert [layer.source for layer in found] == ["moved", "active", "rectified"]
     assert [layer.macs for layer in found] == [4 * 3 * SIDE**2, 4 * 9 * SIDE**2, 16 * SIDE**2]
-    assert [layer.depthwise for layer in found] == [False, True, False]
 
 
 def test_one_layer_is_what_rounding_by_hand_gives() -> None:
@@ -150,7 +149,7 @@ def test_a_matrix_product_has_a_scale_a_column() -> None:
     for i, node in enumerate(model.graph):
         node.name = f"{node.op_type}_{i}"
     (layer,) = layers(model)
-    assert (layer.macs, layer.depthwise) == (15 * SIDE**2, False)
+    assert layer.macs == 15 * SIDE**2
     quantized = quantize(model, [layer.name], {"real": 127.0})  # a step of 1: pixels up to 127 stay as they are
     (found,) = values(quantized, "projected")
     integers, scales = rounded_weights(matrix, axis=1)
