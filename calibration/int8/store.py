@@ -1,7 +1,6 @@
-"""Proves an INT8 graph against the FP32 one and lists it in its bundle, in place of an older one.
+"""Proves an INT8 graph against the FP32 graph and adds it to its bundle, in place of an earlier one.
 
-The graph is proven in a scratch folder, so that a failure leaves the bundle unchanged. The bundle can be loaded at
-every moment: the old graph leaves the manifest before its file is deleted, and the new one is listed last.
+The proof takes place in a folder of its own, so a graph that fails it leaves the bundle as it was.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ import onnx_ir as ir
 from uflow_edge.export.engines.plans import layers_file
 from uflow_edge.export.graphs.files import write_onnx
 from uflow_edge.export.graphs.parity import PARITY, Parity, Reference, engines_here, parity_json, read_parities
-from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
+from uflow_edge.runtime.bundle.edit import BundleEdit, editing
+from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Variant
 from uflow_edge.runtime.bundle.reference import INT8_REFERENCE
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
@@ -24,7 +24,7 @@ from uflow_edge.runtime.engines.proof import likely_cause
 from uflow_edge.runtime.errors import UflowEdgeError
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.scoring import Scorer
-from uflow_edge.runtime.storage.files import replacing, scratch_folder, sha256
+from uflow_edge.runtime.storage.files import scratch_folder
 
 
 class Int8Failed(UflowEdgeError):
@@ -60,40 +60,29 @@ def store_int8(
             raise Int8Failed(f"{folder}: no INT8 graph is written, it is too far from FP32. {how_far}")
         stored = temporary / INT8_REFERENCE
         reference.stored().save(stored, bundle.manifest)
-        bundle = _without_int8(bundle)
-        for file in (*files, stored):
-            file.replace(folder / file.name)
-    report = folder / PARITY
-    text = parity_json({variant.file: parities}, read_parities(report))
-    with replacing(report) as written:
-        written.write_text(text, encoding="utf-8")
-    new = (*(file.name for file in files), INT8_REFERENCE, PARITY)
-    manifest = replace(
-        bundle.manifest,
-        variants=(*bundle.manifest.variants, variant),
-        files={**bundle.manifest.files, **{name: sha256(folder / name) for name in new}},
-    )
-    return write_manifest(folder, manifest), parities
+        with editing(bundle) as edit:
+            _drop_int8(edit)
+            for file in (*files, stored):
+                edit.add(file.name, file)
+            edit.add(PARITY, parity_json({variant.file: parities}, read_parities(folder / PARITY)).encode())
+            edit.manifest = replace(
+                edit.manifest, variants=(*edit.manifest.variants, variant), bits=bundle.manifest.bits
+            )
+    return edit.bundle, parities
 
 
-def _without_int8(bundle: Bundle[UFlowManifest]) -> Bundle[UFlowManifest]:
-    """The bundle without its INT8 graph, the plans built from it, and the digest of the parity report."""
-    manifest = bundle.manifest
+def _drop_int8(edit: BundleEdit[UFlowManifest]) -> None:
+    """Remove the INT8 graph, if there is one, and the engines that were built from it."""
+    manifest = edit.manifest
     old = [variant for variant in manifest.variants if variant.precision == "int8"]
     plans = [plan for plan in manifest.plans if plan.graph in {variant.file for variant in old}]
-    retired = {name for one in old for name in (one.file, one.data, one.reference) if name is not None}
-    retired |= {name for plan in plans for name in (plan.file, layers_file(plan))}
-    gone = retired | {PARITY}
-    manifest = replace(
+    edit.drop(*(name for one in old for name in (one.file, one.data, one.reference) if name is not None))
+    edit.drop(*(name for plan in plans for name in (plan.file, layers_file(plan))))
+    edit.manifest = replace(
         manifest,
         variants=tuple(variant for variant in manifest.variants if variant not in old),
         plans=tuple(plan for plan in manifest.plans if plan not in plans),
-        files={name: digest for name, digest in manifest.files.items() if name not in gone},
     )
-    bundle = write_manifest(bundle.folder, manifest)
-    for name in retired:
-        (bundle.folder / name).unlink(missing_ok=True)
-    return bundle
 
 
 def _reference(bundle: Bundle[UFlowManifest], pictures: Sequence[Image]) -> Reference:

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from uflow_edge.export.graphs.parity import PARITY, Judged, Reference, parity_json, read_parities
 from uflow_edge.export.graphs.sample_pictures import parity_images
 from uflow_edge.export.unet.parity import UNET_BOUNDS, UNetReference, parity_samples
-from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
+from uflow_edge.runtime.bundle.edit import editing
+from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Manifest, Plan, Variant
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.bundle.unet import UNetManifest
@@ -19,7 +19,6 @@ from uflow_edge.runtime.engines.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.tensorrt import TensorRtEngine
 from uflow_edge.runtime.scoring import Scorer
-from uflow_edge.runtime.storage.files import replacing, sha256
 
 Comparison: TypeAlias = Callable[[Engine, Variant], Judged]
 
@@ -54,7 +53,10 @@ def check_plans(
         variant = next(variant for variant in manifest.variants if variant.file == plan.graph)
         with closing(TensorRtEngine(bundle, plan)) as engine:
             found.append(compare(engine, variant))
-    return _noted(bundle, plans, found), tuple(found)
+    with editing(bundle) as edit:
+        entries = {plan.file: [parity] for plan, parity in zip(plans, found, strict=True)}
+        edit.add(PARITY, parity_json(entries, read_parities(bundle.folder / PARITY)).encode())
+    return edit.bundle, tuple(found)
 
 
 def _comparison(bundle: Bundle[Manifest], exact: Engine, name: str, images: Sequence[Path]) -> Comparison:
@@ -70,14 +72,3 @@ def _comparison(bundle: Bundle[Manifest], exact: Engine, name: str, images: Sequ
     pictures = parity_images(bundle.folder, images, manifest.input_size, manifest.fit)
     reference = Reference.of(name, exact.run, pictures, Scorer.load(bundle.folder, manifest))
     return lambda engine, variant: reference.compare(engine, variant.error_bound, BOUNDED[variant.precision])
-
-
-def _noted(bundle: Bundle[M], plans: Sequence[Plan], found: Sequence[Judged]) -> Bundle[M]:
-    path = bundle.folder / PARITY
-    text = parity_json({plan.file: [parity] for plan, parity in zip(plans, found, strict=True)}, read_parities(path))
-    manifest = bundle.manifest
-    without = replace(manifest, files={name: digest for name, digest in manifest.files.items() if name != PARITY})
-    write_manifest(bundle.folder, without)  # between two renames the old digest would be wrong
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return write_manifest(bundle.folder, replace(manifest, files={**manifest.files, PARITY: sha256(path)}))

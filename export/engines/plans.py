@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.engines.tensorrt import DYNAMIC, Layers, TensorSpec, build_engine
 from uflow_edge.export.engines.toolchain import Toolchain, find_toolchain
-from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
+from uflow_edge.runtime.bundle.edit import editing
+from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import ENGINES, Manifest, Plan, Precision, Variant
 from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.storage.files import replacing, sha256
 from uflow_edge.runtime.storage.strict_json import finite, read_json, to_json
 
 M = TypeVar("M", bound=Manifest)
@@ -183,28 +183,14 @@ def _timing_cache(plan: Path) -> Path:
 
 
 def _store(bundle: Bundle[M], plan: Plan, engine: Any, layers: Layers, seconds: float) -> Bundle[M]:
-    folder, old = bundle.folder, bundle.manifest
-    log_name = layers_file(plan)
-    stale = {p for p in old.plans if p.file == plan.file} | set(old.plans) - set(_still_valid(old.plans, old))
-    retired = {name for p in stale for name in (p.file, layers_file(p))}
-    manifest = replace(
-        old,
-        plans=tuple(p for p in old.plans if p not in stale),
-        files={name: digest for name, digest in old.files.items() if name not in retired},
-    )
-    with replacing(folder / plan.file) as temporary, replacing(folder / log_name) as temporary_log:
-        with temporary.open("wb") as file:
-            file.write(engine)
-        temporary_log.write_text(_log(plan, layers, seconds), encoding="utf-8")
-        new_files = {plan.file: sha256(temporary), log_name: sha256(temporary_log)}
-        if stale:
-            # Between the rename of a file and that of the manifest the old digest would be wrong.
-            write_manifest(folder, manifest)
-    manifest = replace(manifest, plans=(*manifest.plans, plan), files={**manifest.files, **new_files})
-    bundle = write_manifest(folder, manifest)
-    for name in retired - manifest.files.keys():
-        (folder / name).unlink(missing_ok=True)
-    return bundle
+    with editing(bundle) as edit:
+        old = edit.manifest
+        valid = [p for p in _still_valid(old.plans, old) if p.file != plan.file]
+        edit.drop(*(name for p in old.plans if p not in valid for name in (p.file, layers_file(p))))
+        edit.add(plan.file, engine)
+        edit.add(layers_file(plan), _log(plan, layers, seconds).encode())
+        edit.manifest = replace(old, plans=(*valid, plan))
+    return edit.bundle
 
 
 def _still_valid(plans: Sequence[Plan], manifest: Manifest) -> tuple[Plan, ...]:

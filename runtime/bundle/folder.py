@@ -12,7 +12,7 @@ docs/bundle.md specifies it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +21,6 @@ from uflow_edge.runtime.bundle.manifest import SCHEMA, Manifest, Variant
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.storage.files import replacing, sha256
 from uflow_edge.runtime.storage.strict_json import decode, parse_json, read_json
 
@@ -29,14 +28,8 @@ SUFFIX = ".uflow"
 MANIFEST = "manifest.json"
 _KINDS: tuple[type[Manifest], ...] = (UFlowManifest, UNetManifest)
 
-_CALIBRATION = ("source", "null_model", "calibration", "drift", "operating_point")
-
 M = TypeVar("M", bound=Manifest)
 M_co = TypeVar("M_co", bound=Manifest, covariant=True)
-
-
-class BundleChanged(BadInput):
-    """The bundle on disk is no longer the one that was loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +52,7 @@ class Bundle(Generic[M_co]):
                 differs from what was exported; the message names the file.
         """
         folder = Path(folder)
-        manifest = _read_manifest(folder / MANIFEST, kind)
+        manifest = read_manifest(folder / MANIFEST, kind)
         for name, expected in manifest.files.items():
             file = folder / name
             if not file.is_file():
@@ -86,23 +79,6 @@ def write_manifest(folder: Path, manifest: M) -> Bundle[M]:
     with replacing(folder / MANIFEST) as temporary:
         temporary.write_text(manifest.to_json(), encoding="utf-8")
     return Bundle(folder, manifest)
-
-
-def save_operating_point(bundle: Bundle[UFlowManifest], point: OperatingPoint) -> Bundle[UFlowManifest]:
-    """Write another threshold into the manifest on disk; changes there that do not bear on it stay.
-
-    Raises:
-        BundleChanged: the bundle was exported or calibrated again, or another threshold was saved, since it was loaded.
-        BadInput: the manifest cannot be read any more.
-        OSError: it cannot be written; the old one is still there.
-    """
-    manifest = _read_manifest(bundle.folder / MANIFEST, UFlowManifest)
-    if any(getattr(manifest, name) != getattr(bundle.manifest, name) for name in _CALIBRATION):
-        raise BundleChanged(
-            f"{bundle.folder}: its calibration has changed since it was loaded, so the threshold was not saved; start "
-            "again to use the bundle as it is now"
-        )
-    return write_manifest(bundle.folder, replace(manifest, operating_point=point))
 
 
 def parse_manifest(text: str, kind: type[M]) -> M:
@@ -155,7 +131,12 @@ def _rename_energy_bound(values: dict[str, Any]) -> None:
             variant["error_bound"] = variant.pop("energy_bound")
 
 
-def _read_manifest(path: Path, kind: type[M]) -> M:
+def read_manifest(path: Path, kind: type[M]) -> M:
+    """Read a manifest; the files that it lists are not looked at.
+
+    Raises:
+        BadInput: see `parse_manifest`; or there is none.
+    """
     try:
         return _parsed(lambda: read_json(path), kind)
     except FileNotFoundError as error:

@@ -4,7 +4,8 @@ import math
 import threading
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.bundle.folder import MANIFEST, save_operating_point
+from uflow_edge.runtime.bundle.edit import save_operating_point
+from uflow_edge.runtime.bundle.folder import MANIFEST
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.operating_point import OperatingPoint

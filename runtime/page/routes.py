@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from uflow_edge.runtime.bundle.folder import BundleChanged
+from uflow_edge.runtime.bundle.edit import BundleChanged
 from uflow_edge.runtime.errors import UflowEdgeError, require
 from uflow_edge.runtime.heat import colour_bar_png
 from uflow_edge.runtime.page.snapshots import Snapshot, Snapshots

@@ -175,6 +175,22 @@ def clear_away(folder: Path) -> None:
                 os.close(descriptor)
 
 
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Keep other processes and threads that hold this folder waiting; where the file system has no locks, it does not.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def lock(descriptor: int, *, shared: bool = False, without_locks: bool = True) -> bool:
     """Lock an open file or folder until it is closed, unless another process has locked it.
 

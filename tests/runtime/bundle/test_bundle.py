@@ -8,14 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from uflow_edge.runtime.bundle.folder import (
-    MANIFEST,
-    Bundle,
-    BundleChanged,
-    find_bundle,
-    parse_manifest,
-    save_operating_point,
-)
+from uflow_edge.runtime.bundle.edit import BundleChanged, save_operating_point
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle, find_bundle, parse_manifest
 from uflow_edge.runtime.bundle.manifest import Manifest, Source, Variant
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.bundle.unet import UNetManifest
@@ -122,7 +116,7 @@ def test_a_threshold_is_not_saved_into_a_bundle_that_was_calibrated_again(
     loaded = Bundle.load(bundle, UFlowManifest)
     edit_manifest(bundle, **changes)
     before = (bundle / MANIFEST).read_bytes()
-    with pytest.raises(BundleChanged, match="calibration has changed since it was loaded"):
+    with pytest.raises(BundleChanged, match="since it was loaded, so .* saved; start again"):
         save_operating_point(loaded, OperatingPoint(-0.29, "manual"))
     assert (bundle / MANIFEST).read_bytes() == before
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from live_page import CHANNELS, Line, Watcher, connect, httpx, live, shown, websockets
-from uflow_edge.runtime.bundle.folder import BundleChanged
+from uflow_edge.runtime.bundle.edit import BundleChanged
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.page import LivePage, serve
 from waiting import DEADLINE, wait_until
