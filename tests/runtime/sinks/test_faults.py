@@ -5,7 +5,6 @@ import os
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from PIL import Image
 
 from extras import needs
 from factories import result
+from sink_processes import CHANNELS, in_subprocess, names
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.infer.command import main
 from uflow_edge.runtime.inspection import Inspection
@@ -39,15 +39,10 @@ from uflow_edge.runtime.sinks.strict import StrictSink
 from uflow_edge.runtime.sources import Frame
 from waiting import DEADLINE
 
-CHANNELS = (4,)
 PROVENANCE = {"bundle": "belt.uflow", "bundle_sha256": "0" * 64}
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-# One result ---------------------------------------------------------------------------------------------------------
+# One result
 
 
 class Picky:
@@ -142,7 +137,7 @@ def test_narrow_frames_make_bounded_pictures(size: tuple[int, int]) -> None:
         assert (picture[44:, 300:] == 0).all()
 
 
-# What a result is of ------------------------------------------------------------------------------------------------
+# What a result is of
 
 
 def test_a_line_says_which_bundle_and_picture_it_belongs_to(tmp_path) -> None:
@@ -204,18 +199,13 @@ def test_a_broker_that_is_absent_behind_files_is_told_by_the_exit_code(
     assert f"2 not delivered to {url}" in capsys.readouterr().out
 
 
-# One process a place ------------------------------------------------------------------------------------------------
+# One process a place
 
 
 @contextmanager
 def another_process(script: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
     """Runs until the block ends; entered when it says that it is ready."""
-    folders = [str(folder) for folder in Path(__file__).parents[:3]]
-    preamble = f"import sys; sys.path[:0] = {folders}; from test_sink_faults import *\n"
-    command = [sys.executable, "-c", preamble + script, *map(str, arguments)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = in_subprocess(script, *arguments, stdin=subprocess.PIPE)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", process.communicate()[1]
@@ -282,7 +272,7 @@ def test_a_first_line_that_was_cut_short_is_mended(tmp_path) -> None:
         assert json.loads((tmp_path / "seen.jsonl").read_text())["frame"] == 5
 
 
-# Peers --------------------------------------------------------------------------------------------------------------
+# Peers
 
 
 @contextmanager
