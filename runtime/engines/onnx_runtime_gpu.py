@@ -160,13 +160,7 @@ def _tensorrt_options(manifest: Manifest, variant: Variant, batch: BatchRange | 
             "onnxruntime's TensorRT provider decides itself where to compute in half precision, even where the graph "
             "says that it overflows; run the fp32 graph with it, or build an engine: uflow-export --bundle … --trt"
         )
-    cache = str(_engine_cache(manifest.files[variant.file]))
-    options = {
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": cache,
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": cache,
-    }
+    options = _cache_options(manifest.files[variant.file])
     if batch is not None and batch.fixed is None:
         for key, size in (("min", batch.minimum), ("opt", batch.optimum), ("max", batch.maximum)):
             options[f"trt_profile_{key}_shapes"] = ",".join(
@@ -175,10 +169,17 @@ def _tensorrt_options(manifest: Manifest, variant: Variant, batch: BatchRange | 
     return options
 
 
-def _engine_cache(graph_sha256: str) -> Path:
-    """A folder of the user's own, never in the bundle, which may be read-only and is what its manifest says."""
-    base = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
+def _cache_options(graph_sha256: str) -> dict[str, str]:
+    """Keep engines in the user's cache folder, never in the bundle. Where that cannot be written, build them anew."""
+    from platformdirs import user_cache_path
+
     version = require("onnxruntime").__version__
-    folder = Path(base or Path.home() / ".cache") / DISTRIBUTION / f"onnxruntime-{version}-{graph_sha256[:16]}"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
+    folder = user_cache_path(DISTRIBUTION, appauthor=False) / f"onnxruntime-{version}-{graph_sha256[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return {}
+    if not os.access(folder, os.W_OK):
+        return {}
+    enabled = {"trt_engine_cache_enable": "1", "trt_timing_cache_enable": "1"}
+    return enabled | {"trt_engine_cache_path": str(folder), "trt_timing_cache_path": str(folder)}

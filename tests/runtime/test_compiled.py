@@ -1,6 +1,7 @@
 """Compiled functions: a cache on disk that is absent or damaged costs time, never the run."""
 
 import importlib.util
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,22 @@ def test_a_damaged_cache_is_compiled_again_and_replaced(start, tmp_path: Path, s
     start()(3.0)
     (file,) = (tmp_path / "__pycache__").glob(f"*half*{suffix}")
     file.write_bytes(file.read_bytes()[:left])
+    mended, after = start(), start()
+    assert mended(3.0) == 1.5
+    assert after(3.0) == 1.5
+    assert (hits(mended), hits(after)) == (0, 1)
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_cache_with_other_bytes_in_it_is_never_run(start, tmp_path: Path, suffix: str, part: float) -> None:
+    start()(3.0)
+    (file,) = (tmp_path / "__pycache__").glob(f"*half*{suffix}")
+    content = bytearray(file.read_bytes())
+    place = int(part * len(content))
+    noise = random.Random(0).randbytes(64)[: len(content) - place]
+    content[place : place + len(noise)] = noise
+    file.write_bytes(content)
     mended, after = start(), start()
     assert mended(3.0) == 1.5
     assert after(3.0) == 1.5

@@ -279,6 +279,15 @@ def test_engines_of_the_tensorrt_provider_are_kept_for_the_user_outside_the_bund
     assert options["trt_engine_cache_enable"] == "1"
 
 
+def test_without_a_cache_folder_the_tensorrt_provider_builds_at_each_start(bundle, pretend, tmp_path) -> None:
+    asked = pretend(runs_on=lambda asked: asked, run=lambda: None)
+    (tmp_path / "cache").touch()  # a file where the folder would be
+    open_engine(bundle, "onnxruntime-tensorrt").close()
+    (_, options), *_ = asked[0].providers
+    assert not any("cache" in name for name in options)
+    assert "trt_profile_max_shapes" in options
+
+
 def test_the_tensorrt_provider_may_not_choose_half_precision(bundle, pretend) -> None:
     pretend(runs_on=lambda asked: asked, run=lambda: None)
     with pytest.raises(UsageError, match="decides itself where to compute in half precision"):
