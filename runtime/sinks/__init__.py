@@ -1,7 +1,7 @@
-"""Where results go: one small protocol, and a module for every kind of receiver.
+"""Receivers of results: one small protocol, and one module per kind of receiver.
 
-A sink knows nothing of threads or of receivers that are down: it delivers, or raises. `buffered.BufferedSink` gives any
-sink a thread, a bounded buffer and patience.
+A sink uses no threads and does not retry: it delivers, or raises. `buffered.BufferedSink` adds a thread, a bounded
+buffer and retries to any sink.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,52 +21,52 @@ __all__ = ["Provenance", "SelectiveSink", "Sink", "Undeliverable", "about", "fir
 _MOST_LINES = 20
 
 Provenance: TypeAlias = Mapping[str, str]
-"""Of the bundle: ``bundle``, its name, and ``bundle_sha256``, the SHA-256 of its manifest, as in Parquet."""
+"""The bundle's name (``bundle``) and the SHA-256 of its manifest (``bundle_sha256``), as in Parquet files."""
 
 
 class Undeliverable(BadInput):
-    """This one result cannot be delivered, however often it is tried; those behind it can."""
+    """This result can never be delivered; the results behind it can."""
 
 
 class Sink(Protocol):
-    """Receives results one by one, always from the same thread."""
+    """Receives results one by one, always on the same thread."""
 
     @property
     def name(self) -> str:
-        """What people call it, as in ``mqtt broker:1883``."""
+        """A name for people, such as ``mqtt broker:1883``."""
         ...
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
         """Deliver one result. May block.
 
         Raises:
-            OSError: the receiver is down or full; worth trying again with the same result.
-            Undeliverable: this result cannot be delivered; the next one may.
-            UflowEdgeError: trying again is pointless.
+            OSError: the receiver is down or full; the caller may try the same result again.
+            Undeliverable: this result cannot be delivered; the next one may be.
+            UflowEdgeError: the sink is unusable; trying again is pointless.
         """
         ...
 
     def close(self) -> None:
-        """Release what the sink holds. What was put has been delivered before."""
+        """Release the sink's resources. All results are delivered before this call."""
         ...
 
 
 @runtime_checkable
 class SelectiveSink(Sink, Protocol):
-    """A sink that says what it needs of a result, so that waiting results take no more memory than that."""
+    """A sink that says which part of a result it needs, to save memory while results wait."""
 
     def needed(self, frame: "Frame", inspection: "Inspection") -> "tuple[Frame, Inspection] | None":
-        """The result without the arrays this sink has no use for; None when it has no use for the result at all."""
+        """The result without the arrays that this sink does not use; None if it does not use the result at all."""
         ...
 
 
 def verdict_only(frame: "Frame", inspection: "Inspection", *, mask: bool) -> "tuple[Frame, Inspection]":
-    """The result without picture and maps: some kilobytes instead of megabytes.
+    """The result without image and maps: kilobytes instead of megabytes.
 
     Args:
         frame: its image becomes (0, 0, 3).
         inspection: its energies and exceedances become empty, its score map (0, 0).
-        mask: whether to keep the verdict's mask, one byte a pixel; otherwise it becomes (0, 0).
+        mask: whether to keep the verdict's mask, one byte per pixel; otherwise it becomes (0, 0).
     """
     verdict = inspection.verdict
     if not mask:
@@ -76,12 +76,12 @@ def verdict_only(frame: "Frame", inspection: "Inspection", *, mask: bool) -> "tu
 
 
 def about(frame: "Frame", provenance: Provenance | None) -> dict[str, str]:
-    """What a message says besides the verdict: ``name``, as its picture has it, and the bundle; nothing without one."""
+    """Fields that a message has besides the verdict: the frame's ``name`` and the bundle; none without provenance."""
     return {} if provenance is None else {"name": printable(frame.name.as_posix()), **provenance}
 
 
 def first_lines(report: Callable[[str], None]) -> Callable[[str], None]:
-    """Passes on so many lines, and says at the last that those behind it are left out: a log is not to be flooded."""
+    """Limit a log to 20 lines; the last one says that further ones are only counted."""
     numbers = count(1)
 
     def pass_on(line: str) -> None:

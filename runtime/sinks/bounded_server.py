@@ -1,4 +1,4 @@
-"""A TCP server that no number of peers can exhaust."""
+"""A TCP server with a limited number of connections."""
 
 import socket
 import threading
@@ -11,9 +11,9 @@ _SECONDS_WITHOUT_DESCRIPTORS = 0.05
 
 
 class BoundedServer(ThreadingTCPServer):
-    """A thread for each connection, of which there are 16 at most: a new one ends the one that was silent for longest.
+    """Serves at most 16 connections, one thread each; a further one replaces the one that has been idle longest.
 
-    That is what the guide to Modbus on TCP/IP (V1.0b, section 4.2.2) recommends for when all connections are taken.
+    The guide to Modbus on TCP/IP (V1.0b, section 4.2.2) recommends this for the case that all connections are in use.
     """
 
     allow_reuse_address = True
@@ -22,10 +22,10 @@ class BoundedServer(ThreadingTCPServer):
     block_on_close = False
 
     def __init__(self, host: str, port: int, handler: type[BaseRequestHandler]) -> None:
-        """Begin to listen.
+        """Open the listening socket.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: the server cannot listen on this address.
         """
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._active: dict[socket.socket, float] = {}
@@ -35,27 +35,27 @@ class BoundedServer(ThreadingTCPServer):
 
     @property
     def port(self) -> int:
-        """That it listens on."""
+        """The port it listens on."""
         return int(self.server_address[1])
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start serving."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening. A conversation that goes on does not keep the process alive."""
+        """Stop serving. Open connections do not keep the process alive."""
         self.shutdown()
         self.server_close()
         self._thread.join()
 
     def note_activity(self, connection: socket.socket) -> None:
-        """A request of this connection was answered."""
+        """Record that a request on this connection was answered."""
         with self._lock:
             if connection in self._active:
                 self._active[connection] = time.monotonic()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept a connection, without spinning while there are no descriptors left for one."""
+        """Accept a connection; wait a moment if the process has no file descriptor left for it."""
         try:
             return super().get_request()
         except OSError:
@@ -63,28 +63,28 @@ class BoundedServer(ThreadingTCPServer):
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Hand a connection to a thread of its own."""
+        """Serve a connection in a thread of its own."""
         with self._lock:
             if len(self._active) >= _MOST_CONNECTIONS:
-                silent = min(self._active, key=lambda one: self._active[one])
-                del self._active[silent]
-                _hang_up(silent)
+                idle = min(self._active, key=lambda one: self._active[one])
+                del self._active[idle]
+                _disconnect(idle)
             self._active[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection, and forget it."""
+        """Close a connection and remove it from the list."""
         with self._lock:
             self._active.pop(request, None)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """What one peer does is no reason to fill the log."""
+        """Log nothing: no client may fill the log."""
 
 
-def _hang_up(connection: socket.socket) -> None:
-    """Wake the thread that waits for this connection; it then closes it."""
+def _disconnect(connection: socket.socket) -> None:
+    """Wake the thread that serves this connection; the thread then closes it."""
     try:
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:  # the other side was faster
+    except OSError:  # the client has closed it already
         return

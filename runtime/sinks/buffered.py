@@ -1,4 +1,4 @@
-"""A thread, a bounded buffer and patience for any sink, so that a receiver that is down never stalls the inspection."""
+"""A thread, a bounded buffer and retries for any sink, so that a receiver that is down never stalls the inspection."""
 
 import threading
 from collections import deque
@@ -46,10 +46,10 @@ class _Waiting:
 
 
 class BufferedSink:
-    """Delivers to another sink, in order and from a thread of its own; a result that fails is tried again.
+    """Delivers to another sink, in order and on a thread of its own, and retries results that fail.
 
-    Everything put is in the end delivered or counted in `undelivered`; nothing else can happen to it. A receiver may
-    get a result twice where it failed after it had taken it.
+    Every result is either delivered or counted in `undelivered`. A receiver that fails after it has accepted a result
+    may get that result twice.
     """
 
     def __init__(
@@ -63,10 +63,9 @@ class BufferedSink:
         """Start the thread.
 
         Args:
-            sink: used, and closed, by this thread only.
-            on_failure: told, from this thread and once, of an error that trying again cannot mend: a UflowEdgeError, or
-                an exception that is a mistake in the program. It must not call `close`. Later results are counted as
-                undelivered.
+            sink: used and closed by this thread only.
+            on_failure: called once, on this thread, with an error that retrying cannot fix: a UflowEdgeError, or an
+                exception caused by a bug. It must not call `close`. Later results are counted as undelivered.
             patience: bounds and delays.
             report: told in a sentence, from this thread, when the receiver goes down and when it is back.
         """
@@ -102,7 +101,7 @@ class BufferedSink:
             return len(self._waiting) + self._in_hand
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
-        """Take a result for delivery. Never blocks and never raises; a full buffer drops its oldest result."""
+        """Queue a result for delivery. Never blocks and never raises; a full buffer drops its oldest result."""
         needed = self._needed(frame, inspection)
         if needed is None:
             return
@@ -119,13 +118,13 @@ class BufferedSink:
             self._changed.notify()
 
     def close(self, timeout: float = 5.0, *, while_it_delivers: bool = False) -> None:
-        """Deliver what waits, for as long as `timeout` seconds, then close the sink; what is left is undelivered.
+        """Deliver the waiting results for up to `timeout` seconds, then close the sink; the rest is undelivered.
 
-        A sink that hangs is left behind: its thread does not keep the process alive.
+        A sink that hangs is abandoned: its thread does not keep the process alive.
 
         Args:
             timeout: in seconds.
-            while_it_delivers: begin to count them anew as long as results are delivered meanwhile.
+            while_it_delivers: restart the timeout as long as results are delivered.
         """
         with self._changed:
             self._closing.set()
@@ -144,14 +143,14 @@ class BufferedSink:
             while (result := self._next()) is not None and self._deliver(result):
                 with self._changed:
                     self._in_hand = 0
-        except Exception as error:  # whatever it is, it must not end this thread silently
+        except Exception as error:  # no exception may end this thread silently
             self._fail(error)
         finally:
             self._discard()
             self._close_sink()
 
     def _next(self) -> _Waiting | None:
-        """Wait for the next result; None when there will be no more."""
+        """Wait for the next result; None after `close`, when no result is left."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
             if not self._waiting or self._abandoned.is_set():
@@ -160,7 +159,7 @@ class BufferedSink:
             return self._take_oldest()
 
     def _deliver(self, result: _Waiting) -> bool:
-        """Try until it works or is known to be impossible; False when delivery was abandoned."""
+        """Try until the result is delivered or cannot be; False if `close` has given up."""
         delay = self._patience.first_delay
         while True:
             try:
@@ -196,7 +195,7 @@ class BufferedSink:
         return oldest
 
     def _discard(self) -> None:
-        """Count what will not be delivered any more. Does nothing the second time."""
+        """Count the results that will not be delivered. Does nothing the second time."""
         with self._changed:
             self._undelivered += len(self._waiting) + self._in_hand
             self._waiting.clear()

@@ -1,4 +1,4 @@
-"""One process at a time writes a log or keeps a quota: a claim that ends with the process, however that ends."""
+"""Locks that let only one process write a log or keep a quota; a lock ends with its process, even after a crash."""
 
 import os
 import stat
@@ -10,17 +10,17 @@ from uflow_edge.runtime.storage.files import lock
 
 
 class Claim:
-    """A lock on what lies at a path. It keeps other processes away, not other objects of this one."""
+    """A lock on a file or folder against other processes; within this process it may be taken many times."""
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
-        """Claim the file or folder, which must exist.
+        """Lock the file or folder, which must exist.
 
         Args:
-            path: devices and pipes cannot be claimed, and need not be.
-            shared: with others that claim it likewise.
+            path: devices and pipes are not locked.
+            shared: allow other processes a shared lock.
 
         Raises:
-            BadInput: another process has claimed it.
+            BadInput: another process holds the lock.
             OSError: it cannot be opened.
         """
         self._path = path
@@ -29,7 +29,10 @@ class Claim:
         self.renew()
 
     def renew(self) -> bool:
-        """Claim what lies at the path now, if it is not what was claimed before; whether nobody else has a claim.
+        """Lock the file or folder that is at the path now, if another one was there before.
+
+        Returns:
+            Whether no other process holds a lock on it.
 
         Raises:
             BadInput, OSError: as on construction.
@@ -46,14 +49,14 @@ class Claim:
             if not (lock(self._held.descriptor, shared=True) if self._shared else alone):
                 self._held = None
                 raise BadInput(
-                    f"{self._path}: another process writes there; wait until it has ended, or name another place"
+                    f"{self._path}: another process writes there; wait until it has ended, or choose another place"
                 )
-            if self._held.key == key:  # or else it was replaced before it was locked
+            if self._held.key == key:  # otherwise the file was replaced before it was locked
                 return alone
 
 
 class _Lock:
-    """An open file whose lock all objects of this process share."""
+    """An open file whose lock is shared within this process."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)

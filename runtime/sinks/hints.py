@@ -1,4 +1,4 @@
-"""One line where a source looks as if it were not what the bundle was made for."""
+"""Hints that the frames of a source may not suit the bundle."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -14,9 +14,9 @@ _AT_ONCE, _LATER, _NEARLY_ALL = 20, 50, 0.9
 
 
 class Hints:
-    """The sink that notices frames of another size than the bundle was calibrated on, and sources without good frames.
+    """A sink that reports frames of another size than at calibration, and sources with hardly any good frame.
 
-    Each is said once per source.
+    It reports each of them once per source.
     """
 
     name: Final = "hints"
@@ -24,12 +24,12 @@ class Hints:
     def __init__(
         self, record: CalibrationRecord | None, report: Callable[[str], None], source: str | None = None
     ) -> None:
-        """Nothing has been seen yet.
+        """Start without frames.
 
         Args:
-            record: of the bundle's calibration; None without one.
+            record: the bundle's calibration record; None without one.
             report: gets one line at a time.
-            source: that all frames come from; None where frames name their own, as those of several cameras do.
+            source: name of the only source; None if the frames name theirs, as with several cameras.
         """
         self._record = record
         self._report = report
@@ -56,10 +56,10 @@ class Hints:
         if (few or many) and source not in self._hinted:
             self._hinted.add(source)
             self._report(
-                f"hint: {source}: {anomalous} of the first {seen} frames are anomalous. Are product, light, focus and "
-                "part of the frame those that the bundle was calibrated with? If so, calibrate it with good images of "
-                "this line: uflow-calibrate"
+                f"hint: {source}: {anomalous} of the first {seen} frames are anomalous. Are the product, the light, "
+                "the focus and the part of the frame the same as at calibration? If so, calibrate the bundle with good "
+                "images of this line: uflow-calibrate"
             )
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""

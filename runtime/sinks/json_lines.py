@@ -1,4 +1,4 @@
-"""Verdicts as lines of JSON (jsonlines.org): a log that only ever grows by whole lines and never fills the disk."""
+"""Verdicts as JSON lines (jsonlines.org): a log of whole lines only, of bounded size."""
 
 import errno
 import json
@@ -29,13 +29,13 @@ _LONGEST_START = 64
 
 
 class ReaderLeft(UflowEdgeError, BrokenPipeError):
-    """Whoever read our standard output has left, as ``head`` does: no fault of ours, and no reason to go on."""
+    """The reader of standard output has ended, as ``head`` does: not an error, but the run ends."""
 
     exit_code = ExitCode.OK
 
 
 def json_line(verdict: "Verdict", more: Mapping[str, str] = MappingProxyType({})) -> bytes:
-    """The verdict, and more fields if there are some, as one line of UTF-8, newline included."""
+    """The verdict and further fields as one line of UTF-8 JSON with its newline."""
     return to_json({**verdict.as_json(), **more}).encode() + b"\n"
 
 
@@ -53,54 +53,54 @@ def open_json_lines(
 
 
 class _VerdictSink:
-    """What both have in common."""
+    """Common to both kinds of target."""
 
     def __init__(self, provenance: Provenance | None) -> None:
         self._provenance = provenance
 
     def needed(self, frame: "Frame", inspection: "Inspection") -> "tuple[Frame, Inspection]":
-        """The verdict and its mask."""
+        """Needs the verdict and its mask."""
         return verdict_only(frame, inspection, mask=True)
 
     def earlier(self) -> str:
-        """A sentence about results of earlier runs; empty where there are none."""
+        """A sentence about the results of earlier runs; empty if there are none."""
         return ""
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""
 
     def _line(self, frame: "Frame", inspection: "Inspection") -> bytes:
         return json_line(inspection.verdict, about(frame, self._provenance))
 
 
 class JsonLines(_VerdictSink):
-    """Appends a line a verdict to a file; a full file becomes ``<name>.1``, that one ``<name>.2``, and so on.
+    """Appends one line per verdict to a file; a full file becomes ``<name>.1``, that one ``<name>.2``, and so on.
 
-    A line goes to the file in one write, and one that the disk has no room for is taken back: readers beside us and
-    whoever comes after a SIGKILL find whole lines. (When the process is killed inside the write, the kernel itself can
-    cut a line short where it crosses a page; opening the file again mends that, like the traces of a power cut.)
+    A line is written in one call, and removed again if the disk is full, so readers find whole lines, even after
+    SIGKILL. (If the process is killed during the write, the kernel may cut a line short at a page boundary; the next
+    start repairs this, as it does after a power cut.)
 
-    The file is opened for each line, a matter of 20 µs: it may be renamed or deleted by others at any time.
+    The file is opened for each line, which takes 20 µs, so other programs may rename or delete it at any time.
     """
 
     def __init__(
         self, path: Path, *, max_bytes: int = 100 << 20, files: int = 10, provenance: Provenance | None = None
     ) -> None:
-        """Make the folder, claim the file, and mend what a crash left.
+        """Create the folder, lock the file, and repair the file after a crash.
 
         Args:
-            path: the file to append to; made when absent.
-            max_bytes: size of a file; only a single line that is longer by itself makes a larger one.
-            files: kept at most, the one being written included; the oldest is deleted for a new one.
-            provenance: of the bundle; then every line says it, and the name of the frame.
+            path: the file to append to; created if absent.
+            max_bytes: maximum size of a file; a file exceeds it only if a single line does.
+            files: maximum number of files, including the current one; the oldest is deleted to make room.
+            provenance: if given, every line names the bundle and the frame.
 
         Raises:
-            BadInput: the file cannot be written, it or a file that it was rotated to is not a log of verdicts, or
-                another process writes to it.
-            UsageError: a bound below 1.
+            BadInput: the file cannot be written, it or one of its rotated files is not a log of verdicts, or another
+                process writes to it.
+            UsageError: a limit below 1.
         """
         if max_bytes < 1 or files < 1:
-            raise UsageError(f"{path}: a log needs at least 1 byte and 1 file, not {max_bytes} and {files}")
+            raise UsageError(f"{path}: expected at least 1 byte and 1 file for a log, got {max_bytes} and {files}")
         super().__init__(provenance)
         self.name: Final = str(path)
         self._path = path
@@ -111,7 +111,7 @@ class JsonLines(_VerdictSink):
             with path.open("ab"):
                 pass
             self._claim = Claim(path)
-            mend(path)
+            repair(path)
             for number in range(1, files + 1):
                 _check_ours(self._old(number))
         except OSError as error:
@@ -119,7 +119,7 @@ class JsonLines(_VerdictSink):
         self._whole = True
 
     def earlier(self) -> str:
-        """How many lines of earlier runs there are; empty where there are none."""
+        """A sentence with the number of lines of earlier runs; empty if there are none."""
         if not _size(self._path):
             return ""
         with self._path.open("rb") as file:
@@ -130,11 +130,11 @@ class JsonLines(_VerdictSink):
         """Append one line.
 
         Raises:
-            OSError: it cannot be written now; nothing of it is in the file.
+            OSError: the line cannot be written now; no part of it is in the file.
         """
         line = self._line(frame, inspection)
         if not self._whole:
-            mend(self._path)
+            repair(self._path)
         self._whole = False
         size = _size(self._path)
         if size and size + len(line) > self._max_bytes:
@@ -142,10 +142,10 @@ class JsonLines(_VerdictSink):
         _append(self._path, line)
         self._whole = True
         with suppress(FileNotFoundError):
-            self._claim.renew()  # the file may be new: rotated by us, or taken away by others
+            self._claim.renew()  # the file may be new: rotated by us, or removed by another program
 
     def _rotate(self) -> None:
-        """Free the file's name. A run that is killed in here leaves a gap in the numbers, which the next one fills."""
+        """Free the file's name. If the run is killed here, the numbers have a gap, which the next rotation fills."""
         last = self._files - 1
         if last == 0:
             self._path.unlink()
@@ -155,7 +155,7 @@ class JsonLines(_VerdictSink):
             self._old(number - 1).replace(self._old(number))
         self._path.replace(self._old(1))
         surplus = self._files
-        while self._old(surplus).exists():  # from a time when more files were kept
+        while self._old(surplus).exists():  # an earlier run kept more files
             self._old(surplus).unlink()
             surplus += 1
 
@@ -164,7 +164,7 @@ class JsonLines(_VerdictSink):
 
 
 class JsonLinesToStandardOutput(_VerdictSink):
-    """Writes a line a verdict to standard output."""
+    """Writes one line per verdict to standard output."""
 
     name: Final = "standard output"
 
@@ -172,23 +172,23 @@ class JsonLinesToStandardOutput(_VerdictSink):
         super().__init__(provenance)
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
-        """Write one line, at once.
+        """Write one line and flush it.
 
         Raises:
-            ReaderLeft: nobody reads any more.
+            ReaderLeft: the reader has closed the pipe.
         """
         try:
             sys.stdout.buffer.write(self._line(frame, inspection))
             sys.stdout.buffer.flush()
         except BrokenPipeError as error:
-            raise ReaderLeft("nobody reads standard output any more") from error
+            raise ReaderLeft("the reader of standard output has closed it") from error
 
 
-def mend(path: Path) -> None:
-    """Complete or cut off a half line that a crash left at the end of a log; does nothing to a whole one.
+def repair(path: Path) -> None:
+    """Complete or remove a partial line at the end of a log, as a crash leaves it; keep a complete one.
 
     Raises:
-        BadInput: this is not a log of verdicts; it stays as it is.
+        BadInput: the file is not a log of verdicts; it stays unchanged.
         OSError: the file cannot be read or written.
     """
     if _size(path) == 0:
@@ -196,27 +196,27 @@ def mend(path: Path) -> None:
     with path.open("r+b") as file:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             end = content.rfind(b"\n") + 1
-            half = content[end:]
-        torn = half.rstrip(b"\0")  # a power cut can leave zeros
-        if not (_OUR_LINE.match(torn) or _OUR_START.startswith(torn)):
-            raise BadInput(f"{path}: not a log of verdicts, for it ends in {half[:20]!r}; name another file")
+            partial = content[end:]
+        text = partial.rstrip(b"\0")  # a power cut can leave zeros
+        if not (_OUR_LINE.match(text) or _OUR_START.startswith(text)):
+            raise BadInput(f"{path}: not a log of verdicts, because it ends with {partial[:20]!r}; choose another file")
         if end:
             _check_ours(path)
-        if _is_json(half):
+        if _is_json(partial):
             file.seek(0, os.SEEK_END)
             file.write(b"\n")
-        elif half:
+        elif partial:
             file.truncate(end)
 
 
 def _check_ours(path: Path) -> None:
-    """Raises BadInput for a file whose first line is no verdict, OSError for one that cannot be read."""
+    """Raise BadInput if the first line of the file is not a verdict, OSError if it cannot be read."""
     if _size(path) == 0:
         return
     with path.open("rb") as file:
         start = file.read(_LONGEST_START)
     if not _OUR_LINE.match(start):
-        raise BadInput(f"{path}: not a log of verdicts, for it begins with {start[:20]!r}; name another file")
+        raise BadInput(f"{path}: not a log of verdicts, because it begins with {start[:20]!r}; choose another file")
 
 
 def _append(path: Path, line: bytes) -> None:
@@ -229,7 +229,7 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _size(path: Path) -> int:
-    """Bytes in a file; 0 for one that is absent or is a device or a pipe."""
+    """Size of a file in bytes; 0 if it is absent, a device or a pipe."""
     return path.stat().st_size if path.is_file() else 0
 
 

@@ -1,4 +1,4 @@
-"""Pictures as files whose comment says which program made them, so that a quota never deletes what others put there."""
+"""PNG and JPEG files marked as made by this program, so that a quota never deletes other files."""
 
 import zlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from uflow_edge.runtime.sinks import Undeliverable
 PictureFormat = Literal["png", "jpeg"]
 SUFFIXES: Final[dict[PictureFormat, str]] = {"png": ".png", "jpeg": ".jpg"}
 
-_MOST_COMMENT = 65_000  # bytes; a segment of a JPEG takes no more
+_LONGEST_COMMENT = 65_000  # bytes; a JPEG segment holds no more
 
 
 def _png_text(key: bytes, text: bytes) -> bytes:
@@ -29,23 +29,23 @@ _JPEG_MARK, _AFTER_JPEG_START = _jpeg_comment(b"uflow-edge"), 2
 
 
 def encode(picture_bgr: Image, picture_format: PictureFormat, comment: str = "") -> bytes:
-    """(H, W, 3) uint8 as a PNG or JPEG file that says which program made it.
+    """Encode a picture as a PNG or JPEG file with this program's mark.
 
     Args:
-        picture_bgr: the picture.
-        picture_format: of the file.
-        comment: ASCII, for people; readers of pictures show it as description or comment.
+        picture_bgr: (H, W, 3) uint8.
+        picture_format: format of the file.
+        comment: ASCII text for people; image viewers show it as description or comment.
 
     Raises:
-        Undeliverable, cv2.error: it is too large for the format.
+        Undeliverable, cv2.error: the picture is too large for the format.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, 90] if picture_format == "jpeg" else []
     ok, encoded = cv2.imencode(SUFFIXES[picture_format], picture_bgr, options)
     if not ok:
         raise Undeliverable(
-            f"a picture of {picture_bgr.shape[1]} x {picture_bgr.shape[0]} pixels is no {picture_format}"
+            f"a picture of {picture_bgr.shape[1]} x {picture_bgr.shape[0]} pixels is too large for {picture_format}"
         )
-    plain, text = encoded.tobytes(), comment.encode("ascii", "replace")[:_MOST_COMMENT]
+    plain, text = encoded.tobytes(), comment.encode("ascii", "replace")[:_LONGEST_COMMENT]
     if picture_format == "png":
         mark, at = _PNG_MARK + (_png_text(b"Description", text) if text else b""), _AFTER_PNG_HEADER
     else:
@@ -54,7 +54,7 @@ def encode(picture_bgr: Image, picture_format: PictureFormat, comment: str = "")
 
 
 def is_ours(path: Path) -> bool:
-    """Whether this program saved that picture; no for one that cannot be read."""
+    """Whether the file has this program's mark; False if it cannot be read."""
     try:
         with path.open("rb") as file:
             start = file.read(_AFTER_PNG_HEADER + len(_PNG_MARK))

@@ -1,6 +1,6 @@
-"""Figures for Prometheus (text exposition format 0.0.4 and later): counts, scores, latencies, temperatures.
+"""Metrics for Prometheus (text exposition format 0.0.4 and later): counts, scores, latencies, temperatures.
 
-Counts are read when somebody asks, from the pipeline's own tally, so that they cannot differ from it.
+Counts are read from the pipeline's tally at each scrape, so that the two cannot differ.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
 
-_SECONDS_FOR_A_REQUEST = 10  # from one byte to the next
+_REQUEST_TIMEOUT_S = 10  # from one byte to the next
 _STAGE_BUCKETS = (
     0.001,
     0.002,
@@ -43,28 +43,28 @@ _SCORE_BUCKETS = (*(-score for score in reversed(_POSITIVE_SCORES)), 0.0, *_POSI
 
 
 class Metrics:
-    """Collects the figures of one pipeline. `put` takes microseconds and never fails: it needs no buffer."""
+    """Collects the metrics of one pipeline. `put` takes microseconds and never fails, so it needs no buffer."""
 
     name: Final = "metrics"
 
     def __init__(self, tally: Callable[[], Tally], *, thermal_zones: Path = Path("/sys/class/thermal")) -> None:
-        """Make the instruments, in a registry of their own.
+        """Create the metrics in a registry of their own.
 
         Args:
-            tally: the pipeline's counts at this moment; called from the threads that ask.
-            thermal_zones: where Linux shows the temperatures of the machine.
+            tally: returns the pipeline's current counts; called from the server's threads.
+            thermal_zones: the folder where Linux shows the machine's temperatures.
 
         Raises:
             MissingDependency: prometheus_client is not installed.
         """
         prometheus = require("prometheus_client", "serve")
         self._registry = prometheus.CollectorRegistry()
-        self._registry.register(_Counts(tally))
-        self._registry.register(_Temperatures(thermal_zones))
+        self._registry.register(_TallyCollector(tally))
+        self._registry.register(_TemperatureCollector(thermal_zones))
         prometheus.ProcessCollector(registry=self._registry)
         self._stages = prometheus.Histogram(
             "uflow_stage_seconds",
-            "Time that a frame took in a stage; total is all of them",
+            "Time that a frame took in a stage; total covers all stages",
             ["stage"],
             buckets=_STAGE_BUCKETS,
             registry=self._registry,
@@ -80,7 +80,7 @@ class Metrics:
         )
         self._last_score = prometheus.Gauge("uflow_last_score", "Score of the last frame", registry=self._registry)
         self._threshold = prometheus.Gauge(
-            "uflow_threshold", "A frame with a score above is anomalous", registry=self._registry
+            "uflow_threshold", "A frame is anomalous if its score exceeds this", registry=self._registry
         )
         self._drift_warning = prometheus.Gauge(
             "uflow_drift_warning",
@@ -90,17 +90,17 @@ class Metrics:
         )
         self._drift_shift = prometheus.Gauge(
             "uflow_drift_shift",
-            "How far they are off, in standard deviations of good images",
+            "Difference of a camera's good frames from the calibration, in standard deviations of good images",
             ["camera"],
             registry=self._registry,
         )
 
     def needed(self, frame: "Frame", inspection: "Inspection") -> "tuple[Frame, Inspection]":
-        """The verdict without its mask."""
+        """Needs the verdict without its mask."""
         return verdict_only(frame, inspection, mask=False)
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
-        """Take one verdict's score and times into account."""
+        """Add one verdict's score and times."""
         verdict = inspection.verdict
         times = verdict.timestamps
         for stage, milliseconds in (
@@ -120,26 +120,26 @@ class Metrics:
             self._drift_shift.labels(drift.camera).set(drift.shift)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""
 
     def exposition(self) -> tuple[bytes, str]:
-        """The page that Prometheus reads, and its content type. For any thread."""
+        """The text that Prometheus scrapes, and its content type. Thread-safe."""
         prometheus = require("prometheus_client", "serve")
         return prometheus.generate_latest(self._registry), prometheus.CONTENT_TYPE_LATEST
 
     @contextmanager
     def served(self, host: str = "127.0.0.1", port: int = 9108) -> Iterator[int]:
-        """A web server that shows nothing else, for a line without the live page; yields its port.
+        """Serve the metrics without the live page; yields the port.
 
         Args:
-            host: to listen on; default, for this machine only.
-            port: 0 takes a free one.
+            host: address to listen on; by default only this machine can connect.
+            port: port to listen on; 0 for any free one.
 
         Raises:
-            BadInput: the address cannot be listened on.
+            BadInput: the server cannot listen on this address.
         """
         try:
-            server = _Server(host, port, self.exposition)
+            server = _MetricsServer(host, port, self.exposition)
         except OSError as error:
             raise BadInput(f"metrics cannot be served on {host}:{port} ({error}); choose another port") from error
         server.start()
@@ -149,18 +149,18 @@ class Metrics:
             server.close()
 
 
-class _Server(BoundedServer):
+class _MetricsServer(BoundedServer):
     def __init__(self, host: str, port: int, exposition: Callable[[], tuple[bytes, str]]) -> None:
         self.exposition = exposition
-        super().__init__(host, port, _Page)
+        super().__init__(host, port, _MetricsHandler)
 
 
-class _Page(BaseHTTPRequestHandler):
-    server: _Server
-    timeout = _SECONDS_FOR_A_REQUEST
+class _MetricsHandler(BaseHTTPRequestHandler):
+    server: _MetricsServer
+    timeout = _REQUEST_TIMEOUT_S
 
     def do_GET(self) -> None:
-        """The figures, whatever the path."""
+        """Send the metrics, whatever the path."""
         content, kind = self.server.exposition()
         self.send_response(200)
         self.send_header("Content-Type", kind)
@@ -169,25 +169,23 @@ class _Page(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads a log of this."""
+        """Log nothing."""
 
 
-class _Counts:
-    """What became of every frame, as counters."""
-
+class _TallyCollector:
     def __init__(self, tally: Callable[[], Tally]) -> None:
         self._tally = tally
 
     def collect(self) -> Iterator[Any]:
-        """One counter for each of the tally's fields."""
+        """Yield one counter per field of the tally."""
         core = require("prometheus_client.core", "serve")
         tally = self._tally()
         for name, text, count in (
             ("uflow_frames_captured", "Frames that the trigger took from a source", tally.captured),
             ("uflow_frames_inspected", "Frames with a verdict", tally.inspected),
-            ("uflow_frames_dropped", "Frames that a newer one overtook", tally.dropped),
+            ("uflow_frames_dropped", "Frames that a newer one replaced", tally.dropped),
             ("uflow_frames_unreadable", "Frames that could not be decoded", tally.unreadable),
-            ("uflow_frames_not_judged", "Frames that the inspection failed on", tally.not_judged),
+            ("uflow_frames_not_judged", "Frames whose inspection failed", tally.not_judged),
             ("uflow_anomalies", "Verdicts above the threshold", tally.anomalous),
             ("uflow_source_reconnects", "Times a source was opened again", tally.reconnects),
         ):
@@ -200,16 +198,16 @@ class _Counts:
         yield undelivered
 
 
-class _Temperatures:
-    """Every thermal zone that can be read; a machine that shows none has no such figures."""
-
+class _TemperatureCollector:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def collect(self) -> Iterator[Any]:
-        """One gauge with a label for each zone."""
+        """Yield one gauge, labelled by zone, with every thermal zone that can be read."""
         core = require("prometheus_client.core", "serve")
-        gauge = core.GaugeMetricFamily("uflow_temperature_celsius", "Of a part of the machine", labels=["zone", "type"])
+        gauge = core.GaugeMetricFamily(
+            "uflow_temperature_celsius", "Temperature of a part of the machine", labels=["zone", "type"]
+        )
         for zone in sorted(self._folder.glob("thermal_zone*")):
             try:
                 kind = (zone / "type").read_text().strip()

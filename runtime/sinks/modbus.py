@@ -1,11 +1,11 @@
-"""The last verdict and the counts for a PLC that polls: a read-only Modbus TCP server.
+"""A read-only Modbus TCP server, from which a PLC polls the last verdict and the counts.
 
-Source: MODBUS Application Protocol V1.1b3, sections 6.3 and 6.4. Written out here, for reading registers is a small
-part of the protocol, and its Python libraries rename the parts of their servers every few months.
+Source: MODBUS Application Protocol V1.1b3, sections 6.3 and 6.4. It is implemented here because reading registers is a
+small part of the protocol, and the API of the Python libraries for servers changes often.
 
-Registers, to be read as holding (function 3) or as input registers (4), the same under every unit number; two registers
-make a 32-bit number, high word first:
-    0    seconds since the start, modulo 65,536: the PLC's proof of life
+Registers, readable as holding registers (function 3) or input registers (4) under every unit number; two registers
+form a 32-bit number, high word first:
+    0    seconds since the start, modulo 65,536: a heartbeat
     1    last decision: 0 none yet, 1 good, 2 anomalous
     2    seconds since the last verdict, at most 65,535
     3    4   number of the last frame, modulo 2³²
@@ -33,31 +33,31 @@ if TYPE_CHECKING:
 
 _READ_HOLDING, _READ_INPUT = 3, 4
 _ILLEGAL_FUNCTION, _ILLEGAL_ADDRESS, _ILLEGAL_VALUE = 1, 2, 3
-_MOST_REGISTERS = 125  # of one request
-_LARGEST = 3.4e38  # of a register pair's float32
-_HEADER = struct.Struct(">HHHB")  # transaction, protocol (0), bytes that follow with this one, unit
+_MOST_REGISTERS = 125  # per request
+_LARGEST = 3.4e38  # float32
+_HEADER = struct.Struct(">HHHB")  # transaction, protocol (0), number of bytes from the unit on, unit
 _IDLE_SECONDS = 600
 
 
 class ModbusSink:
-    """Answers PLCs from threads of its own. `put` only remembers the verdict: it needs no buffer."""
+    """Answers PLCs from threads of its own. `put` only stores the verdict, so it needs no buffer."""
 
     def __init__(self, tally: Callable[[], Tally], *, host: str = "127.0.0.1", port: int = 1502) -> None:
-        """Begin to listen.
+        """Start the server.
 
         Args:
-            tally: the pipeline's counts at this moment; called from the threads that answer.
-            host: to listen on; default, for this machine only. The protocol knows no password.
-            port: 0 takes a free one; Modbus's own, 502, is for root only.
+            tally: returns the pipeline's current counts; called from the server's threads.
+            host: address to listen on; by default only this machine can connect. The protocol has no authentication.
+            port: port to listen on; 0 for any free one. Modbus' standard port, 502, needs root.
 
         Raises:
-            BadInput: the address cannot be listened on.
+            BadInput: the server cannot listen on this address.
         """
         self._tally = tally
         self._started = time.monotonic()
         self._last: tuple[Verdict, float] | None = None
         try:
-            self._server = _Server(host, port, self.answer)
+            self._server = _ModbusServer(host, port, self.answer)
         except OSError as error:
             raise BadInput(f"Modbus cannot listen on {host}:{port} ({error}); choose another port") from error
         self.port: Final[int] = self._server.port
@@ -65,16 +65,16 @@ class ModbusSink:
         self._server.start()
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
-        """Show this verdict from now on."""
+        """Make this the last verdict."""
         _, slim = verdict_only(frame, inspection, mask=False)
-        self._last = slim.verdict, time.monotonic()  # one assignment: no request sees half of it
+        self._last = slim.verdict, time.monotonic()  # assigned at once, so that no request sees a mixture
 
     def close(self) -> None:
-        """Stop listening. A conversation that goes on does not keep the process alive."""
+        """Stop the server. Open connections do not keep the process alive."""
         self._server.close()
 
     def registers(self) -> list[int]:
-        """All registers at this moment."""
+        """The current values of all registers."""
         now, last, tally = time.monotonic(), self._last, self._tally()
         decision, age, frame, score = 0, 0, 0, 0.0
         if last is not None:
@@ -88,7 +88,7 @@ class ModbusSink:
         )
 
     def answer(self, request: bytes) -> bytes:
-        """Function code and data of the response; an exception response where the request cannot be fulfilled."""
+        """Function code and data of the response, or of an exception response if the request is invalid."""
         function = request[0]
         if function not in (_READ_HOLDING, _READ_INPUT):
             return bytes([function | 0x80, _ILLEGAL_FUNCTION])
@@ -101,18 +101,18 @@ class ModbusSink:
         return struct.pack(f">BB{count}H", function, 2 * count, *values)
 
 
-class _Server(BoundedServer):
+class _ModbusServer(BoundedServer):
     def __init__(self, host: str, port: int, answer: Callable[[bytes], bytes]) -> None:
         self.answer = answer
-        super().__init__(host, port, _Conversation)
+        super().__init__(host, port, _ModbusHandler)
 
 
-class _Conversation(StreamRequestHandler):
-    server: _Server
+class _ModbusHandler(StreamRequestHandler):
+    server: _ModbusServer
     timeout = _IDLE_SECONDS
 
     def handle(self) -> None:
-        """Answer until the other side hangs up, falls silent, or talks something else."""
+        """Answer until the client disconnects, is idle for too long, or speaks another protocol."""
         try:
             while len(header := self.rfile.read(_HEADER.size)) == _HEADER.size:
                 transaction, protocol, length, unit = _HEADER.unpack(header)

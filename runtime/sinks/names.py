@@ -1,4 +1,4 @@
-"""Names for files that are made from frames: any file system takes them, and they say which camera they are of."""
+"""File names for pictures of frames: valid on any file system, with one folder per camera."""
 
 import hashlib
 import os
@@ -11,21 +11,21 @@ _LONGEST = 100  # bytes of a shortened name; some file systems take no more than
 
 
 def safe_path(path: Path) -> Path:
-    """The same relative path without what steers terminals, leaves the folder or is no text: ``_`` in its place."""
+    """The relative path with ``_`` in place of control characters, separators and hidden or parent folders."""
     return Path(*map(_safe, path.parts))
 
 
 def short_name(path: Path) -> str:
-    """A name of at most 100 bytes for a path that cannot be used; different paths have different ones."""
+    """A file name of at most 100 bytes for a path that cannot be used; it contains a digest and so is unique."""
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
     return f"{_start(_safe(path.name), _LONGEST - len(digest) - 1)}~{digest}"
 
 
 def camera_folders(names: Sequence[str]) -> tuple[Path, ...]:
-    """A folder for the frames of each of several sources, all different; none where there is only one source.
+    """One folder per source, all different; a single source needs no folder and gets the empty path.
 
     Args:
-        names: of the sources, for people.
+        names: names of the sources, for people.
     """
     if len(names) == 1:
         return (Path(),)
@@ -39,5 +39,5 @@ def _safe(part: str) -> str:
 
 
 def _start(text: str, size: int) -> str:
-    """As much of it as fits into so many bytes."""
+    """The longest prefix that fits into ``size`` bytes of UTF-8."""
     return text.encode()[:size].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""Pictures of results in a folder, whole or not there at all, within a quota of disk space."""
+"""Saves pictures of results to a folder, complete files only, within a quota of disk space."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class OverlayFolder:
-    """Saves overlay pictures, named after the frames they show; never two under one name."""
+    """Saves pictures of frames with heat map and outlines, named after the frames; it never overwrites a file."""
 
     def __init__(
         self,
@@ -41,19 +41,19 @@ class OverlayFolder:
         quota: int | None = None,
         provenance: Provenance | None = None,
     ) -> None:
-        """Make the folder, and remove the half pictures of a run that was killed.
+        """Create the folder, and remove the partial files of a run that was killed.
 
         Args:
-            folder: pictures of frames with a path for a name go to folders in it.
-            channels: of the latents, per scale.
-            anomalies_only: save no picture of a good part.
-            picture_format: PNG is exact; JPEG (quality 90) is several times smaller and faster.
-            quota: bytes that pictures of this and of earlier runs take at most, the oldest are deleted for new ones;
-                default, no bound. Only pictures that this program saved are counted and deleted.
-            provenance: of the bundle; every picture's comment says it, beside the frame.
+            folder: the folder for the pictures; a frame whose name is a path gets a subfolder.
+            channels: channels of the latents, per scale.
+            anomalies_only: save no pictures of good frames.
+            picture_format: PNG is lossless; JPEG (quality 90) is several times smaller and faster.
+            quota: limit in bytes for the pictures of this and earlier runs; the oldest are deleted to make room. None
+                for no limit. Only pictures that this program saved are counted and deleted.
+            provenance: if given, each picture's comment names the bundle, besides the frame.
 
         Raises:
-            BadInput: the folder cannot be written; or there is a quota, and another process writes there.
+            BadInput: the folder cannot be written, or there is a quota and another process writes there.
         """
         self.name: Final = str(folder)
         self._folder = folder
@@ -62,7 +62,7 @@ class OverlayFolder:
         self._format = picture_format
         self._quota = quota
         self._provenance = provenance
-        self._saved: _Ledger | None = None
+        self._saved: _SavedPictures | None = None
         self._partial = folder / f"{_PARTIAL}{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -76,22 +76,22 @@ class OverlayFolder:
             raise BadInput(f"{folder}: cannot be written ({error})") from error
 
     def needed(self, frame: "Frame", inspection: "Inspection") -> "tuple[Frame, Inspection] | None":
-        """Everything, unless there is nothing to save."""
+        """Needs the whole result, or nothing if no picture is saved."""
         return (frame, inspection) if self._wanted(inspection) else None
 
     def earlier(self) -> str:
-        """A sentence about pictures of earlier runs; empty where there are none."""
+        """A sentence about the pictures of earlier runs; empty if there are none."""
         count = sum(1 for _ in _pictures(self._folder))
-        more = "are added; where a name is taken, a number is appended, as in part-2"
-        return f"{self.name} holds {count} pictures already; new ones {more}" if count else ""
+        more = "are added; if a name exists already, a number is appended, as in part-2"
+        return f"{self.name} already holds {count} pictures; new ones {more}" if count else ""
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
         """Draw and save one picture.
 
         Raises:
-            OSError: it cannot be saved now. When the disk is full and there is a quota, older pictures have made room
-                for the next attempt.
-            Undeliverable: this picture cannot be saved, whatever name it gets, or it alone exceeds the quota.
+            OSError: the picture cannot be saved now. If the disk is full and there is a quota, older pictures have
+                been deleted to make room for the next attempt.
+            Undeliverable: the picture cannot be saved under any name, or it alone exceeds the quota.
         """
         if not self._wanted(inspection):
             return
@@ -106,10 +106,10 @@ class OverlayFolder:
             return
         if len(picture) > self._quota:
             raise Undeliverable(
-                f"{self.name}: a picture of {len(picture)} bytes exceeds the quota of {self._quota}: raise it"
+                f"{self.name}: a picture of {len(picture)} bytes exceeds the quota of {self._quota}: raise the quota"
             )
         if self._saved is None:
-            self._saved = _Ledger(self._folder)
+            self._saved = _SavedPictures(self._folder)
         self._saved.shrink(self._quota - len(picture))
         try:
             path = self._write(picture, frame)
@@ -120,26 +120,28 @@ class OverlayFolder:
         self._saved.add(path, len(picture))
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""
 
     def _wanted(self, inspection: "Inspection") -> bool:
         return inspection.verdict.anomalous or not self._anomalies_only
 
     def _write(self, picture: bytes, frame: "Frame") -> Path:
-        """One name for all unfinished pictures, so that a leftover is known as one. Raises as `put` does."""
+        """Write to a fixed temporary name first, so that partial files can be recognised. Raises as `put` does."""
         try:
             try:
                 self._partial.write_bytes(picture)
             except OSError as error:
                 if error.errno == errno.EFBIG:
-                    raise Undeliverable(f"{self.name}: the picture of {frame.source} is too large here") from error
+                    raise Undeliverable(
+                        f"{self.name}: the picture of {frame.source} is too large for this file system"
+                    ) from error
                 raise
-            return self._name_it(frame)
+            return self._rename(frame)
         finally:
             with suppress(OSError):
                 self._partial.unlink(missing_ok=True)
 
-    def _name_it(self, frame: "Frame") -> Path:
+    def _rename(self, frame: "Frame") -> Path:
         wanted, short = safe_path(frame.name), short_name(frame.name)
         for stem in (wanted, wanted.with_name(short), Path(short)):
             try:
@@ -149,16 +151,16 @@ class OverlayFolder:
             except OSError as error:
                 if error.errno not in ERRORS_OF_ONE_FILE:
                     raise
-                trouble = error
+                last_error = error
             else:
                 return path
         raise Undeliverable(
-            f"{self.name}: the picture of {frame.source} cannot be saved ({trouble.strerror}: {trouble.filename})"
+            f"{self.name}: the picture of {frame.source} cannot be saved ({last_error.strerror}: {last_error.filename})"
         )
 
 
-class _Ledger:
-    """Our pictures in a folder and in those below it, the oldest first."""
+class _SavedPictures:
+    """The pictures that this program saved to a folder and its subfolders, oldest first."""
 
     def __init__(self, folder: Path) -> None:
         dated = sorted((about.st_mtime_ns, path, about.st_size) for path, about in _pictures(folder) if is_ours(path))
@@ -166,22 +168,22 @@ class _Ledger:
         self.bytes = sum(size for _, size in self._pictures)
 
     def add(self, path: Path, size: int) -> None:
-        """Note a new picture."""
+        """Add a new picture."""
         self._pictures.append((path, size))
         self.bytes += size
 
     def shrink(self, limit: int) -> None:
-        """Delete the oldest until the rest takes at most ``limit`` bytes. Raises OSError."""
+        """Delete the oldest pictures until the rest takes at most ``limit`` bytes. Raises OSError."""
         while self._pictures and self.bytes > limit:
             path, size = self._pictures[0]
-            with suppress(IsADirectoryError, NotADirectoryError, PermissionError):  # others put something in its place
+            with suppress(IsADirectoryError, NotADirectoryError, PermissionError):  # replaced by another program
                 path.unlink(missing_ok=True)
             self._pictures.popleft()
             self.bytes -= size
 
 
 def _pictures(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Regular files that may be pictures, in a folder and in those below it; links, pipes and folders are none."""
+    """Regular files with the suffix of a picture, in a folder and its subfolders; no links, pipes or folders."""
     for parent, _, names in os.walk(folder):
         for path in (Path(parent, name) for name in names if Path(name).suffix in SUFFIXES.values()):
             with suppress(OSError):  # it has vanished

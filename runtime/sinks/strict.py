@@ -1,4 +1,4 @@
-"""Delivers every result or ends the run: for files, of which nothing may be lost."""
+"""Delivers every result or ends the run: for image files and videos, whose results must not be lost."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class StrictSink:
-    """Turns a receiver that is down or full into an error that says what was not saved, and why."""
+    """Ends the run with an error if a receiver is down or full."""
 
     def __init__(self, sink: Sink, report: Callable[[str], None] = lambda line: None) -> None:
         """Deliver to a sink.
@@ -27,11 +27,11 @@ class StrictSink:
         self._report = first_lines(report)
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
-        """Deliver one result, or count it in `undelivered` where the fault is its own.
+        """Deliver one result, or count it in `undelivered` if only this result cannot be delivered.
 
         Raises:
-            BadInput: it cannot be delivered now; the message names the receiver and the frame.
-            UflowEdgeError: the sink's own, when trying again is pointless.
+            BadInput: the receiver is down or full; the message names the receiver and the frame.
+            UflowEdgeError: the sink's own error.
         """
         try:
             self._sink.put(frame, inspection)
@@ -42,8 +42,8 @@ class StrictSink:
             raise
         except OSError as error:
             raise BadInput(
-                f"{self.name}: the result of {frame.source} cannot be saved ({error.strerror or error}); the run ends "
-                "here, so that none is lost unnoticed. Make room, or name another place"
+                f"{self.name}: the result of {frame.source} cannot be saved ({error.strerror or error}), so the run "
+                "ends: no result may be lost. Make room, or choose another place"
             ) from error
 
     def close(self) -> None:

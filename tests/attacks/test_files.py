@@ -7,7 +7,7 @@ from uflow_edge.export.unet.flags import read_flags
 from uflow_edge.runtime.archive.run_folder import RunFolder
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.infer.arguments import parser
-from uflow_edge.runtime.sinks.json_lines import mend
+from uflow_edge.runtime.sinks.json_lines import repair
 from uflow_edge.runtime.sources.addresses import CameraOptions, parse_camera
 
 LINE = json.dumps({"frame": 0, "source": "a.png", "anomalous": False, "score": -1.5, "regions": []}).encode() + b"\n"
@@ -24,7 +24,7 @@ def test_logs(tmp_path: Path, times: int, attacks, mutations) -> None:
             found = path.read_bytes()
             return found.startswith(content[: content.rfind(b"\n") + 1]) and found[-1:] in (b"\n", b"")
 
-        if trials.attempt(seed, lambda: mend(path), is_kept) == "refused":
+        if trials.attempt(seed, lambda: repair(path), is_kept) == "refused":
             assert path.read_bytes() == content
 
 

@@ -184,7 +184,7 @@ def test_pictures_and_lines_of_two_cameras(exported: Path, tmp_path: Path, exit_
     assert exit_code(main, *command) == 0
     said = capsys.readouterr().err
     assert "seen.jsonl, which holds 6 lines" in said
-    assert "seen holds 6 pictures already" in said
+    assert "seen already holds 6 pictures" in said
 
 
 @needs("paho")
@@ -323,7 +323,7 @@ def test_a_verdict_beyond_the_brokers_limit_does_not_block_those_behind_it() -> 
     limit = struct.pack(">BI", 0x27, 1500)
     with broker(bytes([0x20, 8, 0, 0, len(limit), *limit]), wait_for_the_end) as address:
         sink = MqttSink(address)
-        with pytest.raises(Undeliverable, match="the broker takes no more than 471"):
+        with pytest.raises(Undeliverable, match="the broker accepts at most 471"):
             sink.put(*result(0))
         sink._client.disconnect()
     sink.close()

@@ -101,7 +101,7 @@ def test_a_half_line_is_mended_on_opening(tmp_path, tail: bytes, kept: list[int]
 def test_a_file_that_is_no_log_stays_as_it_is(tmp_path) -> None:
     thesis = tmp_path / "thesis.txt"
     thesis.write_text("Chapter 1\nIt was")
-    with pytest.raises(BadInput, match="not a log of verdicts, for it ends in b'It was'"):
+    with pytest.raises(BadInput, match="not a log of verdicts, because it ends with b'It was'"):
         JsonLines(thesis)
     assert thesis.read_text() == "Chapter 1\nIt was"
 
@@ -153,6 +153,6 @@ except ReaderLeft as error:
     errors = process.stderr.read()
     process.stderr.close()
     assert process.wait(DEADLINE) == 0
-    assert errors == "nobody reads standard output any more\n"
+    assert errors == "the reader of standard output has closed it\n"
     assert issubclass(ReaderLeft, BrokenPipeError)
     assert ReaderLeft.exit_code == ExitCode.OK

@@ -86,7 +86,7 @@ def test_pictures_that_others_delete_do_not_disturb_the_quota(tmp_path) -> None:
 
 
 def test_a_quota_below_one_picture_is_a_mistake(tmp_path) -> None:
-    with pytest.raises(BadInput, match="exceeds the quota of 100: raise it"):
+    with pytest.raises(BadInput, match="exceeds the quota of 100: raise the quota"):
         OverlayFolder(tmp_path, CHANNELS, quota=100).put(*result(0))
     assert names(tmp_path) == []
 
