@@ -1,10 +1,12 @@
-"""How long each graph of a bundle takes on this machine, for the report's table of costs."""
+"""Measures how long each graph of a bundle takes on this machine, for the report's table of costs."""
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,29 +18,45 @@ from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 
 _ROUNDS = 15
 
+K = TypeVar("K")
 
-def latencies_ms(bundle: Bundle[UFlowManifest], threads: int | None = None) -> Mapping[tuple[str, str], float]:
-    """Median milliseconds of one image, by graph file and engine name; engines take turns, so that all see the same.
 
-    Args:
-        bundle: all its graphs are run by onnxruntime, and by OpenVINO where it is installed.
-        threads: of each engine; default, one a core.
+def latencies_ms(bundle: Bundle[UFlowManifest]) -> Mapping[tuple[str, str], float]:
+    """Median milliseconds per image, by graph file and engine name.
+
+    onnxruntime runs all graphs of the bundle, and so does OpenVINO where it is installed.
     """
+    picture = np.full(bundle.manifest.signature.inputs[0].zeros(1).shape, 127, np.uint8)
     with ExitStack() as stack:
-        engines: dict[tuple[str, str], Engine] = {}
+        runs: dict[tuple[str, str], Callable[[], float]] = {}
         for variant in bundle.manifest.variants:
-            made: list[Engine] = [OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant, threads)]
+            made: list[Engine] = [OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant)]
             if find_spec("openvino"):
-                made.append(OpenVinoEngine(bundle.path(variant), bundle.manifest, variant, threads))
+                made.append(OpenVinoEngine(bundle.path(variant), bundle.manifest, variant))
             for engine in made:
                 stack.callback(engine.close)
-                engines[variant.file, engine.name] = engine
-        times: dict[tuple[str, str], list[float]] = {key: [] for key in engines}
-        picture = np.full(bundle.manifest.signature.inputs[0].zeros(1).shape, 127, np.uint8)
-        for round_ in range(_ROUNDS + 2):  # two to warm up
-            for key, engine in engines.items():
-                start = time.perf_counter()
-                engine.run(picture)
-                if round_ >= 2:
-                    times[key].append((time.perf_counter() - start) * 1e3)
-    return {key: statistics.median(found) for key, found in times.items()}
+                runs[variant.file, engine.name] = partial(seconds, partial(engine.run, picture))
+        return {key: statistics.median(times) for key, times in interleaved_ms(runs, _ROUNDS).items()}
+
+
+def interleaved_ms(contenders: Mapping[K, Callable[[], float]], rounds: int) -> dict[K, list[float]]:
+    """Milliseconds of contenders that take turns in every round, so that all meet the same disturbances.
+
+    Args:
+        contenders: by name; each returns the seconds that it took.
+        rounds: how often each is called, after one round to warm up.
+    """
+    milliseconds: dict[K, list[float]] = {name: [] for name in contenders}
+    for call in contenders.values():
+        call()
+    for _ in range(rounds):
+        for name, call in contenders.items():
+            milliseconds[name].append(1e3 * call())
+    return milliseconds
+
+
+def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds that a call takes by a clock."""
+    start = clock()
+    call()
+    return clock() - start

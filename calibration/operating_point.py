@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.nfa.block import binomial_log_mass
 from uflow_edge.runtime.operating_point import OperatingPoint, conformal_operating_point
 
 _ROUNDING = 1e-9
@@ -138,9 +139,7 @@ def threshold_band(good_scores: Sequence[float], false_alarm_rate: float, confid
 
 def _binomial(tosses: int, share: float) -> NDArray[np.float64]:
     """P(Binomial = k) for k = 0 … tosses."""
-    k = np.arange(tosses)
-    steps = np.log((tosses - k) / (k + 1)) + math.log(share) - math.log1p(-share)
-    return np.exp(np.concatenate([[0.0], np.cumsum(steps)]) + tosses * math.log1p(-share))
+    return np.exp(binomial_log_mass(tosses, share))
 
 
 def _share_where(rising: Callable[[float], float], value: float) -> float:

@@ -14,6 +14,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from uflow_edge.runtime.numeric import FloatMap
+from uflow_edge.runtime.purify.quality import psnr
 from uflow_edge.runtime.storage.files import content_hash
 from uflow_edge.training.dataset import hold_out, training_images
 from uflow_edge.training.diffusion_fit import HELD_OUT_PATCHES, fit_unet
@@ -125,14 +126,9 @@ def denoising(model: UNet2DModel, patches: Patches, step: int, seed: int) -> Den
     with torch.no_grad():
         estimate = (noisy - math.sqrt(1 - alpha) * model(noisy, steps).sample) / math.sqrt(alpha)
     unscaled = (noisy / math.sqrt(alpha)).numpy()
-    filtered = [_psnr(_gaussian(unscaled, sigma), clean) for sigma in np.arange(0.3, 2.0, 0.1)]
-    return Denoising(step, _psnr(unscaled, clean), max(filtered), _psnr(estimate.clamp(-1, 1).numpy(), clean))
+    filtered = [psnr(_gaussian(unscaled, sigma), clean, 2) for sigma in np.arange(0.3, 2.0, 0.1)]
+    return Denoising(step, psnr(unscaled, clean, 2), max(filtered), psnr(estimate.clamp(-1, 1).numpy(), clean, 2))
 
 
 def _gaussian(images: FloatMap, sigma: float) -> FloatMap:
     return np.stack([[cv2.GaussianBlur(plane, (0, 0), sigma) for plane in image] for image in images])
-
-
-def _psnr(image: FloatMap, reference: FloatMap) -> float:
-    """Of values in [-1, 1]."""
-    return float(20 * np.log10(2) - 10 * np.log10(np.mean((image.astype(np.float64) - reference) ** 2)))

@@ -4,19 +4,23 @@ All against the FP32 graph in onnxruntime, on the same pictures: energies, score
 pictures too, how well image scores tell them from good ones.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from uflow_edge.calibration.latency import interleaved_ms, seconds
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.nfa.tree import tree_score
 from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.training.evaluation.ranking import Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +83,11 @@ class Seen:
             energy_error=max(errors),
             score_change=float(np.median(np.abs(self.peaks - exact.peaks))),
             mask_iou=float(np.mean(both[shown] / union[shown])) if shown.any() else None,
-            auroc=auroc(self.peaks, defective),
+            auroc=Ranking.of(self.peaks, defective).auroc if 0 < defective.sum() < len(defective) else None,
         )
 
 
 def processor_medians(contenders: Sequence[Callable[[], object]], rounds: int) -> list[float]:
     """Median milliseconds of processor time of each, all called in turn in every round after one to warm up."""
-    seconds: list[list[float]] = [[] for _ in contenders]
-    for call in contenders:
-        call()
-    for _ in range(rounds):
-        for call, spent in zip(contenders, seconds, strict=True):
-            start = time.process_time()
-            call()
-            spent.append(time.process_time() - start)
-    return [1e3 * float(np.median(spent)) for spent in seconds]
-
-
-def auroc(scores: NDArray[np.float64], defective: NDArray[np.bool_]) -> float | None:
-    """The chance that a defective image scores above a good one, ties counting half (Mann and Whitney, 1947)."""
-    high, low = scores[defective], scores[~defective]
-    if not len(high) or not len(low):
-        return None
-    above = (high[:, np.newaxis] > low).mean() + (high[:, np.newaxis] == low).mean() / 2
-    return float(above)
+    timed = {i: partial(seconds, call, time.process_time) for i, call in enumerate(contenders)}
+    return [statistics.median(times) for times in interleaved_ms(timed, rounds).values()]

@@ -4,6 +4,9 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+
+from uflow_edge.calibration.latency import interleaved_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +34,13 @@ def interleaved_times(
         settle: call each once untimed before every timed call, so that it finds its own data in the caches and not
             what the contender before it has left there.
     """
-    milliseconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for call in contenders.values():
-        call()
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            if settle:
-                call()
-            milliseconds[name].append(1e3 * _seconds(call))
-    return milliseconds
+
+    def timed(call: Callable[[], object]) -> float:
+        if settle:
+            call()
+        return _seconds(call)
+
+    return interleaved_ms({name: partial(timed, call) for name, call in contenders.items()}, rounds)
 
 
 def burst(

@@ -4,6 +4,7 @@ The older of U-Flow's two detection rules. Under the null model each latent exce
 1 − p, so the number of exceedances in a window follows a binomial law.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
@@ -70,11 +71,16 @@ def _log10_probability(counts: FloatMap, channels: int, half: int, exceeding: fl
     return _log10_binomial_tail(side * side, exceeding)[mean_count]
 
 
+def binomial_log_mass(n: int, p: float) -> NDArray[np.float64]:
+    """ln P(X = k) for k = 0..n, X binomial(n, p), (n + 1,)."""
+    k = np.arange(n)
+    steps = np.log((n - k) / (k + 1)) + math.log(p) - math.log1p(-p)
+    return np.asarray(np.concatenate([[0.0], np.cumsum(steps)]) + n * math.log1p(-p), np.float64)
+
+
 @lru_cache(maxsize=16)
 def _log10_binomial_tail(n: int, p: float) -> NDArray[np.float64]:
     """log10 P(X > x) for x = 0..n−1 and P(X = n) at n, X binomial(n, p)."""
-    factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
-    k = np.arange(n + 1)
-    log_mass = factorial[n] - factorial[k] - factorial[n - k] + k * np.log(p) + (n - k) * np.log1p(-p)
+    log_mass = binomial_log_mass(n, p)
     at_least = np.logaddexp.accumulate(log_mass[::-1])[::-1]
     return np.asarray(np.append(at_least[1:], log_mass[n]) / np.log(10), np.float64)

@@ -1,8 +1,10 @@
 """How much purifying changed a picture: PSNR and structural similarity."""
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uflow_edge.runtime.diffusion.similarity import ssim_map
 from uflow_edge.runtime.numeric import Image
@@ -12,14 +14,19 @@ _BAND = 512
 _REACH = 5
 
 
-def psnr(before: Image, after: Image) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures in decibels; infinite for equal ones."""
+def psnr(before: NDArray[Any], after: NDArray[Any], values: float = 255) -> float:
+    """Peak signal-to-noise ratio of two arrays of pixels in decibels; infinite for equal ones.
+
+    Args:
+        before, after: of the same shape.
+        values: the difference of the largest and the smallest possible value.
+    """
     bands = range(0, len(before), _BAND)
     squares = sum(
-        float(np.square(np.subtract(before[top : top + _BAND], after[top : top + _BAND], dtype=np.int32)).sum())
+        float(np.square(np.subtract(before[top : top + _BAND], after[top : top + _BAND], dtype=np.float64)).sum())
         for top in bands
     )
-    return math.inf if squares == 0 else 10 * math.log10(255**2 * before.size / squares)
+    return math.inf if squares == 0 else 10 * math.log10(values**2 * before.size / squares)
 
 
 def structural_similarity(before: Image, after: Image) -> float:

@@ -18,8 +18,9 @@ from uflow_edge.benchmarks.studies.forensics.traces import (
     noise_splice,
     resampled_splice,
 )
-from uflow_edge.runtime.errors import require
 from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.purify.quality import psnr, structural_similarity
+from uflow_edge.training.evaluation.ranking import Ranking
 
 FALSE_ALARMS = 0.05
 
@@ -134,7 +135,7 @@ def outcome(
         name,
         tuple(findings),
         float(np.mean([psnr(*pair) for pair in pairs])),
-        float(np.mean([ssim(*pair) for pair in pairs])),
+        float(np.mean([structural_similarity(*pair) for pair in pairs])),
         float(np.median([natural.distance(after) for _, after in pairs])),
     )
 
@@ -146,17 +147,5 @@ def threshold_of(clean: Sequence[float]) -> float:
 
 def area_under_roc(negatives: Sequence[float], positives: Sequence[float]) -> float:
     """Chance that a positive scores higher than a negative; ties count half."""
-    difference = np.subtract.outer(np.array(positives), np.array(negatives))
-    return float((difference > 0).mean() + 0.5 * (difference == 0).mean())
-
-
-def psnr(image: Image, other: Image) -> float:
-    """Peak signal-to-noise ratio, dB; infinite for equal images."""
-    error = float(np.mean((image.astype(np.float64) - other) ** 2))
-    return float(10 * np.log10(255.0**2 / error)) if error else float("inf")
-
-
-def ssim(image: Image, other: Image) -> float:
-    """Structural similarity (Wang et al., 2004), mean over colours."""
-    metrics = require("skimage.metrics", "dev")
-    return float(metrics.structural_similarity(image, other, channel_axis=2))
+    defective = np.repeat([False, True], [len(negatives), len(positives)])
+    return Ranking.of([*negatives, *positives], defective).auroc

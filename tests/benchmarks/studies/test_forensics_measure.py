@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from skimage.metrics import peak_signal_noise_ratio
 from sklearn.metrics import roc_auc_score
 
 from uflow_edge.benchmarks.studies.forensics.baselines import gaussian_noise, median_filter
@@ -17,8 +16,6 @@ from uflow_edge.benchmarks.studies.forensics.measure import (
     clean_scores,
     outcome,
     planted_images,
-    psnr,
-    ssim,
     threshold_of,
 )
 from uflow_edge.benchmarks.studies.forensics.naturalness import NaturalnessModel, mscn, patch_features
@@ -97,14 +94,6 @@ def test_baselines(photographs: list[Photograph]) -> None:
     assert gaussian_noise(image, 5.0, np.random.default_rng(0)).std() == pytest.approx(5, rel=0.03)
     image[80, 80] = 255
     assert (median_filter(image, 3) == 100).all()
-
-
-def test_psnr_and_ssim(photographs: list[Photograph]) -> None:
-    image = photographs[0].image
-    worse = jpeg(image, 50)
-    assert psnr(image, worse) == pytest.approx(peak_signal_noise_ratio(image, worse))
-    assert psnr(image, image) == math.inf
-    assert ssim(image, image) == 1 > ssim(image, worse)
 
 
 def test_area_under_roc_counts_pairs() -> None:

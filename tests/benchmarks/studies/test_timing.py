@@ -11,7 +11,7 @@ def test_contenders_take_turns_after_warming_up() -> None:
 def test_settling_calls_each_twice_and_times_the_second() -> None:
     counted = iter(range(100))
     times = interleaved_times({"a": lambda: Took(next(counted))}, 3, settle=True)
-    assert times == {"a": [2000.0, 4000.0, 6000.0]}  # 0 warmed up; 1, 3 and 5 settled
+    assert times == {"a": [3000.0, 5000.0, 7000.0]}  # 0 and 1 warmed up; 2, 4 and 6 settled
 
 
 def test_who_measures_itself_is_believed() -> None:

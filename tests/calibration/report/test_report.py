@@ -81,7 +81,7 @@ def test_ticks_are_few_and_inside(low: float, extent: float) -> None:
 
 def test_latency_of_every_graph(exported: Path) -> None:
     bundle = Bundle.load(exported, UFlowManifest)
-    found = latencies_ms(bundle, threads=1)
+    found = latencies_ms(bundle)
     assert {file for file, _ in found} == {variant.file for variant in bundle.manifest.variants}
     assert all(0 < milliseconds < 10_000 for milliseconds in found.values())
 
