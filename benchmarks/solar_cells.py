@@ -27,7 +27,8 @@ from uflow_edge.benchmarks.evaluation import Detector, Labelled
 from uflow_edge.benchmarks.report import Stage, write_report
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.network.uflow import EnergyGraph
-from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command
+from uflow_edge.runtime.cli.command_line import progress, run_command
+from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector

@@ -1,4 +1,4 @@
-"""``uflow-calibrate``: teach a bundle what good images of the line look like, and draw the line with a promise."""
+"""``uflow-calibrate``: fit the null model and the threshold of a bundle to good images of the line."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from uflow_edge.calibration.saving import save_calibration
 from uflow_edge.calibration.split import CalibrationOptions, Parting
 from uflow_edge.runtime.bundle.calibration_record import REPORT
 from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle, find_bundle
-from uflow_edge.runtime.bundle.manifest import PRECISIONS
 from uflow_edge.runtime.bundle.training_record import TrainingRecord
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
-from uflow_edge.runtime.cli.command_line import (
+from uflow_edge.runtime.cli.command_line import run_command, table
+from uflow_edge.runtime.cli.options import (
+    add_bundle_option,
+    add_engine_options,
     add_reading_options,
-    command_parser,
-    finite_float,
-    natural_int,
-    positive_int,
-    run_command,
-    table,
-    thread_count,
+    add_seed_option,
+    add_view_options,
+    require_option,
 )
+from uflow_edge.runtime.cli.parser import command_parser
+from uflow_edge.runtime.cli.values import finite_float
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.proof import likely_cause
-from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
+from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import ExitCode, UsageError, require
 from uflow_edge.runtime.images.admission import Admission, admit
 from uflow_edge.runtime.images.decode import Reading, in_use, use
@@ -48,13 +48,13 @@ def parser() -> argparse.ArgumentParser:
     usual = Promise()
     parser = command_parser(
         "uflow-calibrate",
-        "Learn from good images of the line what its latents look like when nothing is wrong, and take the threshold "
-        "from others, so that it keeps a promise. Writes both into the bundle, with a report. The images must be new "
-        "to the training, and each must show another part.",
+        "Learn the distribution of latents from good images of the line, and take the threshold from other good "
+        "images, so that it keeps a promise about false alarms. Both are written into the bundle, with a report. The "
+        "images must be new to the training, and each must show a different part.",
         [
             "uflow-calibrate --good parts/good/                         # the only *.uflow bundle in this folder",
             "uflow-calibrate --bundle bottle.uflow --good parts/good/ --max-false-alarms 0.05",
-            "uflow-calibrate --good parts/good/ --exclude scratched.png # it was listed, and it is not good",
+            "uflow-calibrate --good parts/good/ --exclude scratched.png # this one is not good",
             "uflow-calibrate --good parts/good/ --max-false-alarms 0.05 --confidence average --null-model none",
         ],
     )
@@ -62,66 +62,34 @@ def parser() -> argparse.ArgumentParser:
         "--good", nargs="+", type=Path, metavar="PATH", required=True, help="good images, or folders of them"
     )
     parser.add_argument(
-        "--exclude", nargs="+", default=[], metavar="FILE", help="names or paths of images in --good that are not good"
+        "--exclude", nargs="+", default=[], metavar="FILE", help="names or paths of images in --good to leave out"
     )
     promise = parser.add_argument_group("promise")
     promise.add_argument(
         "--max-false-alarms",
         type=finite_float,
-        default=argparse.SUPPRESS,
         metavar="X",
-        help="largest share of good images that may be called anomalous; an error if there are too few images for it "
+        help="largest share of good images that may be called anomalous; too few images for it are an error "
         f"(default: the best promise that the images allow; with --confidence, {usual.false_alarm_rate})",
     )
     promise.add_argument(
         "--confidence",
         type=_confidence,
-        default=argparse.SUPPRESS,
         metavar=f"X|{_AVERAGE}",
-        help=f"probability that this holds; {_AVERAGE}: it holds on average over calibrations, which needs fewer "
-        f"images (default: the best promise that the images allow; with --max-false-alarms, {usual.confidence})",
+        help=f"probability that this holds; {_AVERAGE}: it holds on average over calibrations, and needs fewer images "
+        f"(default: the best promise that the images allow; with --max-false-alarms, {usual.confidence})",
     )
     promise.add_argument(
         "--null-model",
         choices=["auto", "none"],
         default="auto",
-        help="auto learns it from the images that the threshold does not need; none takes latents as N(0, 1) "
-        "(default: auto)",
+        help="auto learns it from the images that the threshold does not need; none takes latents as N(0, 1)",
     )
-    promise.add_argument(
-        "--seed", type=natural_int, default=0, metavar="N", help="of the random split of the images (default: 0)"
-    )
+    add_seed_option(promise)
     model = parser.add_argument_group("model", "The threshold holds for a line that is run with the same options.")
-    model.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="FOLDER",
-        help="bundle of the model (default: the only *.uflow bundle in this folder)",
-    )
-    model.add_argument(
-        "--backend",
-        choices=("auto", *BACKENDS),
-        default="auto",
-        help="the engine that runs the model (default: the fastest one that works on this machine)",
-    )
-    model.add_argument(
-        "--precision", choices=PRECISIONS, help="of the computation (default: fp16 on a GPU, fp32 on a CPU)"
-    )
-    model.add_argument(
-        "--threads", type=thread_count, metavar="N", help="CPU threads of the engine (default: one per core)"
-    )
-    model.add_argument(
-        "--roi", action="append", metavar="X,Y,W,H", help="region of interest in pixels; repeat it for more regions"
-    )
-    model.add_argument(
-        "--tile", type=positive_int, metavar="N", help="cut each region into overlapping squares of N pixels"
-    )
-    model.add_argument(
-        "--overlap",
-        type=finite_float,
-        metavar="X",
-        help="overlap of the tiles, as a fraction of their side (default: 0.25)",
-    )
+    add_bundle_option(model)
+    add_engine_options(model)
+    add_view_options(model)
     add_reading_options(model)
     parser.add_argument(
         "--int8",
@@ -135,23 +103,20 @@ def parser() -> argparse.ArgumentParser:
         "fuses INT8 with FP16 (default: fp32)",
     )
     parser.add_argument(
-        "--report",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help=f"write {REPORT} into the bundle; it contains some of the images (default: --report)",
+        "--no-report", action="store_true", help=f"write no {REPORT} into the bundle; it contains some of the images"
     )
     return parser
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Calibrate as the command line asks. Nothing is written before all is known, but an INT8 graph, which stays."""
-    if arguments.int8_rest and not arguments.int8:
-        raise UsageError("--int8-rest: only with --int8")
+    """Calibrate a bundle. Only an INT8 graph is written before the calibration is complete, and it stays."""
+    require_option(arguments, "int8", "int8_rest")
     usual = Promise()
+    rate, confidence = arguments.max_false_alarms, arguments.confidence
     options = CalibrationOptions(
         promise=Promise(
-            getattr(arguments, "max_false_alarms", usual.false_alarm_rate),
-            getattr(arguments, "confidence", usual.confidence),
+            usual.false_alarm_rate if rate is None else rate,
+            {None: usual.confidence, _AVERAGE: None}.get(confidence, confidence),
         ),
         null_model=arguments.null_model == "auto",
         seed=arguments.seed,
@@ -162,12 +127,12 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     use(Reading.of(arguments, bundle.manifest.bits), _say)
     bundle = replace(bundle, manifest=replace(bundle.manifest, bits=in_use().bits))
     admission = admit(chosen_images(arguments.good, arguments.exclude), TrainingRecord.load(bundle), _say)
-    options = _with_promise(options, admission, asked="max_false_alarms" in arguments or "confidence" in arguments)
+    options = _with_promise(options, admission, asked=(rate, confidence) != (None, None))
     if arguments.int8:
         bundle = _with_int8(bundle, admission.images, options, arguments.int8_rest or "fp32")
     with closing(open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)) as engine:
         calibration = calibrate(bundle, admission, engine, options, _say)
-        page = _page(bundle, calibration, engine) if arguments.report else None
+        page = None if arguments.no_report else _page(bundle, calibration, engine)
     written = save_calibration(bundle, calibration, page)
     _print_summary(calibration)
     print(f"wrote {written.folder}/" + (f"; see {written.folder / REPORT}" if page else ""))
@@ -264,8 +229,8 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _confidence(text: str) -> float | None:
-    return None if text == _AVERAGE else finite_float(text)
+def _confidence(text: str) -> float | str:
+    return _AVERAGE if text == _AVERAGE else finite_float(text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -15,7 +15,9 @@ from uflow_edge.runtime.bundle.manifest import (
     BatchRange,
     Precision,
 )
-from uflow_edge.runtime.cli.command_line import command_parser, finite_float, natural_int, positive_int
+from uflow_edge.runtime.cli.options import add_bundle_option, add_overwrite_option, given, require_option
+from uflow_edge.runtime.cli.parser import command_parser
+from uflow_edge.runtime.cli.values import finite_float, natural_int, positive_int
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from uflow_edge.export.unet.bundle import UNetExportOptions
 
 _OF_NETWORKS = ("out", "overwrite", "opset", "allow_parity_loss")
-_OF_UFLOWS = ("extractor", "good", "false_alarm_rate", "fit")
+_OF_UFLOWS = ("extractor", "good", "max_false_alarms", "fit")
 _OF_ENGINES = ("trt_target", "workspace", "version_compatible", "refittable", "dla_core", "compute_capability")
 
 
@@ -33,35 +35,28 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "uflow-export",
         "Turn a U-Flow checkpoint, or a diffusion UNet, into a bundle: ONNX graphs, a manifest, and the proof that "
-        "they compute what the checkpoint does. With --trt, turn the graphs into TensorRT engines too.",
+        "the graphs compute what the checkpoint does. With --trt, also build TensorRT engines from the graphs.",
         [
             "uflow-export --ckpt bottle.ckpt                           # writes ./bottle.uflow/",
-            "uflow-export --ckpt bottle.ckpt --plan                    # says what it would write, and writes nothing",
-            "uflow-export --ckpt bottle.ckpt --trt                     # and builds engines for the GPU here",
-            "uflow-export --ckpt bottle.ckpt --trt --trt-target rtx    # or for the RTX GPUs of others; needs no GPU",
+            "uflow-export --ckpt bottle.ckpt --dry-run                 # shows what it would write, and writes nothing",
+            "uflow-export --ckpt bottle.ckpt --trt                     # and builds engines for this GPU",
+            "uflow-export --ckpt bottle.ckpt --trt --trt-target rtx    # or for other RTX GPUs; needs no GPU",
             "uflow-export --bundle bottle.uflow --trt                  # on a Jetson: needs no torch",
             "uflow-export --bundle bottle.uflow --triton models/       # a repository for Triton Inference Server",
             "uflow-export --unet 256x256_diffusion_uncond.pt --out unet.uflow   # for uflow-purify",
         ],
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--ckpt", type=Path, metavar="FILE", help="a U-Flow checkpoint: the authors', anomalib's or ours"
-    )
+    source.add_argument("--ckpt", type=Path, metavar="FILE", help="U-Flow checkpoint; the authors', anomalib's or ours")
     source.add_argument(
         "--unet",
         type=Path,
         metavar="PATH",
-        help="a diffusion UNet: guided-diffusion's state dict or a diffusers folder",
+        help="diffusion UNet: a state dict of guided-diffusion, or a folder of diffusers",
     )
-    source.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="FOLDER",
-        help="an existing bundle: build engines for it (--trt), or a Triton repository of it (--triton)",
-    )
+    add_bundle_option(source, "build engines (--trt) or a Triton repository (--triton) from its graphs", default="")
     parser.add_argument(
-        "--plan",
+        "--dry-run",
         action="store_true",
         help="print what would be written, its size and the work; write nothing (not with --unet)",
     )
@@ -70,15 +65,16 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=PRECISIONS,
         metavar="P",
-        help=f"of the graphs to write, {' and '.join(EXPORTED_PRECISIONS)} (default: both); "
-        "with --trt: of the engines to build, int8 too where it has been calibrated (default: fp16); "
-        "with --triton: of the one graph to serve (default: the bundle's first)",
+        help="precision of the computation; "
+        f"of the graphs to write: {' and '.join(EXPORTED_PRECISIONS)} (default: both); "
+        "with --trt, of the engines to build: int8 too if it is calibrated (default: fp16); "
+        "with --triton, of the one graph to serve (default: the bundle's first)",
     )
     parser.add_argument(
         "--batch",
         type=_batch,
         metavar="N|MIN:OPT:MAX",
-        help="batch size: a number fixes it in the graph; a range is for engines and for Triton "
+        help="batch size; a number is fixed in the graph, a range is for engines and for Triton "
         f"(default: graphs take any, engines {BatchRange()})",
     )
     _add_networks(parser)
@@ -95,9 +91,7 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="the bundle to write (default: <checkpoint's name>.uflow in this folder)",
     )
-    group.add_argument(
-        "--overwrite", action="store_true", help="replace an existing bundle, or an existing --triton repository"
-    )
+    add_overwrite_option(group, "a bundle, or a --triton repository")
     group.add_argument(
         "--opset",
         type=positive_int,
@@ -125,7 +119,7 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
         help="take the threshold from these good images, not used in training; uflow-calibrate does more",
     )
     group.add_argument(
-        "--false-alarm-rate",
+        "--max-false-alarms",
         type=finite_float,
         metavar="X",
         help=f"with --good: share of good images that may be called anomalous (default: {DEFAULT_FALSE_ALARM_RATE})",
@@ -178,34 +172,26 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
-    """Options that would silently do nothing.
+def check_option_combinations(arguments: argparse.Namespace) -> None:
+    """Refuse options that would silently do nothing.
 
     Raises:
         UsageError: the message names them, and what they belong to.
     """
 
-    def given(names: Sequence[str]) -> str:
-        return ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name))
-
     if arguments.bundle and not (arguments.trt or arguments.triton):
-        raise UsageError(
-            "--bundle needs --trt or --triton: a bundle's graphs are turned into engines, or served by Triton"
-        )
+        raise UsageError("--bundle needs --trt or --triton: name what to build from the graphs of the bundle")
     fixed = [name for name in (*_OF_NETWORKS, *_OF_UFLOWS) if not (arguments.triton and name == "overwrite")]
-    if arguments.bundle and given(fixed):
-        raise UsageError(f"{given(fixed)}: only with --ckpt or --unet; the graphs of a bundle are as they are")
-    triton_arguments.refuse_what_does_not_belong(arguments)
-    if arguments.unet and given((*_OF_UFLOWS, "plan")):
-        raise UsageError(f"{given((*_OF_UFLOWS, 'plan'))}: not with --unet")
+    if arguments.bundle and (found := given(arguments, *fixed)):
+        raise UsageError(f"{', '.join(found)}: only with --ckpt or --unet; the graphs of a bundle stay as they are")
+    triton_arguments.check_option_combinations(arguments)
+    if arguments.unet and (found := given(arguments, *_OF_UFLOWS, "dry_run")):
+        raise UsageError(f"{', '.join(found)}: not with --unet")
     if not arguments.bundle and "int8" in (arguments.precision or ()):
-        raise UsageError("int8 takes images of the line: export first, then uflow-calibrate --int8 on the bundle")
-    if arguments.unet_config and not arguments.unet:
-        raise UsageError("--unet-config: only with --unet")
-    if not arguments.trt and (given(_OF_ENGINES) or arguments.dla_core == 0):
-        raise UsageError(f"{given(_OF_ENGINES) or '--dla-core'}: only with --trt")
-    if arguments.false_alarm_rate is not None and not arguments.good:
-        raise UsageError("--false-alarm-rate needs --good: it is a promise made from good images")
+        raise UsageError("int8 needs images of the line: export first, then run uflow-calibrate --int8 on the bundle")
+    require_option(arguments, "unet", "unet_config")
+    require_option(arguments, "trt", *_OF_ENGINES)
+    require_option(arguments, "good", "max_false_alarms")
 
 
 def plan_options(arguments: argparse.Namespace) -> PlanOptions:
@@ -272,7 +258,7 @@ def good_images(arguments: argparse.Namespace) -> "GoodImages | None":
 
     if not arguments.good:
         return None
-    rate = DEFAULT_FALSE_ALARM_RATE if arguments.false_alarm_rate is None else arguments.false_alarm_rate
+    rate = DEFAULT_FALSE_ALARM_RATE if arguments.max_false_alarms is None else arguments.max_false_alarms
     return GoodImages(tuple(arguments.good), rate)
 
 

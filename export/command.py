@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.export import arguments as meaning
+from uflow_edge.export import arguments as cli
 from uflow_edge.export import console
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.triton import arguments as triton_arguments
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Export as the command line asks."""
-    meaning.refuse_what_does_not_belong(arguments)
-    options = meaning.plan_options(arguments)
-    if arguments.trt and not arguments.plan:
+    cli.check_option_combinations(arguments)
+    options = cli.plan_options(arguments)
+    if arguments.trt and not arguments.dry_run:
         from uflow_edge.export.engines.toolchain import find_toolchain
 
         find_toolchain(options)  # before minutes are spent on graphs
@@ -38,10 +38,10 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     if arguments.triton:
         return _write_triton(arguments)
     bundle = Bundle.load(arguments.bundle, Manifest)
-    if not arguments.plan:
+    if not arguments.dry_run:
         check_writable(bundle.folder / MANIFEST)
-    precisions = meaning.engine_precisions(arguments)
-    if arguments.plan:
+    precisions = cli.engine_precisions(arguments)
+    if arguments.dry_run:
         console.print_planned_engines(bundle.manifest, precisions, options)
     else:
         _build_engines(bundle, precisions, options, arguments.parity_images or ())
@@ -55,25 +55,23 @@ def _export(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCod
     from uflow_edge.export.forecast import print_forecast
 
     folder = arguments.out or Path(arguments.ckpt.stem + SUFFIX)
-    options = meaning.export_options(arguments)
-    if arguments.plan:
+    options = cli.export_options(arguments)
+    if arguments.dry_run:
         print_forecast(arguments.ckpt, folder, options)
         if arguments.trt:
-            console.print_new_engines(meaning.engine_precisions(arguments), plan_options)
+            console.print_new_engines(cli.engine_precisions(arguments), plan_options)
         return ExitCode.OK
     exported = export_bundle(
         arguments.ckpt,
         folder,
         options,
-        meaning.good_images(arguments),
+        cli.good_images(arguments),
         overwrite=arguments.overwrite,
         report=_print_stage,
     )
     console.print_variants(exported.variants)
     if arguments.trt:
-        _build_engines(
-            exported.bundle, meaning.engine_precisions(arguments), plan_options, arguments.parity_images or ()
-        )
+        _build_engines(exported.bundle, cli.engine_precisions(arguments), plan_options, arguments.parity_images or ())
     console.print_threshold(exported.bundle.manifest.operating_point)
     calibrated = exported.bundle.manifest.operating_point != LOG_NFA_0
     following = "uflow-infer" if calibrated else "uflow-calibrate"
@@ -92,15 +90,13 @@ def _export_unet(arguments: argparse.Namespace, plan_options: PlanOptions) -> Ex
         arguments.unet,
         folder,
         arguments.unet_config,
-        meaning.unet_export_options(arguments),
+        cli.unet_export_options(arguments),
         overwrite=arguments.overwrite,
         report=_print_stage,
     )
     console.print_unet_variants(exported.variants)
     if arguments.trt:
-        _build_engines(
-            exported.bundle, meaning.engine_precisions(arguments), plan_options, arguments.parity_images or ()
-        )
+        _build_engines(exported.bundle, cli.engine_precisions(arguments), plan_options, arguments.parity_images or ())
     print(f"wrote {folder}/; next: uflow-purify --bundle {folder} --images <folder> --out <folder>")
     return ExitCode.OK
 
@@ -143,7 +139,7 @@ def _print_stage(stage: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-export``."""
-    run_command(lambda: meaning.parser().parse_args(argv), run)
+    run_command(lambda: cli.parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uflow_edge.export.network.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
-from uflow_edge.runtime.cli.command_line import (
-    add_reading_options,
-    command_parser,
-    natural_int,
-    positive_float,
-    positive_int,
-    run_command,
-    share,
-)
+from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.cli.logs import print_beside_bar
+from uflow_edge.runtime.cli.options import (
+    add_batch_option,
+    add_learning_rate_option,
+    add_overwrite_option,
+    add_reading_options,
+    add_restart_option,
+    add_seed_option,
+)
+from uflow_edge.runtime.cli.parser import command_parser
+from uflow_edge.runtime.cli.values import positive_float, positive_int, share
 from uflow_edge.runtime.errors import BadInput, ExitCode, UsageError, require
 from uflow_edge.runtime.text import counted
 from uflow_edge.training.mvtec import CONFIGS
@@ -30,14 +32,13 @@ from uflow_edge.training.options import (
 from uflow_edge.training.progress import FitBar, print_interrupted
 
 FLIPS = {"none": (False, False), "horizontal": (True, False), "vertical": (False, True), "both": (True, True)}
-_DEFAULT = "(default: %(default)s)"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of ``uflow-train``."""
     parser = command_parser(
         "uflow-train",
-        "Train a U-Flow on images of good parts. Ctrl-C saves everything; the same command goes on from there.",
+        "Train a U-Flow on images of good parts. Ctrl-C saves everything; the same command continues from there.",
         [
             "uflow-train --data bottle/ --extractor efficientnet_lite0 --out bottle.ckpt",
             "uflow-train --data good_photos/ --out part.ckpt --epochs 60",
@@ -61,16 +62,14 @@ def parser() -> argparse.ArgumentParser:
         "learning rate, batch size, epochs, patience, couplings and standardising are theirs where not given here too; "
         f"one of {', '.join(CONFIGS)}",
     )
-    add("--extractor", choices=EXTRACTORS, default="efficientnet_lite0", help=f"frozen backbone {_DEFAULT}")
+    add("--extractor", choices=EXTRACTORS, default="efficientnet_lite0", help="frozen backbone")
     add(
         "--input-size",
         type=positive_int,
         metavar="N",
         help=f"side of the input in pixels (default: {INPUT_SIZE}, mcait: 448)",
     )
-    add(
-        "--flow-steps", type=positive_int, default=FLOW_STEPS, metavar="N", help=f"coupling blocks per scale {_DEFAULT}"
-    )
+    add("--flow-steps", type=positive_int, default=FLOW_STEPS, metavar="N", help="coupling blocks per scale")
     add(
         "--weights",
         nargs="+",
@@ -89,37 +88,25 @@ def parser() -> argparse.ArgumentParser:
 def _add_fitting(group: argparse._ArgumentGroup) -> None:
     default = TrainingOptions()
     add = group.add_argument
-    add("--epochs", type=positive_int, default=default.epochs, metavar="N", help=f"largest number of epochs {_DEFAULT}")
+    add("--epochs", type=positive_int, default=default.epochs, metavar="N", help="largest number of epochs")
     add(
         "--patience",
         type=positive_int,
         default=default.patience,
         metavar="N",
-        help=f"stop after this many epochs without a better held-out likelihood {_DEFAULT}",
+        help="stop after this many epochs without a better held-out likelihood",
     )
-    add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"images per step {_DEFAULT}")
-    add(
-        "--learning-rate",
-        type=positive_float,
-        default=default.learning_rate,
-        metavar="X",
-        help=f"learning rate at the start {_DEFAULT}",
-    )
-    add(
-        "--seed",
-        type=natural_int,
-        default=default.seed,
-        metavar="N",
-        help=f"of all random numbers; the same seed gives the same checkpoint {_DEFAULT}",
-    )
+    add_batch_option(group, default.batch_size, "images per step")
+    add_learning_rate_option(group, default.learning_rate, "of the first step")
+    add_seed_option(group)
     add(
         "--couplings",
         choices=COUPLINGS,
         default=default.couplings,
-        help=f"additive makes the energies the exact likelihood; affine is as in the paper {_DEFAULT}",
+        help="additive makes the energies the exact likelihood; affine is as in the paper",
     )
-    add("--restart", action="store_true", help="start again instead of continuing an interrupted run")
-    add("--overwrite", action="store_true", help="replace an existing checkpoint")
+    add_restart_option(group)
+    add_overwrite_option(group)
 
 
 def _add_data(group: argparse._ArgumentGroup) -> None:
@@ -129,7 +116,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         choices=STANDARDIZATION_CHOICES,
         default="auto",
         help="standardize features: whiten, or scale by position (aligned parts), or by channel (textures); "
-        f"auto takes what suits the held-out images best {_DEFAULT}",
+        "auto takes what suits the held-out images best",
     )
     add(
         "--hold-out",
@@ -137,15 +124,15 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         default=HOLD_OUT,
         metavar="X",
         help="share of the images that is held out: they decide when training stops, and uflow-calibrate may use them, "
-        f"also if it is given all images {_DEFAULT}",
+        "also if it is given all images",
     )
-    add("--flip", choices=FLIPS, default="none", help=f"random flips; features are then not cached {_DEFAULT}")
+    add("--flip", choices=FLIPS, default="none", help="random flips; features are then not cached")
     add(
         "--crop",
         type=share,
         default=1.0,
         metavar="X",
-        help="random crops to this share of each side; features are then not cached (default: no crops)",
+        help="random crops to this share of each side, 1 for none; features are then not cached",
     )
     add(
         "--no-pictures",
@@ -189,7 +176,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     )
     options = TrainingOptions(
         arguments.learning_rate,
-        arguments.batch_size,
+        arguments.batch,
         arguments.epochs,
         arguments.patience,
         arguments.seed,

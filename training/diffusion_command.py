@@ -5,29 +5,30 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from uflow_edge.runtime.cli.command_line import (
-    add_reading_options,
-    command_parser,
-    natural_int,
-    positive_float,
-    positive_int,
-    run_command,
-)
+from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.cli.logs import print_beside_bar
+from uflow_edge.runtime.cli.options import (
+    add_batch_option,
+    add_learning_rate_option,
+    add_overwrite_option,
+    add_reading_options,
+    add_restart_option,
+    add_seed_option,
+)
+from uflow_edge.runtime.cli.parser import command_parser
+from uflow_edge.runtime.cli.values import positive_int
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.progress import FitBar, print_interrupted
 
-_DEFAULT = "(default: %(default)s)"
-
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The command line of ``uflow-train-unet``."""
     command = "uflow-train-unet"
     parser = command_parser(
         command,
         "Train a small diffusion UNet that purifies: it learns the least noisy steps of the schedule only. "
-        "Ctrl-C saves everything; the same command goes on from there.",
+        "Ctrl-C saves everything; the same command continues from there.",
         [f"{command} --data photographs/ --out unet", "uflow-export --unet unet"],
     )
     default = DiffusionOptions()
@@ -45,45 +46,31 @@ def parser() -> argparse.ArgumentParser:
         type=positive_int,
         default=default.image_size,
         metavar="N",
-        help=f"side of the patches in pixels {_DEFAULT}",
+        help="side of the patches in pixels",
     )
     add(
         "--channels",
         type=positive_int,
         nargs="+",
-        default=default.channels,
+        default=list(default.channels),
         metavar="N",
-        help="channels of each level, finest first (default: 32 32 64)",
+        help="channels of each level, finest first",
     )
-    add(
-        "--blocks", type=positive_int, default=default.blocks, metavar="N", help=f"residual blocks per level {_DEFAULT}"
-    )
+    add("--blocks", type=positive_int, default=default.blocks, metavar="N", help="residual blocks per level")
     add(
         "--noisiest-step",
         type=positive_int,
         default=default.noisiest_step,
         metavar="N",
-        help=f"noisiest of 1000 steps to learn; uflow-purify takes --steps up to this {_DEFAULT}",
+        help="noisiest of 1000 steps to learn; uflow-purify takes --noise up to this",
     )
-    add("--steps", type=positive_int, default=default.steps, metavar="N", help=f"training steps {_DEFAULT}")
-    add("--batch-size", type=positive_int, default=default.batch_size, metavar="N", help=f"patches per step {_DEFAULT}")
-    add(
-        "--learning-rate",
-        type=positive_float,
-        default=default.learning_rate,
-        metavar="X",
-        help=f"largest learning rate {_DEFAULT}",
-    )
-    add(
-        "--seed",
-        type=natural_int,
-        default=default.seed,
-        metavar="N",
-        help=f"of all random numbers; the same seed gives the same network {_DEFAULT}",
-    )
+    add("--steps", type=positive_int, default=default.steps, metavar="N", help="training steps")
+    add_batch_option(parser, default.batch_size, "patches per step")
+    add_learning_rate_option(parser, default.learning_rate, "the largest of the schedule")
+    add_seed_option(parser)
     add_reading_options(parser)
-    add("--restart", action="store_true", help="start again instead of continuing an interrupted run")
-    add("--overwrite", action="store_true", help="replace an existing network")
+    add_restart_option(parser)
+    add_overwrite_option(parser)
     return parser
 
 
@@ -102,7 +89,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         blocks=arguments.blocks,
         noisiest_step=arguments.noisiest_step,
         learning_rate=arguments.learning_rate,
-        batch_size=arguments.batch_size,
+        batch_size=arguments.batch,
         steps=arguments.steps,
         seed=arguments.seed,
     )

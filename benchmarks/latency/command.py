@@ -1,4 +1,4 @@
-"""``uflow-bench``: measure every engine of a bundle on this machine, beside those of another bundle if wanted."""
+"""``uflow-bench``: measure every engine of a bundle on this machine, or compare two bundles."""
 
 import argparse
 import sys
@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from uflow_edge.runtime.bundle.manifest import PRECISIONS
-from uflow_edge.runtime.cli.command_line import (
-    command_parser,
-    positive_int,
-    run_command,
-    thread_count,
-    width_and_height,
+from uflow_edge.runtime.cli.command_line import run_command
+from uflow_edge.runtime.cli.options import (
+    add_bundle_option,
+    add_images_option,
+    add_json_option,
+    add_report_option,
+    add_threads_option,
 )
+from uflow_edge.runtime.cli.parser import command_parser
+from uflow_edge.runtime.cli.values import PixelSize, natural_int, pixel_size, positive_int
 from uflow_edge.runtime.engines.selection import BACKENDS
 from uflow_edge.runtime.errors import ExitCode, UsageError
 from uflow_edge.runtime.storage.files import check_writable
@@ -28,21 +31,16 @@ def parser() -> argparse.ArgumentParser:
     """The command line of ``uflow-bench``."""
     parser = command_parser(
         "uflow-bench",
-        "Measure how fast a bundle is on this machine: each engine, stage by stage, after proving that it computes "
-        "what it should.",
+        "Measure how fast a bundle is on this machine: each engine, stage by stage, after a proof that it computes "
+        "correctly.",
         [
             "uflow-bench                                                # the only *.uflow bundle in this folder",
             "uflow-bench --bundle bottle.uflow --images good/ --report latency.html --json today.json",
             "uflow-bench --bundle bottle.uflow --images good/ --against other.uflow",
         ],
     )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="FOLDER",
-        help="bundle of the model (default: the only *.uflow bundle in this folder)",
-    )
-    what = parser.add_argument_group("what is measured")
+    add_bundle_option(parser)
+    what = parser.add_argument_group("what to measure")
     what.add_argument(
         "--against",
         type=Path,
@@ -50,45 +48,37 @@ def parser() -> argparse.ArgumentParser:
         help="another bundle to measure in turn with this one (default: compare engines with the first one measured)",
     )
     what.add_argument(
-        "--backends", nargs="+", choices=BACKENDS, help="engines to measure (default: all that run on this machine)"
+        "--backend",
+        nargs="+",
+        choices=BACKENDS,
+        help="engine that runs the model; several are measured in turn (default: all that run on this machine)",
     )
     what.add_argument(
-        "--precisions", nargs="+", choices=PRECISIONS, help="precisions to measure (default: all in the bundle)"
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS,
+        help="precision of the computation; several are measured in turn (default: all in the bundle)",
     )
     what.add_argument(
-        "--batches",
+        "--batch",
         nargs="+",
         type=positive_int,
         default=[1, 2, 4],
         metavar="N",
-        help="batch sizes for throughput (default: 1 2 4)",
+        help="batch size; throughput is measured at each",
     )
+    add_images_option(what, "the frames to measure with (default: seeded noise)")
     what.add_argument(
-        "--images", nargs="+", type=Path, metavar="PATH", help="frames to measure with (default: seeded noise)"
+        "--frame-size", type=pixel_size, default=PixelSize(640, 480), metavar="WxH", help="size of the frames"
     )
+    add_threads_option(what)
+    what.add_argument("--rounds", type=positive_int, default=100, metavar="N", help="timed frames per engine")
     what.add_argument(
-        "--frame-size",
-        type=width_and_height,
-        default=(640, 480),
-        metavar="WxH",
-        help="size of the frames (default: 640x480)",
-    )
-    what.add_argument(
-        "--threads", type=thread_count, metavar="N", help="threads of CPU engines (default: one per core)"
-    )
-    what.add_argument(
-        "--rounds", type=positive_int, default=100, metavar="N", help="timed frames per engine (default: 100)"
-    )
-    what.add_argument(
-        "--starts",
-        type=_count,
-        default=5,
-        metavar="N",
-        help="process starts to time per engine, 0 for none (default: 5)",
+        "--starts", type=natural_int, default=5, metavar="N", help="process starts to time per engine, 0 for none"
     )
     outputs = parser.add_argument_group("results")
-    outputs.add_argument("--json", type=Path, metavar="FILE", help="write every sample")
-    outputs.add_argument("--report", type=Path, metavar="FILE", help="write an HTML page with plots")
+    add_json_option(outputs)
+    add_report_option(outputs)
     # Still parsed, so that the refusal can name their successor.
     outputs.add_argument("--compare", type=Path, help=argparse.SUPPRESS)
     outputs.add_argument("--other-machine", action="store_true", help=argparse.SUPPRESS)
@@ -96,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def bench(arguments: argparse.Namespace) -> ExitCode:
-    """Do what the command line asks for."""
+    """Measure, print the results and write them."""
     from uflow_edge.benchmarks.latency.console import results_text
     from uflow_edge.benchmarks.latency.instruments import open_instruments
     from uflow_edge.benchmarks.latency.report import write_report
@@ -129,8 +119,8 @@ def _options(arguments: argparse.Namespace) -> "Options":
 
     return Options(
         against=arguments.against,
-        choice=Choice(_once(arguments.backends), _once(arguments.precisions), arguments.threads),
-        batches=_once(arguments.batches) or (),
+        choice=Choice(_once(arguments.backend), _once(arguments.precision), arguments.threads),
+        batches=_once(arguments.batch) or (),
         images=tuple(arguments.images or ()),
         frame=arguments.frame_size,
         rounds=arguments.rounds,
@@ -146,10 +136,6 @@ def _once(values: Sequence[T] | None) -> tuple[T, ...] | None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-bench``."""
     run_command(lambda: parser().parse_args(argv), bench, log_to="stderr")
-
-
-def _count(text: str) -> int:
-    return 0 if text == "0" else positive_int(text)
 
 
 if __name__ == "__main__":

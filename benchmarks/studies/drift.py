@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
-from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command, table
+from uflow_edge.runtime.cli.command_line import progress, run_command, table
+from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.drift import DriftMonitor, DriftRange, drift_numbers
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import ExitCode

@@ -30,7 +30,9 @@ from uflow_edge.export.graphs.parity import engines_here
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Variant
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
-from uflow_edge.runtime.cli.command_line import command_parser, finite_float, progress, run_command, table
+from uflow_edge.runtime.cli.command_line import progress, run_command, table
+from uflow_edge.runtime.cli.parser import command_parser
+from uflow_edge.runtime.cli.values import finite_float
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import ExitCode, UflowEdgeError, require
 from uflow_edge.runtime.images.files import find_images, read_image, spread

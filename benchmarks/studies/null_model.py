@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from uflow_edge.benchmarks.studies.timing import interleaved_medians
 from uflow_edge.calibration.null_model.fit import fit_null_model
-from uflow_edge.runtime.cli.command_line import command_parser, run_command, table
+from uflow_edge.runtime.cli.command_line import run_command, table
+from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.nfa import tree_score
 from uflow_edge.runtime.nfa.null_model import NullModel

@@ -26,7 +26,8 @@ from uflow_edge.benchmarks.solar_cells import EPOCHS, LEARNING_RATE, Folders, la
 from uflow_edge.calibration.null_model.fit import NullFit, fit_null_model
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.network.uflow import EnergyGraph, torch_runner
-from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command, table
+from uflow_edge.runtime.cli.command_line import progress, run_command, table
+from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.inspection import LatentStatistics

@@ -17,7 +17,9 @@ from uflow_edge.calibration.null_model.fit import fit_null_model
 from uflow_edge.calibration.operating_point import Promise, clopper_pearson, operating_point
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
-from uflow_edge.runtime.cli.command_line import command_parser, positive_int, progress, run_command, table
+from uflow_edge.runtime.cli.command_line import progress, run_command, table
+from uflow_edge.runtime.cli.parser import command_parser
+from uflow_edge.runtime.cli.values import positive_int
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.images.files import find_images, read_image

@@ -27,7 +27,8 @@ from uflow_edge.benchmarks.studies.gravel import gravel_bundle, gravel_frames
 from uflow_edge.benchmarks.studies.timing import interleaved_medians
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
-from uflow_edge.runtime.cli.command_line import positive_int, table
+from uflow_edge.runtime.cli.command_line import table
+from uflow_edge.runtime.cli.values import positive_int
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector

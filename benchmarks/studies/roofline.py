@@ -31,7 +31,7 @@ from uflow_edge.benchmarks.studies.matrix_product import MULTIPLICATIONS, matrix
 from uflow_edge.benchmarks.studies.timing import burst, interleaved_times
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import INPUT_NAME, UFlowManifest
-from uflow_edge.runtime.cli.command_line import positive_int
+from uflow_edge.runtime.cli.values import positive_int
 from uflow_edge.runtime.engines.onnx_runtime import session_options
 from uflow_edge.runtime.errors import require
 from uflow_edge.runtime.numeric import Image, Size

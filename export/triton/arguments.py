@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from uflow_edge.export.triton.repository import ONLY_PLAN, TritonOptions
+from uflow_edge.runtime.cli.options import require_option
 from uflow_edge.runtime.errors import UsageError
 
 
@@ -14,28 +15,29 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--triton", type=Path, metavar="REPOSITORY", help="write a model repository for Triton Inference Server"
     )
     group.add_argument(
-        "--triton-plan",
+        "--triton-engine",
         nargs="?",
         const=ONLY_PLAN,
         metavar="FILE",
-        help="serve this TensorRT plan of the bundle instead of a graph (default: the only one it has)",
+        help="serve this TensorRT engine of the bundle instead of a graph (default: the only one it has)",
     )
 
 
-def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
-    """Options that would silently do nothing.
+def check_option_combinations(arguments: argparse.Namespace) -> None:
+    """Refuse options that would silently do nothing.
 
     Raises:
         UsageError: the message names them, and what they belong to.
     """
-    if arguments.triton_plan is not None and not arguments.triton:
-        raise UsageError("--triton-plan: only with --triton")
+    require_option(arguments, "triton", "triton_engine")
     if not arguments.triton:
         return
     if not arguments.bundle:
         raise UsageError("--triton needs --bundle: export the checkpoint first")
-    if arguments.trt or arguments.plan:
-        raise UsageError("--triton: not with --trt or --plan; build engines first, then serve one with --triton-plan")
+    if arguments.trt or arguments.dry_run:
+        raise UsageError(
+            "--triton: not with --trt or --dry-run; build an engine first, then serve it with --triton-engine"
+        )
     if arguments.parity_images:
         raise UsageError("--parity-images: not with --triton, which compares nothing")
     if len(arguments.precision or ()) > 1:
@@ -43,6 +45,6 @@ def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
 
 
 def options(arguments: argparse.Namespace) -> TritonOptions:
-    """Of the repository."""
+    """How to write the repository."""
     (precision,) = arguments.precision or [None]
-    return TritonOptions(precision, arguments.triton_plan, arguments.batch)
+    return TritonOptions(precision, arguments.triton_engine, arguments.batch)

@@ -1,20 +1,20 @@
-"""``--ray`` and what belongs to it, the same for every command that can work on a cluster."""
+"""``--ray`` and the options that belong to it, the same for every command that can work on a cluster."""
 
 import argparse
 
 from uflow_edge.runtime.archive.cluster import ClusterOptions
-from uflow_edge.runtime.cli.command_line import finite_float, positive_int
-from uflow_edge.runtime.errors import UsageError
+from uflow_edge.runtime.cli.options import require_option
+from uflow_edge.runtime.cli.values import finite_float, positive_int
 
 
 def add_ray_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup":
-    """Add ``--ray`` and the options that every command has with it; returns their group, for where results go."""
-    group = parser.add_argument_group("archives, on a Ray cluster")
+    """Add ``--ray`` and its options; returns their group, to which a command adds where results go."""
+    group = parser.add_argument_group("archives on a Ray cluster")
     group.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="work on a cluster: local starts one on this machine, auto or HOST:PORT joins one; the same command goes "
-        "on where it was stopped (docs/scale-out.md)",
+        help="work on a cluster: local starts one on this machine, auto or HOST:PORT joins one; the same command "
+        "continues a run that was stopped (docs/scale-out.md)",
     )
     group.add_argument(
         "--ray-workers",
@@ -30,20 +30,18 @@ def add_ray_options(parser: argparse.ArgumentParser) -> "argparse._ArgumentGroup
 
 
 def cluster_options(arguments: argparse.Namespace) -> ClusterOptions:
-    """What ``--ray …`` asks for.
+    """The cluster that ``--ray`` names.
 
     Raises:
-        UsageError: it cannot be meant.
+        UsageError: an impossible number or address.
     """
     return ClusterOptions(arguments.ray, arguments.ray_workers, arguments.threads or 1, arguments.ray_gpus or 0.0)
 
 
-def refuse_without_ray(arguments: argparse.Namespace, *names: str) -> None:
-    """Options that would silently do nothing without ``--ray``.
+def check_ray_options(arguments: argparse.Namespace, *results: str) -> None:
+    """Refuse options that would silently do nothing without ``--ray``; ``results`` are those of the command.
 
     Raises:
         UsageError: one of them is given.
     """
-    for name in ("ray_workers", "ray_retry", "ray_gpus", *names):
-        if getattr(arguments, name) and not arguments.ray:
-            raise UsageError(f"--{name.replace('_', '-')} needs --ray")
+    require_option(arguments, "ray", "ray_workers", "ray_retry", "ray_gpus", *results)

@@ -13,7 +13,7 @@ from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import ExitCode, UsageError
 from uflow_edge.runtime.images.decode import Reading, use
-from uflow_edge.runtime.infer import choices as meaning
+from uflow_edge.runtime.infer import choices as cli
 from uflow_edge.runtime.sources.folders import image_files
 
 
@@ -30,7 +30,7 @@ def infer_archive(arguments: argparse.Namespace, report: Report) -> ExitCode:
         backend=arguments.backend,
         precision=arguments.precision,
         threads=arguments.threads,
-        views=meaning.views(arguments),
+        views=cli.views(arguments),
     )
     point = recipe.bundle.manifest.operating_point
     print(f"threshold: {point.threshold:.2f} ({point.origin})", flush=True)
@@ -59,7 +59,7 @@ class _Unfit:
 
 _VERDICTS = "verdicts of an archive go to --parquet"
 _UNFIT = (
-    _Unfit("json", _VERDICTS),
+    _Unfit("jsonl", _VERDICTS),
     _Unfit("save_dir", "draw the images that a query of --parquet finds, without --ray"),
     _Unfit("mqtt", _VERDICTS),
     _Unfit("serve", _VERDICTS),

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from uflow_edge.runtime.archive.arguments import add_ray_options
-from uflow_edge.runtime.cli.command_line import (
+from uflow_edge.runtime.cli.options import (
+    add_bundle_option,
+    add_engine_options,
+    add_images_option,
+    add_jsonl_option,
     add_reading_options,
-    command_parser,
-    finite_float,
-    positive_int,
-    thread_count,
-    width_and_height,
+    add_view_options,
 )
+from uflow_edge.runtime.cli.parser import command_parser
+from uflow_edge.runtime.cli.values import finite_float, pixel_size, positive_int
 
 TOKEN_VARIABLE = "UFLOW_EDGE_TOKEN"
 MQTT_PASSWORD_VARIABLE = "UFLOW_EDGE_MQTT_PASSWORD"
@@ -26,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         "Inspect a camera, images or a video, and say which frames are anomalous and where.",
         [
             "uflow-infer parts/                                         # the only *.uflow bundle in this folder",
-            "uflow-infer --images parts/ --save-dir seen --json seen.jsonl",
+            "uflow-infer --images parts/ --save-dir seen --jsonl seen.jsonl",
             "uflow-infer --camera 0 --serve                             # and open http://127.0.0.1:8000/",
             "uflow-infer --camera rtsp://line-1/ --save-dir seen --save anomalies --save-quota 10000 --mqtt mqtt://broker",
             "uflow-infer --camera synthetic:640x480@30 --serve          # no camera at hand",
@@ -58,7 +60,7 @@ class _Images(argparse.Action):
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what is inspected")
+    group = parser.add_argument_group("what to inspect")
     source = group.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--camera",
@@ -70,26 +72,15 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "paths", nargs="*", action=_Images, default=[], type=Path, metavar="PATH", help="the same as --images PATH"
     )
-    source.add_argument("--images", nargs="+", type=Path, metavar="PATH", help="image files, or folders of them")
+    add_images_option(source)
     source.add_argument(
         "--watch", type=Path, metavar="FOLDER", help="inspect images as they appear in a folder, until Ctrl-C"
     )
     source.add_argument("--video", type=Path, metavar="FILE", help="a video file; every frame is inspected")
-    group.add_argument(
-        "--roi", action="append", metavar="X,Y,W,H", help="region of interest in pixels; repeat it for more regions"
-    )
-    group.add_argument(
-        "--tile", type=positive_int, metavar="N", help="cut each region into overlapping squares of N pixels"
-    )
-    group.add_argument(
-        "--overlap",
-        type=finite_float,
-        metavar="X",
-        help="overlap of the tiles, as a fraction of their side (default: 0.25)",
-    )
+    add_view_options(group)
     add_reading_options(group)
     camera = parser.add_argument_group("cameras")
-    camera.add_argument("--camera-size", type=width_and_height, metavar="WxH", help="frame size to ask the camera for")
+    camera.add_argument("--camera-size", type=pixel_size, metavar="WxH", help="frame size to ask the camera for")
     camera.add_argument("--camera-fps", type=finite_float, metavar="X", help="frames per second to ask the camera for")
     camera.add_argument(
         "--pixel-format", metavar="NAME", help="pixel format to ask the camera for: MJPG, YUYV, BayerRG8, …"
@@ -116,7 +107,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         default="free",
         metavar="TRIGGER",
         help="which frames are inspected: free (all), every:MILLISECONDS, software (POST /api/trigger of the live "
-        "page), gpio:CHIP/LINE (default: free)",
+        "page), gpio:CHIP/LINE",
     )
     camera.add_argument(
         "--policy",
@@ -127,28 +118,9 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    from uflow_edge.runtime.bundle.manifest import PRECISIONS
-    from uflow_edge.runtime.engines.selection import BACKENDS
-
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="FOLDER",
-        help="bundle of the model (default: the only *.uflow bundle in this folder)",
-    )
-    group.add_argument(
-        "--backend",
-        choices=("auto", *BACKENDS),
-        default="auto",
-        help="the engine that runs the model (default: the fastest one that works on this machine)",
-    )
-    group.add_argument(
-        "--precision", choices=PRECISIONS, help="of the computation (default: fp16 on a GPU, fp32 on a CPU)"
-    )
-    group.add_argument(
-        "--threads", type=thread_count, metavar="N", help="CPU threads of the engine (default: one per core)"
-    )
+    add_bundle_option(group)
+    add_engine_options(group)
     group.add_argument(
         "--threshold",
         type=finite_float,
@@ -158,25 +130,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("where results go")
-    group.add_argument("--json", metavar="FILE", help="write one line of JSON per frame; - is standard output")
+    group = parser.add_argument_group("results")
+    add_jsonl_option(group, "- is standard output")
     group.add_argument(
-        "--json-size",
-        type=positive_int,
-        default=100,
-        metavar="MB",
-        help="start a new --json file at this size (default: 100)",
+        "--jsonl-size", type=positive_int, default=100, metavar="MB", help="start a new --jsonl file at this size"
     )
-    group.add_argument(
-        "--json-files", type=positive_int, default=10, metavar="N", help="--json files to keep (default: 10)"
-    )
+    group.add_argument("--jsonl-files", type=positive_int, default=10, metavar="N", help="--jsonl files to keep")
     group.add_argument("--save-dir", type=Path, metavar="FOLDER", help="save pictures with heat map, outline and score")
-    group.add_argument(
-        "--save", choices=["all", "anomalies"], default="all", help="which pictures to save (default: all)"
-    )
-    group.add_argument(
-        "--save-format", choices=["png", "jpeg"], default="png", help="format of the pictures (default: png)"
-    )
+    group.add_argument("--save", choices=["all", "anomalies"], default="all", help="which pictures to save")
+    group.add_argument("--save-format", choices=["png", "jpeg"], default="png", help="format of the pictures")
     group.add_argument(
         "--save-quota",
         type=positive_int,
@@ -188,9 +150,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help=f"publish to this broker: mqtt://host or mqtts://user@host:8883; password in {MQTT_PASSWORD_VARIABLE}",
     )
-    group.add_argument(
-        "--mqtt-topic", default="uflow", metavar="PREFIX", help="first part of all topics (default: uflow)"
-    )
+    group.add_argument("--mqtt-topic", default="uflow", metavar="PREFIX", help="first part of all topics")
     group.add_argument("--mqtt-pictures", action="store_true", help="also publish a small picture of every anomaly")
     group.add_argument(
         "--mqtt-ca",

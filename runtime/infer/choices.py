@@ -1,10 +1,11 @@
-"""What the command line of ``uflow-infer`` asks for, once it is parsed."""
+"""The parsed command line of ``uflow-infer``, as the objects that it describes."""
 
 import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.archive.arguments import refuse_without_ray
+from uflow_edge.runtime.archive.arguments import check_ray_options
+from uflow_edge.runtime.cli.options import require_option
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.text import redacted
 
@@ -13,39 +14,28 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.views import ViewOptions
 
 
-def refuse_what_does_not_belong(arguments: argparse.Namespace) -> None:
-    """Options that would silently do nothing.
+def check_option_combinations(arguments: argparse.Namespace) -> None:
+    """Refuse options that would silently do nothing.
 
     Raises:
         UsageError: the message names the option that is missing.
     """
-    for given, needed in (
-        ("mqtt_pictures", "mqtt"),
-        ("mqtt_ca", "mqtt"),
-        ("mqtt_cert", "mqtt"),
-        ("mqtt_key", "mqtt_cert"),
-        ("token", "serve"),
-        ("save_quota", "save_dir"),
-        ("camera_size", "camera"),
-        ("camera_fps", "camera"),
-        ("pixel_format", "camera"),
-        ("exposure", "camera"),
-        ("gain", "camera"),
-        ("camera_buffers", "camera"),
-    ):
-        value = getattr(arguments, given)
-        if value is not None and value is not False and not getattr(arguments, needed):
-            raise UsageError(f"--{given.replace('_', '-')} needs --{needed.replace('_', '-')}")
+    require_option(arguments, "mqtt", "mqtt_pictures", "mqtt_ca", "mqtt_cert", "mqtt_key")
+    require_option(arguments, "mqtt_cert", "mqtt_key")
+    require_option(arguments, "serve", "token")
+    require_option(arguments, "save_dir", "save_quota")
+    camera = ("camera_size", "camera_fps", "pixel_format", "exposure", "gain", "camera_buffers")
+    require_option(arguments, "camera", *camera)
     if arguments.trigger == "software" and arguments.camera and not arguments.serve:
-        raise UsageError("--trigger software needs --serve: POST /api/trigger of the live page is what fires it")
-    refuse_without_ray(arguments, "parquet")
+        raise UsageError("--trigger software needs --serve: POST /api/trigger of the live page fires it")
+    check_ray_options(arguments, "parquet")
     if not (arguments.images or arguments.watch) and (arguments.bits or arguments.max_megapixels):
         raise UsageError("--bits and --max-megapixels are for image files: not with --camera or --video")
     _refuse_own_results(arguments)
 
 
 def _refuse_own_results(arguments: argparse.Namespace) -> None:
-    """A folder of results that is searched for images would be inspected in its turn, without end by ``--watch``."""
+    """A folder of results among the inputs would be inspected too, and by ``--watch`` without end."""
     from uflow_edge.runtime.images.search import refuse_results_inside
 
     inputs = [arguments.watch] if arguments.watch else arguments.images or []
@@ -54,10 +44,10 @@ def _refuse_own_results(arguments: argparse.Namespace) -> None:
 
 
 def address(text: str) -> tuple[str, int]:
-    """Read ``8000`` (of this machine alone), ``0.0.0.0:8000`` or ``[::1]:8000``.
+    """Read ``8000`` (on this machine only), ``0.0.0.0:8000`` or ``[::1]:8000``.
 
     Raises:
-        UsageError: none of these.
+        UsageError: the text is none of these.
     """
     host, _, port = text.rpartition(":")
     if not port.isascii() or not port.isdecimal() or int(port) > 65535:
@@ -76,7 +66,7 @@ def views(arguments: argparse.Namespace) -> "ViewOptions":
 
 
 def camera_options(arguments: argparse.Namespace) -> "CameraOptions":
-    """What to ask cameras for."""
+    """What cameras are asked for."""
     from uflow_edge.runtime.sources import CameraOptions
 
     usual = CameraOptions()
@@ -99,7 +89,8 @@ def sources(
     """What is inspected; nothing is opened yet.
 
     Raises:
-        UsageError, BadInput, MissingDependency: a source that cannot be meant, or is not there.
+        UsageError: an address that is none.
+        BadInput, MissingDependency: a source that is not there.
     """
     from uflow_edge.runtime.sources import parse_camera
     from uflow_edge.runtime.sources.folders import ImageFiles, WatchedFolder, image_files

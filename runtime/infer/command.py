@@ -11,7 +11,7 @@ from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.cli.interrupts import deferred_interrupts
 from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.errors import BadInput, ExitCode, Stuck, UsageError
-from uflow_edge.runtime.infer import choices as meaning
+from uflow_edge.runtime.infer import choices as cli
 from uflow_edge.runtime.infer.arguments import parser
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.inspector import Inspector
     from uflow_edge.runtime.line.pipeline import Feed, PipelineOptions
     from uflow_edge.runtime.sources import Source
-
-_STDOUT = "-"
 
 
 def infer(arguments: argparse.Namespace) -> ExitCode:
@@ -33,6 +31,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.infer.receivers import connect_receivers
     from uflow_edge.runtime.line.pipeline import Pipeline
     from uflow_edge.runtime.sinks.hints import Hints
+    from uflow_edge.runtime.sinks.json_lines import STANDARD_OUTPUT
 
     def on_unreadable(error: BadInput) -> None:
         _report(f"unreadable: {error}")
@@ -41,14 +40,15 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
     import cv2
 
     cv2.setNumThreads(1)  # its workers spin between two short jobs, on cores that the engine needs
-    meaning.refuse_what_does_not_belong(arguments)
+    cli.check_option_combinations(arguments)
     if arguments.ray:
         from uflow_edge.runtime.infer.archive import infer_archive
 
         return infer_archive(arguments, _report)
-    people = sys.stderr if arguments.json == _STDOUT else sys.stdout
+    lines_on_stdout = str(arguments.jsonl) == STANDARD_OUTPUT
+    people = sys.stderr if lines_on_stdout else sys.stdout
     with ExitStack() as engines, ExitStack() as stack:
-        sources = meaning.sources(arguments, on_unreadable, _report)
+        sources = cli.sources(arguments, on_unreadable, _report)
         feeds = _feeds(arguments, sources, stack)
         bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
         _show_own_pictures(sources, bundle)
@@ -58,7 +58,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
         connect_receivers(arguments, bundle, pipeline, feeds, stack, _report)
         console = Console(
             people,
-            line_a_frame=not arguments.quiet and arguments.json != _STDOUT,
+            line_a_frame=not arguments.quiet and not lines_on_stdout,
             total=_expected(arguments, sources),
         )
         pipeline.connect(console)
@@ -107,7 +107,7 @@ def _inspector(
         precision=arguments.precision,
         threshold=arguments.threshold,
         threads=arguments.threads,
-        views=meaning.views(arguments),
+        views=cli.views(arguments),
         report=say,
     )
     stack.callback(inspector.close)
@@ -136,7 +136,7 @@ def _options(arguments: argparse.Namespace) -> "PipelineOptions":
     from uflow_edge.runtime.line.pipeline import PipelineOptions
 
     # The source itself notices silence first; what it does not notice is that it hangs.
-    silence = 1.5 * meaning.camera_options(arguments).silence_s
+    silence = 1.5 * cli.camera_options(arguments).silence_s
     usual = Patience()
     patience = Patience(silence=silence, give_up=usual.give_up if arguments.give_up is None else arguments.give_up)
     return PipelineOptions(max_frames=arguments.max_frames, patience=patience)

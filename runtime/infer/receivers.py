@@ -89,9 +89,9 @@ def _files(
     from uflow_edge.runtime.sinks.overlays import OverlayFolder
 
     found: list[JsonLines | JsonLinesToStandardOutput | OverlayFolder] = []
-    if arguments.json:
-        size, files = arguments.json_size * _MEGABYTE, arguments.json_files
-        found.append(open_json_lines(arguments.json, max_bytes=size, files=files, provenance=provenance))
+    if arguments.jsonl:
+        size, files = arguments.jsonl_size * _MEGABYTE, arguments.jsonl_files
+        found.append(open_json_lines(str(arguments.jsonl), max_bytes=size, files=files, provenance=provenance))
     if arguments.save_dir:
         folder = OverlayFolder(
             arguments.save_dir,

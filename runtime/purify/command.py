@@ -7,159 +7,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.runtime.cli.command_line import (
-    add_reading_options,
-    command_parser,
-    finite_float,
-    natural_int,
-    positive_int,
-    progress,
-    run_command,
-    thread_count,
-)
+from uflow_edge.runtime.cli.command_line import progress, run_command
 from uflow_edge.runtime.cli.logs import print_beside_bar
-from uflow_edge.runtime.errors import ExitCode, UsageError
+from uflow_edge.runtime.errors import ExitCode
+from uflow_edge.runtime.purify.arguments import options_of, parser
 from uflow_edge.runtime.text import duration
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.diffusion.options import PurifyOptions
     from uflow_edge.runtime.purify.images import FilePurifier, Job, Outcome
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line of ``uflow-purify``."""
-    parser = command_parser(
-        "uflow-purify",
-        "Take the traces of cameras, compression and edits out of pictures: noise them a little, and let a diffusion "
-        "network take the noise away again. For testing forensic detectors and for preparing pictures for inspection; "
-        "not for passing off a picture as an original. Results say in their own metadata what they are.",
-        [
-            "uflow-purify --images photos/ --out purified                     # the only *.uflow bundle in this folder",
-            "uflow-purify --images photos/ --out purified --guide ssim --report purified.html",
-            "uflow-purify --images large.png --out purified --sampler ddim --respacing 10    # four times faster",
-        ],
-    )
-    _add_files(parser)
-    _add_method(parser)
-    _add_network(parser)
-    return parser
-
-
-def _add_files(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("files")
-    group.add_argument(
-        "--images", nargs="+", type=Path, required=True, metavar="PATH", help="image files, or folders of them"
-    )
-    group.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="folder for the results: PNG files, named after the images",
-    )
-    group.add_argument("--overwrite", action="store_true", help="replace results that were made with other settings")
-    group.add_argument(
-        "--keep-metadata",
-        action="store_true",
-        help="copy the ICC profile and EXIF data, except rotation, thumbnail and maker's notes",
-    )
-    add_reading_options(group)
-    group.add_argument("--report", type=Path, metavar="FILE", help="write an HTML page with numbers and pictures")
-    group.add_argument("--json", type=Path, metavar="FILE", help="write one line of JSON per picture")
-
-
-def _add_method(parser: argparse.ArgumentParser) -> None:
-    from uflow_edge.runtime.diffusion.options import DEFAULT_GUIDE_SCALES, GUIDANCES, SAMPLERS
-    from uflow_edge.runtime.diffusion.patches import DEFAULT_OVERLAP, MOST_OVERLAP, PATCHINGS
-
-    scales = ", ".join(f"{guide} {scale:g}" for guide, scale in DEFAULT_GUIDE_SCALES.items())
-    group = parser.add_argument_group("method")
-    group.add_argument(
-        "--steps",
-        type=positive_int,
-        default=40,
-        metavar="T",
-        help="amount of noise, as a step of the network's schedule (default: 40 of 1000)",
-    )
-    group.add_argument(
-        "--guide",
-        choices=GUIDANCES,
-        default="none",
-        help="keep the result similar to the original by this measure (default: none)",
-    )
-    group.add_argument(
-        "--guide-scale", type=finite_float, metavar="X", help=f"strength of the guide (default: {scales})"
-    )
-    group.add_argument(
-        "--sampler", choices=SAMPLERS, default="ddpm", help="ddim draws no noise after the first (default: ddpm)"
-    )
-    group.add_argument(
-        "--respacing", type=positive_int, metavar="N", help="runs of the network for each patch (default: as --steps)"
-    )
-    group.add_argument(
-        "--patching",
-        choices=PATCHINGS,
-        default="blend",
-        help="blend overlapping patches, or cut hard seams as upstream does (default: blend)",
-    )
-    group.add_argument(
-        "--overlap",
-        type=finite_float,
-        metavar="X",
-        help=f"overlap of the patches, as a fraction of their side up to {MOST_OVERLAP} (default: {DEFAULT_OVERLAP})",
-    )
-    group.add_argument("--seed", type=natural_int, default=0, metavar="N", help="of the noise (default: 0)")
-
-
-def _add_network(parser: argparse.ArgumentParser) -> None:
-    from uflow_edge.runtime.engines.selection import BACKENDS
-
-    group = parser.add_argument_group("network")
-    group.add_argument(
-        "--bundle",
-        type=Path,
-        metavar="FOLDER",
-        help="bundle of the network (default: the only bundle of a UNet in this folder)",
-    )
-    group.add_argument(
-        "--batch", type=positive_int, default=4, metavar="N", help="patches per run of the network (default: 4)"
-    )
-    group.add_argument(
-        "--backend",
-        choices=("auto", *BACKENDS),
-        default="auto",
-        help="the engine that runs the model (default: the fastest one that works on this machine)",
-    )
-    group.add_argument(
-        "--precision", choices=["fp32", "fp16"], help="of the computation (default: fp16 on a GPU, fp32 on a CPU)"
-    )
-    group.add_argument(
-        "--threads", type=thread_count, metavar="N", help="CPU threads of the engine (default: one per core)"
-    )
-
-
-def options_of(arguments: argparse.Namespace) -> "PurifyOptions":
-    """How to purify, from the command line.
-
-    Raises:
-        UsageError: options that cannot be meant.
-    """
-    from uflow_edge.runtime.diffusion.options import PurifyOptions
-    from uflow_edge.runtime.diffusion.patches import DEFAULT_OVERLAP
-
-    if arguments.overlap is not None and arguments.patching == "upstream":
-        raise UsageError("--overlap needs --patching blend: upstream's patches do not overlap")
-    return PurifyOptions(
-        steps=arguments.steps,
-        guide=arguments.guide,
-        guide_scale=arguments.guide_scale,
-        sampler=arguments.sampler,
-        respacing=arguments.respacing,
-        patching=arguments.patching,
-        overlap=DEFAULT_OVERLAP if arguments.overlap is None else arguments.overlap,
-        batch=arguments.batch,
-        seed=arguments.seed,
-    )
 
 
 def purify(arguments: argparse.Namespace) -> ExitCode:
@@ -174,7 +29,7 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
 
     use(Reading.of(arguments), _say)
     options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out, _say)
-    for path in filter(None, (arguments.out / "result.png", arguments.report, arguments.json)):
+    for path in filter(None, (arguments.out / "result.png", arguments.report, arguments.jsonl)):
         check_writable(path)
     with ExitStack() as stack:
         network = open_network(
@@ -192,19 +47,19 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
             keep_metadata=arguments.keep_metadata,
             overwrite=arguments.overwrite,
         )
-        return purify_images(work, jobs, report=arguments.report, json=arguments.json)
+        return purify_images(work, jobs, report=arguments.report, jsonl=arguments.jsonl)
 
 
 def purify_images(
-    work: "FilePurifier", jobs: "Sequence[Job]", *, report: Path | None = None, json: Path | None = None
+    work: "FilePurifier", jobs: "Sequence[Job]", *, report: Path | None = None, jsonl: Path | None = None
 ) -> ExitCode:
-    """Purify pictures, and tell people how it goes.
+    """Purify images, and print how it goes.
 
     Args:
-        work: what purifies them.
+        work: purifies them.
         jobs: the files.
-        report: HTML page to write, also when the run is interrupted.
-        json: file to write a line a picture to, as soon as it is done.
+        report: HTML page to write, even if the run is interrupted.
+        jsonl: file that gets one line per image, as soon as it is done.
 
     Returns:
         ``BAD_INPUT`` if any picture failed.
@@ -214,7 +69,7 @@ def purify_images(
     if remaining:
         _say(forecast(work, remaining))
     try:
-        with progress((), "purify", remaining, "patch step") as bar, _lines(json) as write:
+        with progress((), "purify", remaining, "patch step") as bar, _lines(jsonl) as write:
             for outcome in work.run(jobs, bar.update):
                 outcomes.append(outcome)
                 write(outcome.to_json())

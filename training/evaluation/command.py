@@ -7,13 +7,20 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from uflow_edge.runtime.archive.arguments import add_ray_options, cluster_options, refuse_without_ray
+from uflow_edge.runtime.archive.arguments import add_ray_options, check_ray_options, cluster_options
 from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
-from uflow_edge.runtime.bundle.manifest import PRECISIONS
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
-from uflow_edge.runtime.cli.command_line import add_reading_options, command_parser, progress, run_command, thread_count
+from uflow_edge.runtime.cli.command_line import progress, run_command
 from uflow_edge.runtime.cli.logs import print_beside_bar
-from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
+from uflow_edge.runtime.cli.options import (
+    add_bundle_option,
+    add_engine_options,
+    add_json_option,
+    add_reading_options,
+    add_report_option,
+)
+from uflow_edge.runtime.cli.parser import command_parser
+from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, UsageError, refuse_faults
 from uflow_edge.runtime.images.decode import Reading, use
 from uflow_edge.runtime.images.files import read_image
@@ -34,9 +41,9 @@ def parser() -> argparse.ArgumentParser:
         "Measure how well a model finds and outlines defects, on images with masks laid out like MVTec AD.",
         [
             "uflow-evaluate --bundle bottle.uflow --data mvtec/bottle --report bottle.html",
-            "uflow-evaluate --all --bundles bundles/ --data mvtec/ --json results.json   # bundles/bottle.uflow, …",
-            "uflow-evaluate --ckpt bottle.ckpt --data mvtec/bottle                       # needs the extra train",
-            "uflow-evaluate --all --ckpt checkpoints/ --data mvtec/ --rule upstream      # as in the paper",
+            "uflow-evaluate --all --bundles bundles/ --data mvtec/ --json results.json",
+            "uflow-evaluate --ckpt bottle.ckpt --data mvtec/bottle                      # needs the extra train",
+            "uflow-evaluate --all --ckpt checkpoints/ --data mvtec/ --rule upstream     # as in the paper",
             "uflow-evaluate --bundle bottle.uflow --data mvtec/bottle --ray local --ray-state measured",
         ],
     )
@@ -48,38 +55,31 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="data set with test/good, test/<kind>, …; with --all, a folder of data sets",
     )
+    add_bundle_option(parser)
     add(
-        "--bundle",
+        "--ckpt",
         type=Path,
-        metavar="FOLDER",
-        help="bundle of the model (default: the only *.uflow bundle in this folder)",
+        metavar="FILE",
+        help="U-Flow checkpoint; instead of a bundle, or with --all a folder of <category>.ckpt",
     )
-    add("--ckpt", type=Path, metavar="PATH", help="a checkpoint instead; with --all, a folder of <category>.ckpt")
     add(
         "--ground-truth",
         type=Path,
         metavar="FOLDER",
         help="folder of the masks, <kind>/<name>_mask.png (default: ground_truth in --data)",
     )
-    add("--no-masks", action="store_true", help="label images by their folder, and leave out what needs masks")
+    add(
+        "--no-masks",
+        action="store_true",
+        help="label images by their folder, and leave out the metrics that need masks",
+    )
     add("--all", action="store_true", help="evaluate every folder below --data that has a folder named test")
     add("--bundles", type=Path, metavar="FOLDER", help="with --all: folder of <category>.uflow (default: this folder)")
-    add("--json", type=Path, metavar="FILE", help="write all numbers and curves")
-    add("--report", type=Path, metavar="FILE.html", help="write a page with curves and worst cases; it contains images")
-    model = parser.add_argument_group("model").add_argument
-    model(
-        "--backend",
-        choices=("auto", *BACKENDS),
-        default="auto",
-        help="the engine that runs the model (default: the fastest one that works on this machine)",
-    )
-    model(
-        "--precision",
-        choices=PRECISIONS,
-        help="of the computation (default: fp16 on a GPU, fp32 on a CPU and with --ckpt)",
-    )
-    model("--threads", type=thread_count, metavar="N", help="CPU threads of the engine (default: one per core)")
-    model(
+    add_json_option(parser)
+    add_report_option(parser, "curves and worst cases; it contains images")
+    model = parser.add_argument_group("model")
+    add_engine_options(model, precision_default="fp16 on a GPU, fp32 on a CPU and with --ckpt")
+    model.add_argument(
         "--rule",
         choices=RULES,
         help="use this rule at log-NFA 0 instead of the calibration; upstream is the rule of the paper "
@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         "--ray-state",
         type=Path,
         metavar="FOLDER",
-        help="folder for what was measured so far, on storage that all workers share",
+        help="folder for the measurements so far, on storage that all workers share",
     )
     return parser
 
@@ -119,7 +119,7 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
         raise UsageError("--ckpt takes the place of a bundle: give one of them")
     if arguments.ground_truth and arguments.no_masks:
         raise UsageError("--ground-truth says where masks are: not with --no-masks")
-    refuse_without_ray(arguments, "ray_state")
+    check_ray_options(arguments, "ray_state")
     if arguments.ray and not arguments.ray_state:
         raise UsageError("--ray needs --ray-state FOLDER, on storage that all workers share")
     if arguments.ckpt and arguments.ray not in (None, "local"):

@@ -33,7 +33,8 @@ from uflow_edge.benchmarks.studies.forensics.photographs import (
 )
 from uflow_edge.benchmarks.studies.forensics.pictures import VIEWS, comparison
 from uflow_edge.benchmarks.studies.forensics.traces import Planted
-from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command, table
+from uflow_edge.runtime.cli.command_line import progress, run_command, table
+from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.runtime.images.files import spread
 from uflow_edge.runtime.numeric import Image

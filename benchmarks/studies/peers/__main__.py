@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from uflow_edge.benchmarks.latency.machine import describe_machine, usable_cores
 from uflow_edge.benchmarks.studies.peers.models import RECIPES, Model, make_model
 from uflow_edge.benchmarks.studies.peers.settings import BURSTS, ROUNDS, Settings
-from uflow_edge.runtime.cli.command_line import positive_int, progress, run_command
+from uflow_edge.runtime.cli.command_line import progress, run_command
+from uflow_edge.runtime.cli.values import positive_int
 from uflow_edge.runtime.errors import ExitCode, MissingDependency
 
 CONTESTS = ("eager", "upstream", "engines", "anomalib", "roofline")
