@@ -49,7 +49,7 @@ def write_report(
         path: of the page.
         test: the test images.
         detectors: every method compared.
-        verdicts: what ``uflow-infer --json`` wrote, in the order of the test images.
+        verdicts: what ``uflow-infer --jsonl`` wrote, in the order of the test images.
         overlays: the pictures it drew, in the same order.
         stages: of the demo.
     """

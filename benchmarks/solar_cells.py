@@ -174,7 +174,7 @@ def demo(out: Path, seed: int, epochs: int) -> ExitCode:
     stages.append(
         run_tool(
             "uflow-infer", "--images", folders.data / "test", "--bundle", folders.bundle, "--quiet",
-            "--json", folders.verdicts, "--save-dir", folders.overlays,
+            "--jsonl", folders.verdicts, "--save-dir", folders.overlays,
         )
     )  # fmt: skip
     print("\ncomparing", flush=True)

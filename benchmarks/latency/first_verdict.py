@@ -45,13 +45,13 @@ def start_infer(options: Sequence[str], **environment: str) -> Start:
     """Start ``uflow-infer`` and wait until it has ended.
 
     Args:
-        options: of its command line, which name what it inspects; ``--json -`` is added.
+        options: of its command line, which name what it inspects; ``--jsonl -`` is added.
         environment: variables to start it with beside our own.
 
     Raises:
         BadInput: it failed; the message has what it said.
     """
-    command = [sys.executable, "-c", _LAUNCHER, sys.executable, "-c", _COMMAND, *options, "--json", "-"]
+    command = [sys.executable, "-c", _LAUNCHER, sys.executable, "-c", _COMMAND, *options, "--jsonl", "-"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     if done.returncode != 0:
         raise BadInput(f"uflow-infer as a new process failed ({' '.join(done.stderr.split())})")

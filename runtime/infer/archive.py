@@ -19,7 +19,7 @@ from uflow_edge.runtime.sources.folders import image_files
 
 def infer_archive(arguments: argparse.Namespace, report: Report) -> ExitCode:
     """Inspect ``--images`` on a cluster, into ``--parquet``."""
-    _refuse_what_is_not_for_archives(arguments)
+    _check_archive_options(arguments)
     cluster = cluster_options(arguments)
     files = image_files([path.absolute() for path in arguments.images], report)[: arguments.max_frames]
     bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
@@ -68,7 +68,7 @@ _UNFIT = (
 )
 
 
-def _refuse_what_is_not_for_archives(arguments: argparse.Namespace) -> None:
+def _check_archive_options(arguments: argparse.Namespace) -> None:
     """Raises UsageError for an option that would silently do nothing, or one that is missing."""
     if not arguments.images:
         raise UsageError("--ray is for --images: cameras and videos are inspected where they are")

@@ -42,7 +42,7 @@ def json_line(verdict: "Verdict", more: Mapping[str, str] = MappingProxyType({})
 def open_json_lines(
     target: str, *, max_bytes: int = 100 << 20, files: int = 10, provenance: Provenance | None = None
 ) -> "JsonLines | JsonLinesToStandardOutput":
-    """The sink that ``--json`` names: ``-`` is standard output, anything else a `JsonLines` file.
+    """The sink that ``--jsonl`` names: ``-`` is standard output, anything else a `JsonLines` file.
 
     Raises:
         BadInput, UsageError: see `JsonLines`.

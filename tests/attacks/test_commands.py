@@ -31,7 +31,7 @@ def line(exported: Path, trained: Path, texture_folder: Path, tmp_path: Path) ->
     fast = ("--max-false-alarms", 0.3, "--confidence", "average", "--null-model", "none")
     tiny = ("--input-size", 64, "--epochs", 2, "--flow-steps", 1)
     return {
-        "uflow-infer": ["--bundle", "a.uflow", "--images", good, "--json", "seen.jsonl", "--save-dir", "seen"],
+        "uflow-infer": ["--bundle", "a.uflow", "--images", good, "--jsonl", "seen.jsonl", "--save-dir", "seen"],
         "uflow-calibrate": ["--bundle", "a.uflow", "--good", more, *fast],
         "uflow-export": ["--ckpt", trained, "--out", "b.uflow", "--precision", "fp32"],
         "uflow-evaluate": ["--bundle", "a.uflow", "--data", texture_folder, "--json", "found.json"],
@@ -57,7 +57,7 @@ def test_odd_names(line, commands, exported: Path, texture_folder: Path, tmp_pat
     picture = (texture_folder / "test" / "hole" / "00.png").read_bytes()
     for name in NAMES:
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(picture)
-    outputs = ["--json", "seen.jsonl", "--save-dir", "seen", "--fail-on-anomaly"]
+    outputs = ["--jsonl", "seen.jsonl", "--save-dir", "seen", "--fail-on-anomaly"]
     ended = commands.run(
         "uflow-infer", "--bundle", exported, "--images", folder, *outputs, LC_ALL="en_US.UTF-8", PYTHONUTF8="0"
     )

@@ -53,7 +53,7 @@ def test_all_of_the_way(trained: Path, desk: Path, exit_code, capsys) -> None:
 
 
 def test_a_dry_run_writes_nothing(trained: Path, desk: Path, exit_code, capsys) -> None:
-    assert exit_code(main, "--ckpt", trained, "--plan", *RTX, "--precision", "fp16", "--batch", "2") == 0
+    assert exit_code(main, "--ckpt", trained, "--dry-run", *RTX, "--precision", "fp16", "--batch", "2") == 0
     said = capsys.readouterr().out
     assert "efficientnet_lite0, 2 flow steps\ninput 64 x 64, latents 54 x 8 x 8, 56 x 4 x 4\n" in said
     (extractor,), (flow,) = (
@@ -68,7 +68,7 @@ def test_a_dry_run_writes_nothing(trained: Path, desk: Path, exit_code, capsys) 
 
 def test_a_dry_run_on_a_bundle(exported: Path, exit_code, capsys) -> None:
     before = names(exported)
-    assert exit_code(main, "--bundle", exported, "--plan", *RTX) == 0
+    assert exit_code(main, "--bundle", exported, "--dry-run", *RTX) == 0
     assert capsys.readouterr().out.startswith(ENGINE)
     assert names(exported) == before
 

@@ -237,13 +237,13 @@ def test_a_calibration_that_does_not_hold_is_discarded_and_named(
 
 def test_command_takes_a_threshold(trained: Path, good: Path, tmp_path: Path, monkeypatch, exit_code, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    assert exit_code(main, "--ckpt", trained, "--good", good, "--false-alarm-rate", "0.2") == 0
+    assert exit_code(main, "--ckpt", trained, "--good", good, "--max-false-alarms", "0.2") == 0
     printed = capsys.readouterr().out
     assert "at most 20 % of good images called anomalous, on average (from 16 held-out images)" in printed
     assert Bundle.load("gravel.uflow", UFlowManifest).manifest.source.name == "gravel.ckpt"
     for code, arguments, message in (
-        (2, ["--ckpt", trained, "--false-alarm-rate", "0.1"], "needs --good"),
-        (3, ["--ckpt", trained, "--out", "n.uflow", "--good", good, "--false-alarm-rate", "0"], "between 0 and 1"),
+        (2, ["--ckpt", trained, "--max-false-alarms", "0.1"], "needs --good"),
+        (3, ["--ckpt", trained, "--out", "n.uflow", "--good", good, "--max-false-alarms", "0"], "between 0 and 1"),
     ):
         assert exit_code(main, *arguments) == code, arguments
         assert message in capsys.readouterr().err

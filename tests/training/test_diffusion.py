@@ -217,7 +217,7 @@ def test_patches_are_parts_of_the_images_and_follow_the_generator(photographs: P
 
 def test_command(photographs: Path, tmp_path: Path, exit_code, capsys) -> None:
     out = tmp_path / "unet"
-    arguments = ["--data", photographs, "--out", out, "--image-size", 16, "--steps", 4, "--batch-size", 2]
+    arguments = ["--data", photographs, "--out", out, "--image-size", 16, "--steps", 4, "--batch", 2]
     assert exit_code(main, *arguments, "--channels", 8, 16) == 0
     printed = capsys.readouterr().out
     assert "3 images to fit, 1 held out" in printed

@@ -38,7 +38,7 @@ def wrong_fp16(exported: Path, tmp_path: Path) -> Path:
 
 def test_measured_and_reported(exported, tmp_path, exit_code):
     today, page = tmp_path / "today.json", tmp_path / "latency.html"
-    options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--batches", 1, 3)
+    options = ("--bundle", exported, *_QUICK, "--backend", "onnxruntime", "--batch", 1, 3)
     assert exit_code(main, *options, "--starts", 1, "--json", today, "--report", page) == 0
     told = json.loads(today.read_text())
     assert [row["name"] for row in told["rows"]] == ["onnxruntime fp32", "onnxruntime fp16"]
@@ -57,7 +57,7 @@ def test_measured_and_reported(exported, tmp_path, exit_code):
 
 def test_whatever_runs_here_is_timed_and_the_rest_named(exported, exit_code, capsys, monkeypatch):
     monkeypatch.chdir(exported.parent)  # with one bundle in it
-    assert exit_code(main, *_QUICK, "--starts", 0, "--batches", 1) == 0
+    assert exit_code(main, *_QUICK, "--starts", 0, "--batch", 1) == 0
     told = capsys.readouterr().out
     assert "onnxruntime fp32" in told
     assert ("openvino fp32 " in told) == (find_spec("openvino") is not None)
@@ -65,7 +65,7 @@ def test_whatever_runs_here_is_timed_and_the_rest_named(exported, exit_code, cap
 
 def test_an_engine_that_computes_something_else_is_refused(wrong_fp16, tmp_path, exit_code, capsys):
     path, page = tmp_path / "a.json", tmp_path / "a.html"
-    options = ("--bundle", wrong_fp16, *_QUICK, "--backends", "onnxruntime", "--starts", 0)
+    options = ("--bundle", wrong_fp16, *_QUICK, "--backend", "onnxruntime", "--starts", 0)
     assert exit_code(main, *options, "--json", path, "--report", page) == 3
     assert "refused: onnxruntime fp16: it computes something else" in capsys.readouterr().err
     told = json.loads(path.read_text())
@@ -75,25 +75,25 @@ def test_an_engine_that_computes_something_else_is_refused(wrong_fp16, tmp_path,
 
 
 def test_frames_do_not_save_an_engine_that_computes_something_else(wrong_fp16, texture_folder, exit_code, capsys):
-    options = ("--bundle", wrong_fp16, *_QUICK, "--backends", "onnxruntime", "--starts", 0)
+    options = ("--bundle", wrong_fp16, *_QUICK, "--backend", "onnxruntime", "--starts", 0)
     assert exit_code(main, *options, "--images", texture_folder / "train" / "good") == 3
     assert "refused: onnxruntime fp16: it computes something else" in capsys.readouterr().err
 
 
 def test_with_nothing_else_to_time_there_is_no_result(wrong_fp16, exit_code, capsys):
-    options = ("--bundle", wrong_fp16, *_QUICK, "--backends", "onnxruntime", "--precisions", "fp16")
+    options = ("--bundle", wrong_fp16, *_QUICK, "--backend", "onnxruntime", "--precision", "fp16")
     assert exit_code(main, *options) == 3
     assert "no engine to time. onnxruntime fp16: it computes something else" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(find_spec("pycuda") is not None, reason="a GPU may be here")
 def test_a_backend_asked_for_by_name_must_be_here(exported, exit_code):
-    assert exit_code(main, "--bundle", exported, *_QUICK, "--backends", "onnxruntime", "tensorrt") == 4
+    assert exit_code(main, "--bundle", exported, *_QUICK, "--backend", "onnxruntime", "tensorrt") == 4
 
 
 def test_frames_of_the_line(exported, texture_folder, tmp_path, exit_code):
     path, images = tmp_path / "a.json", texture_folder / "train" / "good"
-    options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--starts", 0)
+    options = ("--bundle", exported, *_QUICK, "--backend", "onnxruntime", "--starts", 0)
     assert exit_code(main, *options, "--images", images, "--json", path) == 0
     told = json.loads(path.read_text())
     assert told["workload"]["frames"] == "good"
@@ -105,7 +105,7 @@ def test_frames_of_the_line(exported, texture_folder, tmp_path, exit_code):
 
 def test_engines_of_one_bundle_are_compared_with_the_first(exported, tmp_path, exit_code):
     path = tmp_path / "a.json"
-    options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--starts", 0, "--batches", 2)
+    options = ("--bundle", exported, *_QUICK, "--backend", "onnxruntime", "--starts", 0, "--batch", 2)
     assert exit_code(main, *options, "--json", path) == 0
     exact, half = json.loads(path.read_text())["rows"]
     assert (exact["against"], exact["ratios"]) == (None, {})
@@ -128,7 +128,7 @@ def larger(exported: Path, texture_folder: Path, tmp_path: Path) -> Path:
 @pytest.mark.long
 def test_another_bundle_takes_turns_engine_by_engine(exported, larger, tmp_path, exit_code, capsys):
     other, path = larger, tmp_path / "a.json"
-    options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--precisions", "fp32", "--batches", 1)
+    options = ("--bundle", exported, *_QUICK, "--backend", "onnxruntime", "--precision", "fp32", "--batch", 1)
     assert exit_code(main, *options, "--starts", 1, "--against", other, "--json", path) == 0
     told = json.loads(path.read_text())
     ours, theirs = told["rows"]
@@ -143,7 +143,7 @@ def test_another_bundle_takes_turns_engine_by_engine(exported, larger, tmp_path,
 
 def test_a_wrong_graph_of_the_other_bundle_is_refused_by_name(exported, wrong_fp16, tmp_path, exit_code, capsys):
     path = tmp_path / "a.json"
-    options = ("--bundle", exported, *_QUICK, "--backends", "onnxruntime", "--starts", 0, "--batches", 1)
+    options = ("--bundle", exported, *_QUICK, "--backend", "onnxruntime", "--starts", 0, "--batch", 1)
     assert exit_code(main, *options, "--against", wrong_fp16, "--json", path) == 3
     assert f"refused: onnxruntime fp16 of {wrong_fp16.name}: it computes" in capsys.readouterr().err
     rows = {row["name"]: row["against"] for row in json.loads(path.read_text())["rows"]}
@@ -167,8 +167,8 @@ def test_comparing_with_an_earlier_run_is_refused_and_its_successor_named(export
         ("--frame-size", "0x5"),
         ("--rounds", 0),
         ("--starts", -1),
-        ("--backends", "torch"),
-        ("--precisions", "int8"),
+        ("--backend", "torch"),
+        ("--precision", "int8"),
     ],
 )
 def test_usage(exported, exit_code, options):

@@ -162,7 +162,7 @@ def test_the_command_exports_proves_and_builds(network, tmp_path, monkeypatch, e
     capsys.readouterr()
     for wrong, message in (
         (["--good", "x"], "--good: not with --unet"),
-        (["--plan"], "--plan: not with --unet"),
+        (["--dry-run"], "--dry-run: not with --unet"),
         (["--trt-target", "rtx"], "--trt-target: only with --trt"),
     ):
         assert exit_code(main, *arguments, *wrong) == 2

@@ -159,7 +159,7 @@ def run_main(*arguments: object) -> tuple[int, str, str]:
 
 def test_the_command_says_what_the_local_one_says(once: Once, tmp_path: Path) -> None:
     lines = tmp_path / "lines.jsonl"
-    assert run_main(*once.arguments, "--json", lines)[0] == 3
+    assert run_main(*once.arguments, "--jsonl", lines)[0] == 3
     local = [json.loads(line) for line in lines.read_text().splitlines()]
     assert {line["anomalous"] for line in local} == {True, False}
     found = rows_in(once.folder)
@@ -248,7 +248,7 @@ def test_a_folder_of_another_run_is_refused(
         (["--images", "monday", "--parquet", "found"], 2, "--parquet needs --ray"),
         (["--images", "monday", "--ray-workers", 2], 2, "--ray-workers needs --ray"),
         (["--camera", "0", "--ray", "auto", "--parquet", "found"], 2, "--ray is for --images"),
-        (["--images", "monday", "--ray", "auto", "--parquet", "found", "--json", "-"], 2, "--json is not for --ray"),
+        (["--images", "monday", "--ray", "auto", "--parquet", "found", "--jsonl", "-"], 2, "--jsonl is not for --ray"),
         (["--images", "monday", "--ray", "auto", "--parquet", "found", "--save-dir", "x"], 2, "--save-dir is not for"),
         (["--images", "monday", "--ray", "auto", "--parquet", "found", "--trigger", "every:9"], 2, "--trigger is not"),
         (["--images", "monday", "--ray", "ray://head:10001", "--parquet", "found"], 2, "ray job submit"),

@@ -130,7 +130,7 @@ def test_the_command_says_in_what_it_differs(
     for i, size in enumerate(((96, 96), (128, 96), (140, 96))):
         picture = cv2.imread(str(texture_folder / "test" / "good" / "00.png"))
         cv2.imwrite(str(parts / f"{i}.png"), cv2.resize(picture, size))
-    argv = ("--bundle", calibrated.folder, "--images", parts, "--backend", "onnxruntime", "--json", tmp_path / "out")
+    argv = ("--bundle", calibrated.folder, "--images", parts, "--backend", "onnxruntime", "--jsonl", tmp_path / "out")
     assert exit_code(main, *argv) == 0
     said = capsys.readouterr()
     assert f"threshold: 0.41 (conformal); {PROMISE}" in said.out
@@ -177,7 +177,7 @@ def test_a_camera_without_hardware_shows_what_the_bundle_knows(
 ) -> None:
     """In the size of the calibration, so the promise holds for it."""
     argv = ("--bundle", calibrated.folder, "--camera", "synthetic:@0", "--max-frames", 3, "--backend", "onnxruntime")
-    assert exit_code(main, *argv, "--policy", "every", "--json", tmp_path / "out") == 0
+    assert exit_code(main, *argv, "--policy", "every", "--jsonl", tmp_path / "out") == 0
     lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
     assert {tuple(line["size"]) for line in lines} == {(98, 98)}
     assert {line["source"] for line in lines} == {"synthetic 98x98@0"}

@@ -24,9 +24,10 @@ from PIL import Image
 from uflow_edge.__main__ import COMMANDS
 from uflow_edge.__main__ import main as script
 from uflow_edge.runtime.cli import command_line
-from uflow_edge.runtime.cli.command_line import command_parser, progress, run_command
+from uflow_edge.runtime.cli.command_line import progress, run_command
 from uflow_edge.runtime.cli.interrupts import deferred_interrupts
 from uflow_edge.runtime.cli.logs import logging_to, print_beside_bar
+from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import BadInput, ExitCode, MissingDependency, UsageError, require
 from uflow_edge.runtime.infer import command as infer_command
@@ -185,7 +186,7 @@ def test_no_name_ends_a_run_or_forges_a_line(
     shown = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding, errors="strict"))
     log = tmp_path / "seen.jsonl"
-    assert exit_code(infer_command.main, parts, "--bundle", exported, "--threshold=1e9", "--json", log) == 0
+    assert exit_code(infer_command.main, parts, "--bundle", exported, "--threshold=1e9", "--jsonl", log) == 0
     assert verdicts(log) == sorted(NAMES)
     lines = shown.getvalue().decode(encoding).splitlines()
     assert sum(line.startswith("good ") for line in lines) == len(NAMES)
@@ -197,7 +198,7 @@ def test_a_closed_output_ends_no_run(exported: Path, parts: Path, tmp_path: Path
     log = tmp_path / "seen.jsonl"
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    arguments = (parts, "--bundle", exported, "--json", log, "--threshold=-1e9", "--fail-on-anomaly")
+    arguments = (parts, "--bundle", exported, "--jsonl", log, "--threshold=-1e9", "--fail-on-anomaly")
     assert exit_code(infer_command.main, *arguments) == 1
     assert verdicts(log) == sorted(NAMES)
     sys.stdout.close()
@@ -218,7 +219,7 @@ def test_a_reader_that_leaves_ends_no_inspection(
     exported: Path, parts: Path, tmp_path: Path, exit_code, monkeypatch
 ) -> None:
     log = tmp_path / "seen.jsonl"
-    arguments = (parts, "--bundle", exported, "--json", log, "--threshold=-1e9", "--fail-on-anomaly")
+    arguments = (parts, "--bundle", exported, "--jsonl", log, "--threshold=-1e9", "--fail-on-anomaly")
     with unread_output(monkeypatch):
         assert exit_code(infer_command.main, *arguments) == 1
     assert verdicts(log) == sorted(NAMES)
@@ -384,7 +385,7 @@ def test_the_package_as_a_module_refuses_arguments(monkeypatch, capsys) -> None:
         (["a.png", "--gain", "0"], "--gain needs --camera"),
         (["a.png", "--camera", "0"], "not allowed with"),
         (["a.png", "--threads", "100000"], "threads on this machine"),
-        (["a.png", "--json", ""], "expected a value"),
+        (["a.png", "--jsonl", ""], "expected a value"),
         (["a.png", "--mqtt", ""], "argument --mqtt: expected a value"),
         (
             ["--camera", "rtspx://me:secret@host/"],

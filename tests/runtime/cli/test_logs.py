@@ -9,8 +9,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from uflow_edge.runtime.cli.command_line import command_parser, run_command
+from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.cli.logs import logging_to
+from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.errors import BadInput, ExitCode
 
 logger = logging.getLogger("uflow_edge.test")

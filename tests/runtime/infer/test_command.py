@@ -20,7 +20,7 @@ def desk(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def test_a_folder_in_overlays_and_lines_out(desk: Path, texture_folder: Path, exit_code, capsys) -> None:
-    code = exit_code(main, "--images", texture_folder / "test", "--save-dir", "seen", "--json", "seen.jsonl")
+    code = exit_code(main, "--images", texture_folder / "test", "--save-dir", "seen", "--jsonl", "seen.jsonl")
     assert code == 0
     lines = [json.loads(line) for line in (desk / "seen.jsonl").read_text().splitlines()]
     assert [Path(line["source"]).parent.name for line in lines] == ["good", "hole"]
@@ -30,7 +30,7 @@ def test_a_folder_in_overlays_and_lines_out(desk: Path, texture_folder: Path, ex
 
 
 def test_json_on_stdout_is_nothing_but_json(desk: Path, texture_folder: Path, exit_code, capsys) -> None:
-    assert exit_code(main, "--images", texture_folder / "test", "--json", "-") == 0
+    assert exit_code(main, "--images", texture_folder / "test", "--jsonl", "-") == 0
     captured = capsys.readouterr()
     assert len([json.loads(line) for line in captured.out.splitlines()]) == 2
     assert "2 inspected" in captured.err
@@ -41,7 +41,7 @@ def test_unreadable_images_are_reported_and_the_rest_goes_on(
 ) -> None:
     folder = Path(shutil.copytree(texture_folder / "train" / "good", desk / "parts"))
     (folder / "05.png").write_text("broken")
-    assert exit_code(main, "--images", folder, "--json", "out.jsonl") == 3
+    assert exit_code(main, "--images", folder, "--jsonl", "out.jsonl") == 3
     captured = capsys.readouterr()
     assert "unreadable: " in captured.err
     assert "05.png: cannot be read as an image" in captured.err
@@ -64,7 +64,7 @@ def test_a_video(desk: Path, exit_code, capsys) -> None:
     for i in range(5):
         writer.write(np.full((64, 96, 3), 20 * i, np.uint8))
     writer.release()
-    assert exit_code(main, "--video", "belt.avi", "--json", "v.jsonl", "--save-dir", "v") == 0
+    assert exit_code(main, "--video", "belt.avi", "--jsonl", "v.jsonl", "--save-dir", "v") == 0
     assert [json.loads(line)["frame"] for line in Path("v.jsonl").read_text().splitlines()] == [0, 1, 2, 3, 4]
     assert sorted(path.name for path in Path("v").iterdir()) == [f"frame-{i:06d}.png" for i in range(5)]
     assert exit_code(main, "--video", "belt.avi", "--max-frames", "2", "--quiet") == 0
@@ -98,7 +98,7 @@ def test_bad_requests(desk: Path, texture_folder: Path, exit_code, capsys) -> No
         (3, ["--images", images, "--bundle", "absent.uflow"], "no bundle here"),
         (3, ["--video", "absent.avi"], "no such video file"),
         (3, ["--video", "gravel.uflow/manifest.json"], "finds no video"),
-        (3, ["--images", images, "--json", "gravel.uflow"], "cannot be written"),
+        (3, ["--images", images, "--jsonl", "gravel.uflow"], "cannot be written"),
         (4, ["--camera", "97"], "camera 97 cannot be opened"),
         (2, ["--images", images, "--camera", "0"], "not allowed with"),
         (2, [], "required"),

@@ -103,7 +103,7 @@ def test_a_camera_that_dies_and_one_that_freezes_come_back(start_infer, tmp_path
 
     with network_camera(picture) as (_, port):
         camera = f"http://127.0.0.1:{port}/"
-        run = start_infer("--camera", camera, "--silence", 1, "--quiet", "--json", log, "--metrics", "0")
+        run = start_infer("--camera", camera, "--silence", 1, "--quiet", "--jsonl", log, "--metrics", "0")
         more_lines(run, log)
     run.wait_for("stopped delivering", 1)
     with network_camera(picture, port) as (device, _):
@@ -135,7 +135,7 @@ def test_a_watched_folder_that_vanishes_comes_back(start_infer, texture_folder: 
     pictures = sorted((texture_folder / "train" / "good").iterdir())
     folder.mkdir()
     shutil.copy(pictures[0], folder)
-    run = start_infer("--watch", folder, "--quiet", "--json", log)
+    run = start_infer("--watch", folder, "--quiet", "--jsonl", log)
     run.wait_until(lambda: frames_in(log) == [0])
     folder.rename(elsewhere)
     run.wait_for("this folder has vanished")
@@ -156,7 +156,7 @@ def test_a_broker_that_is_killed_and_comes_back(start_infer, broker, subscriber,
         # Every result waits with its picture, 12 megabytes: the bound is reached at once.
         run = start_infer(
             *("--camera", "synthetic:2000x2000@10", "--quiet", "--threshold=-1e9", "--metrics", 0),
-            *("--json", log, "--mqtt", url, "--mqtt-pictures"),
+            *("--jsonl", log, "--mqtt", url, "--mqtt-pictures"),
         )
         listener.wait_for_frames(3)
         broker.kill()
@@ -214,7 +214,7 @@ def test_a_full_disk_behind_a_camera(start_infer, tiny_disk, tmp_path: Path) -> 
     log, seen = tmp_path / "seen.jsonl", tmp_path / "disk" / "seen"
     run = start_infer(
         *("--camera", "synthetic:1500x1500@10", "--quiet", "--metrics", 0),
-        *("--save-dir", seen, "--save-format", "jpeg", "--json", log),
+        *("--save-dir", seen, "--save-format", "jpeg", "--jsonl", log),
         prefix=tiny_disk(4 << 20),
     )
     with disk_of(run, seen.parent) as disk:
@@ -233,7 +233,7 @@ def test_a_full_disk_behind_a_camera(start_infer, tiny_disk, tmp_path: Path) -> 
 def test_a_full_disk_behind_files(start_infer, tiny_disk, texture_folder: Path, tmp_path: Path) -> None:
     log, seen = tmp_path / "seen.jsonl", tmp_path / "disk" / "seen"
     run = start_infer(
-        *("--images", texture_folder / "train", "--save-dir", seen, "--json", log), prefix=tiny_disk(1 << 20)
+        *("--images", texture_folder / "train", "--save-dir", seen, "--jsonl", log), prefix=tiny_disk(1 << 20)
     )
     with disk_of(run, seen.parent) as disk:
         assert run.end() == 3
@@ -250,7 +250,7 @@ def test_a_full_disk_behind_files(start_infer, tiny_disk, texture_folder: Path, 
 
 def test_a_killed_run_leaves_whole_lines_and_pictures_and_the_next_one_goes_on(start_infer, tmp_path: Path) -> None:
     log, seen = tmp_path / "seen.jsonl", tmp_path / "seen"
-    arguments = ("--camera", "synthetic:96x96@0", "--policy", "every", "--quiet", "--json", log, "--save-dir", seen)
+    arguments = ("--camera", "synthetic:96x96@0", "--policy", "every", "--quiet", "--jsonl", log, "--save-dir", seen)
     run = start_infer(*arguments)
     run.wait_until(lambda: len(frames_in(log)) > 20 and len(list(seen.glob("*.png"))) > 20)
     assert run.end(signal.SIGKILL) == -signal.SIGKILL
@@ -269,7 +269,7 @@ def test_a_killed_run_leaves_whole_lines_and_pictures_and_the_next_one_goes_on(s
 
 def test_sigterm_ends_a_run_in_good_order(start_infer, tmp_path: Path) -> None:
     log, seen = tmp_path / "seen.jsonl", tmp_path / "seen"
-    run = start_infer("--camera", "synthetic:96x96@0", "--quiet", "--json", log, "--save-dir", seen)
+    run = start_infer("--camera", "synthetic:96x96@0", "--quiet", "--jsonl", log, "--save-dir", seen)
     run.wait_until(lambda: len(frames_in(log)) > 20)
     assert run.end(signal.SIGTERM) == 0
     frames, last = frames_in(log), summary(run)
@@ -280,7 +280,7 @@ def test_sigterm_ends_a_run_in_good_order(start_infer, tmp_path: Path) -> None:
 
 def test_interrupted_files_are_not_taken_for_all(start_infer, texture_folder: Path, tmp_path: Path) -> None:
     log = tmp_path / "seen.jsonl"
-    run = start_infer("--images", *[texture_folder / "train"] * 200, "--quiet", "--json", log)
+    run = start_infer("--images", *[texture_folder / "train"] * 200, "--quiet", "--jsonl", log)
     run.wait_until(lambda: len(frames_in(log)) > 20)
     assert run.end(signal.SIGINT) == 130
     frames = frames_in(log)

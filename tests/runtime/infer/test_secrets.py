@@ -141,7 +141,7 @@ def test_no_error_and_no_traceback_quotes_a_secret(capsys) -> None:
 
 def test_an_address_behind_the_wrong_option_is_hidden(capsys) -> None:
     with pytest.raises(SystemExit):
-        parser().parse_args(["--images", "x", "--json-size", "mqtt://line:geheim@broker"])
+        parser().parse_args(["--images", "x", "--jsonl-size", "mqtt://line:geheim@broker"])
     assert "mqtt://line:***@broker" in capsys.readouterr().err
 
 

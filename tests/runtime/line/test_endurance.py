@@ -134,7 +134,7 @@ def test_ten_thousand_frames(exported: Path, tmp_path: Path) -> None:
     inspector = Inspector.load(exported, threads=1)
     threshold = score_that_most_keep_below(inspector, video)
     log, seen = tmp_path / "log.jsonl", tmp_path / "seen"
-    outputs = ["--json", log, "--json-size", 1, "--json-files", 100]
+    outputs = ["--jsonl", log, "--jsonl-size", 1, "--jsonl-files", 100]
     outputs += ["--save-dir", seen, "--save", "anomalies", "--save-quota", QUOTA // 1_000_000]
     model = ["--bundle", exported, "--backend", "onnxruntime", "--threads", 1, f"--threshold={threshold}"]
     with running("--video", video, *model, *outputs, "--metrics", 0, "--quiet", log=tmp_path / "stderr") as process:

@@ -192,7 +192,7 @@ def test_a_result_that_cannot_be_written_does_not_stop_the_others(photos: Path, 
 
 
 def test_the_places_of_results_are_tried_first(photos: Path, tmp_path: Path, exit_code, capsys) -> None:
-    for option in ("--report", "--json"):
+    for option in ("--report", "--jsonl"):
         argv = ["--images", photos, "--out", tmp_path / "out", option, tmp_path]
         assert exit_code(main, *argv) == ExitCode.BAD_INPUT
         assert "is a folder; expected the name of a file" in capsys.readouterr().err
@@ -485,7 +485,7 @@ def test_a_report_names_a_picture_whose_name_is_no_utf_8(photos: Path, tmp_path:
 
 def test_options_arrive() -> None:
     argv = (
-        "--images x --out y --guide ssim --guide-scale 7 --steps 30 --sampler ddim --respacing 5 --overlap 0.5 --seed 9"
+        "--images x --out y --guide ssim --guide-scale 7 --noise 30 --sampler ddim --respacing 5 --overlap 0.5 --seed 9"
     )
     assert options_of(parser().parse_args(argv.split())) == PurifyOptions(
         steps=30, guide="ssim", guide_scale=7, sampler="ddim", respacing=5, overlap=0.5, seed=9

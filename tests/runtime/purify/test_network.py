@@ -71,8 +71,8 @@ def photo(tmp_path: Path) -> Path:
 
 def test_a_picture_through_the_whole_command(bundle: Path, photo: Path, tmp_path: Path, exit_code, capsys) -> None:
     out, lines, report = tmp_path / "out", tmp_path / "lines.jsonl", tmp_path / "report.html"
-    argv = ["--bundle", bundle, "--images", photo, "--out", out, "--steps", 3, "--guide", "ssim", "--batch", 2]
-    assert exit_code(main, *argv, "--json", lines, "--report", report, "--backend", "onnxruntime") == ExitCode.OK
+    argv = ["--bundle", bundle, "--images", photo, "--out", out, "--noise", 3, "--guide", "ssim", "--batch", 2]
+    assert exit_code(main, *argv, "--jsonl", lines, "--report", report, "--backend", "onnxruntime") == ExitCode.OK
     told = capsys.readouterr().out
     assert "engine: onnxruntime" in told
     assert "6 patches of 32 pixels x 3 steps" in told
@@ -97,7 +97,7 @@ def test_the_one_network_in_the_folder_is_found(bundle: Path, photo: Path, monke
     detector = bundle.parent / "bottle.uflow"
     detector.mkdir()
     (detector / MANIFEST).write_text('{"kind": "uflow"}')
-    assert exit_code(main, "--images", photo, "--out", "out", "--steps", 2, "--backend", "onnxruntime") == ExitCode.OK
+    assert exit_code(main, "--images", photo, "--out", "out", "--noise", 2, "--backend", "onnxruntime") == ExitCode.OK
     assert (bundle.parent / "out" / "photo.png").is_file()
 
 
@@ -111,7 +111,7 @@ def test_the_bundle_of_a_detector_is_refused(exported: Path, photo: Path, tmp_pa
 def test_more_steps_than_the_network_was_trained_on(
     bundle: Path, photo: Path, tmp_path: Path, exit_code, capsys
 ) -> None:
-    code = exit_code(main, "--bundle", bundle, "--images", photo, "--out", tmp_path / "out", "--steps", 1000)
+    code = exit_code(main, "--bundle", bundle, "--images", photo, "--out", tmp_path / "out", "--noise", 1000)
     assert code == ExitCode.USAGE
     assert "learned steps 1 to 999" in capsys.readouterr().err
 

@@ -173,7 +173,7 @@ def test_each_camera_has_a_folder_of_its_own() -> None:
 def test_pictures_and_lines_of_two_cameras(exported: Path, tmp_path: Path, exit_code, capsys) -> None:
     command = [
         *("--bundle", exported, "--camera", "synthetic:64x48@0", "--camera", "synthetic:80x60@0", "--policy", "every"),
-        *("--max-frames", 6, "--quiet", "--save-dir", tmp_path / "seen", "--json", tmp_path / "seen.jsonl"),
+        *("--max-frames", 6, "--quiet", "--save-dir", tmp_path / "seen", "--jsonl", tmp_path / "seen.jsonl"),
     ]
     assert exit_code(main, *command) == 0
     assert "appending" not in capsys.readouterr().err
