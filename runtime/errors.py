@@ -36,10 +36,14 @@ class BadInput(UflowEdgeError):
     """A file, folder or frame that cannot be used."""
 
 
-class MissingDependency(UflowEdgeError):
-    """A package or device that this job needs is not there."""
+class Unavailable(UflowEdgeError):
+    """A package or device that is needed is missing or in use."""
 
     exit_code = ExitCode.MISSING
+
+
+class MissingDependency(Unavailable):
+    """A package, library or driver that is needed is missing."""
 
 
 class Stuck(UflowEdgeError):

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from uflow_edge.runtime.errors import MissingDependency, UsageError, require
+from uflow_edge.runtime.errors import Unavailable, UsageError, require
 
 Edge = Literal["rising", "falling"]
 
@@ -137,7 +137,8 @@ class GpioTrigger:
             debounce_ms: how long the line must keep still for an edge to count.
 
         Raises:
-            MissingDependency: gpiod is not installed, or the line cannot be had.
+            MissingDependency: gpiod is not installed.
+            Unavailable: the line cannot be opened.
         """
         gpiod, lines = require("gpiod", "gpio"), require("gpiod.line", "gpio")
         settings = gpiod.LineSettings(
@@ -152,7 +153,7 @@ class GpioTrigger:
         try:
             self._request: Any = gpiod.request_lines(str(chip), {line: settings}, consumer="uflow-edge")
         except (OSError, ValueError) as error:
-            raise MissingDependency(
+            raise Unavailable(
                 f"{self._name} cannot be used as a trigger ({error}): is it there, and free, and may you read it?"
             ) from error
 
@@ -160,14 +161,14 @@ class GpioTrigger:
         """Whether the frame is the first since an edge, the delay added.
 
         Raises:
-            MissingDependency: the line is gone.
+            Unavailable: the line is gone.
         """
         try:
             if self._request.wait_edge_events(0):
                 for event in self._request.read_edge_events():
                     self._pending.add(event.timestamp_ns / 1e9 + self._delay_s)
         except OSError as error:
-            raise MissingDependency(f"{self._name} can no longer be read ({error})") from error
+            raise Unavailable(f"{self._name} can no longer be read ({error})") from error
         return self._pending.answer(captured)
 
     def close(self) -> None:
@@ -183,7 +184,8 @@ def parse_trigger(text: str) -> Trigger:
 
     Raises:
         UsageError: none of these.
-        MissingDependency: gpiod is not installed, or the line cannot be had.
+        MissingDependency: gpiod is not installed.
+        Unavailable: the line cannot be opened.
     """
     kind, _, rest = text.partition(":")
     if text == "free":

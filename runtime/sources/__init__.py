@@ -1,4 +1,4 @@
-"""Where frames come from: cameras, video files, image files and folders. Importing this loads nothing heavy."""
+"""Sources of frames: cameras, video files, image files and folders. Importing this loads nothing heavy."""
 
 from uflow_edge.runtime.sources.addresses import CameraOptions, parse_camera
 from uflow_edge.runtime.sources.source import Frame, Source, SourceLost

@@ -1,4 +1,4 @@
-"""What a person types for a camera, and the camera it means."""
+"""Turns the text of ``--camera`` into a camera."""
 
 import re
 from collections.abc import Callable
@@ -18,23 +18,23 @@ _NETWORK: Final = ("rtsp://", "rtsps://", "http://", "https://", "rtmp://", "srt
 _SYNTHETIC: Final = re.compile(r"synthetic:(?:(\d+)x(\d+))?(?:@(\d+(?:\.\d+)?))?", re.ASCII)
 _FORMS: Final = (
     "expected 0, /dev/video0, csi://0, rtsp://…, http://…, gst:PIPELINE, genicam:SERIAL, synthetic:640x480 or a "
-    "video file that stands in for a camera"
+    "video file in place of a camera"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class CameraOptions:
-    """What to ask a camera for; None leaves the camera as it is.
+    """Settings of a camera; None keeps the camera's own setting.
 
     Attributes:
         width, height: in pixels.
-        fps: frames a second.
-        pixel_format: four letters for V4L2 (``MJPG``, ``YUYV``), a name of the standard for GenICam (``BayerRG8``).
+        fps: frames per second.
+        pixel_format: four letters for V4L2 (``MJPG``, ``YUYV``), a PFNC name for GenICam (``BayerRG8``).
         exposure_us: exposure time in microseconds; switches automatic exposure off.
         gain: in the camera's own unit.
-        buffers: frames that V4L2 may hold; more than 1 where a camera misses frames while one is decoded.
-        silence_s: seconds without a frame after which a camera counts as lost; ``inf`` for one that waits for a
-            trigger of its own.
+        buffers: number of frames that V4L2 buffers; use more than 1 if the camera misses frames during decoding.
+        silence_s: a camera counts as lost after so many seconds without a frame; ``inf`` for a camera with a hardware
+            trigger.
     """
 
     width: int | None = None
@@ -52,7 +52,7 @@ class CameraOptions:
             if value is not None and not value > 0:
                 raise UsageError(f"camera option {field}: expected a number above 0, got {value}")
         if self.fps is not None and not 0 <= self.fps < 1e4:
-            raise UsageError(f"camera option fps: expected frames a second, got {self.fps}")
+            raise UsageError(f"camera option fps: expected frames per second, 0 to 9999, got {self.fps}")
         if (self.width is None) != (self.height is None):
             raise UsageError("camera options width and height go together: give both or neither")
 
@@ -64,19 +64,19 @@ def parse_camera(
     *,
     number: int = 1,
 ) -> Source:
-    """The camera that a person means; it is not opened yet.
+    """Create the camera that a text names; it is not opened yet.
 
     Args:
         text: an index, a device file, ``csi://0``, a URL, a GStreamer pipeline (``gst:…``, or anything with `` ! ``),
             ``genicam:SERIAL`` (``genicam:`` for the first one found), ``synthetic:WIDTHxHEIGHT@FPS``, or a video file
-            that stands in for a camera.
-        options: what to ask it for.
+            in place of a camera.
+        options: the camera's settings.
         report: told, once, what the camera did not take.
-        number: above 1, it becomes part of the camera's name.
+        number: if above 1, part of the camera's name.
 
     Raises:
-        UsageError: no such form.
-        MissingDependency: OpenCV is without GStreamer, or the extra ``genicam`` is not installed.
+        UsageError: the text has none of these forms.
+        MissingDependency: OpenCV lacks GStreamer, or the extra ``genicam`` is not installed.
     """
     name, report = f"camera {redacted(printable(text))}", _once(report)
     if number > 1:
@@ -97,7 +97,7 @@ def parse_camera(
         return _v4l2(name, text, options, report)
     if "://" not in text and (Path(text).suffix or Path(text).is_file()):
         return _file(name, text, options)
-    raise UsageError(f"{name} is none that is known here: {_FORMS}")
+    raise UsageError(f"{name} is unknown: {_FORMS}")
 
 
 def _v4l2(name: str, device: int | str, options: CameraOptions, report: Callable[[str], None]) -> "Camera":
@@ -106,7 +106,7 @@ def _v4l2(name: str, device: int | str, options: CameraOptions, report: Callable
 
     if options.pixel_format is not None and not (options.pixel_format.isascii() and len(options.pixel_format) == 4):
         raise UsageError(
-            f"{name}: expected a pixel format of four letters, as MJPG or YUYV, got {options.pixel_format}"
+            f"{name}: expected a pixel format of four letters, such as MJPG or YUYV, got {options.pixel_format}"
         )
     return Camera(name, lambda: open_v4l2(name, device, options, report), silence_s=options.silence_s)
 
@@ -124,11 +124,11 @@ def _network(name: str, url: str, options: CameraOptions, report: Callable[[str]
     from uflow_edge.runtime.sources.opencv_capture import open_network
 
     if url.lower() in _NETWORK:
-        raise UsageError(f"{name} names no host")
+        raise UsageError(f"{name} names no host: expected an address such as rtsp://camera.local/stream")
     try:
         urlsplit(url)
-    except ValueError:  # whose text can quote the password
-        raise UsageError(f"{name} is not a URL: its brackets or characters are wrong") from None
+    except ValueError:  # its message may quote the password
+        raise UsageError(f"{name} is not a valid URL: check brackets and special characters") from None
     return Camera(name, lambda: open_network(name, url, options, report), silence_s=options.silence_s)
 
 
@@ -153,7 +153,7 @@ def _synthetic(text: str, options: CameraOptions) -> Source:
 
     found = _SYNTHETIC.fullmatch(text)
     if not found:
-        raise UsageError(f"camera {text!r}: expected synthetic:WIDTHxHEIGHT@FPS, as in synthetic:640x480@30")
+        raise UsageError(f"camera {text!r}: expected synthetic:WIDTHxHEIGHT@FPS, such as synthetic:640x480@30")
     width, height, fps = found.groups()
     return SyntheticCamera(
         int(width) if width else options.width,
@@ -163,10 +163,10 @@ def _synthetic(text: str, options: CameraOptions) -> Source:
 
 
 def _csi_pipeline(text: str, options: CameraOptions) -> str:
-    """A camera on a Jetson's CSI port, through the image processor that debayers and exposes."""
+    """The pipeline for a camera on a Jetson's CSI port; its image processor debayers and controls the exposure."""
     sensor = text.removeprefix("csi://")
     if not (sensor.isascii() and sensor.isdecimal()):
-        raise UsageError(f"camera {redacted(text)!r}: expected the number of the sensor, as in csi://0")
+        raise UsageError(f"camera {redacted(text)!r}: expected the number of the sensor, such as csi://0")
     size = f"width={options.width or 1920}, height={options.height or 1080}"
     rate = f"framerate={round((options.fps or 30.0) * 1000)}/1000"
     exposure = ""
@@ -180,9 +180,9 @@ def _csi_pipeline(text: str, options: CameraOptions) -> str:
 
 
 def _with_sink(pipeline: str) -> str:
-    """End in a sink for OpenCV that holds one frame and drops what is older, unless the person wrote their own."""
+    """Append a sink for OpenCV that keeps only the newest frame, unless the pipeline has a sink already."""
     if not pipeline:
-        raise UsageError("gst: expected a pipeline, as in gst:v4l2src device=/dev/video0")
+        raise UsageError("gst: expected a pipeline, such as gst:v4l2src device=/dev/video0")
     if "appsink" in pipeline:
         return pipeline
     return f"{pipeline} ! videoconvert ! video/x-raw, format=BGR ! appsink drop=true max-buffers=1 sync=false"

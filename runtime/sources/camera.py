@@ -1,4 +1,4 @@
-"""A camera of any kind: opened, drained by a thread of its own, numbered, and missed when it goes away."""
+"""A camera of any kind: opens the device, keeps its newest frame, numbers the frames, and notices when it is lost."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.errors import Unavailable
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.sources.source import Frame, SourceLost, numbered
 
@@ -21,22 +21,22 @@ class Device(Protocol):
         """Wait for the next frame.
 
         Returns:
-            (H, W, 3) uint8, BGR, nobody else's; and when it was captured, seconds since the epoch. None when the
+            An array of its own, (H, W, 3) uint8, BGR, and its capture time in seconds since the epoch; None if the
             device is gone or has ended.
 
         Raises:
-            TimeoutError: nothing came for a while; ask again.
+            TimeoutError: no frame came in time; call again.
         """
 
     def release(self) -> None:
-        """Give the device back."""
+        """Close the device."""
 
 
 class Camera:
-    """A source over a device that can be opened again and again.
+    """A source that opens a device, again if it was lost.
 
-    A thread reads every frame the device has and keeps the newest, so frames cannot queue up in drivers and network
-    buffers, however slow the reader is: what it takes is never older than one frame.
+    A thread reads every frame from the device and keeps the newest. So frames never queue up in drivers and network
+    buffers, and a slow reader never gets an old frame.
     """
 
     live: Final = True
@@ -44,13 +44,13 @@ class Camera:
     def __init__(
         self, name: str, connect: Callable[[], Device], *, silence_s: float = 10.0, drained: bool = True
     ) -> None:
-        """Nothing is opened yet.
+        """Prepare the camera without opening it.
 
         Args:
-            name: for people, and as the frames' source.
-            connect: opens the device, or raises MissingDependency.
-            silence_s: seconds without a frame after which the camera counts as lost.
-            drained: False hands out every frame, and reads the next one only when it is asked for.
+            name: name for people, and the frames' source.
+            connect: opens the device, or raises Unavailable.
+            silence_s: the camera counts as lost after so many seconds without a frame.
+            drained: whether to keep only the newest frame; False delivers every frame, each read on request.
         """
         self.name: Final = name
         self._connect = connect
@@ -59,78 +59,77 @@ class Camera:
         self._seen = False
 
     def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
-        """Frames until ``stop``; gaps in their numbers are frames that were overtaken.
+        """Frames until ``stop``; a gap in their numbers stands for frames that a newer one replaced.
 
         Raises:
-            SourceLost: it delivered once, and does not any more.
-            MissingDependency: it never did: a camera that nobody plugged in, or a slip of the pen.
+            SourceLost: the camera delivered frames once, but no longer does.
+            Unavailable: the camera has never delivered a frame: it is not plugged in, or its name has a typo.
         """
         self._seen = self._seen or first > 0
-        shots, index = self._shots(stop), first - 1
+        captures, index = self._captures(stop), first - 1
         try:
-            for shot in shots:
-                self._seen, index = True, first + shot.number
-                yield Frame(shot.image_bgr, index, self.name, numbered(index), shot.captured)
+            for capture in captures:
+                self._seen, index = True, first + capture.number
+                yield Frame(capture.image_bgr, index, self.name, numbered(index), capture.captured)
         finally:
-            shots.close()
+            captures.close()
         if stop.is_set():
             return
         if index < first:
-            raise self._missing(f"{self.name} can be opened, but delivers no frames")
+            raise (SourceLost if self._seen else Unavailable)(f"{self.name} can be opened, but delivers no frames")
         raise SourceLost(f"{self.name} stopped delivering after {index + 1 - first} frames")
 
-    def _shots(self, stop: threading.Event) -> "Generator[_Shot, None, None]":
+    def _captures(self, stop: threading.Event) -> "Generator[_Capture, None, None]":
         try:
             device = self._connect()
-        except MissingDependency as error:
-            raise self._missing(str(error)) from error
-        return _newest_shots(device, stop, self._silence_s) if self._drained else _every_shot(device, stop)
-
-    def _missing(self, message: str) -> SourceLost | MissingDependency:
-        return SourceLost(message) if self._seen else MissingDependency(message)
+        except Unavailable as error:
+            if not self._seen:
+                raise
+            raise SourceLost(str(error)) from error
+        return _newest(device, stop, self._silence_s) if self._drained else _every(device, stop)
 
 
 @dataclass(frozen=True, slots=True)
-class _Shot:
+class _Capture:
     image_bgr: Image
     number: int
     captured: float
 
 
-def _every_shot(device: Device, stop: threading.Event) -> Generator[_Shot, None, None]:
+def _every(device: Device, stop: threading.Event) -> Generator[_Capture, None, None]:
     try:
         number = 0
         while not stop.is_set() and (read := device.read()) is not None:
-            yield _Shot(read[0], number, read[1])
+            yield _Capture(read[0], number, read[1])
             number += 1
     finally:
         device.release()
 
 
-def _newest_shots(device: Device, stop: threading.Event, silence_s: float) -> Generator[_Shot, None, None]:
+def _newest(device: Device, stop: threading.Event, silence_s: float) -> Generator[_Capture, None, None]:
     drain = _Drain(device)
     try:
-        while (shot := drain.take(stop, silence_s)) is not None:
-            yield shot
+        while (capture := drain.take(stop, silence_s)) is not None:
+            yield capture
     finally:
         drain.close()
 
 
 class _Drain:
-    """The thread that reads a device and keeps its newest frame; it also releases the device, never during a read."""
+    """The thread that reads a device and keeps its newest frame; it releases the device, never during a read."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._changed = threading.Condition()
-        self._newest: _Shot | None = None
+        self._newest: _Capture | None = None
         self._over = False
         self._error: BaseException | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
         self._thread.start()
 
-    def take(self, stop: threading.Event, silence_s: float) -> _Shot | None:
-        """The newest frame not taken yet; None on ``stop``, at the end, and after ``silence_s`` without one."""
+    def take(self, stop: threading.Event, silence_s: float) -> _Capture | None:
+        """Wait for a new frame; None on ``stop``, at the end, and after ``silence_s`` seconds without a frame."""
         deadline = time.monotonic() + silence_s
         with self._changed:
             while self._newest is None and not self._over and not stop.is_set():
@@ -140,11 +139,11 @@ class _Drain:
                 self._changed.wait(min(left, _STOP_CHECK_S))
             if self._newest is None and self._error is not None:
                 raise self._error
-            shot, self._newest = self._newest, None
-            return None if stop.is_set() else shot
+            capture, self._newest = self._newest, None
+            return None if stop.is_set() else capture
 
     def close(self) -> None:
-        """End the thread; one that hangs in its driver is left behind and releases the device when it returns."""
+        """End the thread; if it hangs in the driver, it is abandoned and releases the device when it returns."""
         self._closing.set()
         self._thread.join(_RELEASE_S)
 
@@ -154,7 +153,7 @@ class _Drain:
                 self._read_all()
             finally:
                 self._device.release()
-        except BaseException as error:  # raised again by whoever waits for frames
+        except BaseException as error:  # raised again by take()
             self._error = error
         with self._changed:
             self._over = True
@@ -170,6 +169,6 @@ class _Drain:
             if read is None:
                 return
             with self._changed:
-                self._newest = _Shot(read[0], number, read[1])
+                self._newest = _Capture(read[0], number, read[1])
                 self._changed.notify_all()
             number += 1

@@ -1,59 +1,60 @@
-"""When a frame was captured, on the wall clock, from what the device says about it."""
+"""Converts the timestamps of cameras to the wall clock."""
 
 import math
 import time
 from typing import Final
 
-_CREEP: Final = 1e-3  # clocks differ by 0.1 % at most, far more than any quartz
+_CREEP: Final = 1e-3  # clocks differ by at most 0.1 %, a generous bound for quartz clocks
 _JUMP_S: Final = 5.0
 _OLDEST_S: Final = 10.0
 
 
 class DeviceClock:
-    """Maps the clock of a device, whatever its origin, onto the wall clock.
+    """Maps the clock of a device, of any origin, to the wall clock.
 
-    Frames arrive late by a varying delay, never early, so the smallest distance between arrival and device time is
-    nearest to the truth. It is followed downwards at once and upwards slowly, as clocks drift apart. When the device
-    restarts its clock, or the distance jumps because somebody set the wall clock, the mapping begins anew.
+    Frames arrive with a varying delay, never early, so the smallest difference between arrival and device time is the
+    best estimate of the offset. The estimate follows a smaller difference at once and a larger one slowly, as clocks
+    drift apart. The mapping starts again when the device restarts its clock, or when the difference jumps because the
+    wall clock was set.
     """
 
     def __init__(self) -> None:
         self._device_s = -math.inf
-        self._distance = math.inf
+        self._offset = math.inf
         self._captured = -math.inf
 
     def captured(self, device_s: float, arrived: float) -> float:
-        """When a frame was captured.
+        """The capture time of a frame.
 
         Args:
-            device_s: its time stamp by the device, in seconds.
-            arrived: when it arrived, seconds since the epoch.
+            device_s: the device's timestamp, in seconds.
+            arrived: time of arrival, in seconds since the epoch.
 
         Returns:
-            Seconds since the epoch, never after ``arrived``; ``arrived`` where the device gives no number.
+            Seconds since the epoch, never after ``arrived``; ``arrived`` if the device gives no timestamp.
         """
         if not math.isfinite(device_s):
             return arrived
-        elapsed, distance = device_s - self._device_s, arrived - device_s
-        if elapsed <= 0 or distance > self._distance + _JUMP_S:
-            self._distance, self._captured = distance, -math.inf
+        elapsed, offset = device_s - self._device_s, arrived - device_s
+        if elapsed <= 0 or offset > self._offset + _JUMP_S:
+            self._offset, self._captured = offset, -math.inf
         else:
-            self._distance = min(distance, self._distance + _CREEP * elapsed)
+            self._offset = min(offset, self._offset + _CREEP * elapsed)
         self._device_s = device_s
-        self._captured = min(arrived, max(self._captured, device_s + self._distance))
+        self._captured = min(arrived, max(self._captured, device_s + self._offset))
         return self._captured
 
 
 def captured_by_monotonic(device_s: float, arrived: float, now: float | None = None) -> float:
-    """When a frame was captured that is stamped by this machine's monotonic clock, as V4L2 does.
+    """The capture time of a frame with a timestamp of this machine's monotonic clock, as V4L2 gives it.
 
     Args:
-        device_s: its time stamp.
-        arrived: the wall clock's time now, seconds since the epoch.
-        now: the monotonic clock's time now; default, asked.
+        device_s: the timestamp, in seconds.
+        arrived: the wall clock's current time, in seconds since the epoch.
+        now: the monotonic clock's current time; None to read it.
 
     Returns:
-        Seconds since the epoch; ``arrived`` where the driver stamps by another clock, or not at all.
+        Seconds since the epoch; ``arrived`` if the driver uses another clock or gives no timestamp.
     """
     age = (time.monotonic() if now is None else now) - device_s
     return arrived - age if 0 <= age < _OLDEST_S else arrived

@@ -1,4 +1,4 @@
-"""Image files and folders of them: once, or watched for new ones."""
+"""Image files, folders of images, and folders watched for new images."""
 
 import os
 import threading
@@ -14,16 +14,21 @@ from uflow_edge.runtime.images.layouts import good_images
 from uflow_edge.runtime.images.search import search
 from uflow_edge.runtime.sources.source import Frame, SourceLost
 
-_PATIENCE: Final = 5  # polls that an unreadable file may still take to become readable
+_UNREADABLE_POLLS: Final = 5  # an unreadable file may become readable within so many polls
 _TAIL: Final = 64  # bytes at the end of a file
 
 _Stamp: TypeAlias = tuple[int, int]
-"""Time of modification in nanoseconds, size in bytes."""
+"""Modification time in nanoseconds, size in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image file and the name, relative to the folder it was found in, for what is made from it."""
+    """An image file.
+
+    Attributes:
+        path: where it is.
+        name: name for its results: a path relative to the folder of the search, without suffix, unique in the list.
+    """
 
     path: Path
     name: Path
@@ -32,40 +37,40 @@ class ImageFile:
 def image_files(
     paths: Sequence[Path], say: Callable[[str], None] = lambda line: None, *, good: bool = False
 ) -> list[ImageFile]:
-    """List image files as `images.find_images` finds them, those in folders recursively.
+    """List image files, those in folders recursively; see `images.files.find_images`.
 
     Args:
-        paths: of files and folders.
-        say: gets what there is to say of the folders.
-        good: the folders hold good images, or are data sets of which those are taken: see `layouts`.
+        paths: files and folders.
+        say: gets notes on the folders, line by line.
+        good: take good images only: each folder holds good images, or is a data set; see `images.layouts`.
 
     Raises:
-        BadInput: a path that does not exist, a folder without images, or with others than good ones.
+        BadInput: a path does not exist, or a folder has no images, or with ``good`` also other images.
     """
     files = []
     for given in paths:
         for path in good_images(given, say) if good and given.is_dir() else find_images([given], say):
             name = path.relative_to(given) if given.is_dir() else Path(path.name)
             files.append(ImageFile(path, name.with_suffix("")))
-    return _told_apart(files, set(paths))
+    return _with_unique_names(files, set(paths))
 
 
-def _told_apart(files: list[ImageFile], given: Collection[Path]) -> list[ImageFile]:
-    """Give images of folders that have one name the folders, and if need be the suffixes, that they differ in."""
+def _with_unique_names(files: list[ImageFile], given: Collection[Path]) -> list[ImageFile]:
+    """Add folders, and if necessary suffixes, to the names of images in folders that would share a name."""
     found = [file for file in files if file.path not in given]
     common = os.path.commonpath([file.path.absolute().parent for file in found] or [Path()])
-    folders = _that_differ(found, lambda file: file.path.parent)
+    folders = _ambiguous_names(found, lambda file: file.path.parent)
     longer = {
         file.path: file.path.absolute().relative_to(common).with_suffix("") for file in found if file.name in folders
     }
     found = [replace(file, name=longer.get(file.path, file.name)) for file in found]
-    suffixes = _that_differ(found, lambda file: file.path)
+    suffixes = _ambiguous_names(found, lambda file: file.path)
     names = {file.path: file.name.with_name(file.path.name) if file.name in suffixes else file.name for file in found}
     return [replace(file, name=names.get(file.path, file.name)) for file in files]
 
 
-def _that_differ(files: list[ImageFile], part: Callable[[ImageFile], Path]) -> set[Path]:
-    """Names of images that differ in a part of their paths."""
+def _ambiguous_names(files: list[ImageFile], part: Callable[[ImageFile], Path]) -> set[Path]:
+    """Names that several images share although the given part of their paths differs."""
     parts: dict[Path, set[Path]] = {}
     for file in files:
         parts.setdefault(file.name, set()).add(part(file))
@@ -73,7 +78,7 @@ def _that_differ(files: list[ImageFile], part: Callable[[ImageFile], Path]) -> s
 
 
 class ImageFiles:
-    """Image files one by one; what cannot be read is reported and skipped, and keeps its number."""
+    """Image files one by one; an unreadable file is reported and skipped, and its number is not used again."""
 
     live: Final = False
 
@@ -83,14 +88,14 @@ class ImageFiles:
 
     @property
     def name(self) -> str:
-        """The file, or how many there are."""
+        """The path of a single file, or the number of files."""
         return str(self._files[0].path) if len(self._files) == 1 else f"{len(self._files)} images"
 
     def __len__(self) -> int:
         return len(self._files)
 
     def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
-        """All images, in order, stamped when they were read."""
+        """All images, in order; the capture time is the time of reading."""
         for index, file in enumerate(self._files, first):
             if stop.is_set():
                 return
@@ -103,12 +108,12 @@ class ImageFiles:
 
 
 class WatchedFolder:
-    """A folder into which another program writes images; each is delivered once, when it is complete.
+    """A folder into which another program writes images; each image is delivered once, when it is complete.
 
-    An image counts as complete when it did not change from one look at the folder to the next, and can be decoded. One
-    that ends in zeros may be a file of full size that is still being filled, so it must not change for longer. An image
-    is stamped with its time of modification. An image that is written again is delivered again. Files whose name
-    begins with a full stop are left alone: programs write to such names before they rename.
+    An image counts as complete when it can be decoded and did not change between two polls. A file that ends in zeros
+    may have its full size and still be incomplete, so it must not change for longer. The capture time is the file's
+    modification time. An image that is written again is delivered again. Files whose names begin with a full stop are
+    ignored, because programs write to such names before they rename.
     """
 
     live: Final = False  # it never ends by itself, but no image may be dropped
@@ -121,13 +126,13 @@ class WatchedFolder:
         interval_s: float = 0.5,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Nothing is read yet.
+        """Prepare the source without reading.
 
         Args:
-            folder: searched to the bottom.
-            on_unreadable: told of files that stay as they are and still cannot be decoded.
-            interval_s: seconds between two looks at the folder.
-            say: gets a line when a picture of a format appears that is not read.
+            folder: searched with its subfolders.
+            on_unreadable: called for files that no longer change and still cannot be decoded.
+            interval_s: seconds between two polls of the folder.
+            say: gets a line when an image file of an unsupported format appears.
         """
         self._folder = folder
         self._on_unreadable = on_unreadable
@@ -140,15 +145,15 @@ class WatchedFolder:
 
     @property
     def name(self) -> str:
-        """The folder as it was given."""
+        """The folder, as given."""
         return str(self._folder)
 
     def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
-        """Images until ``stop``, the oldest first.
+        """Images until ``stop``, oldest first.
 
         Raises:
-            BadInput: no such folder.
-            SourceLost: the folder has vanished; when it returns, what was delivered is not delivered again.
+            BadInput: the folder does not exist.
+            SourceLost: the folder has vanished. When it is back, images that were delivered are not delivered again.
         """
         if not self._began and not self._folder.is_dir():
             raise BadInput(f"{self._folder}: no such folder")
@@ -173,7 +178,7 @@ class WatchedFolder:
         while True:
             try:
                 found = self._listed()
-            except FileNotFoundError:  # a folder vanished while it was listed: look again
+            except FileNotFoundError:  # a subfolder vanished meanwhile: poll again
                 found = None
             if not self._folder.is_dir():
                 raise SourceLost(f"{self._folder}: this folder has vanished")
@@ -184,7 +189,7 @@ class WatchedFolder:
         listing = search(self._folder)
         if new := sorted(listing.others.keys() - self._left_out):
             self._left_out.update(new)
-            self._say(f"{self._folder}: leaves out {', '.join(new)}: not read, or not finished")
+            self._say(f"{self._folder}: ignores {', '.join(new)}: format not supported, or file not finished")
         found = {}
         for path in listing.images:
             try:
@@ -197,7 +202,7 @@ class WatchedFolder:
         return found
 
     def _settled(self, found: dict[Path, _Stamp]) -> list[tuple[Path, _Stamp]]:
-        """Files that did not change since the last look, the oldest first; those that have vanished are forgotten."""
+        """Files that did not change since the last poll, oldest first. Forgets files that have vanished."""
         self._done = {path: stamp for path, stamp in self._done.items() if path in found}
         before, self._waiting = self._waiting, {}
         settled = []
@@ -207,7 +212,7 @@ class WatchedFolder:
             last_stamp, looks = before.get(path, (stamp, -1))
             looks = looks + 1 if last_stamp == stamp else 0
             self._waiting[path] = (stamp, looks)
-            if looks > _PATIENCE or (looks and not _ends_in_zeros(path)):
+            if looks > _UNREADABLE_POLLS or (looks and not _ends_in_zeros(path)):
                 settled.append((path, stamp))
         return sorted(settled, key=lambda file: (file[1][0], file[0]))
 
@@ -215,9 +220,9 @@ class WatchedFolder:
         self._done[path], _ = self._waiting.pop(path)
 
     def _give_up(self, path: Path, error: BadInput) -> int:
-        """Report a file that had its time, and say how many numbers it takes: none while it may still be written."""
+        """Report a file after `_UNREADABLE_POLLS`; returns how many frame numbers it uses: 1, or 0 before that."""
         _, looks = self._waiting[path]
-        if looks <= _PATIENCE:
+        if looks <= _UNREADABLE_POLLS:
             return 0
         self._finish(path)
         self._on_unreadable(error)
@@ -225,12 +230,12 @@ class WatchedFolder:
 
 
 def _ends_in_zeros(path: Path) -> bool:
-    """Whether the last bytes of a file are zeros, as where room was made for it and it is not filled yet."""
+    """Whether the last bytes of a file are zeros, as in a file that was preallocated and not filled yet."""
     try:
         if not path.is_file():
             return False
         with path.open("rb") as file:
             file.seek(-min(_TAIL, path.stat().st_size), os.SEEK_END)
             return not any(file.read(_TAIL))
-    except OSError:  # the reader will say what is wrong
+    except OSError:  # reading the image will report the error
         return False

@@ -1,8 +1,8 @@
 """Industrial cameras (GigE Vision, USB3 Vision, CoaXPress) through GenICam and harvesters: extra ``genicam``.
 
-The camera's maker delivers the driver, a GenTL producer (``*.cti``), and the standard's variable
-GENICAM_GENTL64_PATH names the folders of all producers. Features are named as in the Standard Features Naming
-Convention (SFNC), pixel formats as in the Pixel Format Naming Convention (PFNC).
+The camera's maker supplies the driver, a GenTL producer (``*.cti``); the standard's environment variable
+GENICAM_GENTL64_PATH lists the folders of all producers. Features have the names of the Standard Features Naming
+Convention (SFNC), pixel formats those of the Pixel Format Naming Convention (PFNC).
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from uflow_edge.runtime.errors import MissingDependency, UsageError, require
+from uflow_edge.runtime.errors import MissingDependency, Unavailable, UsageError, require
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.sources.addresses import CameraOptions
 from uflow_edge.runtime.sources.camera import Device
@@ -57,23 +57,24 @@ def producer_files() -> list[Path]:
     """All GenTL producers on this machine.
 
     Raises:
-        MissingDependency: there is none.
+        MissingDependency: there is no producer.
     """
     folders = [Path(folder) for folder in os.environ.get(_PRODUCERS, "").split(os.pathsep) if folder]
     files = [file for folder in folders for file in sorted(folder.glob("*.cti"))]
     if not files:
         raise MissingDependency(
             f"no GenTL producer found: install the camera maker's software; {_PRODUCERS} must name its folder of *.cti "
-            f"files, and is {os.environ.get(_PRODUCERS) or 'not set'}"
+            f"files, but is {os.environ.get(_PRODUCERS) or 'not set'}"
         )
     return files
 
 
 def open_genicam(name: str, serial: str, options: CameraOptions, report: Callable[[str], None]) -> Device:
-    """Open a camera by serial number, or the first one found, and set what the options ask for.
+    """Open a camera by serial number, or the first one found, and apply the options.
 
     Raises:
-        MissingDependency: no such camera, it is in use, or no producer is installed.
+        Unavailable: there is no such camera, or it is in use.
+        MissingDependency: no producer is installed.
     """
     harvester = require_harvesters().Harvester()
     try:
@@ -89,7 +90,7 @@ def open_genicam(name: str, serial: str, options: CameraOptions, report: Callabl
 
 
 class GenicamDevice:
-    """A camera that is acquiring."""
+    """A camera that acquires frames."""
 
     def __init__(self, harvester: Any, acquirer: Any, name: str) -> None:
         self._harvester, self._acquirer, self._name = harvester, acquirer, name
@@ -98,11 +99,11 @@ class GenicamDevice:
         acquirer.start()
 
     def read(self) -> tuple[Image, float] | None:
-        """The next complete frame; None when the device is gone.
+        """The next complete frame; None if the device is gone.
 
         Raises:
-            TimeoutError: no complete frame for a while.
-            UsageError: a pixel format that is not known here.
+            TimeoutError: no complete frame came in time.
+            UsageError: the pixel format is not supported.
         """
         try:
             buffer = self._acquirer.try_fetch(timeout=_WAIT_S)
@@ -114,10 +115,10 @@ class GenicamDevice:
             return None
 
     def release(self) -> None:
-        """Stop the camera and give it back."""
-        for give_back in (self._acquirer.destroy, self._harvester.reset):
-            with suppress(*self._lost):  # a camera that was pulled out cannot be told to stop
-                give_back()
+        """Stop the camera and close it."""
+        for release in (self._acquirer.destroy, self._harvester.reset):
+            with suppress(*self._lost):  # an unplugged camera cannot be stopped
+                release()
 
     def _image(self, buffer: Any) -> Image:
         component = buffer.payload.components[0]
@@ -129,23 +130,23 @@ class GenicamDevice:
     def _stamp_s(self, buffer: Any) -> float:
         try:
             return float(buffer.timestamp_ns) / 1e9
-        except self._unstamped:  # a producer before GenTL 1.5
+        except self._unstamped:  # a producer older than GenTL 1.5
             return float("nan")
 
 
 def to_bgr(data: np.ndarray, size: tuple[int, int], pixel_format: str) -> Image:
-    """A picture of its own from a buffer that the driver will fill again.
+    """Copy an image out of a buffer that the driver will overwrite.
 
     Args:
-        data: uint8, all bytes of the picture, rows perhaps padded.
+        data: uint8, all bytes of the image; its rows may be padded.
         size: (height, width).
-        pixel_format: by PFNC.
+        pixel_format: name by PFNC.
 
     Returns:
         (H, W, 3) uint8, BGR.
 
     Raises:
-        UsageError: a format that is not known here.
+        UsageError: the pixel format is not supported.
     """
     if pixel_format not in _CHANNELS_AND_CONVERSION:
         known = ", ".join(_CHANNELS_AND_CONVERSION)
@@ -153,14 +154,14 @@ def to_bgr(data: np.ndarray, size: tuple[int, int], pixel_format: str) -> Image:
     channels, conversion = _CHANNELS_AND_CONVERSION[pixel_format]
     height, width = size
     rows = data[: data.size // height * height].reshape(height, -1)
-    picture = np.ascontiguousarray(rows[:, : width * channels].reshape(height, width, channels))
-    return picture.copy() if conversion is None else np.asarray(cv2.cvtColor(picture, conversion), np.uint8)
+    image = np.ascontiguousarray(rows[:, : width * channels].reshape(height, width, channels))
+    return image.copy() if conversion is None else np.asarray(cv2.cvtColor(image, conversion), np.uint8)
 
 
 def _acquirer(harvester: Any, name: str, serial: str) -> Any:
     serials = [str(info.property_dict.get("serial_number")) for info in harvester.device_info_list]
     if not serials or (serial and serial not in serials):
-        raise MissingDependency(
+        raise Unavailable(
             f"{name} cannot be opened: is it connected, is no other program using it, and may you read it? "
             f"Found: {', '.join(serials) or 'none'}"
         )
@@ -168,12 +169,14 @@ def _acquirer(harvester: Any, name: str, serial: str) -> Any:
         with _signals_kept():
             return harvester.create(serials.index(serial) if serial else 0)
     except _errors() as error:
-        raise MissingDependency(f"{name} cannot be opened ({error}): is it free, and may you read it?") from error
+        raise Unavailable(
+            f"{name} cannot be opened ({error}): is no other program using it, and may you read it?"
+        ) from error
 
 
 def _configure(acquirer: Any, name: str, options: CameraOptions, report: Callable[[str], None]) -> None:
     features = acquirer.remote_device.node_map
-    asked = {
+    requested = {
         "PixelFormat": options.pixel_format,
         "Width": options.width,
         "Height": options.height,
@@ -187,24 +190,24 @@ def _configure(acquirer: Any, name: str, options: CameraOptions, report: Callabl
         "AcquisitionFrameRate": ("AcquisitionFrameRateEnable", True),
     }
     refused: tuple[type[Exception], ...] = (*_errors(), AttributeError, TypeError, ValueError)
-    for feature, value in asked.items():
+    for feature, value in requested.items():
         if value is None:
             continue
         if feature in needed:
             switch, position = needed[feature]
-            with suppress(*refused):  # cameras without the switch need none
+            with suppress(*refused):  # a camera without the switch does not need it
                 getattr(features, switch).value = position
         try:
             getattr(features, feature).value = value
         except refused as error:
             why = "it has no such feature" if isinstance(error, AttributeError) else str(error).strip()
-            report(f"{name} did not take {feature} {value}: {why}")
-    with suppress(*refused):  # the camera's thread empties the queue anyway
+            report(f"{name} did not accept {feature} {value}: {why}")
+    with suppress(*refused):  # not essential: the camera's thread empties the queue
         acquirer.data_streams[0].node_map.StreamBufferHandlingMode.value = "NewestOnly"
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """The bases of what the two halves of GenICam raise; harvesters cannot be imported without them."""
+    """The base exceptions of GenTL and GenApi, on which harvesters depends."""
     return (
         require("genicam.gentl", _EXTRA).GenericException,
         require("genicam.genapi", _EXTRA).GenericException,
@@ -213,7 +216,7 @@ def _errors() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """harvesters takes SIGINT for itself when it runs in the main thread; Ctrl-C must stay ours."""
+    """Restore our handler of Ctrl-C, which harvesters replaces when it runs in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Cameras that OpenCV opens: V4L2 devices, GStreamer pipelines, network streams, and files that stand in for them."""
+"""Cameras that OpenCV opens: V4L2 devices, GStreamer pipelines, network streams, and video files in their place."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.errors import MissingDependency, Unavailable
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.sources.addresses import CameraOptions
 from uflow_edge.runtime.sources.camera import Device
@@ -23,7 +23,7 @@ Report = Callable[[str], None]
 _MANUAL_EXPOSURE: Final = 1  # V4L2_EXPOSURE_MANUAL
 _FFMPEG_VARIABLE: Final = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _FFMPEG_OPTIONS: Final = "rtsp_transport;tcp|fflags;nobuffer|flags;low_delay"
-_FFMPEG_LOG_LEVEL: Final = ("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's quiet: its messages quote addresses
+_FFMPEG_LOG_LEVEL: Final = ("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet, as FFmpeg's messages quote addresses
 _LONGEST_TIMEOUT_S: Final = 3600.0
 
 
@@ -35,7 +35,7 @@ class OpenCvDevice:
         self._stamp = stamp
 
     def read(self) -> tuple[Image, float] | None:
-        """The next frame and when it was captured; None at the end."""
+        """The next frame and its capture time; None at the end."""
         there, image = self._capture.read()
         return (as_bgr(np.asarray(image)), self._stamp(self._capture)) if there else None
 
@@ -45,7 +45,7 @@ class OpenCvDevice:
 
 
 def as_bgr(image: np.ndarray) -> Image:
-    """(H, W, 3) uint8, BGR, from what a capture delivers: perhaps grey, perhaps 16 bits, whose upper 8 are kept."""
+    """Convert a capture's array, grey or colour, 8 or 16 bits, to (H, W, 3) uint8 BGR; of 16 bits keep the upper 8."""
     if image.dtype == np.uint16:
         image = image >> 8
     image = image.astype(np.uint8, copy=False)
@@ -55,10 +55,10 @@ def as_bgr(image: np.ndarray) -> Image:
 
 
 def open_v4l2(name: str, device: int | str, options: CameraOptions, report: Report) -> Device:
-    """Open a camera by index or device file, and set what the options ask for.
+    """Open a camera by index or device file, and apply the options.
 
     Raises:
-        MissingDependency: it cannot be opened.
+        Unavailable: the camera cannot be opened.
     """
     backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
     capture = _opened(name, lambda: cv2.VideoCapture(device, backend))
@@ -73,10 +73,11 @@ def open_v4l2(name: str, device: int | str, options: CameraOptions, report: Repo
 
 
 def open_pipeline(name: str, pipeline: str, options: CameraOptions, report: Report) -> Device:
-    """Open a GStreamer pipeline; its frames are stamped on arrival, for OpenCV tells its position, not the frame's.
+    """Open a GStreamer pipeline. The capture time is the arrival: OpenCV gives the pipeline's position only.
 
     Raises:
-        MissingDependency: it cannot be opened, or OpenCV is without GStreamer.
+        Unavailable: the pipeline cannot be opened.
+        MissingDependency: OpenCV lacks GStreamer.
     """
     require_gstreamer(name)
     capture = _opened(name, lambda: cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER))
@@ -88,7 +89,7 @@ def open_network(name: str, url: str, options: CameraOptions, report: Report) ->
     """Open a network stream, RTSP over TCP, with as little buffering as FFmpeg allows.
 
     Raises:
-        MissingDependency: it cannot be opened within the time that the options allow.
+        Unavailable: the stream cannot be opened within ``options.silence_s`` seconds.
     """
     os.environ.setdefault(*_FFMPEG_LOG_LEVEL)
     timeout_ms = round(min(options.silence_s, _LONGEST_TIMEOUT_S) * 1e3)
@@ -98,16 +99,16 @@ def open_network(name: str, url: str, options: CameraOptions, report: Report) ->
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     _report_refusals(name, capture, _shape(options), report)
     if not url.startswith("rtsp"):
-        return OpenCvDevice(capture, lambda _: time.time())  # what FFmpeg tells of MJPEG over HTTP is made up
+        return OpenCvDevice(capture, lambda _: time.time())  # MJPEG over HTTP has no real timestamps
     clock = DeviceClock()
     return OpenCvDevice(capture, lambda capture: clock.captured(_position_s(capture), time.time()))
 
 
 def open_file(name: str, path: str) -> Device:
-    """Open a file that stands in for a camera, as fast as it can be read.
+    """Open a video file in place of a camera; it is read as fast as possible.
 
     Raises:
-        MissingDependency: it cannot be opened.
+        Unavailable: the file cannot be opened.
     """
     return OpenCvDevice(_opened(name, lambda: cv2.VideoCapture(path)), lambda _: time.time())
 
@@ -116,13 +117,13 @@ def require_gstreamer(name: str) -> None:
     """Check that OpenCV can open GStreamer pipelines.
 
     Raises:
-        MissingDependency: it cannot, as all builds from PyPI.
+        MissingDependency: OpenCV lacks GStreamer, as all builds from PyPI do.
     """
     if not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         raise MissingDependency(
-            f"{name} needs an OpenCV with GStreamer; OpenCV {cv2.__version__} here has none, like all from PyPI. On "
-            "JetPack use its own: make the virtual environment with --system-site-packages, and in it "
-            "pip uninstall opencv-python-headless"
+            f"{name} needs an OpenCV with GStreamer; the installed OpenCV {cv2.__version__} lacks it, as all builds "
+            "from PyPI do. On JetPack use the system's OpenCV: make the virtual environment with "
+            "--system-site-packages, and in it run pip uninstall opencv-python-headless"
         )
 
 
@@ -130,7 +131,7 @@ def _opened(name: str, make: Callable[[], cv2.VideoCapture]) -> cv2.VideoCapture
     capture = make()
     if not capture.isOpened():
         capture.release()
-        raise MissingDependency(
+        raise Unavailable(
             f"{name} cannot be opened: is it connected, is no other program using it, and may you read it?"
         )
     return capture
@@ -141,7 +142,7 @@ def _position_s(capture: cv2.VideoCapture) -> float:
 
 
 def _settings(options: CameraOptions) -> dict[int, float]:
-    """Properties of a V4L2 capture, in the order in which it wants them: the format decides which sizes there are."""
+    """Properties of a V4L2 capture, in the order to set them: the format comes first, as sizes depend on it."""
     settings = {}
     if options.pixel_format is not None:
         settings[cv2.CAP_PROP_FOURCC] = float(cv2.VideoWriter.fourcc(*options.pixel_format))
@@ -154,19 +155,19 @@ def _settings(options: CameraOptions) -> dict[int, float]:
 
 
 def _shape(options: CameraOptions) -> dict[int, float]:
-    asked = {
+    requested = {
         cv2.CAP_PROP_FRAME_WIDTH: options.width,
         cv2.CAP_PROP_FRAME_HEIGHT: options.height,
         cv2.CAP_PROP_FPS: options.fps,
     }
-    return {number: float(value) for number, value in asked.items() if value is not None}
+    return {number: float(value) for number, value in requested.items() if value is not None}
 
 
 _LABELS: Final = {
     cv2.CAP_PROP_FOURCC: "pixel format",
     cv2.CAP_PROP_FRAME_WIDTH: "width",
     cv2.CAP_PROP_FRAME_HEIGHT: "height",
-    cv2.CAP_PROP_FPS: "frames a second",
+    cv2.CAP_PROP_FPS: "frames per second",
     cv2.CAP_PROP_EXPOSURE: "exposure in 100 microseconds",
     cv2.CAP_PROP_GAIN: "gain",
 }
@@ -179,7 +180,7 @@ def _report_refusals(name: str, capture: cv2.VideoCapture, settings: dict[int, f
         if abs((got := capture.get(number)) - value) > 0.01 * abs(value)
     ]
     if refusals:
-        report(f"{name} did not take all that was asked for: " + "; ".join(refusals))
+        report(f"{name} did not accept all options: " + "; ".join(refusals))
 
 
 def _readable(number: int, value: float) -> str:
@@ -189,7 +190,7 @@ def _readable(number: int, value: float) -> str:
 
 
 class _Openings:
-    """How many network streams are being opened: FFmpeg's options travel in an environment variable of the process."""
+    """Counts the network streams being opened: FFmpeg reads its options from an environment variable of the process."""
 
     lock = threading.Lock()
     count = 0
@@ -197,7 +198,7 @@ class _Openings:
 
 @contextmanager
 def _ffmpeg_options() -> Iterator[None]:
-    """Our options for what is opened meanwhile, unless the person has set their own."""
+    """Set our FFmpeg options meanwhile, unless the user has set others."""
     with _Openings.lock:
         ours = _Openings.count > 0 or _FFMPEG_VARIABLE not in os.environ
         if ours:

@@ -1,4 +1,4 @@
-"""What every source of frames has in common."""
+"""The protocol of sources, and the frames that they deliver."""
 
 import threading
 from collections.abc import Iterator
@@ -14,15 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture to inspect.
+    """One frame to inspect.
 
     Attributes:
         image_bgr: (H, W, 3) uint8.
-        index: its number in the source, from 0, counting frames that could not be read, and frames of a camera that
-            a newer one overtook before anyone asked for them.
+        index: number in the source, from 0; unreadable frames, and a camera's frames that a newer one replaced, count.
         source: file, camera or stream.
-        name: for files made from it: a relative path without suffix.
-        captured: when it was there, seconds since the epoch.
+        name: name for files made from the frame: a relative path without suffix.
+        captured: capture time, in seconds since the epoch.
     """
 
     image_bgr: "Image"
@@ -33,37 +32,37 @@ class Frame:
 
 
 class SourceLost(UflowEdgeError):
-    """A source that was there is gone; it may come back."""
+    """A source that delivered frames is gone; it may come back."""
 
     exit_code = ExitCode.MISSING
 
 
 class Source(Protocol):
-    """Where frames come from."""
+    """Delivers frames."""
 
     @property
     def name(self) -> str:
-        """For people: ``camera 0``, ``belt.avi``."""
+        """A name for people, such as ``camera 0`` or ``belt.avi``."""
 
     @property
     def live(self) -> bool:
-        """Whether it is a device that never ends by itself, and whose late frames may be dropped."""
+        """Whether the source is a camera: it never ends by itself, and late frames may be dropped."""
 
     def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
-        """Open, then deliver frames until the source ends or ``stop`` is set; release the device on exit.
+        """Open the source, deliver frames until it ends or ``stop`` is set, and release it.
 
-        May be called again after it ended or failed.
+        The method may be called again after it ended or failed.
 
         Args:
             stop: set by another thread to end the iteration.
             first: number of the first frame.
 
         Raises:
-            SourceLost: the source cannot be opened again, or stopped delivering; worth trying again.
-            BadInput, MissingDependency, UsageError: trying again is pointless.
+            SourceLost: the source cannot be opened again, or stopped delivering; trying again may help.
+            BadInput, Unavailable, UsageError: trying again is pointless.
         """
 
 
 def numbered(index: int) -> Path:
-    """The name of a frame that has nothing but its number."""
+    """The name of a frame made from its number."""
     return Path(f"frame-{index:06d}")

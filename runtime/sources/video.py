@@ -1,4 +1,4 @@
-"""A video file, every frame of it, in order."""
+"""A video file: every frame, in order."""
 
 import threading
 import time
@@ -15,10 +15,10 @@ from uflow_edge.runtime.sources.source import Frame, numbered
 
 
 class VideoFile:
-    """Frames stamped as if the video were played from the moment of opening: that moment plus the place in the file.
+    """Delivers every frame; the capture time is the time of opening plus the frame's position in the video.
 
-    A video that ends before the number of frames that its header claims was cut short or is damaged: this is reported
-    once, after the last frame. Headers that claim no number are believed.
+    If a video ends before the number of frames in its header, it is truncated or damaged; this is reported once, after
+    the last frame. A header without a number is not checked.
     """
 
     live: Final = False
@@ -29,14 +29,14 @@ class VideoFile:
 
     @property
     def name(self) -> str:
-        """The path as it was given."""
+        """The path, as given."""
         return str(self._path)
 
     def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
-        """Frames from the file's beginning, numbered from ``first``.
+        """Frames from the start of the file, numbered from ``first``.
 
         Raises:
-            BadInput: missing, or not a video that OpenCV can decode.
+            BadInput: the file is missing, or OpenCV cannot decode it.
         """
         if not self._path.is_file():
             raise BadInput(f"{self._path}: no such video file")
@@ -57,8 +57,8 @@ class VideoFile:
             if index - first < claimed:
                 self._on_unreadable(
                     BadInput(
-                        f"{self._path}: cut short or damaged: {index - first} of the {claimed} frames that its header "
-                        "claims could be read"
+                        f"{self._path}: truncated or damaged: only {index - first} of the {claimed} frames that its "
+                        "header claims could be read"
                     )
                 )
         finally:

@@ -389,7 +389,7 @@ def test_the_package_as_a_module_refuses_arguments(monkeypatch, capsys) -> None:
         (["a.png", "--mqtt", ""], "argument --mqtt: expected a value"),
         (
             ["--camera", "rtspx://me:secret@host/"],
-            "rtspx://me:***@host/ is none that is known here: expected 0, /dev/video0, csi://0, rtsp://…, http://…",
+            "rtspx://me:***@host/ is unknown: expected 0, /dev/video0, csi://0, rtsp://…, http://…",
         ),
         (["a.png", "--token", "a token without a page"], "--token needs --serve"),
         (["--camera", "synthetic:16384x16384"], "at most 32 megapixels"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uflow_edge.runtime.cli.command_line import run_command
-from uflow_edge.runtime.errors import ExitCode, MissingDependency, UsageError
+from uflow_edge.runtime.errors import ExitCode, Unavailable, UsageError
 from uflow_edge.runtime.infer.arguments import parser
 from uflow_edge.runtime.infer.choices import sources
 from uflow_edge.runtime.sinks.mqtt import Broker
@@ -94,7 +94,7 @@ def test_other_text_stays_as_it_is() -> None:
 def test_a_camera_is_named_without_its_secrets(address: str) -> None:
     try:
         shown = parse_camera(address).name
-    except (UsageError, MissingDependency) as error:
+    except (UsageError, Unavailable) as error:
         shown = str(error)
     assert "cam" in shown
     assert "heim" not in shown

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uflow_edge.runtime.engines import EngineFailed
-from uflow_edge.runtime.errors import ExitCode, MissingDependency, Stuck
+from uflow_edge.runtime.errors import ExitCode, Stuck, Unavailable
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.line.capture import Capture, Patience
@@ -175,11 +175,11 @@ def test_patience_ends(inspector: Inspector) -> None:
 def test_a_source_that_was_never_there_ends_it(inspector: Inspector) -> None:
     class Absent(Numbers):
         def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
-            raise MissingDependency("camera 97 cannot be opened")
+            raise Unavailable("camera 97 cannot be opened")
             yield
 
     others = Numbers(10**9, name="other")
-    with pytest.raises(MissingDependency, match="camera 97 cannot be opened"):
+    with pytest.raises(Unavailable, match="camera 97 cannot be opened"):
         Pipeline(inspector, [Feed(Absent(live=True)), Feed(others)], [Kept()]).run()
     assert others.released == 1
 

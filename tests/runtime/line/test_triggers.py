@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extras import extra
-from uflow_edge.runtime.errors import MissingDependency, UsageError
+from uflow_edge.runtime.errors import MissingDependency, Unavailable, UsageError
 from uflow_edge.runtime.line.triggers import EveryMilliseconds, FreeRun, GpioTrigger, SoftwareTrigger, parse_trigger
 
 
@@ -154,16 +154,14 @@ def test_an_edge_takes_the_first_frame_after_it_and_its_delay(requests) -> None:
     request.edges = [10.0, 10.1]
     assert [trigger.due(moment) for moment in (10.03, 10.05, 10.06, 10.15, 10.2)] == [False, True, False, True, False]
     request.broken = True
-    with pytest.raises(MissingDependency, match="GPIO line 17 of /dev/gpiochip0 can no longer be read"):
+    with pytest.raises(Unavailable, match="GPIO line 17 of /dev/gpiochip0 can no longer be read"):
         trigger.due(11.0)
     trigger.close()
     assert request.released
 
 
 def test_a_line_that_cannot_be_had(requests) -> None:
-    with pytest.raises(
-        MissingDependency, match="GPIO line 3 of /dev/absent cannot be used as a trigger .*No such file"
-    ):
+    with pytest.raises(Unavailable, match="GPIO line 3 of /dev/absent cannot be used as a trigger .*No such file"):
         GpioTrigger(Path("/dev/absent"), 3)
 
 
@@ -181,7 +179,7 @@ def test_the_real_gpiod_takes_what_we_give_it(tmp_path: Path) -> None:
     assert "timestamp_ns" in gpiod.EdgeEvent.__dataclass_fields__
     (tmp_path / "gpiochip9").touch()
     for chip in (tmp_path / "gpiochip8", tmp_path / "gpiochip9"):  # absent; there, but no chip
-        with pytest.raises(MissingDependency, match="cannot be used as a trigger"):
+        with pytest.raises(Unavailable, match="cannot be used as a trigger"):
             GpioTrigger(chip, 17, debounce_ms=1)
 
 

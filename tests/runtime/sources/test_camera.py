@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from factories import failing
-from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.errors import Unavailable
 from uflow_edge.runtime.sources import SourceLost, camera
 from uflow_edge.runtime.sources.camera import Camera
 from waiting import DEADLINE, NEVER
@@ -48,7 +48,7 @@ def test_a_device_that_hangs_counts_as_lost_after_a_while(monkeypatch: pytest.Mo
     back = threading.Event()
     for reads, error, message in (
         ([shot, back.wait], SourceLost, "stopped delivering after 1 frames"),
-        ([back.wait], MissingDependency, "can be opened, but delivers no frames"),
+        ([back.wait], Unavailable, "can be opened, but delivers no frames"),
     ):
         with pytest.raises(error, match=message):
             list(Camera("camera 0", lambda reads=reads: Stubborn(*reads), silence_s=0.05).frames(NEVER))

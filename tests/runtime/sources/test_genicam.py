@@ -13,7 +13,7 @@ import pytest
 
 from extras import extra
 from factories import failing
-from uflow_edge.runtime.errors import MissingDependency, UsageError
+from uflow_edge.runtime.errors import MissingDependency, Unavailable, UsageError
 from uflow_edge.runtime.sources import CameraOptions, parse_camera
 from waiting import NEVER
 
@@ -45,7 +45,7 @@ def test_a_genicam_camera_by_serial_number(producers: Path) -> None:
         assert all(np.ptp(frame.image_bgr, axis=2).max() == 0 for frame in some), "grey"
         assert before <= some[0].captured <= some[1].captured <= some[2].captured <= time.time()
     assert signal.getsignal(signal.SIGINT) is on_interrupt, "Ctrl-C stays ours"
-    assert told == ["camera genicam:1 did not take ExposureTime 100: it has no such feature"]
+    assert told == ["camera genicam:1 did not accept ExposureTime 100: it has no such feature"]
 
 
 def test_the_first_genicam_camera_in_colour(producers: Path) -> None:
@@ -57,11 +57,11 @@ def test_the_first_genicam_camera_in_colour(producers: Path) -> None:
 
 
 def test_genicam_cameras_that_cannot_be_had(producers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MissingDependency, match="genicam:99 cannot be opened.* Found: 0, 1, 2"):
+    with pytest.raises(Unavailable, match="genicam:99 cannot be opened.* Found: 0, 1, 2"):
         next(parse_camera("genicam:99").frames(NEVER))
     with closing(parse_camera("genicam:0").frames(NEVER)) as taken:
         next(taken)
-        with pytest.raises(MissingDependency, match="genicam:0 cannot be opened"):
+        with pytest.raises(Unavailable, match="genicam:0 cannot be opened"):
             next(parse_camera("genicam:0").frames(NEVER))
     monkeypatch.setenv("GENICAM_GENTL64_PATH", str(producers / "licenses"))
     with pytest.raises(MissingDependency, match="no GenTL producer found"):

@@ -73,8 +73,7 @@ def test_a_v4l2_camera_is_set_in_order_and_stamped_by_the_driver(captures: list[
     assert all(capture.released for capture in captures)
     [message] = told
     assert message == (
-        "camera /dev/video2 did not take all that was asked for: width 1920, got 640; height 1080, got 480; "
-        "gain 7, got -1"
+        "camera /dev/video2 did not accept all options: width 1920, got 640; height 1080, got 480; gain 7, got -1"
     )
 
 

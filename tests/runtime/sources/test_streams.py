@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from uflow_edge.runtime.errors import MissingDependency
+from uflow_edge.runtime.errors import Unavailable
 from uflow_edge.runtime.sources import CameraOptions, SourceLost, opencv_capture, parse_camera
 from waiting import DEADLINE, NEVER
 
@@ -176,7 +176,7 @@ def test_what_a_camera_did_not_take_is_told_once() -> None:
             with closing(source.frames(NEVER)) as frames:
                 assert next(frames).image_bgr.shape == (16, 64, 3)
     [message] = told
-    assert "did not take all that was asked for: width 1920, got 64; height 1080, got 16" in message
+    assert "did not accept all options: width 1920, got 64; height 1080, got 16" in message
 
 
 def test_a_camera_that_never_was_there_is_a_slip_of_the_pen() -> None:
@@ -184,7 +184,7 @@ def test_a_camera_that_never_was_there_is_a_slip_of_the_pen() -> None:
         port = server.getsockname()[1]
     for text in ("97", "/dev/video97", f"http://127.0.0.1:{port}/", f"rtsp://127.0.0.1:{port}/", "absent.avi"):
         source = parse_camera(text)
-        with pytest.raises(MissingDependency, match=f"camera {re.escape(text)} cannot be opened: is it connected"):
+        with pytest.raises(Unavailable, match=f"camera {re.escape(text)} cannot be opened: is it connected"):
             next(source.frames(NEVER))
         with pytest.raises(SourceLost):
             next(source.frames(NEVER, first=3))

@@ -18,17 +18,17 @@ def test_a_synthetic_camera_repeats_itself_and_plants_defects_at_its_rate() -> N
     defective = [camera.defective(i) for i in range(2000)]
     assert 150 < sum(defective) < 250
     for i in range(100):
-        picture = camera.picture(i)
-        assert np.array_equal(picture, twin.picture(i))
-        assert np.array_equal(picture, clean.picture(i)) != defective[i]
-        assert not np.array_equal(picture, other.picture(i))
-    assert np.array_equal(clean.picture(1)[:-7], clean.picture(0)[7:]), "the belt moves"
+        picture = camera.image(i)
+        assert np.array_equal(picture, twin.image(i))
+        assert np.array_equal(picture, clean.image(i)) != defective[i]
+        assert not np.array_equal(picture, other.image(i))
+    assert np.array_equal(clean.image(1)[:-7], clean.image(0)[7:]), "the belt moves"
 
 
 @given(width=st.integers(1, 9), height=st.integers(1, 9))
 def test_tiny_synthetic_pictures(width: int, height: int) -> None:
     camera = SyntheticCamera(width, height, defect_rate=1)
-    assert [camera.picture(i).shape for i in range(20)] == [(height, width, 3)] * 20
+    assert [camera.image(i).shape for i in range(20)] == [(height, width, 3)] * 20
 
 
 def test_a_synthetic_camera_shows_the_pictures_it_is_given() -> None:
@@ -37,15 +37,15 @@ def test_a_synthetic_camera_shows_the_pictures_it_is_given() -> None:
     for one in (camera, sized):
         one.show([dark, pale], (40, 60))
     assert (camera.name, sized.name) == ("synthetic 60x40@30", "synthetic 16x8@30")
-    assert sized.picture(5).shape == (8, 16, 3)
+    assert sized.image(5).shape == (8, 16, 3)
     for i in range(120):
-        picture = camera.picture(i)
+        picture = camera.image(i)
         assert picture.shape == (40, 60, 3)
         usual = (picture == (200 if i // 30 % 2 else 60)).all()
         assert usual != camera.defective(i)
-    before = camera.picture(7)
+    before = camera.image(7)
     camera.show([], (5, 5))
-    np.testing.assert_array_equal(camera.picture(7), before)
+    np.testing.assert_array_equal(camera.image(7), before)
 
 
 def test_a_synthetic_camera_keeps_its_rate() -> None:

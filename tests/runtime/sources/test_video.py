@@ -71,7 +71,7 @@ def test_a_video_that_was_cut_short_is_said(tmp_path: Path, share: float) -> Non
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     frames = list(VideoFile(path, lambda error: unreadable.append(str(error))).frames(NEVER))
-    cut = f"{path}: cut short or damaged: {len(frames)} of the 12 frames that its header claims could be read"
+    cut = f"{path}: truncated or damaged: only {len(frames)} of the 12 frames that its header claims could be read"
     assert unreadable == ([cut] if share < 1 else [])
     assert (len(frames) < 12) == (share < 1)
 

@@ -192,4 +192,4 @@ def test_what_cannot_be_had_in_a_watched_folder_is_named_once(tmp_path: Path) ->
     assert len(unreadable) == 2
     assert "a link to /nonexistent/x.png" in min(unreadable)
     assert "is a named pipe" in max(unreadable)
-    assert said == [f"{tmp_path}: leaves out .cr2: not read, or not finished"]
+    assert said == [f"{tmp_path}: ignores .cr2: format not supported, or file not finished"]
