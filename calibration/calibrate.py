@@ -9,8 +9,9 @@ Memory: the energies of the first part are kept, 4 bytes a pixel of every scale 
 1,000 images at most, and fitting takes a few times that; of each held-out image only a few numbers are kept.
 """
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,6 +36,8 @@ from uflow_edge.runtime.nfa.null_model import NullModel
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sources.folders import ImageFile
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,6 @@ def calibrate(
     images: Sequence[ImageFile] | Admission,
     engine: Engine,
     options: CalibrationOptions = CalibrationOptions(),
-    report: Callable[[str], None] = lambda line: None,
 ) -> Calibration:
     """Learn from good images; see `saving.save_calibration` for what is written.
 
@@ -118,7 +120,6 @@ def calibrate(
             where an `Admission` has not left some out.
         engine: runs the bundle; stays open.
         options: see `CalibrationOptions`.
-        report: told in a sentence what a person should know.
 
     Raises:
         TooFewImages: for the promise asked, or for the null model.
@@ -126,9 +127,9 @@ def calibrate(
     """
     admission = images if isinstance(images, Admission) else Admission(tuple(images), len(images))
     parting = Parting.of(admission.images, options)
-    reader = _Reader(report)
+    reader = _Reader()
     plain = Inspector(bundle.manifest, engine, options.views)
-    learned = _learn(plain, parting.fitted, reader, report) if options.null_model else _Learned()
+    learned = _learn(plain, parting.fitted, reader) if options.null_model else _Learned()
     null_model = None if learned.fit is None else learned.fit.model
     judging = Inspector(bundle.manifest, engine, options.views, null_model=null_model)
     held_out = tuple(_judged(judging, reader.read(parting.held_out, "inspecting held-out images")))
@@ -146,7 +147,7 @@ def calibrate(
         engine=engine.name,
         null_fit=learned.fit,
         fitted=learned.images,
-        suspicious_fitted=tuple(_judged(judging, _Reader(report).read(learned.suspicious, "looking again"))),
+        suspicious_fitted=tuple(_judged(judging, _Reader().read(learned.suspicious, "looking again"))),
         held_out=held_out,
         suspicious_held_out=far_out,
         operating_point=point,
@@ -165,7 +166,6 @@ def calibrate(
 class _Reader:
     """Reads images, and remembers those that cannot be read and how large the others are."""
 
-    report: Callable[[str], None]
     unreadable: list[str] = field(default_factory=list)
     sizes: Counter[Size] = field(default_factory=Counter)
 
@@ -175,7 +175,7 @@ class _Reader:
                 image = read_image(file.path)
             except BadInput as error:
                 self.unreadable.append(str(error))
-                self.report(f"unreadable: {error}")
+                logger.warning("unreadable: %(error)s", {"error": error})
                 continue
             self.sizes[image.shape[0], image.shape[1]] += 1
             yield file, image
@@ -190,9 +190,7 @@ class _Learned:
     suspicious: tuple[ImageFile, ...] = ()
 
 
-def _learn(
-    inspector: Inspector, files: Sequence[ImageFile], reader: _Reader, report: Callable[[str], None]
-) -> _Learned:
+def _learn(inspector: Inspector, files: Sequence[ImageFile], reader: _Reader) -> _Learned:
     readable: list[ImageFile] = []
     of_part: list[int] = []  # an image may have several parts
     maps: list[list[FloatMap]] = [[] for _ in inspector.manifest.scales]
@@ -207,7 +205,7 @@ def _learn(
             f"{len(readable)} readable images are left to learn the null model from: {MIN_IMAGES} are needed, better "
             f"{ADVISED_IMAGES}; {len(reader.unreadable)} could not be read"
         )
-    report(f"fitting the null model to {len(readable)} images …")
+    logger.info(f"fitting the null model to {len(readable)} images …")
     found = fit_null_model([np.concatenate(kept) for kept in maps], inspector.manifest.channels)
     suspicious = dict.fromkeys(of_part[part] for part in found.suspicious)
     fitted = tuple(file for i, file in enumerate(readable) if i not in suspicious)

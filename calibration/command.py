@@ -1,6 +1,7 @@
 """``uflow-calibrate``: fit the null model and the threshold of a bundle to good images of the line."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -38,6 +39,8 @@ from uflow_edge.runtime.infer.choices import views
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.sources.folders import ImageFile, image_files
 from uflow_edge.runtime.storage.files import check_writable
+
+logger = logging.getLogger(__name__)
 
 _AVERAGE = "average"
 _LISTED = 20
@@ -124,14 +127,14 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     )
     bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
     check_writable(bundle.folder / MANIFEST)
-    use(Reading.of(arguments, bundle.manifest.bits), _say)
+    use(Reading.of(arguments, bundle.manifest.bits))
     bundle = replace(bundle, manifest=replace(bundle.manifest, bits=in_use().bits))
-    admission = admit(chosen_images(arguments.good, arguments.exclude), TrainingRecord.load(bundle), _say)
+    admission = admit(chosen_images(arguments.good, arguments.exclude), TrainingRecord.load(bundle))
     options = _with_promise(options, admission, asked=(rate, confidence) != (None, None))
     if arguments.int8:
         bundle = _with_int8(bundle, admission.images, options, arguments.int8_rest or "fp32")
-    with closing(open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)) as engine:
-        calibration = calibrate(bundle, admission, engine, options, _say)
+    with closing(open_engine(bundle, arguments.backend, arguments.precision, arguments.threads)) as engine:
+        calibration = calibrate(bundle, admission, engine, options)
         page = None if arguments.no_report else _page(bundle, calibration, engine)
     written = save_calibration(bundle, calibration, page)
     _print_summary(calibration)
@@ -150,7 +153,7 @@ def _with_promise(options: CalibrationOptions, admission: Admission, *, asked: b
     try:
         if not asked:
             options = options.with_best_promise(images)
-            _say(
+            logger.info(
                 f"promise: {options.promise}, the strictest of the usual ones that {images} images allow"
                 + ("" if options.null_model else "; no null model")
             )
@@ -177,10 +180,11 @@ def _with_int8(
     from uflow_edge.calibration.int8.quantize_bundle import Int8Options, quantize_bundle
 
     fitted = Parting.of(images, options).fitted
-    bundle, result = quantize_bundle(bundle, [image.path for image in fitted], Int8Options(rest=rest), _say)
-    _say(f"int8: {result.quantized_work:.0%} of the work")
+    bundle, result = quantize_bundle(bundle, [image.path for image in fitted], Int8Options(rest=rest))
+    logger.info(f"int8: {result.quantized_work:.0%} of the work")
     for parity in result.parities:
-        _say(f"int8: {parity}" + ("" if parity.holds else f": too far, this engine is not used{likely_cause('int8')}"))
+        note = "" if parity.holds else f": too far, this engine is not used{likely_cause('int8')}"
+        logger.info(f"int8: {parity}{note}")
     return bundle
 
 
@@ -191,7 +195,7 @@ def chosen_images(good: Sequence[Path], exclude: Sequence[str]) -> list[ImageFil
         BadInput: a path that does not exist, or a folder without images.
         UsageError: something is excluded that is not there.
     """
-    images = list({image.path.resolve(): image for image in image_files(good, _say, good=True)}.values())
+    images = list({image.path.resolve(): image for image in image_files(good, good=True)}.values())
     for name in exclude:
         left = [image for image in images if image.path.name != name and image.path.resolve() != Path(name).resolve()]
         if len(left) == len(images):
@@ -223,10 +227,6 @@ def _print_summary(calibration: Calibration) -> None:
     for notice in notices(calibration):
         print(f"note: {notice}")
     print(f"threshold: {point.threshold:.2f}; {point.promise}")
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def _confidence(text: str) -> float | str:

@@ -1,6 +1,7 @@
 """Writes bundles: graphs, parity, manifest, all or nothing."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -50,6 +51,8 @@ from uflow_edge.runtime.sources.folders import image_files
 from uflow_edge.runtime.storage.files import replacing_folder, sha256
 from uflow_edge.runtime.text import printable
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
@@ -96,7 +99,6 @@ def export_bundle(
     good: GoodImages | None = None,
     *,
     overwrite: bool = False,
-    report: Callable[[str], None] = lambda stage: None,
 ) -> Exported[UFlowManifest, Parity]:
     """Turn a checkpoint into a bundle that has proved itself against the checkpoint.
 
@@ -107,30 +109,29 @@ def export_bundle(
         good: to take the threshold from; default, it is log-NFA 0.
         overwrite: replace a bundle that is there, but keep its engines where their graphs stay the same, and its
             calibration where it still holds.
-        report: told the name of each stage as it starts.
 
     Raises:
         BadInput: a checkpoint that cannot be used, or a bundle that is already there.
         ParityLost: no graph keeps its bound; nothing is written.
     """
     refuse_to_replace(folder, overwrite)
-    report("reading the checkpoint")
+    logger.info("reading the checkpoint …")
     checkpoint = load_checkpoint(checkpoint_path, options.extractor)
     use(replace(in_use(), bits=checkpoint.bits))  # for pictures to compare graphs on
     manifest = _manifest(checkpoint, options)
-    report("running it in torch")
+    logger.info("running it in torch …")
     side, fit, carried = manifest.input_size, manifest.fit, checkpoint.pictures
     images = parity_images(checkpoint_path, options.parity_images, side, fit, carried)
     reference = Reference.of("torch", torch_runner(energy_graph(checkpoint)), images, Scorer(manifest))
     with replacing_folder(folder, overwrite=overwrite) as temporary:
-        report("tracing the lowered network")
+        logger.info("tracing the lowered network …")
         names = manifest.signature.output_names
         graph = trace(energy_graph(checkpoint, lowered=True), manifest.input_size, names, options.opset, options.batch)
         graph_options = GraphOptions(options.opset, options.batch, options.allow_parity_loss)
         measure = partial(_parities, manifest, reference)
         results = []
         for precision in options.precisions:
-            report(f"comparing {precision} with torch")
+            logger.info(f"comparing {precision} with torch …")
             bound = options.energy_bounds[precision]
             source = graph
             if precision == "fp16" and checkpoint.architecture.whitening:  # which makes much of every rounding
@@ -150,14 +151,14 @@ def export_bundle(
         parities = {result.file: result.parities for result in results}
         (temporary / PARITY).write_text(parity_json(parities), encoding="utf-8")
         if good is not None:
-            report("taking the threshold from good images")
-            scores = _image_scores(temporary, manifest, good.paths, record, report)
+            logger.info("taking the threshold from good images …")
+            scores = _image_scores(temporary, manifest, good.paths, record)
             manifest = replace(manifest, operating_point=conformal_operating_point(scores, good.false_alarm_rate))
         manifest = replace(manifest, files={file.name: sha256(file) for file in sorted(temporary.iterdir())})
         old = bundle_there(folder, UFlowManifest)
         if old is not None:
             manifest = carry_over(old, temporary, manifest)
-            manifest = with_old_calibration(old, temporary, manifest, report)
+            manifest = with_old_calibration(old, temporary, manifest)
         (temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return Exported(Bundle.load(folder, UFlowManifest), tuple(results))
 
@@ -222,13 +223,12 @@ def _image_scores(
     manifest: UFlowManifest,
     paths: tuple[Path, ...],
     record: TrainingRecord,
-    report: Callable[[str], None],
 ) -> list[float]:
-    admission = admit(image_files(paths, good=True), record, report)
+    admission = admit(image_files(paths, good=True), record)
     if admission.unreadable:
         raise BadInput(admission.unreadable[0])
     for sentence in admission.left_out:
-        report(sentence)
+        logger.info(sentence)
     inspector = _inspector(folder, manifest)
     images = progress(admission.images, "scoring good images")
     return [inspector.inspect(read_image(image.path)).score for image in images]

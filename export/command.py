@@ -67,7 +67,6 @@ def _export(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCod
         options,
         cli.good_images(arguments),
         overwrite=arguments.overwrite,
-        report=_print_stage,
     )
     console.print_variants(exported.variants)
     if arguments.trt:
@@ -92,7 +91,6 @@ def _export_unet(arguments: argparse.Namespace, plan_options: PlanOptions) -> Ex
         arguments.unet_config,
         cli.unet_export_options(arguments),
         overwrite=arguments.overwrite,
-        report=_print_stage,
     )
     console.print_unet_variants(exported.variants)
     if arguments.trt:
@@ -116,7 +114,7 @@ def _build_engines(
 ) -> None:
     from uflow_edge.export.engines.plans import build_plans
 
-    bundle, results = build_plans(bundle, precisions, options, _print_stage)
+    bundle, results = build_plans(bundle, precisions, options)
     console.print_plans(results)
     if options.target == "local":
         _check_engines(bundle, results, images)
@@ -131,10 +129,6 @@ def _check_engines(bundle: Bundle[Manifest], results: "Sequence[PlanResult]", im
         print(f"not compared with the graph: {error}")
     else:
         console.print_plan_parities(results, parities)
-
-
-def _print_stage(stage: str) -> None:
-    print(f"{stage} …", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,7 +1,7 @@
 """What becomes of the calibration of a bundle that is exported again."""
 
+import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,24 +10,23 @@ from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.operating_point import LOG_NFA_0
 
+logger = logging.getLogger(__name__)
 
-def with_old_calibration(
-    old: Bundle[UFlowManifest], folder: Path, manifest: UFlowManifest, report: Callable[[str], None]
-) -> UFlowManifest:
+
+def with_old_calibration(old: Bundle[UFlowManifest], folder: Path, manifest: UFlowManifest) -> UFlowManifest:
     """Keep a calibration where the new graphs give the energies that it was made with: those of one checkpoint do.
 
     Args:
         old: the bundle that will be replaced.
         folder: of the new bundle, to which files are copied.
         manifest: of the new bundle; a threshold of its own stays.
-        report: told in one line what is kept, and in one what is discarded.
     """
     before = old.manifest
     calibration = f"threshold {before.operating_point.threshold:.2f}" + (" and null model" if before.null_model else "")
     calibrated = before.operating_point != LOG_NFA_0 or before.null_model is not None
     reason = _why_not(before, manifest)
     if calibrated and reason is None:
-        report(f"keeping the calibration of the bundle that is replaced: {calibration}")
+        logger.info(f"keeping the calibration of the bundle that is replaced: {calibration}")
         names = [name for name in before.files if name in (before.null_model, REPORT)]
         for name in names:
             shutil.copyfile(old.folder / name, folder / name)
@@ -40,9 +39,11 @@ def with_old_calibration(
             calibration=before.calibration,
         )
     elif calibrated:
-        report(f"discarding the calibration of the bundle that is replaced, {calibration}: {reason}")
+        logger.warning(f"discarding the calibration of the bundle that is replaced, {calibration}: {reason}")
     if any(variant.precision == "int8" for variant in before.variants):
-        report("discarding the INT8 graph of the bundle that is replaced: uflow-calibrate --int8 makes it again")
+        logger.warning(
+            "discarding the INT8 graph of the bundle that is replaced: uflow-calibrate --int8 makes it again"
+        )
     return manifest
 
 

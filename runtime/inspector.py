@@ -1,8 +1,7 @@
 """The product in one file: a frame goes in, is resized, run through the flow and thresholded; a verdict comes out."""
 
+import logging
 import math
-import warnings
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,10 +27,7 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.engines.device_frames import DeviceFrames
     from uflow_edge.runtime.engines.selection import Backend
 
-
-def _warn(line: str) -> None:
-    if line.startswith("warning: "):
-        warnings.warn(line.removeprefix("warning: "), stacklevel=3)
+logger = logging.getLogger(__name__)
 
 
 class Inspector:
@@ -106,7 +102,6 @@ class Inspector:
         threshold: float | None = None,
         threads: int | None = None,
         views: ViewOptions = ViewOptions(),
-        report: Callable[[str], None] = _warn,
     ) -> "Inspector":
         """Choose an engine like ``uflow-infer`` and make it ready: the first frame costs what every frame costs.
 
@@ -115,7 +110,6 @@ class Inspector:
             backend, precision, threads: see `selection.open_engine`.
             threshold: on the score; default, the bundle's.
             views: which parts of a frame are inspected.
-            report: gets a line on what is skipped and on what is chosen; default, warnings become Python's.
 
         Returns:
             An inspector that owns its engine: `close` it, or use it in a ``with`` statement.
@@ -131,9 +125,9 @@ class Inspector:
 
         bundle = source if isinstance(source, Bundle) else Bundle.load(source, UFlowManifest)
         with ExitStack() as stack:
-            engine = open_engine(bundle, backend, precision, threads, report)
+            engine = open_engine(bundle, backend, precision, threads)
             stack.callback(engine.close)
-            device = device_frames(engine, bundle.manifest.input_size, report)
+            device = device_frames(engine, bundle.manifest.input_size)
             if device is not None:
                 stack.callback(device.close)
             inspector = cls.from_bundle(bundle, engine, views, device)
@@ -142,7 +136,7 @@ class Inspector:
             inspector.warm_up()
             inspector._owned = stack.pop_all()
         if inspector.difference is not None:
-            report(f"warning: {inspector.difference}: no promise")
+            logger.warning("warning: %(difference)s: no promise", {"difference": inspector.difference})
         return inspector
 
     def close(self) -> None:

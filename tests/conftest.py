@@ -1,8 +1,9 @@
 """Factories that several test modules share."""
 
+import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,21 @@ def exit_code() -> Callable[..., int]:
         return int(exit_info.value.code or 0)
 
     return run
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What the package logs during the test, from INFO on; grows as it does."""
+    lines: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    package, kept = logging.getLogger("uflow_edge"), Kept()
+    level = package.level
+    package.setLevel(logging.INFO)
+    package.addHandler(kept)
+    yield lines
+    package.removeHandler(kept)
+    package.setLevel(level)

@@ -1,13 +1,11 @@
 """``uflow-train``: learn what good parts look like."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from uflow_edge.export.network.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
 from uflow_edge.runtime.cli.command_line import run_command
-from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.cli.options import (
     add_batch_option,
     add_learning_rate_option,
@@ -163,7 +161,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.images.decode import Reading, use
     from uflow_edge.training.train import Data, train
 
-    use(Reading.of(arguments), print)
+    use(Reading.of(arguments))
 
     data = Data(
         arguments.data,
@@ -196,7 +194,6 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             arguments.out,
             restart=arguments.restart,
             overwrite=arguments.overwrite,
-            report=_say,
             on_step=bar.update,
         )
     except KeyboardInterrupt:
@@ -211,10 +208,6 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     )
     print(f"next: uflow-export --ckpt {arguments.out}")
     return ExitCode.OK
-
-
-def _say(line: str) -> None:
-    print_beside_bar(line, sys.stdout)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

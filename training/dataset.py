@@ -5,7 +5,7 @@ bottle/test/<kind>/*.png                     images to test with; the kind "good
 bottle/ground_truth/<kind>/<name>_mask.png   where a defect is
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +42,13 @@ class TestImage:
         return self.kind == GOOD
 
 
-def training_images(folder: Path, say: Callable[[str], None] = lambda line: None) -> list[Path]:
+def training_images(folder: Path) -> list[Path]:
     """The good images of a data set, or all images in a folder of good ones; see `layouts.good_images`.
 
     Raises:
         BadInput: no such folder, no images in it, or others than good ones.
     """
-    return good_images(folder, say)
+    return good_images(folder)
 
 
 def test_images(folder: Path) -> list[TestImage]:

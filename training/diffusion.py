@@ -3,6 +3,7 @@
 It learns only the least noisy steps of the schedule, those that purification uses; see `DiffusionOptions`.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.diffusion_patches import Patches, read_images
 from uflow_edge.training.progress import Progress, resume_file
 from uflow_edge.training.resume import refuse_to_replace, state_until_written
+
+logger = logging.getLogger(__name__)
 
 HOLD_OUT = 0.15
 PURIFY_STEP = 40
@@ -74,7 +77,6 @@ def train_unet(
     *,
     restart: bool = False,
     overwrite: bool = False,
-    report: Callable[[str], None] = lambda line: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> DiffusionFit:
     """Train a UNet and write it as diffusers lays it out (``unet/``, ``scheduler/``) in one rename.
@@ -88,7 +90,6 @@ def train_unet(
         out: folder to write.
         restart: forget an interrupted run.
         overwrite: replace the folder if it is there.
-        report: told, line by line, what is being done.
         on_step: told where the fit stands.
 
     Raises:
@@ -98,16 +99,18 @@ def train_unet(
     """
     refuse_to_replace(out, "folder", overwrite)
     resume = resume_file(out)
-    paths = training_images(folder, report)
+    paths = training_images(folder)
     fit_paths, held_paths = hold_out(paths, HOLD_OUT, options.seed)
-    report(f"{len(fit_paths)} images to fit, {len(held_paths)} held out: {', '.join(p.name for p in held_paths[:5])}")
+    logger.info(
+        f"{len(fit_paths)} images to fit, {len(held_paths)} held out: {', '.join(p.name for p in held_paths[:5])}"
+    )
     images = read_images([*fit_paths, *held_paths], options.image_size)
     fit, held_out = (Patches(some, options.image_size) for some in (images[: len(fit_paths)], images[len(fit_paths) :]))
     run = {**asdict(options), "images": [content_hash(path) for path in paths]}
     if restart:
         resume.unlink(missing_ok=True)
     model = seeded_unet(options)
-    report(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+    logger.info(f"{sum(p.numel() for p in model.parameters()):,} parameters")
     losses = fit_unet(model, fit, held_out, options, run, resume, on_step)
     step = min(PURIFY_STEP, options.noisiest_step)
     result = DiffusionFit(options.steps, losses, denoising(model, held_out, step, options.seed))

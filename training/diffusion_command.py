@@ -1,12 +1,10 @@
 """``uflow-train-unet``: train a small diffusion UNet on a folder of photographs."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from uflow_edge.runtime.cli.command_line import run_command
-from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.cli.options import (
     add_batch_option,
     add_learning_rate_option,
@@ -81,7 +79,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.images.decode import Reading, use
     from uflow_edge.training.diffusion import train_unet
 
-    use(Reading.of(arguments), print)
+    use(Reading.of(arguments))
 
     options = DiffusionOptions(
         image_size=arguments.image_size,
@@ -101,7 +99,6 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             arguments.out,
             restart=arguments.restart,
             overwrite=arguments.overwrite,
-            report=_say,
             on_step=bar.update,
         )
     except KeyboardInterrupt:
@@ -114,10 +111,6 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     print(result.denoising)
     print(f"next: uflow-export --unet {arguments.out}")
     return ExitCode.OK
-
-
-def _say(line: str) -> None:
-    print_beside_bar(line, sys.stdout)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

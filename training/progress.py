@@ -1,5 +1,6 @@
 """Where a fit stands, how people see it, and where its state is kept; light to import, for command lines."""
 
+import logging
 import sys
 import time
 from dataclasses import dataclass
@@ -7,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime.cli.command_line import progress as progress_bar
-from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.text import duration
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class FitBar:
         elif progress.step == self._bar.initial + 2:  # the first step warms up
             left = (self._seen - before) * (progress.steps - progress.step)
             line = f"training runs on the CPU: about {duration(left)} for {progress.steps - progress.step} more steps"
-            print_beside_bar(line, sys.stdout)
+            logger.info(line)
         self._bar.n = progress.step
         begun = -(-progress.step * (self._epochs or 0) // progress.steps)
         epoch = f"epoch {begun} of {self._epochs}, " if self._epochs else ""
@@ -90,4 +92,4 @@ def print_interrupted(out: Path) -> None:
         line = f"stopped; nothing is lost: the same command goes on from {state}"
     else:
         line = "stopped before the first step: there is nothing to go on from"
-    print_beside_bar(line, sys.stderr)
+    logger.error(line)

@@ -1,6 +1,7 @@
 """From a folder of good images to a checkpoint in the authors' layout."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -31,6 +32,8 @@ from uflow_edge.training.pretrained import load_pretrained
 from uflow_edge.training.progress import Progress, resume_file
 from uflow_edge.training.resume import read_state, refuse_to_replace, state_until_written
 from uflow_edge.training.standardize import standardize, suited
+
+logger = logging.getLogger(__name__)
 
 FEW_IMAGES = 20
 """Below so many, a detector is hardly worth the name."""
@@ -78,7 +81,6 @@ def train(
     *,
     restart: bool = False,
     overwrite: bool = False,
-    report: Callable[[str], None] = lambda line: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Fit:
     """Train a U-Flow and write its checkpoint in one rename.
@@ -90,7 +92,6 @@ def train(
         checkpoint: to write; while training, `resume_file` of it holds what is needed to go on.
         restart: forget an interrupted run.
         overwrite: replace a checkpoint that is there.
-        report: told, line by line, what is being done.
         on_step: told where the fit stands.
 
     Raises:
@@ -102,13 +103,13 @@ def train(
     """
     refuse_to_replace(checkpoint, "file", overwrite)
     resume = resume_file(checkpoint)
-    images = training_images(data.folder, report)
+    images = training_images(data.folder)
     if len(images) < FEW_IMAGES:
-        report(
+        logger.warning(
             f"warning: a detector trained on {counted(len(images), 'good image')} is poor; expect a good one from 50 on"
         )
     fit_paths, held_paths = hold_out(images, data.hold_out, options.seed)
-    report(f"{counted(len(fit_paths), 'good image')} to fit, {len(held_paths)} held out to decide when to stop")
+    logger.info(f"{counted(len(fit_paths), 'good image')} to fit, {len(held_paths)} held out to decide when to stop")
     hashes = checked_images(images)
     trained_on = {FITTED: [hashes[path] for path in fit_paths], HELD_OUT: [hashes[path] for path in held_paths]}
     kept = spread(held_paths, KEPT_PICTURES) if data.keep_pictures else []
@@ -117,7 +118,7 @@ def train(
     network = seeded_network(architecture, options.seed)
     standardization = suited(network, data.standardization)
     origin = load_pretrained(network.feature_extractor, architecture.extractor, data.weights)
-    report(f"weights of {architecture.extractor}: {origin}")
+    logger.info(f"weights of {architecture.extractor}: {origin}")
     run = _run(network, data, standardization, options, trained_on)
     if not restart:
         read_state(resume, run, dict)
@@ -128,10 +129,10 @@ def train(
         fit: Features = AugmentedFeatures(graph, fit_paths, data.augmentation, options.seed)
         if data.augmentation.is_none:
             fit = stack.enter_context(CachedFeatures(graph, fit_paths, where=data.cache, folder=checkpoint.parent))
-            report(f"features of {counted(len(fit), 'image')} cached in {fit.where}: {fit.bytes / 2**20:.0f} MiB")
+            logger.info(f"features of {counted(len(fit), 'image')} cached in {fit.where}: {fit.bytes / 2**20:.0f} MiB")
         held = stack.enter_context(CachedFeatures(graph, held_paths, where=data.cache, folder=checkpoint.parent))
         chosen = standardize(network, fit, held, standardization)
-        report(f"features standardised by {chosen}")
+        logger.info(f"features standardised by {chosen}")
         if restart:
             resume.unlink(missing_ok=True)
         result = fit_flow(network, fit, held, options, resume_file=resume, run=run, on_step=on_step)

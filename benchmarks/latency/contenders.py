@@ -177,7 +177,7 @@ def _bound(bundle: Bundle[UFlowManifest], precision: Precision) -> float:
 def _inspector(bundle: Bundle[UFlowManifest], engine: Engine, stack: ExitStack) -> Inspector:
     from uflow_edge.runtime.engines.device_frames import device_frames
 
-    device = device_frames(engine, bundle.manifest.input_size, lambda line: None)
+    device = device_frames(engine, bundle.manifest.input_size)
     if device is not None:
         stack.callback(device.close)
     inspector = Inspector.from_bundle(bundle, engine, device=device)

@@ -95,7 +95,7 @@ def _ours(bundle: Bundle[UFlowManifest], images: Sequence[Path], bound: float, f
     for i, (name, options) in enumerate(variations.items()):
         copy = folder / f"{i}.uflow"
         shutil.copytree(bundle.folder, copy)
-        changed, result = quantize_bundle(Bundle.load(copy, UFlowManifest), images, options, print)
+        changed, result = quantize_bundle(Bundle.load(copy, UFlowManifest), images, options)
         if name == "ours":
             _print_layers(result)
         yield Contender(name, changed.path(result.variant), result.variant, result.quantized_work)

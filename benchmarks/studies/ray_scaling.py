@@ -35,7 +35,6 @@ from uflow_edge.runtime.archive.shards import ShardWork
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.cli.command_line import table
-from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.line.pipeline import Feed, Pipeline
 from uflow_edge.runtime.sinks.json_lines import JsonLines
@@ -82,14 +81,11 @@ class TimedInference:
 
 def local(bundle: Path, images: Path, out: Path, threads: int | None) -> Measured:
     """The pipeline of ``uflow-infer``, with this many threads of the engine, into lines of JSON."""
-
-    def refuse(error: BadInput) -> None:
-        raise error
-
     started = time.perf_counter()
     inspector = Inspector.load(bundle, threads=threads)
     files, worked = image_files([images]), time.process_time()
-    Pipeline(inspector, [Feed(ImageFiles(files, refuse))], [JsonLines(out)]).run()
+    tally = Pipeline(inspector, [Feed(ImageFiles(files))], [JsonLines(out)]).run()
+    assert tally.inspected == len(files), tally
     seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     return Measured(seconds, _rate(rows), 1e3 * cpu / len(files), tuple(row["score"] for row in rows))
@@ -102,7 +98,7 @@ def on_ray(bundle: Path, images: Path, out: Path, workers: int) -> Measured:
     started = time.perf_counter()
     options = ClusterOptions("local", workers)
     order = Order(out, recipe.facts(), items, TimedInference(Inference(recipe)))
-    run, tally = carry_out(order, options, lambda line: None)
+    run, tally = carry_out(order, options)
     seconds = time.perf_counter() - started
     assert tally.inspected == len(items), tally
     rows = pyarrow.dataset.dataset(out, partitioning="hive").to_table().sort_by("frame").to_pylist()

@@ -19,6 +19,7 @@ from skimage import data
 from uflow_edge.benchmarks.evaluation import Detector, Labelled
 from uflow_edge.export.bundle import export_bundle
 from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.runtime.cli.logs import logging_to
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.overlay import draw_overlay
@@ -67,13 +68,13 @@ def write(folder: Path, frames: list[Image]) -> None:
 def main(picture: Path) -> None:
     """Train, export, calibrate, inspect, draw."""
     gravel = data.gravel()
-    with TemporaryDirectory() as temporary:
+    with logging_to("stdout"), TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(folder / "train" / "good", turned(crops(gravel[PARTS["train"]], TRAINED, seed=0), seed=0))
         write(folder / "threshold", turned(crops(gravel[PARTS["threshold"]], FOR_CALIBRATION, seed=1), seed=1))
         options = TrainingOptions(epochs=20, learning_rate=1e-3)
         material = Data(folder, standardization="channel")
-        train(material, Architecture.default("efficientnet_lite0"), options, folder / "gravel.ckpt", report=print)
+        train(material, Architecture.default("efficientnet_lite0"), options, folder / "gravel.ckpt")
         export_bundle(folder / "gravel.ckpt", folder / "gravel.uflow")
         calibrate = Path(sys.executable).parent / "uflow-calibrate"
         subprocess.run([calibrate, "--bundle", folder / "gravel.uflow", "--good", folder / "threshold"], check=True)

@@ -6,8 +6,9 @@ The other modules hold one step each: `search`, `graph` (and `half`), `latents`,
 docs/int8.md has the measurements. Needs onnx and onnx-ir, not torch.
 """
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,8 @@ from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.images.files import find_images, read_image, spread
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.resize.cpu import model_input
+
+logger = logging.getLogger(__name__)
 
 FILE = "model.int8.onnx"
 FEWEST_IMAGES = 8
@@ -106,7 +109,6 @@ def quantize_bundle(
     bundle: Bundle[UFlowManifest],
     images: Sequence[Path],
     options: Int8Options = Int8Options(),
-    report: Callable[[str], None] = lambda line: None,
 ) -> tuple[Bundle[UFlowManifest], Int8Result]:
     """Give a bundle an INT8 graph, in place of an older one; the bundle can be loaded at every moment.
 
@@ -114,7 +116,6 @@ def quantize_bundle(
         bundle: as loaded, with an FP32 graph first.
         images: good images of the line, files and folders.
         options: see `Int8Options`.
-        report: receives the name of each stage as it starts.
 
     Returns:
         The bundle as it is now, and what was done.
@@ -130,11 +131,11 @@ def quantize_bundle(
     if exact.precision != "fp32":
         raise BadInput(f"{bundle.folder}: its first graph is {exact.precision}, expected fp32; export it again")
     calibration, held_out = _pictures(manifest, images, options)
-    report(f"measuring activations on {len(calibration)} images")
+    logger.info(f"measuring activations on {len(calibration)} images")
     model = ir.load(bundle.path(exact))
     candidates = layers(model)
     ranges = largest_magnitudes(model, sorted({layer.source for layer in candidates}), calibration)
-    report(f"choosing layers by {len(held_out)} other images")
+    logger.info(f"choosing layers by {len(held_out)} other images")
     largest_weight = SEVEN_BIT_LARGEST if options.weight_bits == 7 else LARGEST
     trial = QuantizationTrial(model, ranges, held_out, largest_weight)
     choice = search(trial, candidates, options.error_bound)
@@ -149,7 +150,7 @@ def quantize_bundle(
         quantized = with_fp16_rest(quantized)
     bound = _ALLOWANCE * options.error_bound
     variant = Variant(FILE, "int8", quantized.opset_imports[""], exact.batch, bound)
-    report("comparing with the fp32 graph")
+    logger.info("comparing with the fp32 graph")
     bundle, parities = store_int8(bundle, variant, quantized, calibration[: len(held_out)])
     seconds = time.perf_counter() - started
     return bundle, Int8Result(

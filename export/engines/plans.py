@@ -6,9 +6,10 @@ another graph, or by another patch release replaces it; if nothing differs, it i
 bundle can be loaded: a plan is listed in the manifest only while its file is the one that was hashed.
 """
 
+import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import ENGINES, Manifest, Plan, Precision, Variant
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.storage.strict_json import finite, read_json, to_json
+
+logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Manifest)
 
@@ -52,7 +55,6 @@ def build_plans(
     bundle: Bundle[M],
     precisions: Sequence[Precision],
     options: PlanOptions = PlanOptions(),
-    report: Callable[[str], None] = lambda line: None,
 ) -> tuple[Bundle[M], tuple[PlanResult, ...]]:
     """Give a bundle an engine for each of its variants in these precisions, keeping those that still fit.
 
@@ -60,7 +62,6 @@ def build_plans(
         bundle: as loaded; its folder gets the plans, one after the other, each with a log of its layers.
         precisions: of the variants to build.
         options: see `PlanOptions`.
-        report: told what is done and, for a plan that is replaced, why.
 
     Returns:
         The bundle as it is now, and one result a variant.
@@ -75,7 +76,7 @@ def build_plans(
     toolchain = find_toolchain(options)
     results = []
     for variant in variants:
-        bundle, result = _build_or_keep(bundle, variant, options, toolchain, report)
+        bundle, result = _build_or_keep(bundle, variant, options, toolchain)
         results.append(result)
     return bundle, tuple(results)
 
@@ -140,17 +141,17 @@ def _variants(manifest: Manifest, precisions: Sequence[Precision]) -> list[Varia
 
 
 def _build_or_keep(
-    bundle: Bundle[M], variant: Variant, options: PlanOptions, toolchain: Toolchain, report: Callable[[str], None]
+    bundle: Bundle[M], variant: Variant, options: PlanOptions, toolchain: Toolchain
 ) -> tuple[Bundle[M], PlanResult]:
     manifest = bundle.manifest
     plan = plan_for(manifest, variant, options, toolchain)
     path = bundle.folder / plan.file
     if plan in manifest.plans and layers_file(plan) in manifest.files:
-        report(f"{plan.file} is up to date")
+        logger.info(f"{plan.file} is up to date")
         log = read_json(bundle.folder / layers_file(plan))
         return bundle, PlanResult(plan, True, 0.0, path.stat().st_size, log["layers_by_type"])
     why = "".join(f"; {_difference(old, plan)}" for old in manifest.plans if old.file == plan.file)
-    report(f"building {plan.file} from {variant.file}{why}")
+    logger.info(f"building {plan.file} from {variant.file}{why} …")
     started = time.perf_counter()
     engine, layers = build_engine(
         toolchain, bundle.path(variant), *_signature(manifest, variant), options, plan.batch, _timing_cache(path)

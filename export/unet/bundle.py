@@ -1,6 +1,7 @@
 """Writes bundles of diffusion UNets: graphs, parity, manifest, all or nothing."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,6 +29,8 @@ from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.storage.files import replacing_folder, sha256
 from uflow_edge.runtime.text import printable
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,6 @@ def export_unet_bundle(
     options: UNetExportOptions = UNetExportOptions(),
     *,
     overwrite: bool = False,
-    report: Callable[[str], None] = lambda stage: None,
 ) -> Exported[UNetManifest, UNetParity]:
     """Turn a diffusion UNet into a bundle that has proved itself against the checkpoint.
 
@@ -68,25 +70,24 @@ def export_unet_bundle(
         config: flags of the network in YAML, where its tensors do not tell them.
         options: see `UNetExportOptions`.
         overwrite: replace a bundle that is there, but keep its engines where their graphs stay the same.
-        report: told the name of each stage as it starts.
 
     Raises:
         BadInput: a checkpoint that cannot be used, or a bundle that is already there.
         ParityLost: no graph keeps its bound; nothing is written.
     """
     refuse_to_replace(folder, overwrite)
-    report("reading the checkpoint")
+    logger.info("reading the checkpoint …")
     checkpoint = load_unet(checkpoint_path, config)
     manifest = manifest_of(checkpoint)
-    report("running it in torch")
+    logger.info("running it in torch …")
     reference = _reference(checkpoint, options)
     with replacing_folder(folder, overwrite=overwrite) as temporary:
-        report("tracing the network")
+        logger.info("tracing the network …")
         graph = trace_unet(checkpoint, manifest.signature, options.opset, options.batch)
         graph_options = GraphOptions(options.opset, options.batch, options.allow_parity_loss)
         results = []
         for precision in options.precisions:
-            report(f"comparing {precision} with torch")
+            logger.info(f"comparing {precision} with torch …")
             bound = options.bounds[precision]
             measure = partial(_parities, manifest, reference, bound)
             variant, result = write_variant(graph, precision, temporary, graph_options, bound.maximum, measure)

@@ -1,6 +1,7 @@
 """A run from what was asked for to what became of it: taken up or begun, worked through behind a bar, counted."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from uflow_edge.runtime.archive.shards import Job, work_through
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.line.tally import Tally
 
-Report = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,12 @@ class Order:
     retry: bool = False
 
 
-def carry_out(order: Order, cluster: ClusterOptions, report: Report) -> tuple[RunFolder, Tally]:
+def carry_out(order: Order, cluster: ClusterOptions) -> tuple[RunFolder, Tally]:
     """Do what is not done yet; the run, complete, and what became of all its images, earlier shards included.
 
     Args:
         order: what to do.
         cluster: where; not needed when nothing is left to do.
-        report: told of engines, and of each image that could not be read.
 
     Raises:
         UsageError: see `RunFolder.take_up`.
@@ -52,7 +52,7 @@ def carry_out(order: Order, cluster: ClusterOptions, report: Report) -> tuple[Ru
     if run is not None and order.retry:
         run.reopen_unreadable()
     if run is not None and not run.pending():
-        with _Counts(run, report) as counts:
+        with _Counts(run) as counts:
             return run, counts.tally
     with connected(cluster) as workers:
         if run is None:
@@ -60,8 +60,8 @@ def carry_out(order: Order, cluster: ClusterOptions, report: Report) -> tuple[Ru
             run = RunFolder.begin(order.folder, order.asked, order.items, size)
         pending = len(run.pending())
         before = "" if pending == run.shards else f", {run.shards - pending} complete already"
-        report(f"ray: {workers} workers, {run.images} images in {run.shards} shards{before}")
-        with _Counts(run, report) as counts:
+        logger.info(f"ray: {workers} workers, {run.images} images in {run.shards} shards{before}")
+        with _Counts(run) as counts:
             for summary in work_through(run, order.job, cluster, workers):
                 counts.add(summary)
             return run, counts.tally
@@ -70,9 +70,8 @@ def carry_out(order: Order, cluster: ClusterOptions, report: Report) -> tuple[Ru
 class _Counts:
     """Counts images and moves the bar; begins with the shards that are complete already."""
 
-    def __init__(self, run: RunFolder, report: Report) -> None:
+    def __init__(self, run: RunFolder) -> None:
         self.tally = Tally()
-        self._report = report
         self._engines = set[str]()
         self._bar = progress((), "inspecting", run.images)
         for summary in run.summaries():
@@ -89,9 +88,9 @@ class _Counts:
         failed, tally = len(summary.unreadable), self.tally
         if summary.engine not in self._engines:
             self._engines.add(summary.engine)
-            self._report(f"engine: {summary.engine}")
+            logger.info("engine: %(engine)s", {"engine": summary.engine})
         for line in summary.unreadable:
-            self._report(f"unreadable: {line}")
+            logger.warning("unreadable: %(error)s", {"error": line})
         self.tally = replace(
             tally,
             captured=tally.captured + summary.images + failed,

@@ -101,5 +101,4 @@ class InspectorRecipe:
             precision=self.precision,
             threads=self.threads,
             views=self.views,
-            report=lambda line: None,
         )

@@ -1,6 +1,6 @@
 """Frames to engine outputs on one GPU: what crosses to it is the raw frame, and back comes a few kilobytes."""
 
-from collections.abc import Callable
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.engines import Engine, Outputs
     from uflow_edge.runtime.engines.gpu_resize import CudaPreprocessor
     from uflow_edge.runtime.engines.tensorrt import DeviceInput, TensorRtEngine
+
+logger = logging.getLogger(__name__)
 
 
 class DeviceFrames:
@@ -53,13 +55,12 @@ class DeviceFrames:
         self._preprocessor.close()
 
 
-def device_frames(engine: "Engine", side: int, report: Callable[[str], None]) -> DeviceFrames | None:
+def device_frames(engine: "Engine", side: int) -> DeviceFrames | None:
     """What resizes on the GPU for an engine that runs there natively; None where the CPU has to do it.
 
     Args:
         engine: as opened.
         side: S of its input, in pixels.
-        report: told why, where the engine could take frames but nothing can resize them.
     """
     from uflow_edge.runtime.engines.gpu_resize import CudaPreprocessor
     from uflow_edge.runtime.engines.tensorrt import TensorRtEngine
@@ -69,5 +70,5 @@ def device_frames(engine: "Engine", side: int, report: Callable[[str], None]) ->
     try:
         return DeviceFrames(engine, CudaPreprocessor(engine.cuda, side))
     except MissingDependency as error:
-        report(f"warning: frames are resized on the CPU: {error}")
+        logger.warning("warning: frames are resized on the CPU: %(error)s", {"error": error})
         return None

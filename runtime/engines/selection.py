@@ -4,7 +4,8 @@ What a library says of itself is not believed: before an engine is used, it must
 pictures (proof.py). A backend that is asked for by name is used or is an error; only ``auto`` goes on to the next.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -17,6 +18,8 @@ from uflow_edge.runtime.errors import UflowEdgeError, UsageError, require
 if TYPE_CHECKING:
     from uflow_edge.runtime.engines.onnx_runtime_gpu import Provider
     from uflow_edge.runtime.engines.stopwatch import Stopwatch
+
+logger = logging.getLogger(__name__)
 
 NamedBackend: TypeAlias = Literal["tensorrt", "onnxruntime-tensorrt", "onnxruntime-cuda", "onnxruntime", "openvino"]
 Backend: TypeAlias = Literal["auto"] | NamedBackend
@@ -43,18 +46,16 @@ def open_engine(
     backend: Backend = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
-    report: Callable[[str], None] = lambda line: None,
     stopwatch: "Stopwatch | None" = None,
 ) -> Engine:
     """An engine that has proved itself on this machine. The caller closes it.
 
     Args:
         bundle: as loaded.
-        backend: what runs the model. ``auto`` takes the first of `BACKENDS` that works, and says so;
+        backend: what runs the model. ``auto`` takes the first of `BACKENDS` that works, and logs which;
             in int8, onnxruntime on the CPU only after all others.
         precision: of the graph or plan; None takes what is faster, fp16 on a GPU, fp32 on a CPU, but never int8.
         threads: of the CPU; default, one a core.
-        report: told, in one line each, what is skipped although it seemed to be there, and what is chosen.
         stopwatch: told of the transfers of each run, by engines that compute in another memory than the host's.
 
     Raises:
@@ -66,21 +67,18 @@ def open_engine(
     if precision is not None:
         _variant(bundle.manifest, [precision])
     if backend != "auto":
-        engine = _open_and_try(bundle, backend, precision, threads, stopwatch)
-        report(f"engine: {engine.name}")
-        return engine
+        return _open_and_try(bundle, backend, precision, threads, stopwatch)
     failures: dict[NamedBackend, Exception] = {}
     for candidate in _FOR_INT8 if precision == "int8" else BACKENDS:
         if not _may_be_here(candidate, bundle):
             continue
         try:
-            engine = _open_and_try(bundle, candidate, precision, threads, stopwatch)
+            return _open_and_try(bundle, candidate, precision, threads, stopwatch)
         except Exception as error:  # whatever a third party's library raises, the line goes on with the next
             failures[candidate] = error
-            report(f"warning: {candidate} is skipped: {_in_one_line(error)}")
-        else:
-            report(f"engine: {engine.name}")
-            return engine
+            logger.warning(
+                "warning: %(backend)s is skipped: %(error)s", {"backend": candidate, "error": _in_one_line(error)}
+            )
     raise failures["onnxruntime"]  # never absent, so its is the error to mend first
 
 
@@ -100,12 +98,14 @@ def _open_and_try(
     threads: int | None,
     stopwatch: "Stopwatch | None",
 ) -> Engine:
+    logger.debug("trying %(backend)s", {"backend": backend})
     engine, variant = _open(bundle, backend, precision, threads, stopwatch)
     try:
         prove(engine, bundle, variant)
     except BaseException:
         engine.close()
         raise
+    logger.info("engine: %(engine)s", {"engine": engine.name})
     return engine
 
 

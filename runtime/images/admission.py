@@ -1,6 +1,7 @@
 """Which of the given images may calibrate a bundle: each picture once, and none that the flow was fitted to."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -10,6 +11,8 @@ from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.sources.folders import ImageFile
 from uflow_edge.runtime.storage.files import content_hash
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +59,12 @@ class Admission:
         ]
 
 
-def admit(
-    files: Sequence[ImageFile],
-    record: TrainingRecord,
-    report: Callable[[str], None] = lambda line: None,
-) -> Admission:
+def admit(files: Sequence[ImageFile], record: TrainingRecord) -> Admission:
     """Look at every image once.
 
     Args:
         files: that were given.
         record: of the bundle's training.
-        report: gets a line on each image that cannot be read.
     """
     images: list[ImageFile] = []
     unreadable: list[str] = []
@@ -78,7 +76,7 @@ def admit(
             image = read_image(file.path)
         except BadInput as error:
             unreadable.append(str(error))
-            report(f"unreadable: {error}")
+            logger.warning("unreadable: %(error)s", {"error": error})
             continue
         content = content_hash(file.path) if fitted or stopped_by else ""
         pixels = sha256(repr(image.shape).encode() + image.tobytes()).digest()

@@ -5,6 +5,7 @@ largest picture are the same for each picture that a process reads, in whichever
 """
 
 import argparse
+import logging
 import os
 import stat
 import threading
@@ -23,6 +24,8 @@ from PIL import Image as PillowImage
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.images.png_rows import lacks_rows
 from uflow_edge.runtime.numeric import Image
+
+logger = logging.getLogger(__name__)
 
 FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Of Pillow's formats, those that we read, whatever a file's suffix says: EPS would start Ghostscript. MPO is JPEG."""
@@ -77,10 +80,9 @@ class Reading:
 
 @dataclass(slots=True)
 class _Run:
-    """The settings of this process, what was said already, and to whom."""
+    """The settings of this process, and which hints were given."""
 
     reading: Reading = Reading()
-    say: Callable[[str], None] = lambda line: None
     said: set[str] = field(default_factory=set)
 
 
@@ -88,14 +90,12 @@ _run = _Run()
 _opening = threading.Lock()
 
 
-def use(reading: Reading, say: Callable[[str], None] = lambda line: None) -> None:
-    """Read all pictures so from now on.
+def use(reading: Reading) -> None:
+    """Read all images like this from now on.
 
-    Args:
-        reading: see `Reading`.
-        say: gets a sentence the first time that a file has several pages, or seems to have fewer bits than 16.
+    The first file that has several pages, and the first that seems to use fewer than 16 bits, are logged.
     """
-    _run.reading, _run.say, _run.said = reading, say, set()
+    _run.reading, _run.said = reading, set()
 
 
 def in_use() -> Reading:
@@ -190,10 +190,10 @@ def _pages(picture: PillowImage.Image) -> int:
 
 
 def say_once(what: str, line: str) -> None:
-    """Say something of one picture that holds for others of the run too."""
+    """Log a hint on one image that holds for others of the run too."""
     if what not in _run.said:
         _run.said.add(what)
-        _run.say(line)
+        logger.info(line)
 
 
 def is_deep(picture: PillowImage.Image) -> bool:

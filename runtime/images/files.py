@@ -1,6 +1,7 @@
 """Image files in, as the frames a camera would have delivered; and which files are images at all."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -11,6 +12,8 @@ from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.decode import IMAGE_SUFFIXES, decode_upright, eight_bits, opened
 from uflow_edge.runtime.images.search import Found, search
 from uflow_edge.runtime.numeric import Image
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["IMAGE_SUFFIXES", "find_images", "read_image", "spread"]
 
@@ -58,15 +61,14 @@ def _in_colour(picture: PillowImage.Image) -> Image:
     return frame
 
 
-def find_images(paths: Iterable[Path], say: Callable[[str], None] = lambda line: None) -> Iterator[Path]:
+def find_images(paths: Iterable[Path]) -> Iterator[Path]:
     """Files as they are, folders searched to the bottom for image files, in alphabetical order.
 
     What looks like an image and cannot be had is among them, for `read_image` to refuse by name: links to nothing,
-    folders that may not be read, pipes and devices.
+    folders that may not be read, pipes and devices. What is left out of a folder is logged.
 
     Args:
         paths: of files and folders. Links are followed.
-        say: gets a line on what was left out of a folder, and one on how many images come from where.
 
     Raises:
         BadInput: a path that does not exist, a folder that may not be read, or one without a single image.
@@ -75,7 +77,7 @@ def find_images(paths: Iterable[Path], say: Callable[[str], None] = lambda line:
         if path.is_dir():
             found = search(path)
             for line in found.notes():
-                say(line)
+                logger.info(line)
             _require_images(found)
             yield from found.images
         elif path.exists() or path.is_symlink():

@@ -9,14 +9,16 @@
 | a folder that holds no such folder, and no defects or masks by their names | all of it |
 """
 
+import logging
 import re
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.files import find_images
+
+logger = logging.getLogger(__name__)
 
 _GOOD: Final = frozenset({"good", "ok", "normal"})
 _BAD: Final = re.compile(
@@ -33,12 +35,11 @@ def is_good(name: str) -> bool:
     return _plain(name) in _GOOD
 
 
-def good_images(folder: Path, say: Callable[[str], None] = lambda line: None) -> list[Path]:
+def good_images(folder: Path) -> list[Path]:
     """The good images to learn from in a folder or a data set.
 
     Args:
         folder: see the table of this module.
-        say: gets a line on which part of a data set is taken, and on what `find_images` says.
 
     Raises:
         BadInput: no such folder, no images, several data sets, or a folder with defects or masks in it.
@@ -47,10 +48,10 @@ def good_images(folder: Path, say: Callable[[str], None] = lambda line: None) ->
         raise BadInput(f"{folder}: no such folder; expected good images, or a data set with train/good")
     chosen = _good_part(folder)
     if chosen != folder:
-        say(f"{folder}: a data set; the good images are those in {chosen}")
+        logger.info(f"{folder}: a data set; the good images are those in {chosen}")
     elif _is_bad(folder.resolve().name):
         raise BadInput(f"{folder}: a folder of defects, masks or test images by its name; give one of good images")
-    images = list(find_images([chosen], say))
+    images = list(find_images([chosen]))
     _require_good(chosen, images)
     return images
 

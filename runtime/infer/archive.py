@@ -6,7 +6,7 @@ from pathlib import Path
 
 from uflow_edge.runtime.archive.arguments import cluster_options
 from uflow_edge.runtime.archive.inference import Inference
-from uflow_edge.runtime.archive.order import Order, Report, carry_out
+from uflow_edge.runtime.archive.order import Order, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.archive.records import PARTITION
 from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
@@ -17,13 +17,13 @@ from uflow_edge.runtime.infer import choices as cli
 from uflow_edge.runtime.sources.folders import image_files
 
 
-def infer_archive(arguments: argparse.Namespace, report: Report) -> ExitCode:
+def infer_archive(arguments: argparse.Namespace) -> ExitCode:
     """Inspect ``--images`` on a cluster, into ``--parquet``."""
     _check_archive_options(arguments)
     cluster = cluster_options(arguments)
-    files = image_files([path.absolute() for path in arguments.images], report)[: arguments.max_frames]
+    files = image_files([path.absolute() for path in arguments.images])[: arguments.max_frames]
     bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
-    use(Reading.of(arguments, bundle.manifest.bits), report)
+    use(Reading.of(arguments, bundle.manifest.bits))
     recipe = InspectorRecipe.of(
         bundle,
         threshold=arguments.threshold,
@@ -41,7 +41,7 @@ def infer_archive(arguments: argparse.Namespace, report: Report) -> ExitCode:
         Inference(recipe),
         retry=arguments.ray_retry,
     )
-    run, tally = carry_out(order, cluster, report)
+    run, tally = carry_out(order, cluster)
     print(f"{tally.inspected} inspected, {tally.anomalous} anomalous, {tally.unreadable} unreadable: {run.folder}")
     if tally.unreadable:
         print(f"unreadable ones are listed in {run.folder / f'{PARTITION}=unreadable'}")

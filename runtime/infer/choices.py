@@ -1,12 +1,11 @@
 """The parsed command line of ``uflow-infer``, as the objects that it describes."""
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime.archive.arguments import check_ray_options
 from uflow_edge.runtime.cli.options import require_option
-from uflow_edge.runtime.errors import BadInput, UsageError
+from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.text import redacted
 
 if TYPE_CHECKING:
@@ -83,9 +82,7 @@ def camera_options(arguments: argparse.Namespace) -> "CameraOptions":
     )
 
 
-def sources(
-    arguments: argparse.Namespace, on_unreadable: Callable[[BadInput], None], report: Callable[[str], None]
-) -> "list[Source]":
+def sources(arguments: argparse.Namespace) -> "list[Source]":
     """What is inspected; nothing is opened yet.
 
     Raises:
@@ -102,11 +99,11 @@ def sources(
         options, shown = camera_options(arguments), [redacted(text) for text in arguments.camera]
         return [
             # Cameras whose addresses differ in their secrets alone are told apart by a number.
-            parse_camera(text, options, report, number=1 + shown[:i].count(shown[i]))
+            parse_camera(text, options, number=1 + shown[:i].count(shown[i]))
             for i, text in enumerate(arguments.camera)
         ]
     if arguments.images:
-        return [ImageFiles(image_files(arguments.images, report), on_unreadable)]
+        return [ImageFiles(image_files(arguments.images))]
     if arguments.watch:
-        return [WatchedFolder(arguments.watch, on_unreadable, say=report)]
-    return [VideoFile(arguments.video, on_unreadable)]
+        return [WatchedFolder(arguments.watch)]
+    return [VideoFile(arguments.video)]

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Sequence, Sized
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.cli.interrupts import deferred_interrupts
 from uflow_edge.runtime.cli.logs import print_beside_bar
-from uflow_edge.runtime.errors import BadInput, ExitCode, Stuck, UsageError
+from uflow_edge.runtime.errors import ExitCode, Stuck, UsageError
 from uflow_edge.runtime.infer import choices as cli
 from uflow_edge.runtime.infer.arguments import parser
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 def infer(arguments: argparse.Namespace) -> ExitCode:
     """Run the inspection that the command line asks for."""
+    import cv2
+
     from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
     from uflow_edge.runtime.bundle.uflow import UFlowManifest
     from uflow_edge.runtime.images.decode import Reading, use
@@ -33,36 +35,32 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.sinks.hints import Hints
     from uflow_edge.runtime.sinks.json_lines import STANDARD_OUTPUT
 
-    def on_unreadable(error: BadInput) -> None:
-        _report(f"unreadable: {error}")
-        pipeline.count_unreadable()
-
-    import cv2
-
     cv2.setNumThreads(1)  # its workers spin between two short jobs, on cores that the engine needs
     cli.check_option_combinations(arguments)
     if arguments.ray:
         from uflow_edge.runtime.infer.archive import infer_archive
 
-        return infer_archive(arguments, _report)
+        return infer_archive(arguments)
     lines_on_stdout = str(arguments.jsonl) == STANDARD_OUTPUT
     people = sys.stderr if lines_on_stdout else sys.stdout
     with ExitStack() as engines, ExitStack() as stack:
-        sources = cli.sources(arguments, on_unreadable, _report)
+        sources = cli.sources(arguments)
         feeds = _feeds(arguments, sources, stack)
         bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
         _show_own_pictures(sources, bundle)
-        use(Reading.of(arguments, bundle.manifest.bits), _report)
-        inspector = _inspector(arguments, bundle, engines, lambda line: print_beside_bar(line, people))
-        pipeline = Pipeline(inspector, feeds, options=_options(arguments), report=_report)
-        connect_receivers(arguments, bundle, pipeline, feeds, stack, _report)
+        use(Reading.of(arguments, bundle.manifest.bits))
+        inspector = engines.enter_context(_inspector(arguments, bundle))
+        point = inspector.operating_point
+        print_beside_bar(f"threshold: {point.threshold:.2f} ({point.origin}); {point.promise}", people)
+        pipeline = Pipeline(inspector, feeds, options=_options(arguments))
+        connect_receivers(arguments, bundle, pipeline, feeds, stack)
         console = Console(
             people,
             line_a_frame=not arguments.quiet and not lines_on_stdout,
             total=_expected(arguments, sources),
         )
         pipeline.connect(console)
-        pipeline.connect(Hints(bundle.manifest.calibration, _report, sources[0].name if len(sources) == 1 else None))
+        pipeline.connect(Hints(bundle.manifest.calibration, sources[0].name if len(sources) == 1 else None))
         try:
             with deferred_interrupts(pipeline.stop) as interrupted:
                 pipeline.run()
@@ -96,24 +94,17 @@ def _feeds(arguments: argparse.Namespace, sources: "Sequence[Source]", stack: Ex
     return feeds
 
 
-def _inspector(
-    arguments: argparse.Namespace, bundle: "Bundle[UFlowManifest]", stack: ExitStack, say: Callable[[str], None]
-) -> "Inspector":
+def _inspector(arguments: argparse.Namespace, bundle: "Bundle[UFlowManifest]") -> "Inspector":
     from uflow_edge.runtime.inspector import Inspector
 
-    inspector = Inspector.load(
+    return Inspector.load(
         bundle,
         backend=arguments.backend,
         precision=arguments.precision,
         threshold=arguments.threshold,
         threads=arguments.threads,
         views=cli.views(arguments),
-        report=say,
     )
-    stack.callback(inspector.close)
-    point = inspector.operating_point
-    say(f"threshold: {point.threshold:.2f} ({point.origin}); {point.promise}")
-    return inspector
 
 
 def _show_own_pictures(sources: "Sequence[Source]", bundle: "Bundle[UFlowManifest]") -> None:
@@ -147,10 +138,6 @@ def _expected(arguments: argparse.Namespace, sources: "Sequence[Source]") -> int
     known = [len(source) for source in sources if isinstance(source, Sized)]
     limits = [*known, *([arguments.max_frames] if arguments.max_frames else [])]
     return min(limits) if limits else None
-
-
-def _report(line: str) -> None:
-    print_beside_bar(line, sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,8 +1,9 @@
 """The receivers that a command line names, connected to a pipeline: files, brokers, metrics, the live page."""
 
 import argparse
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.sinks.modbus import ModbusSink
     from uflow_edge.runtime.sinks.overlays import OverlayFolder
 
+logger = logging.getLogger(__name__)
+
 _MEGABYTE = 1_000_000
 
 
@@ -34,7 +37,6 @@ def connect_receivers(
     pipeline: "Pipeline",
     feeds: "Sequence[Feed]",
     stack: ExitStack,
-    report: Callable[[str], None],
 ) -> None:
     """Make every sink that is asked for, connect it, and have it closed by ``stack``.
 
@@ -54,18 +56,18 @@ def connect_receivers(
         stack.callback(sink.close)
 
     def connect_buffered(sink: "Sink") -> None:
-        waiting = BufferedSink(sink, pipeline.fail, report=report)
+        waiting = BufferedSink(sink, pipeline.fail)
         pipeline.connect(waiting)
         stack.callback(waiting.close, while_it_delivers=not live)
 
     provenance = {"bundle": bundle.folder.resolve().name, "bundle_sha256": sha256(bundle.folder / MANIFEST)}
     for sink in _files(arguments, bundle, provenance):
         if earlier := sink.earlier():
-            report(earlier)
+            logger.info(earlier)
         if live:
             connect_buffered(sink)
         else:
-            connect(StrictSink(sink, report))
+            connect(StrictSink(sink))
     if arguments.mqtt:
         connect_buffered(_mqtt(arguments, bundle, provenance))
     metrics = _metrics(arguments, pipeline)
@@ -73,13 +75,13 @@ def connect_receivers(
         connect(metrics)
         if arguments.metrics:
             port = stack.enter_context(metrics.served(*address(arguments.metrics)))
-            report(f"metrics: http://{address(arguments.metrics)[0]}:{port}/metrics")
+            logger.info(f"metrics: http://{address(arguments.metrics)[0]}:{port}/metrics")
     if arguments.modbus:
         modbus = _modbus(arguments, pipeline)
         connect(modbus)
-        report(f"Modbus TCP: {address(arguments.modbus)[0]}:{modbus.port}")
+        logger.info(f"Modbus TCP: {address(arguments.modbus)[0]}:{modbus.port}")
     if arguments.serve:
-        _serve(arguments, bundle, pipeline, feeds, metrics, provenance, stack, report)
+        _serve(arguments, bundle, pipeline, feeds, metrics, provenance, stack)
 
 
 def _files(
@@ -148,7 +150,6 @@ def _serve(
     metrics: "Metrics | None",
     provenance: "Provenance",
     stack: ExitStack,
-    report: Callable[[str], None],
 ) -> None:
     from uflow_edge.runtime.page import Controls, LivePage, serve
 
@@ -184,4 +185,4 @@ def _serve(
     server = serve(page, host=host, port=port, token=arguments.token or os.environ.get(TOKEN_VARIABLE))
     pipeline.connect(page)
     stack.callback(page.close)
-    report(f"live page: {server.url}")
+    logger.info("live page: %(url)s", {"url": server.url})

@@ -1,5 +1,6 @@
 """Keeps one source delivering: opens it again, with growing patience, when it is lost or hangs."""
 
+import logging
 import math
 import threading
 import time
@@ -12,6 +13,8 @@ from uflow_edge.runtime.text import redacted
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.line.triggers import Trigger
+
+logger = logging.getLogger(__name__)
 
 CameraStatus: TypeAlias = Literal["running", "lost", "hung", "ended"]
 Clock: TypeAlias = Callable[[], float]
@@ -65,7 +68,6 @@ class Capture:
         on_failure: Callable[[BaseException], None],
         *,
         patience: Patience = Patience(),
-        report: Callable[[str], None] = lambda line: None,
         clock: Clock = time.monotonic,
     ) -> None:
         """Prepare; `start` begins.
@@ -76,7 +78,6 @@ class Capture:
             deliver: takes a frame, and says whether it wants another; may block.
             on_failure: told of an error that trying again cannot mend.
             patience: see `Patience`.
-            report: told in a sentence when the source is lost and when it is back.
             clock: seconds that only grow.
         """
         self.source: Final = source
@@ -84,7 +85,6 @@ class Capture:
         self._deliver = deliver
         self._on_failure = on_failure
         self._patience = patience
-        self._report = report
         self._clock = clock
         self._stopped = threading.Event()
         self._ended = threading.Event()
@@ -145,7 +145,10 @@ class Capture:
         if self._stopped.is_set():
             self._ended.set()
             return
-        self._report(f"{self.source.name}: no frame for {silence:.0f} s, so it is opened again")
+        logger.warning(
+            "%(camera)s: no frame for %(silence).0f s, so it is opened again",
+            {"camera": self.source.name, "silence": silence},
+        )
         self.start()
 
     def _run(self, attempt: "_Attempt") -> None:
@@ -176,7 +179,7 @@ class Capture:
                     break
                 self._next_index = frame.index + 1
                 if not attempt.delivered and self.state.status != "running":
-                    self._report(f"{self.source.name} is back")
+                    logger.info("%(camera)s is back", {"camera": self.source.name})
                     self._set(attempt, CameraState("running", time.time()))
                 attempt.delivered, self._lost_since = True, None
                 if self._trigger.due(frame.captured) and not self._deliver(frame):
@@ -190,7 +193,7 @@ class Capture:
         if self._clock() - self._lost_since >= self._patience.give_up:
             raise error
         if self.state.status != "lost":
-            self._report(f"{error}; trying again until it is back")
+            logger.warning("%(error)s; trying again until it is back", {"error": error, "camera": self.source.name})
             self._set(attempt, CameraState("lost", time.time(), redacted(error)))
         if not attempt.over.wait(delay):
             with self._lock:

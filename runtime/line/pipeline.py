@@ -8,6 +8,7 @@ lost. Order is kept within each source. A frame that a stage fails on is named a
 many fail in a row; a sink that fails takes all down at once.
 """
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.line.triggers import Trigger
     from uflow_edge.runtime.sinks import Sink
     from uflow_edge.runtime.sources import Frame, Source
+
+logger = logging.getLogger(__name__)
 
 Out = TypeVar("Out")
 
@@ -86,7 +89,6 @@ class Pipeline:
         feeds: Sequence[Feed],
         sinks: Sequence["Sink"] = (),
         options: PipelineOptions = PipelineOptions(),
-        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Prepare; nothing is opened yet.
 
@@ -95,7 +97,6 @@ class Pipeline:
             feeds: at least one.
             sinks: get every result in turn; one that may be slow or down belongs into a `BufferedSink`.
             options: see `PipelineOptions`.
-            report: told in a sentence what a person should know.
         """
         self.inspector: Final = inspector
         self._sinks = list(sinks)
@@ -103,20 +104,19 @@ class Pipeline:
         policies = tuple(feed.effective_policy for feed in feeds)
         self._inbox: Inbox[Frame] = Inbox(policies, options.waiting, lambda frame: frame.image_bgr.nbytes, _MOST_BYTES)
         self._folders = camera_folders([feed.source.name for feed in feeds])
-        self._captures = tuple(self._capture(lane, feed, report) for lane, feed in enumerate(feeds))
-        self._report = report
+        self._captures = tuple(self._capture(lane, feed) for lane, feed in enumerate(feeds))
         self._lock = threading.Lock()  # guards the two below
         self._counts = Tally()
         self._failure: BaseException | None = None
         self._stopping = False
         self._failures_in_a_row: Counter[str] = Counter()  # of each stage
 
-    def _capture(self, lane: int, feed: Feed, report: Callable[[str], None]) -> Capture:
+    def _capture(self, lane: int, feed: Feed) -> Capture:
         def take(frame: "Frame") -> bool:
             return self._take(lane, replace(frame, name=self._folders[lane] / frame.name))
 
         patience = self._options.patience
-        return Capture(feed.source, feed.trigger, take, self._source_failed, patience=patience, report=report)
+        return Capture(feed.source, feed.trigger, take, self._source_failed, patience=patience)
 
     def connect(self, sink: "Sink") -> None:
         """Add a sink, before `run`."""
@@ -137,7 +137,6 @@ class Pipeline:
             Stage("engine", prepared, self._infer, inferred, self.fail),
             Stage("judgement", inferred, self._judge, judged, self.fail),
             Stage("delivery", judged, self._deliver, None, self.fail),
-            report=self._report,
         )
         try:
             stages.start()
@@ -189,15 +188,22 @@ class Pipeline:
             undelivered[sink.name] = undelivered.get(sink.name, 0) + int(getattr(sink, "undelivered", 0))
         reconnects = sum(capture.reconnects for capture in self._captures)
         with self._lock:
-            return replace(self._counts, reconnects=reconnects, undelivered=undelivered)
+            counts, files = self._counts, self._unreadable_files()
+            return replace(
+                counts,
+                captured=counts.captured + files,
+                unreadable=counts.unreadable + files,
+                reconnects=reconnects,
+                undelivered=undelivered,
+            )
 
     def states(self) -> Mapping[str, CameraState]:
         """How every source is, by name."""
         return {capture.source.name: capture.state for capture in self._captures}
 
-    def count_unreadable(self) -> None:
-        """For sources of files: one of them could not be read."""
-        self._count(captured=1, unreadable=1)
+    def _unreadable_files(self) -> int:
+        """How many files the sources could not read; each counts as a captured frame."""
+        return sum(getattr(capture.source, "unreadable", 0) for capture in self._captures)
 
     def _count(self, **more: int) -> None:
         with self._lock:
@@ -207,12 +213,12 @@ class Pipeline:
     def _take(self, lane: int, frame: "Frame") -> bool:
         limit = self._options.max_frames
         with self._lock:
-            if self._stopping or (limit is not None and self._counts.captured >= limit):
+            captured = self._counts.captured + self._unreadable_files() + 1
+            if self._stopping or (limit is not None and captured > limit):
                 return False
             self._counts = replace(self._counts, captured=self._counts.captured + 1)
-            last = self._counts.captured == limit
         self._count(dropped=len(self._inbox.put(lane, frame)))
-        return not (last or self._stopping)
+        return not (captured == limit or self._stopping)
 
     def _prepare(self, frame: "Frame") -> "tuple[Frame, Prepared] | None":
         return self._survived("prepare", frame, lambda: self.inspector.prepare(frame.image_bgr))
@@ -236,7 +242,7 @@ class Pipeline:
             self._failures_in_a_row[stage] = 0
             return frame, done
         except BadInput as error:
-            self._report(f"{frame.source}: {error}")
+            logger.warning("%(source)s: %(error)s", {"source": frame.source, "error": error})
             self._count(unreadable=1)
         except Exception as error:
             self._count(not_judged=1)
@@ -244,7 +250,7 @@ class Pipeline:
             if self._failures_in_a_row[stage] >= MOST_FAILURES_IN_A_ROW:
                 raise
             kind = "" if isinstance(error, UflowEdgeError) else f"{type(error).__name__}: "
-            self._report(f"not judged: {called(frame)}: {kind}{error}")
+            logger.warning("not judged: %(frame)s: %(error)s", {"frame": called(frame), "error": f"{kind}{error}"})
         self._inbox.done(frame)
         return None
 

@@ -1,5 +1,6 @@
 """The steps of a pipeline, each in a thread of its own, and the watch over those that hang."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from uflow_edge.runtime.line.inbox import Inbox
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.sources import Frame
+
+logger = logging.getLogger(__name__)
 
 HUNG: Final = 60.0  # seconds with one item until a stage is said to hang
 HUNG_AT_THE_END: Final = 20.0  # likewise when the run is to end
@@ -75,14 +78,9 @@ class Stage(threading.Thread, Generic[In, Out]):
 class Stages:
     """All stages of a run."""
 
-    def __init__(self, *stages: Stage[Any, Any], report: Callable[[str], None]) -> None:
-        """Prepare.
-
-        Args:
-            stages: for frames, or tuples that begin with one.
-            report: called once with a sentence about each frame that a stage hangs on.
-        """
-        self._stages, self._report = stages, report
+    def __init__(self, *stages: Stage[Any, Any]) -> None:
+        """Prepare stages for frames, or for tuples that begin with one."""
+        self._stages = stages
         self._reported: Any = None
 
     def start(self) -> None:
@@ -107,7 +105,10 @@ class Stages:
             item = stage.busy_for(HUNG)
             if item is not None and item is not self._reported:
                 self._reported = item
-                self._report(f"{stage.name} hangs: no result for {called(item)} after {HUNG:.0f} s")
+                logger.warning(
+                    "%(stage)s hangs: no result for %(frame)s after %(seconds).0f s",
+                    {"stage": stage.name, "frame": called(item), "seconds": HUNG},
+                )
         if ending:
             self.abandon(HUNG_AT_THE_END, ExitCode.MISSING)
 

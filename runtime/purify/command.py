@@ -1,6 +1,7 @@
 """``uflow-purify``: purify image files with a diffusion network, by Diff-CF or Diff-CFG."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,8 @@ from uflow_edge.runtime.text import duration
 if TYPE_CHECKING:
     from uflow_edge.runtime.purify.images import FilePurifier, Job, Outcome
 
+logger = logging.getLogger(__name__)
+
 
 def purify(arguments: argparse.Namespace) -> ExitCode:
     """Purify the images that the command line names."""
@@ -27,8 +30,8 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.purify.network import open_network
     from uflow_edge.runtime.storage.files import check_writable
 
-    use(Reading.of(arguments), _say)
-    options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out, _say)
+    use(Reading.of(arguments))
+    options, jobs = options_of(arguments), plan_jobs(arguments.images, arguments.out)
     for path in filter(None, (arguments.out / "result.png", arguments.report, arguments.jsonl)):
         check_writable(path)
     with ExitStack() as stack:
@@ -37,7 +40,6 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
             arguments.backend,
             arguments.precision,
             arguments.threads,
-            _say,
         )
         stack.callback(network.close)
         work = FilePurifier(
@@ -67,7 +69,7 @@ def purify_images(
     outcomes: list[Outcome] = []
     remaining = work.evaluations(jobs)
     if remaining:
-        _say(forecast(work, remaining))
+        logger.info(forecast(work, remaining))
     try:
         with progress((), "purify", remaining, "patch step") as bar, _lines(jsonl) as write:
             for outcome in work.run(jobs, bar.update):

@@ -75,7 +75,7 @@ class Outcome:
         return to_json({"source": str(self.job.source), "result": str(self.job.result), **values})
 
 
-def plan_jobs(paths: Iterable[Path], out: Path, say: Callable[[str], None] = lambda line: None) -> list[Job]:
+def plan_jobs(paths: Iterable[Path], out: Path) -> list[Job]:
     """Decide where results go: ``out``, in the folders that the sources are in below those that were named, as PNG.
 
     Two sources of one name (``a.jpg`` and ``a.tif``) keep their suffix before that of the result (``a.jpg.png``).
@@ -89,7 +89,7 @@ def plan_jobs(paths: Iterable[Path], out: Path, say: Callable[[str], None] = lam
     paths, found = list(paths), dict[Path, Path]()
     refuse_results_inside(paths, {"--out": out})
     for path in paths:
-        for image in find_images([path], say):
+        for image in find_images([path]):
             source = image.resolve() if image.exists() else image.absolute()  # a link to nothing is named itself
             found.setdefault(source, image.relative_to(path) if path.is_dir() else Path(image.name))
     short = [str(name.with_suffix("")).lower() for name in found.values()]

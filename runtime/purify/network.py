@@ -40,7 +40,6 @@ def open_network(
     backend: Backend = "auto",
     precision: Precision | None = None,
     threads: int | None = None,
-    report: Callable[[str], None] = lambda line: None,
 ) -> OpenNetwork:
     """Verify a bundle and make its network ready. Whoever gets it closes it.
 
@@ -49,7 +48,6 @@ def open_network(
         backend: as for `open_engine`, and so are the others.
         precision: of the graph or plan.
         threads: of the CPU.
-        report: told what is chosen.
 
     Raises:
         BadInput: not the bundle of a diffusion network, or a damaged one.
@@ -58,7 +56,7 @@ def open_network(
     bundle = Bundle.load(folder, UNetManifest)
     manifest = bundle.manifest
     schedule = NoiseSchedule.make(manifest.schedule, manifest.steps)
-    engine = open_engine(bundle, backend, precision, threads, report)
+    engine = open_engine(bundle, backend, precision, threads)
     last = len(schedule) - 1 if manifest.noisiest_step is None else manifest.noisiest_step
     return OpenNetwork(
         engine.run, engine.close, schedule, last, manifest.image_size, manifest.channels, manifest.source.sha256

@@ -1,5 +1,6 @@
 """A thread, a bounded buffer and retries for any sink, so that a receiver that is down never stalls the inspection."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from uflow_edge.runtime.sinks import SelectiveSink, Sink, Undeliverable, first_l
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_TO_CLOSE_THE_SINK = 2.0
 
@@ -58,7 +61,6 @@ class BufferedSink:
         on_failure: Callable[[Exception], None],
         *,
         patience: Patience = Patience(),
-        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Start the thread.
 
@@ -67,14 +69,12 @@ class BufferedSink:
             on_failure: called once, on this thread, with an error that retrying cannot fix: a UflowEdgeError, or an
                 exception caused by a bug. It must not call `close`. Later results are counted as undelivered.
             patience: bounds and delays.
-            report: told in a sentence, from this thread, when the receiver goes down and when it is back.
         """
         self.name: Final = sink.name
         self._sink = sink
         self._needed = sink.needed if isinstance(sink, SelectiveSink) else _everything
         self._on_failure = on_failure
-        self._report = report
-        self._name_lost = first_lines(report)
+        self._log_lost = first_lines(logger.warning)
         self._patience = patience
         self._changed = threading.Condition()  # guards the five below
         self._waiting: deque[_Waiting] = deque()
@@ -165,7 +165,7 @@ class BufferedSink:
             try:
                 self._sink.put(result.frame, result.inspection)
             except Undeliverable as error:
-                self._name_lost(str(error))
+                self._log_lost(str(error))
                 with self._changed:
                     self._undelivered += 1
                 self._note_up()
@@ -211,18 +211,19 @@ class BufferedSink:
         try:
             self._sink.close()
         except OSError as error:
-            self._report(f"{self.name} could not be closed properly ({error})")
+            logger.warning("%(sink)s could not be closed properly (%(error)s)", {"sink": self.name, "error": error})
 
     def _note_down(self, error: OSError) -> None:
         if not self._down:
-            self._report(
-                f"{self.name} is down ({error}); results wait, and the oldest are dropped when there are too many"
+            logger.warning(
+                "%(sink)s is down (%(error)s); results wait, and the oldest are dropped when there are too many",
+                {"sink": self.name, "error": error},
             )
         self._down = True
 
     def _note_up(self) -> None:
         if self._down:
-            self._report(f"{self.name} is back")
+            logger.info("%(sink)s is back", {"sink": self.name})
         self._down = False
 
 

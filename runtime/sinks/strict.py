@@ -1,6 +1,6 @@
 """Delivers every result or ends the run: for image files and videos, whose results must not be lost."""
 
-from collections.abc import Callable
+import logging
 from typing import TYPE_CHECKING, Final
 
 from uflow_edge.runtime.errors import BadInput, UflowEdgeError
@@ -10,21 +10,18 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
 
+logger = logging.getLogger(__name__)
+
 
 class StrictSink:
     """Ends the run with an error if a receiver is down or full."""
 
-    def __init__(self, sink: Sink, report: Callable[[str], None] = lambda line: None) -> None:
-        """Deliver to a sink.
-
-        Args:
-            sink: closed by `close`.
-            report: gets a line on each of the first results that cannot be delivered although the receiver is well.
-        """
+    def __init__(self, sink: Sink) -> None:
+        """Deliver to a sink, which `close` closes."""
         self.name: Final = sink.name
         self.undelivered = 0
         self._sink = sink
-        self._report = first_lines(report)
+        self._log = first_lines(logger.warning)
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
         """Deliver one result, or count it in `undelivered` if only this result cannot be delivered.
@@ -37,7 +34,7 @@ class StrictSink:
             self._sink.put(frame, inspection)
         except Undeliverable as error:
             self.undelivered += 1
-            self._report(str(error))
+            self._log(str(error))
         except UflowEdgeError:
             raise
         except OSError as error:

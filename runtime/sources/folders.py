@@ -1,5 +1,6 @@
 """Image files, folders of images, and folders watched for new images."""
 
+import logging
 import os
 import threading
 import time
@@ -13,6 +14,8 @@ from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.images.layouts import good_images
 from uflow_edge.runtime.images.search import search
 from uflow_edge.runtime.sources.source import Frame, SourceLost
+
+logger = logging.getLogger(__name__)
 
 _UNREADABLE_POLLS: Final = 5  # an unreadable file may become readable within so many polls
 _TAIL: Final = 64  # bytes at the end of a file
@@ -34,14 +37,11 @@ class ImageFile:
     name: Path
 
 
-def image_files(
-    paths: Sequence[Path], say: Callable[[str], None] = lambda line: None, *, good: bool = False
-) -> list[ImageFile]:
+def image_files(paths: Sequence[Path], *, good: bool = False) -> list[ImageFile]:
     """List image files, those in folders recursively; see `images.files.find_images`.
 
     Args:
         paths: files and folders.
-        say: gets notes on the folders, line by line.
         good: take good images only: each folder holds good images, or is a data set; see `images.layouts`.
 
     Raises:
@@ -49,7 +49,7 @@ def image_files(
     """
     files = []
     for given in paths:
-        for path in good_images(given, say) if good and given.is_dir() else find_images([given], say):
+        for path in good_images(given) if good and given.is_dir() else find_images([given]):
             name = path.relative_to(given) if given.is_dir() else Path(path.name)
             files.append(ImageFile(path, name.with_suffix("")))
     return _with_unique_names(files, set(paths))
@@ -78,13 +78,13 @@ def _ambiguous_names(files: list[ImageFile], part: Callable[[ImageFile], Path]) 
 
 
 class ImageFiles:
-    """Image files one by one; an unreadable file is reported and skipped, and its number is not used again."""
+    """Image files one by one. An unreadable file is logged and counted in ``unreadable``; its number is not reused."""
 
     live: Final = False
 
-    def __init__(self, files: Sequence[ImageFile], on_unreadable: Callable[[BadInput], None]) -> None:
+    def __init__(self, files: Sequence[ImageFile]) -> None:
         self._files = files
-        self._on_unreadable = on_unreadable
+        self.unreadable = 0
 
     @property
     def name(self) -> str:
@@ -102,7 +102,8 @@ class ImageFiles:
             try:
                 image = read_image(file.path)
             except BadInput as error:
-                self._on_unreadable(error)
+                self.unreadable += 1
+                logger.warning("unreadable: %(error)s", {"error": error})
                 continue
             yield Frame(image, index, str(file.path), file.name, time.time())
 
@@ -118,26 +119,16 @@ class WatchedFolder:
 
     live: Final = False  # it never ends by itself, but no image may be dropped
 
-    def __init__(
-        self,
-        folder: Path,
-        on_unreadable: Callable[[BadInput], None],
-        *,
-        interval_s: float = 0.5,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
+    def __init__(self, folder: Path, *, interval_s: float = 0.5) -> None:
         """Prepare the source without reading.
 
         Args:
             folder: searched with its subfolders.
-            on_unreadable: called for files that no longer change and still cannot be decoded.
             interval_s: seconds between two polls of the folder.
-            say: gets a line when an image file of an unsupported format appears.
         """
+        self.unreadable = 0  # files that stay as they are and still cannot be decoded
         self._folder = folder
-        self._on_unreadable = on_unreadable
         self._interval_s = interval_s
-        self._say = say
         self._left_out: set[str] = set()
         self._began = False
         self._done: dict[Path, _Stamp] = {}
@@ -189,7 +180,7 @@ class WatchedFolder:
         listing = search(self._folder)
         if new := sorted(listing.others.keys() - self._left_out):
             self._left_out.update(new)
-            self._say(f"{self._folder}: ignores {', '.join(new)}: format not supported, or file not finished")
+            logger.warning(f"{self._folder}: ignores {', '.join(new)}: format not supported, or file not finished")
         found = {}
         for path in listing.images:
             try:
@@ -225,7 +216,8 @@ class WatchedFolder:
         if looks <= _UNREADABLE_POLLS:
             return 0
         self._finish(path)
-        self._on_unreadable(error)
+        self.unreadable += 1
+        logger.warning("unreadable: %(error)s", {"error": error})
         return 1
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -20,9 +20,9 @@ import numpy as np
 
 from uflow_edge.runtime.errors import MissingDependency, Unavailable, UsageError, require
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.sources.addresses import CameraOptions
 from uflow_edge.runtime.sources.camera import Device
 from uflow_edge.runtime.sources.clocks import DeviceClock
+from uflow_edge.runtime.sources.options import CameraOptions, log_refusal
 
 _EXTRA: Final = "genicam"
 _PRODUCERS: Final = "GENICAM_GENTL64_PATH"
@@ -69,7 +69,7 @@ def producer_files() -> list[Path]:
     return files
 
 
-def open_genicam(name: str, serial: str, options: CameraOptions, report: Callable[[str], None]) -> Device:
+def open_genicam(name: str, serial: str, options: CameraOptions) -> Device:
     """Open a camera by serial number, or the first one found, and apply the options.
 
     Raises:
@@ -82,7 +82,7 @@ def open_genicam(name: str, serial: str, options: CameraOptions, report: Callabl
             harvester.add_file(str(file))
         harvester.update()
         acquirer = _acquirer(harvester, name, serial)
-        _configure(acquirer, name, options, report)
+        _configure(acquirer, name, options)
         return GenicamDevice(harvester, acquirer, name)
     except BaseException:
         harvester.reset()
@@ -174,7 +174,7 @@ def _acquirer(harvester: Any, name: str, serial: str) -> Any:
         ) from error
 
 
-def _configure(acquirer: Any, name: str, options: CameraOptions, report: Callable[[str], None]) -> None:
+def _configure(acquirer: Any, name: str, options: CameraOptions) -> None:
     features = acquirer.remote_device.node_map
     requested = {
         "PixelFormat": options.pixel_format,
@@ -201,7 +201,7 @@ def _configure(acquirer: Any, name: str, options: CameraOptions, report: Callabl
             getattr(features, feature).value = value
         except refused as error:
             why = "it has no such feature" if isinstance(error, AttributeError) else str(error).strip()
-            report(f"{name} did not accept {feature} {value}: {why}")
+            log_refusal(name, f"{feature} {value}: {why}")
     with suppress(*refused):  # not essential: the camera's thread empties the queue
         acquirer.data_streams[0].node_map.StreamBufferHandlingMode.value = "NewestOnly"
 

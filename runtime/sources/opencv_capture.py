@@ -13,12 +13,11 @@ import numpy as np
 
 from uflow_edge.runtime.errors import MissingDependency, Unavailable
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.sources.addresses import CameraOptions
 from uflow_edge.runtime.sources.camera import Device
 from uflow_edge.runtime.sources.clocks import DeviceClock, captured_by_monotonic
+from uflow_edge.runtime.sources.options import CameraOptions, log_refusal
 
 Stamp = Callable[[cv2.VideoCapture], float]
-Report = Callable[[str], None]
 
 _MANUAL_EXPOSURE: Final = 1  # V4L2_EXPOSURE_MANUAL
 _FFMPEG_VARIABLE: Final = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
@@ -54,7 +53,7 @@ def as_bgr(image: np.ndarray) -> Image:
     return np.ascontiguousarray(image[:, :, :3])
 
 
-def open_v4l2(name: str, device: int | str, options: CameraOptions, report: Report) -> Device:
+def open_v4l2(name: str, device: int | str, options: CameraOptions) -> Device:
     """Open a camera by index or device file, and apply the options.
 
     Raises:
@@ -68,11 +67,11 @@ def open_v4l2(name: str, device: int | str, options: CameraOptions, report: Repo
     for number, value in settings.items():
         capture.set(number, value)
     capture.set(cv2.CAP_PROP_BUFFERSIZE, options.buffers)
-    _report_refusals(name, capture, settings, report)
+    _report_refusals(name, capture, settings)
     return OpenCvDevice(capture, lambda capture: captured_by_monotonic(_position_s(capture), time.time()))
 
 
-def open_pipeline(name: str, pipeline: str, options: CameraOptions, report: Report) -> Device:
+def open_pipeline(name: str, pipeline: str, options: CameraOptions) -> Device:
     """Open a GStreamer pipeline. The capture time is the arrival: OpenCV gives the pipeline's position only.
 
     Raises:
@@ -81,11 +80,11 @@ def open_pipeline(name: str, pipeline: str, options: CameraOptions, report: Repo
     """
     require_gstreamer(name)
     capture = _opened(name, lambda: cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER))
-    _report_refusals(name, capture, _shape(options), report)
+    _report_refusals(name, capture, _shape(options))
     return OpenCvDevice(capture, lambda _: time.time())
 
 
-def open_network(name: str, url: str, options: CameraOptions, report: Report) -> Device:
+def open_network(name: str, url: str, options: CameraOptions) -> Device:
     """Open a network stream, RTSP over TCP, with as little buffering as FFmpeg allows.
 
     Raises:
@@ -97,7 +96,7 @@ def open_network(name: str, url: str, options: CameraOptions, report: Report) ->
     with _ffmpeg_options():
         capture = _opened(name, lambda: cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeouts))
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    _report_refusals(name, capture, _shape(options), report)
+    _report_refusals(name, capture, _shape(options))
     if not url.startswith("rtsp"):
         return OpenCvDevice(capture, lambda _: time.time())  # MJPEG over HTTP has no real timestamps
     clock = DeviceClock()
@@ -173,14 +172,14 @@ _LABELS: Final = {
 }
 
 
-def _report_refusals(name: str, capture: cv2.VideoCapture, settings: dict[int, float], report: Report) -> None:
+def _report_refusals(name: str, capture: cv2.VideoCapture, settings: dict[int, float]) -> None:
     refusals = [
         f"{_LABELS[number]} {_readable(number, value)}, got {_readable(number, got)}"
         for number, value in settings.items()
         if abs((got := capture.get(number)) - value) > 0.01 * abs(value)
     ]
     if refusals:
-        report(f"{name} did not accept all options: " + "; ".join(refusals))
+        log_refusal(name, "all options: " + "; ".join(refusals))
 
 
 def _readable(number: int, value: float) -> str:

@@ -1,8 +1,9 @@
 """A video file: every frame, in order."""
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,8 @@ import numpy as np
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.sources.opencv_capture import as_bgr
 from uflow_edge.runtime.sources.source import Frame, numbered
+
+logger = logging.getLogger(__name__)
 
 
 class VideoFile:
@@ -23,9 +26,9 @@ class VideoFile:
 
     live: Final = False
 
-    def __init__(self, path: Path, on_unreadable: Callable[[BadInput], None] = lambda error: None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._on_unreadable = on_unreadable
+        self.unreadable = 0
 
     @property
     def name(self) -> str:
@@ -55,11 +58,11 @@ class VideoFile:
                 raise BadInput(f"{self._path}: OpenCV finds no video in this file")
             claimed = round(capture.get(cv2.CAP_PROP_FRAME_COUNT))
             if index - first < claimed:
-                self._on_unreadable(
-                    BadInput(
-                        f"{self._path}: truncated or damaged: only {index - first} of the {claimed} frames that its "
-                        "header claims could be read"
-                    )
+                self.unreadable += 1
+                logger.warning(
+                    "unreadable: %(video)s: truncated or damaged: only %(read)d of the %(claimed)d frames that its "
+                    "header claims could be read",
+                    {"video": self._path, "read": index - first, "claimed": claimed},
                 )
         finally:
             capture.release()

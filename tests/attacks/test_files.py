@@ -8,7 +8,7 @@ from uflow_edge.runtime.archive.run_folder import RunFolder
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.infer.arguments import parser
 from uflow_edge.runtime.sinks.json_lines import repair
-from uflow_edge.runtime.sources.addresses import CameraOptions, parse_camera
+from uflow_edge.runtime.sources import CameraOptions, parse_camera
 
 LINE = json.dumps({"frame": 0, "source": "a.png", "anomalous": False, "score": -1.5, "regions": []}).encode() + b"\n"
 
@@ -78,6 +78,6 @@ def test_addresses_and_options(times: int, attacks, mutations) -> None:
                 parser().parse_args(["--camera", camera, f"{option}={value}"])
             except SystemExit as error:
                 raise UsageError(f"left with {error.code}") from error
-            parse_camera(camera, CameraOptions(), lambda line: None)
+            parse_camera(camera, CameraOptions())
 
         trials.attempt((seed, option, value, camera), read)

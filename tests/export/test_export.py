@@ -157,12 +157,13 @@ def good(texture_folder: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_threshold_from_good_images(trained: Path, texture_folder: Path, good: Path, tmp_path: Path) -> None:
+def test_threshold_from_good_images(
+    trained: Path, texture_folder: Path, good: Path, tmp_path: Path, logged: list[str]
+) -> None:
     """The 14 pictures that the flow was fitted to are left out; the 2 that were held out are not."""
-    said: list[str] = []
     given = GoodImages((good, texture_folder / "train" / "good"), 0.1)
-    exported = export_bundle(trained, tmp_path / "x.uflow", FP32, given, report=said.append)
-    assert "Left out, because the flow was fitted to them: 14 of 32 images." in said
+    exported = export_bundle(trained, tmp_path / "x.uflow", FP32, given)
+    assert "Left out, because the flow was fitted to them: 14 of 32 images." in logged
     point = exported.bundle.manifest.operating_point
     assert (point.origin, point.false_alarm_rate, point.good_images) == ("conformal", 0.1, 18)
     inspector = Inspector.load(tmp_path / "x.uflow")
@@ -202,15 +203,17 @@ def test_what_the_training_has_seen_is_in_the_bundle(trained: Path, exported: Pa
     np.testing.assert_allclose(record.gains, expected, atol=1e-3)
 
 
-def test_a_bundle_that_is_exported_again_keeps_its_calibration(trained: Path, exported: Path, tmp_path: Path) -> None:
+def test_a_bundle_that_is_exported_again_keeps_its_calibration(
+    trained: Path, exported: Path, tmp_path: Path, logged: list[str]
+) -> None:
     folder = shutil.copytree(exported, tmp_path / "x.uflow")
-    bundle, said = Bundle.load(folder, UFlowManifest), list[str]()
+    bundle = Bundle.load(folder, UFlowManifest)
     point = OperatingPoint(0.41, "conformal", 0.05, 40)
     (folder / "report.html").write_text("as it was")
     files = {**bundle.manifest.files, "report.html": sha256(folder / "report.html")}
     write_manifest(folder, replace(bundle.manifest, operating_point=point, files=files))
-    export_bundle(trained, folder, FP32, overwrite=True, report=said.append)
-    assert "keeping the calibration of the bundle that is replaced: threshold 0.41" in said
+    export_bundle(trained, folder, FP32, overwrite=True)
+    assert "keeping the calibration of the bundle that is replaced: threshold 0.41" in logged
     assert Bundle.load(folder, UFlowManifest).manifest.operating_point == point
     assert (folder / "report.html").read_text() == "as it was"
 
@@ -227,12 +230,12 @@ def test_a_bundle_that_is_exported_again_keeps_its_calibration(trained: Path, ex
     ],
 )
 def test_a_calibration_that_does_not_hold_is_discarded_and_named(
-    exported: Path, tmp_path: Path, before: dict[str, object], reason: str
+    exported: Path, tmp_path: Path, before: dict[str, object], reason: str, logged: list[str]
 ) -> None:
-    new, said = Bundle.load(exported, UFlowManifest).manifest, list[str]()
+    new = Bundle.load(exported, UFlowManifest).manifest
     old = replace(new, operating_point=OperatingPoint(0.41, "conformal", 0.05, 40), **before)
-    assert with_old_calibration(Bundle(exported, old), tmp_path, new, said.append) == new
-    assert said == [f"discarding the calibration of the bundle that is replaced, threshold 0.41: {reason}"]
+    assert with_old_calibration(Bundle(exported, old), tmp_path, new) == new
+    assert logged == [f"discarding the calibration of the bundle that is replaced, threshold 0.41: {reason}"]
 
 
 def test_command_takes_a_threshold(trained: Path, good: Path, tmp_path: Path, monkeypatch, exit_code, capsys) -> None:

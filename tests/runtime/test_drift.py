@@ -208,7 +208,7 @@ def test_a_folder_is_one_camera_and_the_log_says_so(watching: Callable[[], Inspe
     for i, frame in enumerate(pieces(2, 130)):
         cv2.imwrite(str(tmp_path / f"{i:03d}.png"), defocused(frame))
     files = image_files([tmp_path])
-    Pipeline(watching(), [Feed(ImageFiles(files, lambda error: None))], [JsonLines(tmp_path / "log.jsonl")]).run()
+    Pipeline(watching(), [Feed(ImageFiles(files))], [JsonLines(tmp_path / "log.jsonl")]).run()
     states = [json.loads(line)["drift"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert states[0]["status"] == "ok" and states[-1]["status"] == "warning"
     assert {state["camera"] for state in states} == {"130 images"}

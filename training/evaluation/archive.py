@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime.archive.cluster import ClusterOptions
-from uflow_edge.runtime.archive.order import Order, Report, carry_out
+from uflow_edge.runtime.archive.order import Order, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary, shard_name
 from uflow_edge.runtime.archive.shards import worker_name
@@ -29,7 +29,6 @@ def evaluate_archive(
     recipe: InspectorRecipe,
     folder: Path,
     cluster: ClusterOptions,
-    report: Report = lambda line: None,
     shard_size: int | None = None,
     *,
     retry: bool = False,
@@ -42,7 +41,6 @@ def evaluate_archive(
         recipe: of the inspectors.
         folder: for what has been measured, on such storage; a repeated call goes on from it.
         cluster: where.
-        report: told of engines, and of each image that cannot be read.
         shard_size, retry: see `order.Order`.
 
     Raises:
@@ -54,7 +52,7 @@ def evaluate_archive(
     asked = {"job": "evaluation", "category": category, "masks": masks, **recipe.facts()}
     items = [_item(image) for image in images]
     order = Order(folder, asked, items, Measurement(recipe, masks), shard_size, retry)
-    run, _ = carry_out(order, cluster, report)
+    run, _ = carry_out(order, cluster)
     threshold = recipe.bundle.manifest.operating_point.threshold
     measured = Measured(threshold)
     for shard in range(run.shards):

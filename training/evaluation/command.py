@@ -1,7 +1,7 @@
 """``uflow-evaluate``: the paper's metrics for a model on labelled images, or for a model of every category."""
 
 import argparse
-import sys
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from uflow_edge.runtime.archive.arguments import add_ray_options, check_ray_opti
 from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.cli.command_line import progress, run_command
-from uflow_edge.runtime.cli.logs import print_beside_bar
 from uflow_edge.runtime.cli.options import (
     add_bundle_option,
     add_engine_options,
@@ -32,6 +31,8 @@ from uflow_edge.training.evaluation.evaluate import Evaluation, evaluate
 from uflow_edge.training.evaluation.ground_truth import labelled_images
 from uflow_edge.training.evaluation.models import models_of, opened, uncalibrated
 from uflow_edge.training.evaluation.results import Results
+
+logger = logging.getLogger(__name__)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -153,7 +154,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """Evaluate as the command line asks; what was measured is written even if a later category fails."""
     for path in filter(None, (arguments.json, arguments.report)):
         check_writable(path)
-    use(Reading.of(arguments))
+    use(Reading.of(arguments, arguments.bits or 16))  # no hint on bits before the model's own are known
     todo = jobs(arguments)
     if not arguments.ray:
         _name_unreadable(todo)
@@ -166,7 +167,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
                 if not arguments.all:
                     raise
                 results.failed[job.category] = str(error)
-                print_beside_bar(f"error: {job.category}: {error}", sys.stderr)
+                logger.error("error: %(category)s: %(error)s", {"category": job.category, "error": error})
     finally:
         if results.evaluations:
             results.write(arguments.json, arguments.report)
@@ -180,18 +181,18 @@ def _name_unreadable(todo: Sequence[Job]) -> None:
         try:
             read_image(image.path)
         except BadInput as error:
-            print_beside_bar(f"unreadable: {error}", sys.stdout)
+            logger.warning("unreadable: %(error)s", {"error": error})
 
 
 def _evaluate(arguments: argparse.Namespace, job: Job, results: Results) -> None:
     with ExitStack() as stack:
-        bundle = stack.enter_context(opened(job.model, arguments.precision, _say))
-        use(Reading.of(arguments, bundle.manifest.bits), _say)
+        bundle = stack.enter_context(opened(job.model, arguments.precision))
+        use(Reading.of(arguments, bundle.manifest.bits))
         if arguments.rule:
             bundle = uncalibrated(bundle, arguments.rule)
         evaluation = _on_a_cluster(arguments, job, bundle) if arguments.ray else None
         if evaluation is None or arguments.report:
-            engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads, _say)
+            engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads)
             inspector = Inspector.from_bundle(bundle, stack.enter_context(closing(engine)))
             evaluation = evaluation or evaluate(job.category, job.images, inspector)
             if arguments.report:
@@ -210,11 +211,7 @@ def _on_a_cluster(arguments: argparse.Namespace, job: Job, bundle: Bundle[UFlowM
     )
     folder = arguments.ray_state / job.category if arguments.all else arguments.ray_state
     cluster = cluster_options(arguments)
-    return evaluate_archive(job.category, job.images, recipe, folder, cluster, _say, retry=arguments.ray_retry)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
+    return evaluate_archive(job.category, job.images, recipe, folder, cluster, retry=arguments.ray_retry)
 
 
 def _run_in_one_cluster(arguments: argparse.Namespace) -> ExitCode:

@@ -4,7 +4,7 @@ Memory: pixels go into histograms (2 MB a map), whatever the number of images; s
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,7 +85,6 @@ def evaluate(
     category: str,
     images: Sequence[TestImage],
     inspector: Inspector,
-    report: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
     """Inspect every image and measure.
 
@@ -93,14 +92,13 @@ def evaluate(
         category: name of the data set, for people.
         images: see `ground_truth.labelled_images`; where defective ones have no masks, images alone are compared.
         inspector: with the operating point to judge.
-        report: told of each image that cannot be read.
 
     Raises:
         BadInput: a mask does not fit its image, or too few images could be read to compare good with defective ones.
     """
     started = time.perf_counter()
     measured = Measured(inspector.operating_point.threshold)
-    measured.inspect(progress(images, f"inspecting {category}"), inspector, report, masks=masks_are_known(images))
+    measured.inspect(progress(images, f"inspecting {category}"), inspector, masks=masks_are_known(images))
     return conclude(category, measured, inspector.manifest, inspector.engine.name, time.perf_counter() - started)
 
 

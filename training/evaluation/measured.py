@@ -5,8 +5,9 @@ the worst cases a few paths. Parts that are merged in the order of their images 
 for bit.
 """
 
+import logging
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
 from pathlib import Path
@@ -29,6 +30,8 @@ from uflow_edge.training.evaluation.ground_truth import read_truth
 from uflow_edge.training.evaluation.pixels import Decisions, PixelMetrics, PixelScores
 from uflow_edge.training.evaluation.ranking import Ranking, thinned
 from uflow_edge.training.evaluation.score_maps import AXES, MapName, score_maps
+
+logger = logging.getLogger(__name__)
 
 WORST = 6
 
@@ -134,7 +137,6 @@ class Measured:
         self,
         images: Iterable[TestImage],
         inspector: Inspector,
-        report: Callable[[str], None] = lambda line: None,
         *,
         masks: bool,
     ) -> None:
@@ -143,7 +145,6 @@ class Measured:
         Args:
             images: to add.
             inspector: with the operating point to judge.
-            report: told of each image that cannot be read.
             masks: whether to compare pixels; then every defective image has a mask.
 
         Raises:
@@ -154,7 +155,7 @@ class Measured:
                 frame = read_image(image.path)
             except BadInput as error:
                 self.unreadable.append(str(error))
-                report(f"unreadable: {error}")
+                logger.debug("unreadable: %(error)s", {"error": error})
                 continue
             truth = read_truth(image, (frame.shape[0], frame.shape[1])) if masks else None
             self.add(image, truth, inspector.examine(frame, source=str(image.path)), inspector.manifest.channels)

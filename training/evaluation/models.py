@@ -4,7 +4,8 @@ A checkpoint is exported rather than run in torch: so its numbers are those of i
 it, and one that its graph does not agree with is refused here too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import BadInput, UsageError, require
 from uflow_edge.runtime.nfa import Rule
 from uflow_edge.runtime.operating_point import LOG_NFA_0
+
+logger = logging.getLogger(__name__)
 
 
 def models_of(categories: Sequence[str], folder: Path, *, checkpoints: bool) -> list[Path]:
@@ -36,15 +39,12 @@ def models_of(categories: Sequence[str], folder: Path, *, checkpoints: bool) -> 
 
 
 @contextmanager
-def opened(
-    model: Path, precision: Precision | None, report: Callable[[str], None] = lambda line: None
-) -> Iterator[Bundle[UFlowManifest]]:
+def opened(model: Path, precision: Precision | None) -> Iterator[Bundle[UFlowManifest]]:
     """The bundle in a folder, or that of a checkpoint, which is gone afterwards.
 
     Args:
         model: a folder, or the file of a checkpoint.
         precision: that it will be run in; a checkpoint is exported in this alone, by default in FP32.
-        report: told what takes a while.
 
     Raises:
         BadInput: no bundle or checkpoint, or one that is damaged.
@@ -61,7 +61,7 @@ def opened(
         require(module, "train")
     from uflow_edge.export.bundle import ExportOptions, export_bundle
 
-    report(f"exporting {model}")
+    logger.info(f"exporting {model}")
     with TemporaryDirectory(prefix=f"{model.stem}-") as temporary:
         options = ExportOptions(precisions=("fp32" if precision is None else precision,))
         yield export_bundle(model, Path(temporary) / f"{model.stem}{SUFFIX}", options).bundle

@@ -74,9 +74,7 @@ def trained_unet(folder: Path, steps: int, seed: int) -> Path:
             write_training_photographs(photographs)
         bar = FitBar("training the UNet")
         try:
-            fit = train_unet(
-                photographs, DiffusionOptions(steps=steps, seed=seed), unet, report=print, on_step=bar.update
-            )
+            fit = train_unet(photographs, DiffusionOptions(steps=steps, seed=seed), unet, on_step=bar.update)
         finally:
             bar.close()
         print(fit.denoising)
@@ -89,7 +87,7 @@ def exported(unet: Path, folder: Path) -> Path:
 
     bundle = folder / f"{unet.name}.uflow"
     if not bundle.exists():
-        export_unet_bundle(unet, bundle, options=UNetExportOptions(precisions=("fp32",)), report=print)
+        export_unet_bundle(unet, bundle, options=UNetExportOptions(precisions=("fp32",)))
     return bundle
 
 

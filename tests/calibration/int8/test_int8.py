@@ -48,11 +48,10 @@ def pictures(folder: Path, side: int) -> list[np.ndarray]:
 
 
 def test_a_bundle_gets_an_int8_graph_that_keeps_its_bound(
-    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path
+    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path, logged: list[str]
 ) -> None:
     good = texture_folder / "train" / "good"
-    stages: list[str] = []
-    changed, result = quantize_bundle(bundle, [good], options, stages.append)
+    changed, result = quantize_bundle(bundle, [good], options)
     assert Bundle.load(bundle.folder, UFlowManifest) == changed
     assert [variant.precision for variant in changed.manifest.variants][-1] == "int8"
     assert result.variant == changed.manifest.variants[-1]
@@ -68,7 +67,7 @@ def test_a_bundle_gets_an_int8_graph_that_keeps_its_bound(
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) > 5
     size = (bundle.folder / FILE).stat().st_size
     assert size < (bundle.folder / changed.manifest.variants[0].file).stat().st_size
-    assert len(stages) == 3
+    assert len(logged) == 3
 
 
 def test_energies_stay_unbiased(bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path) -> None:
@@ -160,7 +159,11 @@ def saturate(monkeypatch: pytest.MonkeyPatch, engine: type[OnnxRuntimeEngine | O
 
 
 def test_a_graph_is_kept_for_the_engines_that_compute_it(
-    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle[UFlowManifest],
+    options: Int8Options,
+    texture_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: list[str],
 ) -> None:
     saturate(monkeypatch, OpenVinoEngine)
     changed, result = quantize_bundle(bundle, [texture_folder / "train" / "good"], options)
@@ -172,10 +175,9 @@ def test_a_graph_is_kept_for_the_engines_that_compute_it(
     assert [entry["holds"] for entry in noted] == [True, False]
     with pytest.raises(EngineDeviates, match=r"something else than FP32: .*uflow-calibrate --int8"):
         open_engine(changed, "openvino", "int8")
-    told: list[str] = []
-    with closing(open_engine(changed, "auto", "int8", report=told.append)) as engine:
+    with closing(open_engine(changed, "auto", "int8")) as engine:
         assert engine.name.startswith("onnxruntime")
-    assert told[0].startswith("warning: openvino is skipped: OpenVINO")
+    assert logged[0].startswith("warning: openvino is skipped: OpenVINO")
 
 
 def test_a_graph_that_no_engine_computes_is_not_written(

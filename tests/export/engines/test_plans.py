@@ -89,11 +89,10 @@ def test_a_real_bundle_gets_real_engines_once(bundle) -> None:
     assert again == after
 
 
-def test_it_says_what_it_does(bundle, quick) -> None:
-    said: list[str] = []
-    bundle, (result,) = build_plans(bundle, ["fp32"], ADA, said.append)
-    build_plans(bundle, ["fp32"], ADA, said.append)
-    assert said == [f"building {result.plan.file} from model.fp32.onnx", f"{result.plan.file} is up to date"]
+def test_it_says_what_it_does(bundle, quick, logged: list[str]) -> None:
+    bundle, (result,) = build_plans(bundle, ["fp32"], ADA)
+    build_plans(bundle, ["fp32"], ADA)
+    assert logged == [f"building {result.plan.file} from model.fp32.onnx …", f"{result.plan.file} is up to date"]
 
 
 @pytest.mark.parametrize(
@@ -103,11 +102,10 @@ def test_it_says_what_it_does(bundle, quick) -> None:
         ({"workspace_mebibytes": 64}, "options: workspace 1024 MiB instead of workspace 64 MiB"),
     ],
 )
-def test_other_choices_replace_a_plan_and_say_so(bundle, quick, choice, why) -> None:
-    said: list[str] = []
+def test_other_choices_replace_a_plan_and_say_so(bundle, quick, choice, why, logged: list[str]) -> None:
     bundle, (first,) = build_plans(bundle, ["fp32"], ADA)
-    bundle, (second,) = build_plans(bundle, ["fp32"], replace(ADA, **choice), said.append)
-    assert said[0].endswith(f"the one there differs in {why}")
+    bundle, (second,) = build_plans(bundle, ["fp32"], replace(ADA, **choice))
+    assert logged[1].endswith(f"the one there differs in {why} …")
     assert first.plan.file == second.plan.file
     assert bundle.manifest.plans == (second.plan,)
     assert (bundle.folder / second.plan.file).read_bytes() == b"engine 2"

@@ -90,7 +90,7 @@ def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(
     expected = expected_rows(chosen, files)
     held, results = hold(files[10]), []
     order = order_of(tmp_path / "found", chosen, files)
-    thread = threading.Thread(target=lambda: results.append(carry_out(order, cluster, lambda line: None)))
+    thread = threading.Thread(target=lambda: results.append(carry_out(order, cluster)))
     thread.start()
     killed = held.reader()
     held.release()

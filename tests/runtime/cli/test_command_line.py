@@ -340,7 +340,8 @@ def test_progress_without_a_terminal_is_whole_lines_with_the_time_left(monkeypat
 
 def test_progress_without_a_terminal_or_an_end_says_nothing(monkeypatch, capsys) -> None:
     monkeypatch.setattr(command_line, "_SECONDS_BETWEEN_LINES", 0.0)
-    assert list(progress((i for i in range(3)), "reading")) == [0, 1, 2]
+    with logging_to("stderr"):
+        assert list(progress((i for i in range(3)), "reading")) == [0, 1, 2]
     assert capsys.readouterr().err == ""
 
 

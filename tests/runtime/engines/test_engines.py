@@ -190,13 +190,12 @@ def pretend(monkeypatch, tmp_path) -> Callable[..., list[SimpleNamespace]]:
     return set_up
 
 
-def test_a_provider_that_falls_back_to_the_cpu_is_skipped(bundle, images, pretend, capfd) -> None:
+def test_a_provider_that_falls_back_to_the_cpu_is_skipped(bundle, images, pretend, capfd, logged: list[str]) -> None:
     pretend(runs_on=lambda asked: "CPUExecutionProvider", run=lambda: None)
-    told: list[str] = []
-    with closing(open_engine(bundle, report=told.append)) as engine:
+    with closing(open_engine(bundle)) as engine:
         assert engine.name == f"onnxruntime {onnxruntime.__version__}, CPU, fp32"
         engine.run(images)
-    assert [line.split(" but ")[0] for line in told] == [
+    assert [line.split(" but ")[0] for line in logged] == [
         "warning: onnxruntime-tensorrt is skipped: onnxruntime lists TensorrtExecutionProvider",
         "warning: onnxruntime-cuda is skipped: onnxruntime lists CUDAExecutionProvider",
         f"engine: onnxruntime {onnxruntime.__version__}, CPU, fp32",
@@ -206,16 +205,15 @@ def test_a_provider_that_falls_back_to_the_cpu_is_skipped(bundle, images, preten
     assert "libcudnn" not in captured.out
 
 
-def test_a_provider_that_fails_its_first_run_is_skipped(bundle, images, pretend) -> None:
+def test_a_provider_that_fails_its_first_run_is_skipped(bundle, images, pretend, logged: list[str]) -> None:
     def fail() -> None:
         raise RuntimeError("CUDNN_STATUS_NOT_INITIALIZED\n in conv")
 
     pretend(runs_on=lambda asked: asked, run=fail)
-    told: list[str] = []
-    with closing(open_engine(bundle, report=told.append)) as engine:
+    with closing(open_engine(bundle)) as engine:
         assert ", CPU, " in engine.name
         assert len(engine.run(images)) == 2 * len(bundle.manifest.scales)
-    assert [": the run failed (CUDNN_STATUS_NOT_INITIALIZED in conv)" in line for line in told] == [True, True, False]
+    assert [": the run failed (CUDNN_STATUS_NOT_INITIALIZED in conv)" in line for line in logged] == [True, True, False]
     with pytest.raises(EngineFailed, match="onnxruntime .*, CUDA, fp16: the run failed"):  # asked for by name: no other
         open_engine(bundle, "onnxruntime-cuda")
 
@@ -331,11 +329,10 @@ def test_the_parts_of_a_frame_are_computed_a_few_at_a_time(bundle, backend, monk
 # The choice.
 
 
-def test_auto_takes_onnxruntime_in_fp32_here_and_names_nothing_that_is_absent(bundle) -> None:
-    told: list[str] = []
-    with closing(open_engine(bundle, report=told.append)) as engine:
+def test_auto_takes_onnxruntime_in_fp32_here_and_names_nothing_that_is_absent(bundle, logged: list[str]) -> None:
+    with closing(open_engine(bundle)) as engine:
         assert isinstance(engine, OnnxRuntimeEngine)
-    assert told == [f"engine: onnxruntime {onnxruntime.__version__}, CPU, fp32"]
+    assert logged == [f"engine: onnxruntime {onnxruntime.__version__}, CPU, fp32"]
 
 
 def test_auto_heeds_the_precision(bundle) -> None:
@@ -357,23 +354,22 @@ def test_a_precision_that_the_bundle_lacks_is_an_error(bundle) -> None:
 
 
 @needs("openvino")
-def test_when_onnxruntime_fails_the_next_one_runs(bundle, monkeypatch) -> None:
+def test_when_onnxruntime_fails_the_next_one_runs(bundle, monkeypatch, logged: list[str]) -> None:
     def broken(*arguments: object) -> None:
         raise BadInput("this build has no Conv")
 
     monkeypatch.setattr("uflow_edge.runtime.engines.onnx_runtime.OnnxRuntimeEngine", broken)
-    told: list[str] = []
-    with closing(open_engine(bundle, report=told.append)) as engine:
+    with closing(open_engine(bundle)) as engine:
         assert isinstance(engine, OpenVinoEngine)
-    assert told[0] == "warning: onnxruntime is skipped: this build has no Conv"
+    assert logged[0] == "warning: onnxruntime is skipped: this build has no Conv"
 
     def surprised(*arguments: object) -> None:
         raise ValueError("two\nlines")
 
     monkeypatch.setattr("uflow_edge.runtime.engines.openvino.OpenVinoEngine", surprised)
     with pytest.raises(BadInput, match="this build has no Conv"):
-        open_engine(bundle, report=told.append)
-    assert told[-1] == "warning: openvino is skipped: ValueError: two lines"
+        open_engine(bundle)
+    assert logged[-1] == "warning: openvino is skipped: ValueError: two lines"
 
 
 @pytest.mark.parametrize(
@@ -434,13 +430,12 @@ def test_an_engine_that_computes_something_else_is_refused_by_name(
 
 
 @needs("openvino")
-def test_auto_goes_on_to_an_engine_that_computes_what_fp32_does(bundle, monkeypatch) -> None:
+def test_auto_goes_on_to_an_engine_that_computes_what_fp32_does(bundle, monkeypatch, logged: list[str]) -> None:
     brighter(OnnxRuntimeEngine, monkeypatch)
-    told: list[str] = []
-    with closing(open_engine(bundle, report=told.append)) as engine:
+    with closing(open_engine(bundle)) as engine:
         assert isinstance(engine, OpenVinoEngine)
-    assert told[0].startswith("warning: onnxruntime is skipped: onnxruntime ")
-    assert "computes something else than FP32" in told[0]
+    assert logged[0].startswith("warning: onnxruntime is skipped: onnxruntime ")
+    assert "computes something else than FP32" in logged[0]
     brighter(OpenVinoEngine, monkeypatch)
     with pytest.raises(EngineDeviates):
         open_engine(bundle)

@@ -482,16 +482,15 @@ def expected_boxes(views: ViewOptions, frame: np.ndarray) -> tuple[tuple[int, in
     return views.boxes((frame.shape[0], frame.shape[1]), "squash")
 
 
-def test_without_a_native_engine_or_a_compiler_the_cpu_resizes(device, monkeypatch, bundle) -> None:
-    told: list[str] = []
+def test_without_a_native_engine_or_a_compiler_the_cpu_resizes(device, monkeypatch, bundle, logged: list[str]) -> None:
     engine = EngineBeside(bundle, device)
-    assert device_frames(engine, 64, told.append) is None
-    assert told == []
+    assert device_frames(engine, 64) is None
+    assert logged == []
     native = object.__new__(TensorRtEngine)
     native.cuda = device
     monkeypatch.setitem(sys.modules, "pycuda.compiler", None)
-    assert device_frames(native, 64, told.append) is None
-    assert [line.startswith("warning: frames are resized on the CPU: ") for line in told] == [True]
+    assert device_frames(native, 64) is None
+    assert [line.startswith("warning: frames are resized on the CPU: ") for line in logged] == [True]
 
 
 @pytest.mark.gpu

@@ -113,11 +113,10 @@ def test_some_of_many_are_spread_from_the_first_to_the_last(count: int, most: in
 
 
 @pytest.fixture
-def said() -> Iterator[list[str]]:
+def said(logged: list[str]) -> Iterator[list[str]]:
     """What the reader says once per run; `use` is as it was afterwards."""
-    lines: list[str] = []
-    use(Reading(), lines.append)
-    yield lines
+    use(Reading())
+    yield logged
     use(Reading())
 
 
@@ -131,17 +130,17 @@ def test_all_bits_of_a_camera_are_used(tmp_path: Path, said: list[str], name: st
     values = random.integers(0, 1 << bits, (40, 60, *DEEP[name]), np.uint16)
     values.flat[0] = (1 << bits) - 1
     cv2.imwrite(str(tmp_path / name), values)
-    use(Reading(bits=bits), said.append)
+    use(Reading(bits=bits))
     expected = values[:, :, :3] if values.ndim == 3 else np.dstack([values] * 3)
     np.testing.assert_array_equal(read_image(tmp_path / name), expected >> (bits - 8))
-    use(Reading(), said.append)
+    use(Reading())
     np.testing.assert_array_equal(read_image(tmp_path / name), expected >> 8)
     assert [f"--bits {bits}" in line for line in said] == [True] * (bits < 16)
 
 
 def test_values_beyond_the_bits_are_refused(tmp_path: Path, said: list[str]) -> None:
     Image.fromarray(np.full((4, 5), 4096, np.uint16)).save(tmp_path / "a.png")
-    use(Reading(bits=12), said.append)
+    use(Reading(bits=12))
     with pytest.raises(BadInput, match=r"a.png: has values up to 4096, .* 12 bits"):
         read_image(tmp_path / "a.png")
 
@@ -184,7 +183,7 @@ def test_a_picture_that_is_too_large_is_refused_by_its_header(
     Image.fromarray(RGB).save(tmp_path / "b.png")
     np.testing.assert_array_equal(read_image(tmp_path / "b.png"), RGB[:, :, ::-1])
     assert Image.MAX_IMAGE_PIXELS == 100, "Pillow's own limit stays for others"
-    use(Reading(max_megapixels=0.004), said.append)
+    use(Reading(max_megapixels=0.004))
     with pytest.raises(BadInput, match=r"the limit is 0.004; --max-megapixels changes it"):
         read_image(tmp_path / "b.png")
 
@@ -279,14 +278,13 @@ def unprivileged(tmp_path: Path) -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_what_is_left_out_and_what_comes_from_where_is_said(tmp_path: Path) -> None:
+def test_what_is_left_out_and_what_comes_from_where_is_said(tmp_path: Path, logged: list[str]) -> None:
     for name in ("a/1.JPG", "a/2.Tiff", "b/1.jfif", "b/c/1.pnm", "b/3.heic", "4.CR2", "5.cr2", "x.png.part", ".h.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / ".cache").mkdir()
-    lines: list[str] = []
-    assert len(list(find_images([tmp_path], lines.append))) == 4
-    assert lines == [
+    assert len(list(find_images([tmp_path]))) == 4
+    assert logged == [
         f"{tmp_path}: left out 2 .cr2, 1 .heic, 1 .part, 2 hidden, such as .cache",
         f"{tmp_path}: 4 images, 2 in {tmp_path / 'a'}, 1 in {tmp_path / 'b'}, 1 in {tmp_path / 'b' / 'c'}",
     ]

@@ -104,7 +104,7 @@ def test_cameras_that_differ_in_their_secrets_alone_have_different_names() -> No
     arguments = parser().parse_args(
         [text for key in "abc" for text in ("--camera", f"http://cam/?token={key}")], argparse.Namespace()
     )
-    names = [source.name for source in sources(arguments, pytest.fail, pytest.fail)]
+    names = [source.name for source in sources(arguments)]
     assert names == [f"camera http://cam/?token=***{number}" for number in ("", " (2)", " (3)")]
 
 

@@ -1,5 +1,6 @@
 """The pipeline: every frame accounted for, in order, whatever sources, stages and sinks do."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, Stuck, Unavailable
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.line import stage
 from uflow_edge.runtime.line.capture import Capture, Patience
 from uflow_edge.runtime.line.inbox import Inbox
 from uflow_edge.runtime.line.pipeline import Feed, Pipeline, PipelineOptions
@@ -89,7 +91,7 @@ def test_verdicts_are_the_inspectors(inspector: Inspector, texture_folder: Path)
         def put(self, frame: Frame, inspection: Inspection) -> None:
             found[frame.source] = (frame, inspection)
 
-    Pipeline(inspector, [Feed(ImageFiles(files, on_unreadable=pytest.fail))], [Collecting()]).run()
+    Pipeline(inspector, [Feed(ImageFiles(files))], [Collecting()]).run()
     assert len(found) == len(files) > 15
     for frame, inspection in found.values():
         expected = inspector.examine(frame.image_bgr)
@@ -152,24 +154,23 @@ def test_stop_delivers_what_was_captured(inspector: Inspector) -> None:
     assert source.released == 1
 
 
-def test_a_lost_source_is_opened_again_and_goes_on_counting(inspector: Inspector) -> None:
-    said: list[str] = []
+def test_a_lost_source_is_opened_again_and_goes_on_counting(inspector: Inspector, logged: list[str]) -> None:
     source, sink = Numbers(30, live=True, loses=(10, 20)), Kept()
     options = PipelineOptions(patience=Patience(first_delay=0.001))
-    tally = Pipeline(inspector, [Feed(source, policy="every")], [sink], options, said.append).run()
+    tally = Pipeline(inspector, [Feed(source, policy="every")], [sink], options).run()
     assert source.opened == [0, 10, 20]
     assert [index for _, index in sink.frames] == list(range(30))
     assert tally.reconnects == 2
-    assert said == ["numbers is gone; trying again until it is back", "numbers is back"] * 2
+    assert logged == ["numbers is gone; trying again until it is back", "numbers is back"] * 2
 
 
-def test_patience_ends(inspector: Inspector) -> None:
-    source, said = Numbers(30, live=True, loses=(10,)), []
+def test_patience_ends(inspector: Inspector, logged: list[str]) -> None:
+    source = Numbers(30, live=True, loses=(10,))
     options = PipelineOptions(patience=Patience(give_up=0))
-    pipeline = Pipeline(inspector, [Feed(source, policy="every")], [Kept()], options, said.append)
+    pipeline = Pipeline(inspector, [Feed(source, policy="every")], [Kept()], options)
     with pytest.raises(SourceLost, match="numbers is gone"):
         pipeline.run()
-    assert (pipeline.tally().captured, said) == (10, [])
+    assert (pipeline.tally().captured, logged) == (10, [])
 
 
 def test_a_source_that_was_never_there_ends_it(inspector: Inspector) -> None:
@@ -199,17 +200,16 @@ def test_a_stage_that_fails_takes_all_down_with_its_own_error(inspector: Inspect
     ]
 
 
-def test_a_frame_that_cannot_be_inspected_is_counted(inspector: Inspector) -> None:
+def test_a_frame_that_cannot_be_inspected_is_counted(inspector: Inspector, logged: list[str]) -> None:
     class Grey(Numbers):
         def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
             for frame in super().frames(stop, first):
                 image = frame.image_bgr[:, :, 0] if frame.index == 3 else frame.image_bgr
                 yield Frame(image, frame.index, frame.source, frame.name, frame.captured)
 
-    said: list[str] = []
-    tally = Pipeline(inspector, [Feed(Grey(10))], [Kept()], report=said.append).run()
+    tally = Pipeline(inspector, [Feed(Grey(10))], [Kept()]).run()
     assert (tally.captured, tally.inspected, tally.unreadable) == (10, 9, 1)
-    assert said == ["numbers: a frame must be a uint8 array [H, W, 3] in BGR order; got shape (8, 8)"]
+    assert logged == ["numbers: a frame must be a uint8 array [H, W, 3] in BGR order; got shape (8, 8)"]
 
 
 class Clock:
@@ -222,7 +222,7 @@ class Clock:
         return self.now
 
 
-def test_a_source_that_hangs_is_left_behind_and_opened_anew() -> None:
+def test_a_source_that_hangs_is_left_behind_and_opened_anew(logged: list[str]) -> None:
     hanging, release = threading.Event(), threading.Event()
 
     class Hanging(Numbers):
@@ -236,15 +236,13 @@ def test_a_source_that_hangs_is_left_behind_and_opened_anew() -> None:
                 self.count = 8
                 yield from super().frames(stop, first)
 
-    clock, taken, said = Clock(), [], []
+    clock, taken = Clock(), []
 
     def take(frame: Frame) -> bool:
         taken.append(frame.index)
         return True
 
-    capture = Capture(
-        Hanging(5, live=True), FreeRun(), take, pytest.fail, patience=Patience(10), report=said.append, clock=clock
-    )
+    capture = Capture(Hanging(5, live=True), FreeRun(), take, pytest.fail, patience=Patience(10), clock=clock)
     capture.start()
     assert hanging.wait(DEADLINE)
     clock.now = 9
@@ -256,7 +254,7 @@ def test_a_source_that_hangs_is_left_behind_and_opened_anew() -> None:
     release.set()
     assert taken == [0, 1, 2, 3, 4, 5, 6, 7]
     assert capture.reconnects == 1
-    assert said == ["numbers: no frame for 11 s, so it is opened again", "numbers is back"]
+    assert logged == ["numbers: no frame for 11 s, so it is opened again", "numbers is back"]
 
 
 def test_a_source_that_hangs_does_not_keep_the_pipeline(inspector: Inspector, monkeypatch) -> None:
@@ -349,15 +347,14 @@ def failing_on(inspector: Inspector, monkeypatch, part: str, which: Callable[[in
     ],
 )
 def test_a_frame_that_the_inspection_fails_on_is_named_and_the_others_go_on(
-    inspector: Inspector, monkeypatch, part: str, error: Exception, told: str
+    inspector: Inspector, monkeypatch, part: str, error: Exception, told: str, logged: list[str]
 ) -> None:
     failing_on(inspector, monkeypatch, part, lambda i: i == 3, error)
-    said: list[str] = []
     sink = Kept()
-    tally = Pipeline(inspector, [Feed(Numbers(8))], [sink], report=said.append).run()
+    tally = Pipeline(inspector, [Feed(Numbers(8))], [sink]).run()
     assert [index for _, index in sink.frames] == [0, 1, 2, 4, 5, 6, 7]
     assert (tally.captured, tally.inspected, tally.not_judged, tally.unreadable) == (8, 7, 1, 0)
-    assert said == [f"not judged: numbers #3: {told}"]
+    assert logged == [f"not judged: numbers #3: {told}"]
 
 
 def test_one_camera_that_always_fails_does_not_end_the_others(inspector: Inspector, monkeypatch) -> None:
@@ -403,22 +400,21 @@ def stuck(inspector: Inspector, monkeypatch) -> Iterator[threading.Event]:
 
 
 def test_an_engine_that_hangs_is_reported_and_cannot_hold_up_the_end(
-    inspector: Inspector, monkeypatch, stuck: threading.Event
+    inspector: Inspector, monkeypatch, stuck: threading.Event, logged: list[str]
 ) -> None:
     monkeypatch.setattr("uflow_edge.runtime.line.stage.HUNG", 0.0)
     monkeypatch.setattr("uflow_edge.runtime.line.stage.HUNG_AT_THE_END", 0.0)
     monkeypatch.setattr("uflow_edge.runtime.line.pipeline._GRACE", 0.1)
-    said: list[str] = []
+    pipeline = Pipeline(inspector, [Feed(Numbers(10**9))], [Kept()])
 
-    def report(line: str) -> None:
-        said.append(line)
-        if "numbers #4" in line:
+    class Stop(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
             pipeline.stop()
 
-    pipeline = Pipeline(inspector, [Feed(Numbers(10**9))], [Kept()], report=report)
+    monkeypatch.setattr(stage.logger, "handlers", [Stop()])
     with pytest.raises(Stuck, match="engine has not returned; the run ends without a result for numbers #4"):
         pipeline.run()
-    assert "engine hangs: no result for numbers #4 after 0 s" in said
+    assert "engine hangs: no result for numbers #4 after 0 s" in logged
 
 
 def test_a_second_signal_waits_for_nothing(inspector: Inspector, monkeypatch, stuck: threading.Event) -> None:

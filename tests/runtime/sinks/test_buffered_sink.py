@@ -72,10 +72,10 @@ def test_results_arrive_in_order_and_close_waits_for_them() -> None:
     assert (sink.undelivered, sink.waiting) == (0, 0)
 
 
-def test_a_receiver_that_is_down_gets_the_same_result_again_and_then_the_rest() -> None:
-    gate, lines = Gate(), []
+def test_a_receiver_that_is_down_gets_the_same_result_again_and_then_the_rest(logged: list[str]) -> None:
+    gate = Gate()
     receiver = Receiver(gate)
-    sink = BufferedSink(receiver, unexpected, patience=FAST, report=lines.append)
+    sink = BufferedSink(receiver, unexpected, patience=FAST)
     for index in range(5):
         sink.put(*result(index))
     for _ in range(4):
@@ -86,9 +86,9 @@ def test_a_receiver_that_is_down_gets_the_same_result_again_and_then_the_rest() 
     sink.close(DEADLINE)
     assert receiver.taken == [0, 1, 2, 3, 4]
     assert sink.undelivered == 0
-    assert len(lines) == 2  # once when it went, once when it came back
-    assert "receiver is down (nobody is there)" in lines[0]
-    assert lines[1] == "receiver is back"
+    assert len(logged) == 2  # once when it went, once when it came back
+    assert "receiver is down (nobody is there)" in logged[0]
+    assert logged[1] == "receiver is back"
 
 
 def test_a_full_buffer_drops_the_oldest_and_counts_it() -> None:

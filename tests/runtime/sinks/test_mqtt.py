@@ -106,17 +106,16 @@ def test_drift_of_the_run_before_is_taken_away(broker, subscriber) -> None:
         assert retained_drift(broker, subscriber, sink, 1) is None
 
 
-def test_a_broker_killed_and_restarted_loses_nothing(broker, subscriber) -> None:
-    lines: list[str] = []
+def test_a_broker_killed_and_restarted_loses_nothing(broker, subscriber, logged: list[str]) -> None:
     with subscriber(broker) as listener:
-        sink = BufferedSink(MqttSink(broker.address), unexpected, patience=FAST, report=lines.append)
+        sink = BufferedSink(MqttSink(broker.address), unexpected, patience=FAST)
         for index in range(100):
             sink.put(*result(index))
         listener.wait_for_frames(30)
         broker.kill()  # in the middle of it
         for index in range(100, 250):
             sink.put(*result(index))
-        wait_until(lambda: bool(lines))
+        wait_until(lambda: bool(logged))
         assert sink.waiting >= 150
         broker.start()
         for index in range(250, 300):
@@ -128,8 +127,8 @@ def test_a_broker_killed_and_restarted_loses_nothing(broker, subscriber) -> None
         sink.close(DEADLINE)
         listener.wait_for(("uflow/status", b"offline"))
     assert (sink.undelivered, sink.waiting) == (0, 0)
-    assert f"mqtt://127.0.0.1:{broker.port} is down" in lines[0]
-    assert lines[1].endswith("is back")
+    assert f"mqtt://127.0.0.1:{broker.port} is down" in logged[0]
+    assert logged[1].endswith("is back")
 
 
 def test_a_broker_away_for_too_long_gets_the_newest(brokers, subscriber) -> None:

@@ -37,13 +37,13 @@ def remove_while_listing(gone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_folder_below_vanishes_while_it_is_listed(lot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remove_while_listing(lot / "batch", monkeypatch)
-    frames = WatchedFolder(lot, pytest.fail, interval_s=0.01).frames(threading.Event())
+    frames = WatchedFolder(lot, interval_s=0.01).frames(threading.Event())
     assert next(frames).name == Path("00")
     assert not (lot / "batch").exists()
 
 
 def test_the_folder_vanishes_while_it_is_listed(lot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = WatchedFolder(lot, pytest.fail, interval_s=0.01).frames(threading.Event())
+    frames = WatchedFolder(lot, interval_s=0.01).frames(threading.Event())
     next(frames)
     remove_while_listing(lot, monkeypatch)
     with pytest.raises(SourceLost, match="this folder has vanished"):

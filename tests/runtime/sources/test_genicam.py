@@ -30,11 +30,10 @@ def producers(monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_genicam_camera_by_serial_number(producers: Path) -> None:
-    told: list[str] = []
+def test_a_genicam_camera_by_serial_number(producers: Path, logged: list[str]) -> None:
     on_interrupt = signal.getsignal(signal.SIGINT)
     options = CameraOptions(width=200, height=120, fps=20, pixel_format="Mono8", exposure_us=100)
-    source = parse_camera("genicam:1", options, told.append)
+    source = parse_camera("genicam:1", options)
     assert source.name == "camera genicam:1"
     for first in (0, 100):  # it is given back, so it can be had again
         before = time.time()
@@ -45,7 +44,7 @@ def test_a_genicam_camera_by_serial_number(producers: Path) -> None:
         assert all(np.ptp(frame.image_bgr, axis=2).max() == 0 for frame in some), "grey"
         assert before <= some[0].captured <= some[1].captured <= some[2].captured <= time.time()
     assert signal.getsignal(signal.SIGINT) is on_interrupt, "Ctrl-C stays ours"
-    assert told == ["camera genicam:1 did not accept ExposureTime 100: it has no such feature"]
+    assert logged == ["camera genicam:1 did not accept ExposureTime 100: it has no such feature"]
 
 
 def test_the_first_genicam_camera_in_colour(producers: Path) -> None:

@@ -66,22 +66,24 @@ def test_what_is_no_video(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.7, 0.8, 1.0])
-def test_a_video_that_was_cut_short_is_said(tmp_path: Path, share: float) -> None:
-    path, unreadable = write_video(tmp_path / "belt.avi", 12), list[str]()
+def test_a_video_that_was_cut_short_is_said(tmp_path: Path, share: float, logged: list[str]) -> None:
+    path = write_video(tmp_path / "belt.avi", 12)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    frames = list(VideoFile(path, lambda error: unreadable.append(str(error))).frames(NEVER))
+    video = VideoFile(path)
+    frames = list(video.frames(NEVER))
     cut = f"{path}: truncated or damaged: only {len(frames)} of the 12 frames that its header claims could be read"
-    assert unreadable == ([cut] if share < 1 else [])
+    assert logged == ([f"unreadable: {cut}"] if share < 1 else [])
+    assert video.unreadable == len(logged)
     assert (len(frames) < 12) == (share < 1)
 
 
-def test_a_video_that_is_stopped_was_not_cut_short(tmp_path: Path) -> None:
-    stop, unreadable = threading.Event(), list[BadInput]()
-    frames = VideoFile(write_video(tmp_path / "belt.avi", 12), unreadable.append).frames(stop)
+def test_a_video_that_is_stopped_was_not_cut_short(tmp_path: Path, logged: list[str]) -> None:
+    stop = threading.Event()
+    frames = VideoFile(write_video(tmp_path / "belt.avi", 12)).frames(stop)
     next(frames)
     stop.set()
-    assert (list(frames), unreadable) == ([], [])
+    assert (list(frames), logged) == ([], [])
 
 
 def test_decoders_do_not_write_between_our_lines(tmp_path: Path) -> None:

@@ -22,12 +22,11 @@ def write_image(path: Path, level: int, modified: float) -> None:
     os.utime(path, (modified, modified))
 
 
-def test_unreadable_images_are_reported_and_keep_their_numbers(tmp_path: Path) -> None:
+def test_unreadable_images_are_reported_and_keep_their_numbers(tmp_path: Path, logged: list[str]) -> None:
     for i in range(4):
         write_image(tmp_path / f"{i}.png", 10 * i, 1e9)
     (tmp_path / "1.png").write_bytes(b"no image")
-    unreadable: list[BadInput] = []
-    images = ImageFiles(image_files([tmp_path]), unreadable.append)
+    images = ImageFiles(image_files([tmp_path]))
     frames = list(images.frames(NEVER))
     assert [(frame.index, str(frame.name), int(frame.image_bgr[0, 0, 0])) for frame in frames] == [
         (0, "0", 0),
@@ -36,8 +35,8 @@ def test_unreadable_images_are_reported_and_keep_their_numbers(tmp_path: Path) -
     ]
     assert len(images) == 4
     assert images.name == "4 images"
-    assert "1.png: cannot be read as an image" in str(unreadable[0])
-    assert len(unreadable) == 1
+    assert "1.png: cannot be read as an image" in logged[0]
+    assert images.unreadable == len(logged) == 1
     stop = threading.Event()
     some = images.frames(stop)
     next(some)
@@ -65,20 +64,17 @@ def pause() -> None:
     """A turn in which nothing happens."""
 
 
-def watch(
-    folder: Path, *turns: Callable[[], object], **options
-) -> tuple[list[tuple[int, str]], list[str], WatchedFolder]:
-    unreadable: list[BadInput] = []
-    watched = WatchedFolder(folder, unreadable.append, **options)
+def watch(folder: Path, *turns: Callable[[], object]) -> tuple[list[tuple[int, str]], WatchedFolder]:
+    watched = WatchedFolder(folder)
     frames = [(frame.index, str(frame.name)) for frame in watched.frames(Visits(*turns))]
-    return frames, [str(error) for error in unreadable], watched
+    return frames, watched
 
 
 def test_a_watched_folder_delivers_each_image_once_the_oldest_first(tmp_path: Path) -> None:
     write_image(tmp_path / "b.png", 1, 1000)
     write_image(tmp_path / "a.png", 1, 1000)
     write_image(tmp_path / "z.png", 1, 900)
-    frames, unreadable, _ = watch(
+    frames, watched = watch(
         tmp_path,
         pause,
         lambda: write_image(tmp_path / "deep" / "new.jpg", 1, 2000),
@@ -87,12 +83,12 @@ def test_a_watched_folder_delivers_each_image_once_the_oldest_first(tmp_path: Pa
         pause,
     )
     assert frames == [(0, "z"), (1, "a"), (2, "b"), (3, "deep/new")]
-    assert unreadable == []
+    assert watched.unreadable == 0
 
 
 def test_a_watched_image_is_stamped_with_the_time_it_was_written(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", 70, 1234.5)
-    [frame] = WatchedFolder(tmp_path, pytest.fail).frames(Visits(pause), 40)
+    [frame] = WatchedFolder(tmp_path).frames(Visits(pause), 40)
     assert (frame.captured, frame.index, frame.image_bgr[3, 3, 0]) == (1234.5, 40, 70)
     assert frame.source == str(tmp_path / "a.png")
 
@@ -111,26 +107,28 @@ def test_an_image_that_is_written_slowly_is_delivered_whole(tmp_path: Path) -> N
         os.utime(slow, (moment, moment))
 
     turns = [lambda: write(content[:40], 1000), pause, pause, lambda: write(content[40:], 1003), pause, pause]
-    for frame in WatchedFolder(tmp_path, pytest.fail).frames(Visits(*turns)):
+    watched = WatchedFolder(tmp_path)
+    for frame in watched.frames(Visits(*turns)):
         assert steps == ["write", "write"]
         assert frame.image_bgr.mean() == 200
         steps.append("delivered")
     assert steps == ["write", "write", "delivered"]
+    assert watched.unreadable == 0
 
 
-def test_an_image_that_stays_broken_is_reported_once_and_takes_one_number(tmp_path: Path) -> None:
+def test_an_image_that_stays_broken_is_reported_once_and_takes_one_number(tmp_path: Path, logged: list[str]) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     os.utime(tmp_path / "broken.png", (1000, 1000))
     later = [pause] * 8 + [lambda: write_image(tmp_path / "good.png", 1, 2000)] + [pause] * 8
-    frames, unreadable, _ = watch(tmp_path, *later)
+    frames, watched = watch(tmp_path, *later)
     assert frames == [(1, "good")]
-    assert len(unreadable) == 1
-    assert "broken.png: cannot be read as an image" in unreadable[0]
+    assert watched.unreadable == len(logged) == 1
+    assert "broken.png: cannot be read as an image" in logged[0]
 
 
 def test_an_image_that_is_written_again_is_delivered_again(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", 1, 1000)
-    frames, _, watched = watch(tmp_path, pause, lambda: write_image(tmp_path / "a.png", 2, 2000), pause, pause)
+    frames, watched = watch(tmp_path, pause, lambda: write_image(tmp_path / "a.png", 2, 2000), pause, pause)
     assert frames == [(0, "a"), (1, "a")]
     assert [frame.index for frame in watched.frames(Visits(pause, pause), 2)] == [], "and not a third time"
 
@@ -141,7 +139,7 @@ def test_what_has_vanished_is_forgotten(tmp_path: Path) -> None:
         write_image(tmp_path / f"{number}.png", 1, 1000 + number)
 
     turns = [lambda number=number: replace(number) for number in range(1, 20) for _ in range(2)]
-    frames, _, watched = watch(tmp_path, *turns, pause)
+    frames, watched = watch(tmp_path, *turns, pause)
     assert [index for index, _ in frames] == list(range(19))
     assert list(watched._done) == [tmp_path / "19.png"]
     assert watched._waiting == {}
@@ -149,7 +147,7 @@ def test_what_has_vanished_is_forgotten(tmp_path: Path) -> None:
 
 def test_a_watched_folder_that_vanishes_and_returns(tmp_path: Path) -> None:
     folder, away = tmp_path / "in", tmp_path / "away"
-    watched = WatchedFolder(folder, pytest.fail)
+    watched = WatchedFolder(folder)
     with pytest.raises(BadInput, match="no such folder"):
         next(watched.frames(NEVER))
     write_image(folder / "a.png", 1, 1000)
@@ -175,21 +173,21 @@ def test_a_file_of_full_size_that_is_still_being_filled_is_waited_for(tmp_path: 
 
     write(100)
     turns = [pause, pause, pause, lambda: write(len(content)), pause]
-    [frame] = WatchedFolder(tmp_path, pytest.fail).frames(Visits(*turns))
+    [frame] = WatchedFolder(tmp_path).frames(Visits(*turns))
     assert frame.image_bgr.min() == 90
     write(54)  # black from now on, as some pictures are
-    [frame] = WatchedFolder(tmp_path, pytest.fail).frames(Visits(*[pause] * 8))
+    [frame] = WatchedFolder(tmp_path).frames(Visits(*[pause] * 8))
     assert frame.image_bgr.max() == 0
 
 
-def test_what_cannot_be_had_in_a_watched_folder_is_named_once(tmp_path: Path) -> None:
+def test_what_cannot_be_had_in_a_watched_folder_is_named_once(tmp_path: Path, logged: list[str]) -> None:
     (tmp_path / "gone.png").symlink_to("/nonexistent/x.png")
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "raw.cr2").touch()
-    said: list[str] = []
-    frames, unreadable, _ = watch(tmp_path, *[pause] * 16, say=said.append)
+    frames, watched = watch(tmp_path, *[pause] * 16)
     assert frames == []
-    assert len(unreadable) == 2
-    assert "a link to /nonexistent/x.png" in min(unreadable)
-    assert "is a named pipe" in max(unreadable)
-    assert said == [f"{tmp_path}: ignores .cr2: format not supported, or file not finished"]
+    assert watched.unreadable == 2
+    ignored, gone, pipe = sorted(logged)
+    assert "a link to /nonexistent/x.png" in gone
+    assert "is a named pipe" in pipe
+    assert ignored == f"{tmp_path}: ignores .cr2: format not supported, or file not finished"

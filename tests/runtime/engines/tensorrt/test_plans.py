@@ -47,19 +47,20 @@ def test_the_bytes_that_are_loaded_are_the_ones_that_were_hashed(bundle, gpu) ->
         ({"version": "10.16.0", "options": "version-compatible"}, "built by TensorRT 10.16.0"),
     ],
 )
-def test_a_plan_that_does_not_fit_is_passed_over_with_the_reason(bundle, network, gpu, differences, reason) -> None:
+def test_a_plan_that_does_not_fit_is_passed_over_with_the_reason(
+    bundle, network, gpu, differences, reason, logged: list[str]
+) -> None:
     manifest = bundle.manifest
     other = Bundle(bundle.folder, replace(manifest, plans=(replace(manifest.plans[0], **differences),)))
     with pytest.raises(MissingDependency, match=f"{reason}.*uflow-export --bundle .*gravel.uflow --trt"):
         open_engine(other, "tensorrt")
-    told: list[str] = []
-    with closing(open_engine(other, report=told.append)) as engine:
+    with closing(open_engine(other)) as engine:
         assert engine.name.startswith("onnxruntime")
         assert same(engine.run(pictures(1, manifest.input_size)), network.run(pictures(1, manifest.input_size)))
-    assert len(told) == 2
-    assert told[0].startswith("warning: tensorrt is skipped: ")
-    assert reason.replace("\\", "") in told[0]
-    assert told[1].startswith("engine: onnxruntime ")
+    assert len(logged) == 2
+    assert logged[0].startswith("warning: tensorrt is skipped: ")
+    assert reason.replace("\\", "") in logged[0]
+    assert logged[1].startswith("engine: onnxruntime ")
     assert_nothing_left(gpu)
 
 
@@ -89,19 +90,18 @@ def test_a_version_compatible_plan_runs_later_and_may_bring_its_code(bundle, net
         assert engine._plan._runtime.engine_host_code_allowed is False
 
 
-def test_auto_takes_the_plan_and_says_so(bundle, gpu) -> None:
-    told: list[str] = []
-    with closing(open_engine(bundle, report=told.append)) as engine:
+def test_auto_takes_the_plan_and_says_so(bundle, gpu, logged: list[str]) -> None:
+    with closing(open_engine(bundle)) as engine:
         assert isinstance(engine, TensorRtEngine)
-    assert told == ["engine: TensorRT 10.3.0, Orin, fp16"]
+    assert logged == ["engine: TensorRT 10.3.0, Orin, fp16"]
     gpu.fails = {"enqueue"}
-    with closing(open_engine(bundle, report=told.append)) as engine:
+    with closing(open_engine(bundle)) as engine:
         assert engine.name.startswith("onnxruntime")
-    assert "tensorrt is skipped: TensorRT 10.3.0, Orin, fp16: the run failed (out of workspace)" in told[1]
+    assert "tensorrt is skipped: TensorRT 10.3.0, Orin, fp16: the run failed (out of workspace)" in logged[1]
     assert_nothing_left(gpu)
 
 
-def test_without_a_gpu_or_pycuda_it_says_what_to_install(bundle, gpu, monkeypatch) -> None:
+def test_without_a_gpu_or_pycuda_it_says_what_to_install(bundle, gpu, monkeypatch, logged: list[str]) -> None:
     cuda.primary_context.cache_clear()
 
     def no_gpu() -> None:
@@ -113,9 +113,8 @@ def test_without_a_gpu_or_pycuda_it_says_what_to_install(bundle, gpu, monkeypatc
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     with pytest.raises(MissingDependency, match=r"pycuda cannot be loaded .*pip install '.\[trt\]'"):
         open_engine(bundle, "tensorrt")
-    told: list[str] = []
-    open_engine(bundle, report=told.append).close()
-    assert "warning: tensorrt is skipped: pycuda cannot be loaded" in told[0]
+    open_engine(bundle).close()
+    assert "warning: tensorrt is skipped: pycuda cannot be loaded" in logged[0]
 
 
 def test_without_tensorrt_it_says_what_to_install(bundle, gpu, monkeypatch) -> None:
