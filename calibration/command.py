@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from uflow_edge.calibration.calibrate import Calibration, calibrate
-from uflow_edge.calibration.findings import alarm_rows, notices, percent
-from uflow_edge.calibration.operating_point import Promise, TooFewImages, clopper_pearson
+from uflow_edge.calibration.findings import alarm_rows, notices
+from uflow_edge.calibration.operating_point import Promise, TooFewImages
 from uflow_edge.calibration.saving import save_calibration
 from uflow_edge.calibration.split import CalibrationOptions, Parting
 from uflow_edge.runtime.bundle.calibration_record import REPORT
@@ -206,8 +206,7 @@ def chosen_images(good: Sequence[Path], exclude: Sequence[str]) -> list[ImageFil
 
 def _page(bundle: Bundle[UFlowManifest], calibration: Calibration, engine: Engine) -> str:
     from uflow_edge.calibration.latency import latencies_ms
-    from uflow_edge.calibration.report.page import report_page
-    from uflow_edge.calibration.report.pictures import draw_pictures
+    from uflow_edge.calibration.report import draw_pictures, report_page
 
     inspector = Inspector(bundle.manifest, engine, calibration.options.views, null_model=calibration.null_model)
     inspector.operating_point = calibration.operating_point
@@ -217,11 +216,7 @@ def _page(bundle: Bundle[UFlowManifest], calibration: Calibration, engine: Engin
 
 def _print_summary(calibration: Calibration) -> None:
     point = calibration.operating_point
-    rows = []
-    for label, count, images in alarm_rows(calibration):
-        low, high = clopper_pearson(count, images)
-        rows.append([label, f"{count} of {images}", percent(count / images), f"{percent(low)} to {percent(high)}"])
-    print(table(["good images above", "flagged", "share", "95 % interval"], rows, left={0}))
+    print(table(["good images above", "flagged", "share", "95 % interval"], alarm_rows(calibration), left={0}))
     for judged in (*calibration.suspicious_held_out, *calibration.suspicious_fitted)[:_LISTED]:
         print(f"looks anomalous: {judged.score:10.2f}  {judged.image.path}")
     for notice in notices(calibration):

@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from uflow_edge.calibration.calibrate import Calibration
+from uflow_edge.calibration.operating_point import clopper_pearson
 from uflow_edge.runtime.numeric import Size
+from uflow_edge.runtime.text import decimal, percent
 
 _FEW_SIZES = 3
 
@@ -53,25 +57,17 @@ def _sizes(counts: Mapping[Size, int]) -> str:
     return f"{len(counts)} sizes from {smallest} to {largest}"
 
 
-def percent(share: float) -> str:
-    """A share, for people."""
-    return f"{share * 100:.1f} %"
-
-
-def decimal(value: float) -> str:
-    """A score or another number that may be negative, for people."""
-    return f"{value:.2f}".replace("-", "−")
-
-
-def alarm_rows(calibration: Calibration) -> list[tuple[str, int, int]]:
-    """What was judged at which threshold, how many good images were flagged, and of how many."""
-    point, images = calibration.operating_point, len(calibration.held_out)
-    rows = [
-        (f"threshold {decimal(point.threshold)}, held-out images", calibration.above(point.threshold), images),
-        ("log-NFA 0, held-out images", calibration.above(0.0), images),
-    ]
+def alarm_rows(calibration: Calibration) -> list[list[str]]:
+    """Cells of a table: the threshold and the images, how many were flagged, their share, and its 95 % interval."""
+    held_out, point = calibration.scores, calibration.operating_point
+    judged = [("held-out images", np.asarray(held_out))]
     if calibration.null_fit is not None:
-        fitted = calibration.null_fit.goodness.image_scores
+        judged.append(("images of the null model", calibration.null_fit.goodness.image_scores))
+    rows = []
+    for images, scores in judged:
         for label, threshold in ((f"threshold {decimal(point.threshold)}", point.threshold), ("log-NFA 0", 0.0)):
-            rows.append((f"{label}, images of the null model", int((fitted > threshold).sum()), len(fitted)))
+            count, total = int((scores > threshold).sum()), len(scores)
+            low, high = clopper_pearson(count, total)
+            share, interval = percent(count / total), f"{percent(low)} to {percent(high)}"
+            rows.append([f"{label}, {images}", f"{count} of {total}", share, interval])
     return rows

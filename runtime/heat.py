@@ -1,6 +1,5 @@
 """The one colour scale for scores: on overlays, on the live page and in reports the same colour means the same."""
 
-from base64 import b64encode
 from typing import Final
 
 import cv2
@@ -45,14 +44,3 @@ def colour_bar_png() -> bytes:
     encoded, data = cv2.imencode(".png", colour_bar(256, 1))
     assert encoded, "OpenCV always encodes 8-bit PNG"
     return data.tobytes()
-
-
-def legend_html(threshold: float) -> str:
-    """The scale with its labels for a report; needs no style sheet."""
-    bar = b64encode(colour_bar_png()).decode()
-    labels = "".join(f"<span>{label.replace('-', '−')}</span>" for label in step_labels(threshold))
-    return (
-        "<div style='max-width:360px;margin:4px 0 10px;font-size:13px'>Colours: score from the threshold upwards"
-        f"<img alt='' src='data:image/png;base64,{bar}' style='display:block;width:100%;height:10px;border-radius:3px'>"
-        f"<div style='display:flex;justify-content:space-between'>{labels}</div></div>"
-    )

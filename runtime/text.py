@@ -32,6 +32,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def decimal(value: float, form: str = ".2f") -> str:
+    """A number that may be negative, with a true minus sign."""
+    return format(value, form).replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share of 1, in percent: ``3.4 %``."""
+    return f"{share * 100:.1f} %"
+
+
 def printable(value: object) -> str:
     """A value's text on one line that any terminal, log or JSON encoder takes, and that steers none of them.
 

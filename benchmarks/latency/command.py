@@ -89,7 +89,6 @@ def bench(arguments: argparse.Namespace) -> ExitCode:
     """Measure, print the results and write them."""
     from uflow_edge.benchmarks.latency.console import results_text
     from uflow_edge.benchmarks.latency.instruments import open_instruments
-    from uflow_edge.benchmarks.latency.report import write_report
     from uflow_edge.benchmarks.latency.results import write_results
     from uflow_edge.benchmarks.latency.run import measure_bundle
     from uflow_edge.runtime.bundle.folder import find_bundle
@@ -107,6 +106,8 @@ def bench(arguments: argparse.Namespace) -> ExitCode:
     if arguments.json:
         write_results(arguments.json, results)
     if arguments.report:
+        from uflow_edge.benchmarks.latency.report import write_report
+
         write_report(arguments.report, results)
     for name, reason in results.refused.items():
         print(f"refused: {name}: {reason}", file=sys.stderr)

@@ -65,24 +65,14 @@ def images_per_second(row: Row, size: int) -> float:
     return 1e3 * size / median(row.batches[size])
 
 
-def start_seconds(row: Row) -> str:
-    """Median, with its unit."""
-    return f"{median(row.start_seconds):.2f} s" if row.start_seconds else "not measured"
-
-
-def resident_memory(row: Row) -> str:
-    """Median, with its unit."""
-    return f"{median(row.start_megabytes):.0f} MB" if row.start_megabytes else "not measured"
-
-
-def device_memory(row: Row) -> str:
-    """With its unit, if it could be read."""
-    return NOT_READABLE if row.device_bytes is None else f"{row.device_bytes / 1e6:.0f} MB"
-
-
-def energy(row: Row) -> str:
-    """With its unit, if it could be read."""
-    return NOT_READABLE if row.joules_per_frame is None else f"{1e3 * row.joules_per_frame:.1f} mJ"
+def process_costs(row: Row) -> tuple[str, str, str, str]:
+    """First verdict, resident memory, memory of the GPU, and energy per frame, each with its unit if it is known."""
+    return (
+        f"{median(row.start_seconds):.2f} s" if row.start_seconds else "not measured",
+        f"{median(row.start_megabytes):.0f} MB" if row.start_megabytes else "not measured",
+        NOT_READABLE if row.device_bytes is None else f"{row.device_bytes / 1e6:.0f} MB",
+        NOT_READABLE if row.joules_per_frame is None else f"{1e3 * row.joules_per_frame:.1f} mJ",
+    )
 
 
 def _ratios(results: Results) -> list[str]:
@@ -107,4 +97,4 @@ def _costs_head(results: Results) -> tuple[str, ...]:
 
 def _costs(row: Row) -> tuple[str, ...]:
     speeds = [f"{images_per_second(row, size):.1f}" for size in row.batches]
-    return (row.name, *speeds, start_seconds(row), resident_memory(row), device_memory(row), energy(row))
+    return (row.name, *speeds, *process_costs(row))

@@ -1,72 +1,78 @@
-"""``uflow-bench --report``: one page, no script, nothing from elsewhere."""
+"""``uflow-bench --report``: what was measured, as a page."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
-from html import escape
 from pathlib import Path
 from statistics import median
 from typing import Final
 
+from markupsafe import Markup
+
 from uflow_edge.benchmarks.latency import console
-from uflow_edge.benchmarks.latency.charts import line, stacked_bars, strips
 from uflow_edge.benchmarks.latency.contenders import REFERENCE
-from uflow_edge.benchmarks.latency.report_style import STYLE
-from uflow_edge.benchmarks.latency.results import Results
+from uflow_edge.benchmarks.latency.results import Results, Row
 from uflow_edge.benchmarks.latency.stages import STAGES, TO_PICTURE, TO_VERDICT
 from uflow_edge.benchmarks.latency.statistics import Percentiles
-from uflow_edge.runtime.storage.files import replacing
+from uflow_edge.runtime.report.charts import line, stacked_bars, strips
+from uflow_edge.runtime.report.page import render, write_page
 
 _SERIES: Final = (
-    ("ms", "All engines, one frame each", "ms"),
-    ("cpu_mhz", "CPU clock", "MHz"),
-    ("celsius", "Hottest zone", "°C"),
-    ("gpu_mhz", "GPU clock", "MHz"),
-    ("gpu_celsius", "GPU temperature", "°C"),
+    ("ms", "All engines, one frame each, ms"),
+    ("cpu_mhz", "CPU clock, MHz"),
+    ("celsius", "Hottest zone, °C"),
+    ("gpu_mhz", "GPU clock, MHz"),
+    ("gpu_celsius", "GPU temperature, °C"),
 )
+_JETSON_ONLY: Final = ("jetson", "l4t", "power_mode")
+_NONE: Final = Markup('<span class="quiet">{}</span>').format(console.NONE)
+_COLUMNS: Final = (*STAGES, TO_VERDICT, TO_PICTURE)
 
 
 def write_report(path: Path, results: Results) -> None:
     """Write the page in one rename."""
-    with replacing(path) as temporary:
-        temporary.write_text(report_page(results), encoding="utf-8", errors="backslashreplace")
+    write_page(path, report_page(results))
 
 
 def report_page(results: Results) -> str:
-    """The page."""
-    name, workload = escape(results.bundle), results.workload
-    name += f" against {escape(results.against)}" if results.against else ""
-    width, height = workload.frame
-    body = [
-        f"<header><h1>Latency of {name}</h1><p>{escape(workload.extractor)} at {workload.input_size} pixels, frames of "
-        f"{width} × {height} ({escape(workload.frames)}), {len(results.rounds)} rounds, {_when(results.made)}</p>"
-        "</header>",
-        _cards(results),
-        _notices(results),
-        _section("Where the time goes", _stages_chart(results)),
-        _section("Every frame", _every_frame(results)),
-        _section("Stage by stage", _stages_table(results)),
-        _section("Compared within this run", _ratios(results)),
-        _section("Throughput of the engine alone", _throughput(results)),
-        _section("A process of its own, memory and energy", _costs(results)),
-        _section("Do they compute what they should?", _parity(results)),
-        _section("Was the machine steady?", _conditions(results)),
-        _section("The machine", _machine(results)),
-    ]
-    return (
-        "<!doctype html>\n<html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        "<meta name=color-scheme content='light dark'>"
-        f"<title>Latency of {name}</title><style>{STYLE}</style><body><main>{''.join(body)}</main></body></html>\n"
+    """The page as HTML."""
+    rows, sizes = results.rows, list(results.rows[0].batches)
+    seen = [stage for stage in STAGES if any(stage in row.stages for row in rows)]
+    ratios_head, ratios = console.ratios_table(results)
+    return render(
+        Path(__file__).with_suffix(".html"),
+        title=f"Latency of {results.bundle}" + (f" against {results.against}" if results.against else ""),
+        results=results,
+        made=_when(results.made),
+        cards=_cards(results),
+        notices=_notices(results),
+        stage_keys={f"stage{STAGES.index(stage)}": stage for stage in seen},
+        stages_chart=_stages_chart(rows),
+        strips=strips({row.name: row.stages[TO_VERDICT] for row in rows}),
+        stages_head=["", *_COLUMNS],
+        stages=[[row.name, *(_median(row, stage) for stage in _COLUMNS)] for row in rows],
+        spread=[
+            [row.name if stage == STAGES[0] else "", stage, *_percentiles(row.stages[stage])]
+            for row in rows
+            for stage in _COLUMNS
+            if stage in row.stages
+        ],
+        ratios_head=ratios_head,
+        ratios=ratios,
+        about_ratios=console.RATIOS,
+        throughput_head=["images per second", *(f"batch {size}" for size in sizes)],
+        throughput=[[row.name, *(f"{console.images_per_second(row, size):.1f}" for size in sizes)] for row in rows],
+        costs=[[row.name, *console.process_costs(row)] for row in rows],
+        reference=REFERENCE,
+        parity=_parity(results),
+        plots={
+            label: line([reading[key] for reading in results.rounds], label)
+            for key, label in _SERIES
+            if all(reading[key] is not None for reading in results.rounds)
+        },
+        machine=_machine(results),
     )
-
-
-_NONE: Final = f"<span class=quiet>{console.NONE}</span>"
-_STRIPS: Final = (
-    "A dot is one frame, from its copy to the verdict, without drawing. The box reaches from the median to p90; the "
-    "thin bar is p99, which less than a few hundred rounds can only guess. Engines took turns, frame by frame."
-)
 
 
 def _when(made: str) -> str:
@@ -74,105 +80,42 @@ def _when(made: str) -> str:
     try:
         return f"{datetime.fromisoformat(made).astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
     except ValueError:
-        return escape(made)
+        return made
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
-
-
-def _note(text: str) -> str:
-    return f"<p class=note-text>{text}</p>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "plain") -> str:
-    lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    heading = f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>" if head else ""
-    return f"<div class=wide><table class={kind}>{heading}{lines}</table></div>"
-
-
-def _cards(results: Results) -> str:
+def _cards(results: Results) -> list[tuple[str, str, str]]:
     best = min(results.rows, key=lambda row: median(row.stages[TO_VERDICT]))
-    total = Percentiles.of(best.stages[TO_VERDICT])
-    speed, size, row = max(
+    total, state = Percentiles.of(best.stages[TO_VERDICT]), results.throttling["state"]
+    speed, size, name = max(
         (console.images_per_second(row, size), size, row.name) for row in results.rows for size in row.batches
     )
-    cards = [
+    return [
         ("Fastest, frame to verdict", f"{total.p50:.1f} ms", best.name),
         ("Its slowest in a hundred", f"{total.p99:.1f} ms", f"p99; at most {total.maximum:.1f} ms"),
-        ("Most images a second", f"{speed:.0f}", f"{row}, engine alone, batch {size}"),
-        ("Was the machine steady?", escape(_steady(results.throttling["state"])), "see below"),
+        ("Most images per second", f"{speed:.0f}", f"{name}, engine alone, batch {size}"),
+        ("Was the machine steady?", "yes" if state == "steady" else state.split(",")[0], "see below"),
     ]
-    return "<div class=cards>" + "".join(
-        f"<div class=card><p class=label>{label}</p><p class=figure>{figure}</p><p>{escape(text)}</p></div>"
-        for label, figure, text in cards
-    ) + "</div>"  # fmt: skip
 
 
-def _steady(state: str) -> str:
-    return "yes" if state == "steady" else state.split(",")[0]
-
-
-def _notices(results: Results) -> str:
+def _notices(results: Results) -> list[str]:
     found = [f"Refused, {name}: {reason}" for name, reason in results.refused.items()]
-    state = results.throttling["state"]
-    if state != "steady":
-        found.append(f"Not known to be the figures of a steady machine: {state}")
-    busy = [row.name for row in results.rows if row.anomalous > 0.5]
-    if busy:
+    if (state := results.throttling["state"]) != "steady":
+        found.append(f"It is not known whether the machine was steady: {state}")
+    if busy := [row.name for row in results.rows if row.anomalous > 0.5]:
         found.append(
             "Most frames were anomalous, and every region costs time in NFA and drawing: "
             f"{', '.join(busy)}. Frames of the line itself (--images) tell more."
         )
-    return f"<div class=notice><ul>{''.join(f'<li>{escape(text)}</li>' for text in found)}</ul></div>" if found else ""
+    return found
 
 
-def _ratios(results: Results) -> str:
-    head, rows = console.ratios_table(results)
-    cells = [[escape(cell) for cell in row] for row in rows]
-    return _table([escape(cell) for cell in head], cells, "compared") + _note(f"{console.RATIOS}.") if rows else ""
+def _stages_chart(rows: Sequence[Row]) -> Markup:
+    medians = {row.name: {stage: median(row.stages[stage]) for stage in STAGES if stage in row.stages} for row in rows}
+    return stacked_bars(medians, {row.name: median(row.stages[TO_PICTURE]) for row in rows}, STAGES)
 
 
-def _folded(summary: str, content: str) -> str:
-    return f"<details><summary>{summary}</summary>{content}</details>"
-
-
-def _stages_chart(results: Results) -> str:
-    medians = {
-        row.name: {stage: median(row.stages[stage]) for stage in STAGES if stage in row.stages} for row in results.rows
-    }
-    totals = {row.name: median(row.stages[TO_PICTURE]) for row in results.rows}
-    seen = [stage for stage in STAGES if any(stage in stages for stages in medians.values())]
-    keys = "".join(f"<span class=key><i class=stage{STAGES.index(stage)}></i>{stage}</span>" for stage in seen)
-    return f"<p class=keys>{keys}</p><div class=wide>{stacked_bars(medians, totals, STAGES)}</div>"
-
-
-def _every_frame(results: Results) -> str:
-    plot = strips({row.name: row.stages[TO_VERDICT] for row in results.rows})
-    return f"<div class=wide>{plot}</div>{_note(_STRIPS)}"
-
-
-def _stages_table(results: Results) -> str:
-    columns = (*STAGES, TO_VERDICT, TO_PICTURE)
-    medians = [
-        [escape(row.name), *(f"{median(row.stages[stage]):.2f}" if stage in row.stages else _NONE for stage in columns)]
-        for row in results.rows
-    ]
-    spread = [
-        [escape(row.name) if stage == STAGES[0] else "", stage, *_percentiles(row.stages[stage])]
-        for row in results.rows
-        for stage in columns
-        if stage in row.stages
-    ]
-    head = ["engine", "stage", "p50", "p90", "p99", "max"]
-    return (
-        _table(["", *columns], medians)
-        + _note(
-            "Median milliseconds. host-to-device and device-to-host are none where an engine computes in the host's "
-            "memory. Where the GPU resizes frames, that is in host-to-device."
-        )
-        + _folded("p90, p99 and max of each stage", _table(head, spread, "stages"))
-    )
+def _median(row: Row, stage: str) -> str:
+    return f"{median(row.stages[stage]):.2f}" if stage in row.stages else _NONE
 
 
 def _percentiles(samples: Sequence[float]) -> list[str]:
@@ -180,36 +123,16 @@ def _percentiles(samples: Sequence[float]) -> list[str]:
     return [f"{value:.2f}" for value in (found.p50, found.p90, found.p99, found.maximum)]
 
 
-def _throughput(results: Results) -> str:
-    sizes = list(results.rows[0].batches)
-    rows = [
-        [escape(row.name), *(f"{console.images_per_second(row, size):.1f}" for size in sizes)] for row in results.rows
+def _parity(results: Results) -> list[tuple[str, Markup]]:
+    """Names of engines, and whether they compute what they should."""
+    kept = Markup('<span class="good">kept</span> {}<br><span class="quiet">{}</span>')
+    refused = Markup('<span class="bad">refused</span> {}')
+    absent = Markup('<span class="quiet">{}</span>')
+    return [
+        *((row.name, kept.format(_unbroken(row.parity), row.engine)) for row in results.rows),
+        *((name, refused.format(_unbroken(reason))) for name, reason in results.refused.items()),
+        *((names, absent.format(reason)) for names, reason in console.absent_together(results)),
     ]
-    return _table(["images a second", *(f"batch {size}" for size in sizes)], rows)
-
-
-def _costs(results: Results) -> str:
-    rows = [[escape(row.name), *(cell(row) for cell in _COSTS)] for row in results.rows]
-    energy = f"Energy: {escape(results.meter)}." if results.meter else "Energy: no meter is readable here."
-    return _table(["", "first verdict", "resident memory", "GPU memory", "energy per frame"], rows) + _note(
-        "First verdict: uflow-infer as a new process, median; resident memory: the most that it held. " + energy
-    )
-
-
-_COSTS: Final = (console.start_seconds, console.resident_memory, console.device_memory, console.energy)
-
-
-def _parity(results: Results) -> str:
-    kept, refused = "<span class=good>kept</span>", "<span class=bad>refused</span>"
-    rows = [
-        [escape(row.name), f"{kept} {_unbroken(escape(row.parity))}<br><span class=quiet>{escape(row.engine)}</span>"]
-        for row in results.rows
-    ]
-    rows += [[escape(name), f"{refused} {_unbroken(escape(why))}"] for name, why in results.refused.items()]
-    rows += [
-        [escape(names), f"<span class=quiet>{escape(why)}</span>"] for names, why in console.absent_together(results)
-    ]
-    return _table(["", f"against {REFERENCE}"], rows, "texts")
 
 
 def _unbroken(text: str) -> str:
@@ -217,26 +140,12 @@ def _unbroken(text: str) -> str:
     return re.sub(r"(?<=\de)-(?=\d)", "\u2011", text)
 
 
-def _conditions(results: Results) -> str:
-    plots = []
-    for key, label, unit in _SERIES:
-        values = [reading[key] for reading in results.rounds]
-        if all(value is not None for value in values):
-            plots.append(line(values, label, unit))
-    evidence = "".join(f"<li>{escape(text)}</li>" for text in results.throttling["evidence"])
-    return f"<p>{escape(results.throttling['state'])}</p><ul>{evidence}</ul><div class=plots>{''.join(plots)}</div>"
-
-
-_JETSON_ONLY: Final = ("jetson", "l4t", "power_mode")
-
-
-def _machine(results: Results) -> str:
-    rows = []
-    for field in fields(results.machine):
-        value = getattr(results.machine, field.name)
-        if value is None and results.machine.jetson is None and field.name in _JETSON_ONLY:
-            continue
-        if field.name == "libraries":
-            value = ", ".join(f"{name} {version}" for name, version in value.items())
-        rows.append([field.name.replace("_", " "), escape(console.NOT_READABLE if value is None else str(value))])
-    return _table((), rows, "facts")
+def _machine(results: Results) -> list[tuple[str, str]]:
+    facts = asdict(results.machine)
+    facts["libraries"] = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
+    on_jetson = results.machine.jetson is not None
+    return [
+        (name.replace("_", " "), console.NOT_READABLE if value is None else str(value))
+        for name, value in facts.items()
+        if value is not None or on_jetson or name not in _JETSON_ONLY
+    ]

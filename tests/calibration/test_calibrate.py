@@ -17,8 +17,7 @@ from uflow_edge.calibration.calibrate import Calibration, calibrate
 from uflow_edge.calibration.command import chosen_images
 from uflow_edge.calibration.findings import notices
 from uflow_edge.calibration.operating_point import Promise, TooFewImages
-from uflow_edge.calibration.report.page import report_page
-from uflow_edge.calibration.report.pictures import Pictures
+from uflow_edge.calibration.report import Pictures, report_page
 from uflow_edge.calibration.saving import save_calibration
 from uflow_edge.calibration.split import CalibrationOptions, Parting
 from uflow_edge.export.graphs.parity import PARITY
@@ -399,6 +398,6 @@ def test_what_parity_does_not_say_is_a_question_mark_in_the_report(
 ) -> None:
     (tmp_path / PARITY).write_text(json.dumps({"<b>": [entry]}))
     bundle = replace(Bundle.load(exported, UFlowManifest), folder=tmp_path)
-    page = report_page(bundle, calibration, Pictures((), (), ()), {}, datetime.now().astimezone())
+    page = report_page(bundle, calibration, Pictures(), {}, datetime.now().astimezone())
     assert page.count("<td>?</td>") >= 4
     assert "&lt;b&gt;" in page

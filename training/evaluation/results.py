@@ -1,8 +1,8 @@
-"""What an evaluation of one or more categories comes to: tables for people, JSON for programs, a page to look at."""
+"""The results of an evaluation of one or more categories: tables in the terminal, a JSON document, a report."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uflow_edge.runtime.cli.command_line import table
 from uflow_edge.runtime.storage.files import replacing
@@ -10,19 +10,22 @@ from uflow_edge.runtime.storage.strict_json import finite, to_json
 from uflow_edge.training.evaluation.evaluate import Evaluation
 from uflow_edge.training.evaluation.tables import DECISION_HEAD, RANKING_HEAD, decision_rows, means, ranking_rows
 
+if TYPE_CHECKING:
+    from uflow_edge.training.evaluation.report import Section
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Of all categories so far.
+    """The results of all categories so far.
 
     Attributes:
-        evaluations: of those that were measured.
-        sections: of the report, in the same order.
-        failed: why others were not measured.
+        evaluations: of the categories that were measured.
+        sections: of the report, in the same order; empty if none is written.
+        failed: why the others were not measured, by category.
     """
 
     evaluations: list[Evaluation] = field(default_factory=list)
-    sections: list[str] = field(default_factory=list)
+    sections: "list[Section]" = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -32,13 +35,13 @@ class Results:
         return {"categories": categories, "mean": means(self.evaluations), **failed}
 
     def write(self, json_file: Path | None, page: Path | None) -> None:
-        """Write the files that are asked for, and print the tables."""
+        """Write the document and the report, each unless None, and print the tables."""
         if json_file is not None:
             _write(json_file, to_json(finite(self.as_json()), indent=1) + "\n")
         if page is not None:
             from uflow_edge.training.evaluation.report import report_page
 
-            _write(page, report_page(self.evaluations, self.sections))
+            _write(page, report_page(self.sections))
         print(table(RANKING_HEAD, ranking_rows(self.evaluations), left={0, 1}), end="\n\n")
         print(table(DECISION_HEAD, decision_rows(self.evaluations), left={0, 1}))
 

@@ -94,7 +94,7 @@ def test_ratios_are_told_with_the_engine_they_are_compared_with(results):
 
 def test_names_of_two_bundles_fit_beside_the_plots(results):
     page = report_page(results(**{"onnxruntime fp16": 10.0, "onnxruntime fp16 of /somewhere/else/<old>.uflow": 10.0}))
-    labels = re.findall(r"<text class=name [^>]*>([^<]*)</text>", page)
+    labels = re.findall(r"<text class=\"name\" [^>]*>([^<]*)</text>", page)
     assert labels == ["onnxruntime fp16", "onnxruntime fp16", "of …where/else/&lt;old&gt;.uflow"] * 2
 
 
@@ -105,7 +105,7 @@ def test_transfers_are_told_where_there_are_any_and_are_none_elsewhere(results):
     assert re.search(r"^cpu +[\d.]+ +none +[\d.]+ +[\d.]+ +none ", told, re.MULTILINE)
     assert re.search(r"^gpu( +[\d.]+){9}", told, re.MULTILINE)
     page = report_page(both)
-    assert page.count("<td><span class=quiet>none</span></td>") == 2
+    assert page.count('<td><span class="quiet">none</span></td>') == 2
     assert page.count(f"<td>{TO_DEVICE}</td>") == page.count(f"<td>{TO_HOST}</td>") == 1  # among the percentiles
     assert f"</i>{TO_DEVICE}</span>" in page  # in the key of the plot
     assert f"</i>{TO_DEVICE}</span>" not in report_page(on_cpu)
@@ -116,7 +116,7 @@ def test_the_page_gives_one_number_for_a_frame_and_says_when_and_on_what(results
     uneven = {**on_cpu.rows[0].stages, TO_PICTURE: (33.49,) * 30}  # medians of stages need not add up
     told = replace(on_cpu, rows=(replace(on_cpu.rows[0], stages=uneven),))
     page = report_page(replace(told, throttling={"state": "too few rounds to tell", "evidence": []}))
-    assert re.findall(r"<text class=value[^>]*>([\d.]+)</text>", page) == ["33.49"]
+    assert re.findall(r"<text class=\"name value\"[^>]*>([\d.]+)</text>", page) == ["33.49"]
     assert "2026-11-25 10:00 UTC" in page
     assert "Was the machine steady?" in page and "too few rounds to tell" in page
     assert "jetson" not in page and "power mode" not in page
