@@ -74,6 +74,7 @@ def parts(labelled: Path, exported: Path) -> list[Measured]:
     return found
 
 
+@pytest.mark.long
 @given(st.lists(st.booleans(), min_size=11, max_size=11))
 @settings(deadline=None, max_examples=10)
 def test_parts_merged_and_read_back_are_the_whole(

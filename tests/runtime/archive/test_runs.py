@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from extras import needs
 from uflow_edge.runtime.archive.cluster import ClusterOptions
 from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary, fitting_shard_size
 from uflow_edge.runtime.archive.shards import _Worker
@@ -35,6 +36,7 @@ def batch_of(shard: int) -> dict[str, np.ndarray]:
     return {"shard": np.array([shard])}
 
 
+@needs("pyarrow")
 def test_a_run_is_taken_up_with_the_shards_it_has(tmp_path: Path) -> None:
     assert RunFolder.take_up(tmp_path / "new", {}, ITEMS) is None
     run = RunFolder.begin(tmp_path, {"job": "inference"}, ITEMS, 4)
@@ -46,6 +48,7 @@ def test_a_run_is_taken_up_with_the_shards_it_has(tmp_path: Path) -> None:
     assert list(found.summaries()) == [SUMMARY]
 
 
+@needs("pyarrow")
 def test_a_beginning_that_was_interrupted_is_begun_again(tmp_path: Path) -> None:
     run = RunFolder.begin(tmp_path, {}, ITEMS, 4)
     (tmp_path / "_run.json").unlink()  # the last that is written
@@ -53,6 +56,7 @@ def test_a_beginning_that_was_interrupted_is_begun_again(tmp_path: Path) -> None
     assert RunFolder.begin(tmp_path, {}, ITEMS, 4) == run
 
 
+@needs("pyarrow")
 def test_a_worker_leaves_complete_shards_alone(tmp_path: Path) -> None:
     run, job = RunFolder.begin(tmp_path, {}, ITEMS, 4), Recorder([])
     worker = _Worker(run, job)
@@ -63,6 +67,7 @@ def test_a_worker_leaves_complete_shards_alone(tmp_path: Path) -> None:
     assert job.seen == [(2, ITEMS[8:]), (0, ITEMS[:4])]
 
 
+@needs("pyarrow")
 def test_a_shard_that_kills_its_workers_is_given_up_and_named(tmp_path: Path) -> None:
     run, job = RunFolder.begin(tmp_path, {}, ITEMS, 4), Recorder([])
     for i in range(4):

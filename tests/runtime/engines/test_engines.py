@@ -123,6 +123,7 @@ def test_any_number_of_images_goes_through_any_batch(count, minimum, more) -> No
     assert max(sizes) <= MOST_AT_ONCE
 
 
+@pytest.mark.long
 def test_a_graph_of_a_fixed_batch_takes_any_number(trained, tmp_path, images) -> None:
     from uflow_edge.export.bundle import ExportOptions, export_bundle
 
