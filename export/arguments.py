@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uflow_edge.export.unet.bundle import UNetExportOptions
 
 _OF_NETWORKS = ("out", "overwrite", "opset", "allow_parity_loss")
-_OF_UFLOWS = ("extractor", "good", "max_false_alarms", "fit")
+_OF_UFLOWS = ("extractor", "good", "false_alarm_rate", "fit")
 _OF_ENGINES = ("trt_target", "workspace", "version_compatible", "refittable", "dla_core", "compute_capability")
 
 
@@ -109,20 +109,22 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("bundle, with --ckpt alone")
     group.add_argument(
-        "--extractor", metavar="NAME", help="refuse a checkpoint with another extractor (default: accept any)"
+        "--extractor",
+        metavar="NAME",
+        help="frozen backbone; a checkpoint with another one is refused (default: accept any)",
     )
     group.add_argument(
         "--good",
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="take the threshold from these good images, not used in training; uflow-calibrate does more",
+        help=argparse.SUPPRESS,
     )
     group.add_argument(
-        "--max-false-alarms",
+        "--false-alarm-rate",
         type=finite_float,
         metavar="X",
-        help=f"with --good: share of good images that may be called anomalous (default: {DEFAULT_FALSE_ALARM_RATE})",
+        help=argparse.SUPPRESS,
     )
     group.add_argument(
         "--fit",
@@ -191,7 +193,7 @@ def check_option_combinations(arguments: argparse.Namespace) -> None:
         raise UsageError("int8 needs images of the line: export first, then run uflow-calibrate --int8 on the bundle")
     require_option(arguments, "unet", "unet_config")
     require_option(arguments, "trt", *_OF_ENGINES)
-    require_option(arguments, "good", "max_false_alarms")
+    require_option(arguments, "good", "false_alarm_rate")
 
 
 def plan_options(arguments: argparse.Namespace) -> PlanOptions:
@@ -258,7 +260,7 @@ def good_images(arguments: argparse.Namespace) -> "GoodImages | None":
 
     if not arguments.good:
         return None
-    rate = DEFAULT_FALSE_ALARM_RATE if arguments.max_false_alarms is None else arguments.max_false_alarms
+    rate = DEFAULT_FALSE_ALARM_RATE if arguments.false_alarm_rate is None else arguments.false_alarm_rate
     return GoodImages(tuple(arguments.good), rate)
 
 

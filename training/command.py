@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
             "uflow-train --data good_photos/ --out part.ckpt --epochs 60",
             "uflow-train --config bottle --data mvtec/bottle --out bottle.ckpt   # as the paper: hours on a CPU",
         ],
+        {category: published.options() for category, published in CONFIGS.items()},
     )
     add = parser.add_argument
     add(
@@ -52,14 +53,6 @@ def parser() -> argparse.ArgumentParser:
         help="folder of good images, or a data set with train/good",
     )
     add("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
-    add(
-        "--config",
-        choices=CONFIGS,
-        metavar="CATEGORY",
-        help="train as the authors of U-Flow did on a category of MVTec AD: extractor, input size, flow steps, "
-        "learning rate, batch size, epochs, patience, couplings and standardising are theirs where not given here too; "
-        f"one of {', '.join(CONFIGS)}",
-    )
     add("--extractor", choices=EXTRACTORS, default="efficientnet_lite0", help="frozen backbone")
     add(
         "--input-size",
@@ -95,7 +88,7 @@ def _add_fitting(group: argparse._ArgumentGroup) -> None:
         help="stop after this many epochs without a better held-out likelihood",
     )
     add_batch_option(group, default.batch_size, "images per step")
-    add_learning_rate_option(group, default.learning_rate, "of the first step")
+    add_learning_rate_option(group, default.learning_rate, "at the start")
     add_seed_option(group)
     add(
         "--couplings",
@@ -143,15 +136,6 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         default="auto",
         help="where features are cached (default: in memory if they fit)",
     )
-
-
-def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; what a ``--config`` says takes the place of the defaults, so all that is given goes before it."""
-    published = CONFIGS.get(parser().parse_args(argv).config)
-    configured = parser()
-    if published is not None:
-        configured.set_defaults(**published.arguments())
-    return configured.parse_args(argv)
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
@@ -212,7 +196,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of ``uflow-train``."""
-    run_command(lambda: parsed(argv), run)
+    run_command(lambda: parser().parse_args(argv), run)
 
 
 if __name__ == "__main__":

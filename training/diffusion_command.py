@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--steps", type=positive_int, default=default.steps, metavar="N", help="training steps")
     add_batch_option(parser, default.batch_size, "patches per step")
-    add_learning_rate_option(parser, default.learning_rate, "the largest of the schedule")
+    add_learning_rate_option(parser, default.learning_rate, "at its largest")
     add_seed_option(parser)
     add_reading_options(parser)
     add_restart_option(parser)

@@ -6,12 +6,11 @@ belong to their extractor and couplings; nobody has tuned them for ours.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What differs from category to category; `arguments` adds what they share.
+    """What differs from category to category; `options` adds what they share.
 
     Attributes:
         learning_rate: of Adam, at the first step.
@@ -23,14 +22,14 @@ class Published:
     batch_size: int
     epochs: int = 200
 
-    def arguments(self) -> dict[str, Any]:
-        """Every choice of ``uflow-train`` that they made otherwise than we do, by the name of its argument."""
+    def options(self) -> dict[str, object]:
+        """Every choice of ``uflow-train`` that they made otherwise than we do, by the name of its option."""
         return {
             "extractor": "mcait",
-            "input_size": 448,
-            "flow_steps": 4,
-            "learning_rate": self.learning_rate,
-            "batch_size": self.batch_size,
+            "input-size": 448,
+            "flow-steps": 4,
+            "learning-rate": self.learning_rate,
+            "batch": self.batch_size,
             "epochs": self.epochs,
             "patience": 20,  # they watch the AUROC of test images with it, we the likelihood of held-out good ones
             "couplings": "affine",

@@ -7,7 +7,6 @@ ALIASES: dict[str, dict[str, str]] = {
     "uflow-bench": {"--backends": "--backend", "--batches": "--batch", "--precisions": "--precision"},
     "uflow-calibrate": {"--report": ""},
     "uflow-export": {
-        "--false-alarm-rate": "--max-false-alarms",
         "--plan": "--dry-run",
         "--triton-plan": "--triton-engine",
     },

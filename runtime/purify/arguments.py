@@ -53,14 +53,14 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder for the results: PNG files, named after the images",
     )
-    add_overwrite_option(group, "without it, only those made with other settings stop the run")
+    add_overwrite_option(group, "needed for those made with other settings")
     group.add_argument(
         "--keep-metadata",
         action="store_true",
         help="copy the ICC profile and EXIF data, except rotation, thumbnail and maker's notes",
     )
     add_reading_options(group)
-    add_report_option(group, "numbers and images")
+    add_report_option(group, "with numbers and images")
     add_jsonl_option(group)
 
 

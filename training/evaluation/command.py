@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
         "--ckpt",
         type=Path,
         metavar="FILE",
-        help="U-Flow checkpoint; instead of a bundle, or with --all a folder of <category>.ckpt",
+        help="U-Flow checkpoint; instead of a bundle; with --all, a folder of <category>.ckpt",
     )
     add(
         "--ground-truth",
@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add("--all", action="store_true", help="evaluate every folder below --data that has a folder named test")
     add("--bundles", type=Path, metavar="FOLDER", help="with --all: folder of <category>.uflow (default: this folder)")
     add_json_option(parser)
-    add_report_option(parser, "curves and worst cases; it contains images")
+    add_report_option(parser, "with curves and images of the worst cases")
     model = parser.add_argument_group("model")
     add_engine_options(model, precision_default="fp16 on a GPU, fp32 on a CPU and with --ckpt")
     model.add_argument(

@@ -163,7 +163,7 @@ def test_the_command_exports_proves_and_builds(network, tmp_path, monkeypatch, e
     for wrong, message in (
         (["--good", "x"], "--good: not with --unet"),
         (["--dry-run"], "--dry-run: not with --unet"),
-        (["--trt-target", "rtx"], "--trt-target: only with --trt"),
+        (["--trt-target", "rtx"], "--trt-target needs --trt"),
     ):
         assert exit_code(main, *arguments, *wrong) == 2
         assert message in capsys.readouterr().err
