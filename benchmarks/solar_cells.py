@@ -33,8 +33,7 @@ from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa import likelihood_map, tree_score
-from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
-from uflow_edge.runtime.nfa.tree import RULES
+from uflow_edge.runtime.nfa.tree import TREE_RULES
 from uflow_edge.training.dataset import test_images, training_images
 from uflow_edge.training.features import CachedFeatures
 
@@ -128,24 +127,24 @@ def flow_detectors(bundle: Path, test: Labelled) -> list[Detector]:
     channels, side = inspector.manifest.channels, inspector.manifest.input_size
     likelihood: list[float] = []
     calibrated: list[float] = []
-    by_rule: dict[str, list[float]] = {rule: [] for rule in RULES}
+    by_rule: dict[str, list[float]] = {rule: [] for rule in TREE_RULES}
     for path in progress(test.paths, "scoring with every rule"):
         inspection = inspector.examine(read_image(path))
         energies = inspection.energies
         calibrated.append(inspection.verdict.score)
         likelihood.append(float(likelihood_map(energies, channels, (side, side)).max()))
-        for rule in RULES:
+        for rule in TREE_RULES:
             by_rule[rule].append(float(tree_score(energies, channels, (side, side), rule=rule).max()))
     flow = [
         Detector("U-Flow, likelihood", likelihood),
         Detector("U-Flow, tree NFA, calibrated", calibrated, natural_threshold=0.0),
     ]
-    return flow + [Detector(_RULE_NAMES[rule], by_rule[rule], natural_threshold=0.0) for rule in RULES]
+    return flow + [Detector(_RULE_NAMES[rule], by_rule[rule], natural_threshold=0.0) for rule in TREE_RULES]
 
 
 def baseline_detectors(checkpoint: Path, good: list[Path], test: Labelled, seed: int) -> list[Detector]:
     """Image scores of the two baselines on the flow's own features, fitted to the same images."""
-    graph = EnergyGraph(load_checkpoint(checkpoint).network(), DEFAULT_PROBABILITY).eval()
+    graph = EnergyGraph(load_checkpoint(checkpoint).network()).eval()
     with CachedFeatures(graph, good) as good_features, CachedFeatures(graph, test.paths) as test_features:
         fitted, tested = standardized_by_channel(stacked(good_features), stacked(test_features))
     print("fitting the baselines …", flush=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uflow_edge.export.unet.bundle import UNetExportOptions
 
 _OF_NETWORKS = ("out", "overwrite", "opset", "allow_parity_loss")
-_OF_UFLOWS = ("extractor", "good", "false_alarm_rate", "fit")
+_OF_UFLOWS = ("extractor", "good", "false_alarm_rate", "fit", "block_nfa")
 _OF_ENGINES = ("trt_target", "workspace", "version_compatible", "refittable", "dla_core", "compute_capability")
 
 
@@ -130,6 +130,11 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
         "--fit",
         choices=["squash", "crop"],
         help="how frames become square: squash them, or crop the centre (default: as the checkpoint says, else squash)",
+    )
+    group.add_argument(
+        "--block-nfa",
+        action="store_true",
+        help="have the graphs count exceedances too, for --rule block; their outputs are twice as large",
     )
     group.add_argument(
         "--parity-images",
@@ -236,6 +241,7 @@ def export_options(arguments: argparse.Namespace) -> "ExportOptions":
         batch=arguments.batch.fixed if arguments.batch else None,
         fit=arguments.fit,
         extractor=arguments.extractor,
+        block_nfa=arguments.block_nfa,
         parity_images=tuple(arguments.parity_images or ()),
         allow_parity_loss=arguments.allow_parity_loss,
     )

@@ -64,6 +64,7 @@ class ExportOptions:
         batch: images a run that graphs are fixed to; None takes any number.
         fit: how frames that are not square become so; None: as the checkpoint says, else ``squash``.
         extractor: that the checkpoint must have; None: any.
+        block_nfa: whether graphs also count exceedances, for the block rule.
         parity_images: files and folders to compare graphs and checkpoint on; see `parity_images`.
         allow_parity_loss: also write graphs that miss their bound.
         energy_bounds: relative error of energies above which a graph misses it, by precision.
@@ -74,6 +75,7 @@ class ExportOptions:
     batch: int | None = None
     fit: Fit | None = None
     extractor: str | None = None
+    block_nfa: bool = False
     parity_images: tuple[Path, ...] = ()
     allow_parity_loss: bool = False
     energy_bounds: Mapping[Precision, float] = field(default_factory=lambda: ENERGY_BOUNDS)
@@ -122,11 +124,14 @@ def export_bundle(
     logger.info("running it in torch …")
     side, fit, carried = manifest.input_size, manifest.fit, checkpoint.pictures
     images = parity_images(checkpoint_path, options.parity_images, side, fit, carried)
-    reference = Reference.of("torch", torch_runner(energy_graph(checkpoint)), images, Scorer(manifest))
+    reference = Reference.of(
+        "torch", torch_runner(energy_graph(checkpoint, block_nfa=options.block_nfa)), images, Scorer(manifest)
+    )
     with replacing_folder(folder, overwrite=overwrite) as temporary:
         logger.info("tracing the lowered network …")
         names = manifest.signature.output_names
-        graph = trace(energy_graph(checkpoint, lowered=True), manifest.input_size, names, options.opset, options.batch)
+        lowered = energy_graph(checkpoint, lowered=True, block_nfa=options.block_nfa)
+        graph = trace(lowered, manifest.input_size, names, options.opset, options.batch)
         graph_options = GraphOptions(options.opset, options.batch, options.allow_parity_loss)
         measure = partial(_parities, manifest, reference)
         results = []
@@ -163,16 +168,15 @@ def export_bundle(
     return Exported(Bundle.load(folder, UFlowManifest), tuple(results))
 
 
-def energy_graph(checkpoint: Checkpoint, lowered: bool = False) -> EnergyGraph:
+def energy_graph(checkpoint: Checkpoint, *, lowered: bool = False, block_nfa: bool = False) -> EnergyGraph:
     """The network from resized picture to energies, in evaluation mode: as trained, or rewritten for inference.
 
     Soft permutations mix channels, so a flow that has them stays as it is.
     """
     network = checkpoint.network()
     hard = checkpoint.architecture.coupling.permutation == "hard"
-    return EnergyGraph(
-        lower(network) if lowered and hard else network, DEFAULT_PROBABILITY, checkpoint.normalization
-    ).eval()
+    probability = DEFAULT_PROBABILITY if block_nfa else None
+    return EnergyGraph(lower(network) if lowered and hard else network, checkpoint.normalization, probability).eval()
 
 
 def _parities(manifest: UFlowManifest, reference: Reference, path: Path, variant: Variant, how: str) -> list[Parity]:
@@ -196,7 +200,7 @@ def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
         std=checkpoint.normalization.std,
         fit=options.fit or checkpoint.fit or "squash",
         scales=tuple(LatentScale(s.stride, s.side, s.side, s.channels) for s in architecture.latents),
-        exceedance_probability=DEFAULT_PROBABILITY,
+        exceedance_probability=DEFAULT_PROBABILITY if options.block_nfa else None,
         bits=checkpoint.bits,
         variants=(),
         files={},
@@ -213,7 +217,7 @@ def _training_record(checkpoint: Checkpoint, folder: Path, manifest: UFlowManife
     inspector = _inspector(folder, manifest)
     gains = []
     for picture in progress(checkpoint.pictures, "pictures of the training"):
-        energies = LatentStatistics.of(inspector.engine.run(picture[np.newaxis])).energies
+        energies = LatentStatistics.of(inspector.engine.run(picture[np.newaxis]), len(manifest.scales)).energies
         gains.append(log_gains(energies, manifest.channels))
     return TrainingRecord(checkpoint.fitted, checkpoint.held_out, tuple(gains))
 

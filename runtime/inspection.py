@@ -15,16 +15,15 @@ class LatentStatistics:
 
     Attributes:
         energies: (N, H_i, W_i) float32, sum of squared latents over channels.
-        exceedances: (N, H_i, W_i) float32, how many latents exceed the quantile.
+        exceedances: (N, H_i, W_i) float32, how many latents exceed the quantile; empty where the graph does not count.
     """
 
     energies: tuple[FloatMap, ...]
     exceedances: tuple[FloatMap, ...]
 
     @classmethod
-    def of(cls, outputs: Sequence[FloatMap]) -> "LatentStatistics":
-        """From the outputs of a U-Flow graph: energies, then exceedances."""
-        scales = len(outputs) // 2
+    def of(cls, outputs: Sequence[FloatMap], scales: int) -> "LatentStatistics":
+        """From the outputs of a U-Flow graph with so many scales: energies, then exceedances, if it has any."""
         return cls(tuple(outputs[:scales]), tuple(outputs[scales:]))
 
 
@@ -35,7 +34,7 @@ class Inspection:
     Attributes:
         verdict: the decision.
         energies: per scale, finest first, (H_i, W_i) float32.
-        exceedances: likewise.
+        exceedances: likewise; empty where the graph does not count them.
         score: (S, S) float32, −log10 NFA in the model's input; larger where several parts of the frame were inspected.
         box: the part of the frame that the maps cover.
     """

@@ -204,7 +204,9 @@ class Inspector:
         else:
             assert self._device is not None
             outputs = self._device.run(prepared.frame_bgr, prepared.boxes)
-        return Inferred(prepared, LatentStatistics.of(outputs), started, prepared.clock.now())
+        return Inferred(
+            prepared, LatentStatistics.of(outputs, len(self.manifest.scales)), started, prepared.clock.now()
+        )
 
     def judge(
         self,
@@ -231,8 +233,7 @@ class Inspector:
         boxes, clock = prepared.boxes, prepared.clock
         nfa_started = clock.now()
         try:
-            scores = (self._scorer.score(energies) for energies in zip(*statistics.energies, strict=True))
-            score, box = stitch(scores, boxes, outside=-math.inf)
+            score, box = stitch(self._scorer.scores(statistics), boxes, outside=-math.inf)
         except ValueError as error:
             raise EngineFailed(f"{self.engine.name} gives no energies of latents ({error})") from error
         if len(boxes) > 1:

@@ -94,6 +94,16 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def counting(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its bundle in FP32 with exceedances, for the block rule. Read only, too."""
+    from uflow_edge.export.bundle import ExportOptions, export_bundle
+
+    folder = tmp_path_factory.mktemp("counting") / "gravel.uflow"
+    export_bundle(trained, folder, ExportOptions(precisions=("fp32",), block_nfa=True))
+    return folder
+
+
 @pytest.fixture
 def exit_code() -> Callable[..., int]:
     """Run a command's ``main`` and give its exit code."""

@@ -19,7 +19,6 @@ from uflow_edge.export.network.uflow import EnergyGraph, UFlow
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.images.decode import in_use
 from uflow_edge.runtime.images.files import read_image, spread
-from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.resize.cpu import model_input
 from uflow_edge.runtime.storage.files import check_writable
@@ -123,7 +122,7 @@ def train(
     if not restart:
         read_state(resume, run, dict)
     check_writable(checkpoint, size=_bytes_to_write(network))
-    graph = EnergyGraph(network, DEFAULT_PROBABILITY).eval()
+    graph = EnergyGraph(network).eval()
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         fit: Features = AugmentedFeatures(graph, fit_paths, data.augmentation, options.seed)

@@ -18,8 +18,8 @@ from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.inspection import LatentStatistics
-from uflow_edge.runtime.nfa.tree import tree_score
 from uflow_edge.runtime.numeric import FloatMap, Image
+from uflow_edge.runtime.scoring import Scorer
 from uflow_edge.training.evaluation.ranking import Ranking
 
 
@@ -58,12 +58,11 @@ class Seen:
     @classmethod
     def by(cls, run: Callable[[Image], Outputs], pictures: Sequence[Image], manifest: UFlowManifest) -> "Seen":
         """Run pictures, (S, S, 3) uint8 RGB, one by one, and judge them by the bundle's rule."""
-        side = manifest.input_size
         energies, peaks, masks = [], [], []
         for picture in progress(pictures, "judging"):
-            statistics = LatentStatistics.of(run(picture[np.newaxis]))
+            statistics = LatentStatistics.of(run(picture[np.newaxis]), len(manifest.scales))
             maps = [energy[0] for energy in statistics.energies]
-            score = tree_score(maps, manifest.channels, (side, side), rule=manifest.rule)
+            score = Scorer(manifest).score(maps)
             energies.append(maps)
             peaks.append(float(score.max()))
             masks.append(score > 0)

@@ -23,6 +23,7 @@ from uflow_edge.benchmarks.baselines import (
 )
 from uflow_edge.benchmarks.evaluation import Detector, Labelled
 from uflow_edge.benchmarks.solar_cells import EPOCHS, LEARNING_RATE, Folders, lay_out_images, run_tool
+from uflow_edge.benchmarks.studies.exact_tail import exact_tree_score
 from uflow_edge.calibration.null_model.fit import NullFit, fit_null_model
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.network.uflow import EnergyGraph, torch_runner
@@ -32,7 +33,6 @@ from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.nfa import likelihood_map, tree_score
-from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.runtime.resize.cpu import checked_frame, model_input
 from uflow_edge.runtime.storage.files import replacing
@@ -101,16 +101,16 @@ def measured(out: Path, seed: int, epochs: int) -> Cells:
 
 def _measure(folders: Folders, seed: int) -> dict[str, Any]:
     network = load_checkpoint(folders.checkpoint).network()
-    graph = EnergyGraph(network, DEFAULT_PROBABILITY).eval()
+    graph = EnergyGraph(network).eval()
     run, side = torch_runner(graph), network.architecture.input_size
     arrays: dict[str, Any] = {
         "channels": np.array([scale.channels for scale in network.architecture.latents]),
         "side": np.array(side),
     }
-    paths = paths_of(folders)
+    paths, scales = paths_of(folders), len(arrays["channels"])
     for part in PARTS:
         maps = [
-            LatentStatistics.of(run(model_input(checked_frame(read_image(path)), side)[np.newaxis])).energies
+            LatentStatistics.of(run(model_input(checked_frame(read_image(path)), side)[np.newaxis]), scales).energies
             for path in progress(paths[part], f"energies of {part} cells")
         ]
         for i, scale in enumerate(zip(*maps, strict=True)):
@@ -131,13 +131,9 @@ def scorers(cells: Cells, fit: NullFit) -> dict[str, Scorer]:
         "likelihood": partial(likelihood_map, channels=channels, size=size),
         "tree NFA, upstream": partial(tree_score, channels=channels, size=size, rule="upstream"),
         "tree NFA, one-sided": partial(tree_score, channels=channels, size=size, rule="one_sided"),
-        "tree NFA, one-sided, exact tail": partial(
-            tree_score, channels=channels, size=size, rule="one_sided", tail="chi_square"
-        ),
+        "tree NFA, one-sided, exact tail": partial(exact_tree_score, channels=channels, size=size, rule="one_sided"),
         "tree NFA, per size": partial(tree_score, channels=channels, size=size, rule="per_size"),
-        "tree NFA, per size, exact tail": partial(
-            tree_score, channels=channels, size=size, rule="per_size", tail="chi_square"
-        ),
+        "tree NFA, per size, exact tail": partial(exact_tree_score, channels=channels, size=size, rule="per_size"),
         CALIBRATED: partial(fit.model.score, size=size),
     }
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from uflow_edge.benchmarks.studies.timing import interleaved_medians
 from uflow_edge.runtime.nfa import tree_score
-from uflow_edge.runtime.nfa.tree import RULES
+from uflow_edge.runtime.nfa.tree import TREE_RULES
 from uflow_edge.runtime.numeric import FloatMap
 
 SHAPES = {
@@ -33,14 +33,14 @@ def planted_energies(scales: tuple[tuple[int, int], ...], seed: int = 0) -> list
 def main() -> None:
     """Print a table of medians."""
     print(f"tree score, energy maps in, {TARGET[0]}x{TARGET[1]} score map out; median of {ROUNDS} rounds, in ms\n")
-    print(f"{'maps':38}" + "".join(f"{rule:>12}" for rule in RULES))
+    print(f"{'maps':38}" + "".join(f"{rule:>12}" for rule in TREE_RULES))
     for name, scales in SHAPES.items():
         energies, channels = planted_energies(scales), [c for _, c in scales]
         contenders: dict[str, Callable[[], object]] = {
-            rule: partial(tree_score, energies, channels, TARGET, rule=rule) for rule in RULES
+            rule: partial(tree_score, energies, channels, TARGET, rule=rule) for rule in TREE_RULES
         }
         medians = interleaved_medians(contenders, ROUNDS)
-        print(f"{name:38}" + "".join(f"{medians[rule]:12.2f}" for rule in RULES))
+        print(f"{name:38}" + "".join(f"{medians[rule]:12.2f}" for rule in TREE_RULES))
 
 
 if __name__ == "__main__":

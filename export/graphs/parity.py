@@ -104,8 +104,8 @@ class Reference:
     @classmethod
     def of(cls, name: str, run: Callable[[Image], Outputs], images: Sequence[Image], scorer: Scorer) -> "Reference":
         """Run what computes it, (N, S, S, 3) uint8 RGB to a graph's outputs, on pictures (S, S, 3) uint8 RGB."""
-        statistics = tuple(LatentStatistics.of(run(image[np.newaxis])) for image in progress(images, name))
-        scores = tuple(_score(scorer, found) for found in statistics)
+        statistics = tuple(_statistics(scorer, run(image[np.newaxis])) for image in progress(images, name))
+        scores = tuple(next(scorer.scores(found)) for found in statistics)
         return cls(name, tuple(images), statistics, scores, scorer)
 
     def stored(self) -> StoredReference:
@@ -126,8 +126,8 @@ class Reference:
         score_change, mask_iou = 0.0, 1.0
         expectations = zip(self.images, self.scores, strict=True)
         for image, expected_score in progress(expectations, engine.name, len(self.images)):
-            found.append(LatentStatistics.of(engine.run(image[np.newaxis])))
-            score = _score(self.scorer, found[-1])
+            found.append(_statistics(self.scorer, engine.run(image[np.newaxis])))
+            score = next(self.scorer.scores(found[-1]))
             score_change = max(score_change, abs(float(expected_score.max() - score.max())))
             mask_iou = min(mask_iou, _iou(expected_score > threshold, score > threshold))
         return Parity(
@@ -176,8 +176,8 @@ def read_parities(path: Path) -> dict[str, list[dict[str, Any]]]:
         raise BadInput(f"{path}: cannot be read ({error}); export the bundle again") from error
 
 
-def _score(scorer: Scorer, statistics: LatentStatistics) -> FloatMap:
-    return scorer.score([energy[0] for energy in statistics.energies])
+def _statistics(scorer: Scorer, outputs: Outputs) -> LatentStatistics:
+    return LatentStatistics.of(outputs, len(scorer.manifest.scales))
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> float:

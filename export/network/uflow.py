@@ -62,8 +62,8 @@ class EnergyGraph(nn.Module):
 
     Args:
         network: in evaluation mode, as trained or lowered.
-        exceedance_probability: p at which exceedances are counted.
         normalization: of the picture; default, what the extractor's ImageNet weights expect.
+        exceedance_probability: p at which exceedances are counted, for the block NFA; default, energies alone.
     """
 
     scale: Tensor
@@ -72,12 +72,12 @@ class EnergyGraph(nn.Module):
     def __init__(
         self,
         network: "UFlow | LoweredUFlow",
-        exceedance_probability: float,
         normalization: Normalization | None = None,
+        exceedance_probability: float | None = None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.threshold = exceedance_threshold(exceedance_probability)
+        self.threshold = None if exceedance_probability is None else exceedance_threshold(exceedance_probability)
         known = normalization or EXTRACTORS[network.architecture.extractor].normalization
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (known.mean, known.std))
         self.register_buffer("scale", 1 / (255 * std))
@@ -89,9 +89,11 @@ class EnergyGraph(nn.Module):
         return image.float().permute(0, 3, 1, 2) * self.scale + self.shift
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(N, S, S, 3) uint8 RGB to energies, then exceedance counts, each (N, H_i, W_i) float32, finest first."""
+        """(N, S, S, 3) uint8 RGB to energies, then exceedances, if counted; (N, H_i, W_i) float32, finest first."""
         squares = [z * z for z in self.network(self.normalized(image))]
         energies = [square.sum(dim=1) for square in squares]
+        if self.threshold is None:
+            return tuple(energies)
         exceedances = [(square >= self.threshold).float().sum(dim=1) for square in squares]
         return (*energies, *exceedances)
 

@@ -38,9 +38,10 @@ class StoredReference:
     statistics: tuple[LatentStatistics, ...]
 
     @classmethod
-    def of(cls, run: Callable[[Image], Outputs], pictures: Sequence[Image]) -> "StoredReference":
+    def of(cls, run: Callable[[Image], Outputs], pictures: Sequence[Image], scales: int) -> "StoredReference":
         """What an engine makes of pictures, one at a time."""
-        return cls(tuple(pictures), tuple(LatentStatistics.of(run(picture[np.newaxis])) for picture in pictures))
+        found = (LatentStatistics.of(run(picture[np.newaxis]), scales) for picture in pictures)
+        return cls(tuple(pictures), tuple(found))
 
     def photographs_bgr(self) -> list[Image]:
         """The pictures that are not `noise_images`, which stand in where an export had none: (S, S, 3) uint8 BGR."""
@@ -53,7 +54,9 @@ class StoredReference:
 
     def deviation(self, found: Sequence[Outputs], channels: Sequence[int]) -> Deviation:
         """Of what an engine gave for each picture; the channels of every scale, finest first."""
-        return Deviation.between(self.statistics, [LatentStatistics.of(outputs) for outputs in found], channels)
+        return Deviation.between(
+            self.statistics, [LatentStatistics.of(outputs, len(channels)) for outputs in found], channels
+        )
 
     def save(self, path: Path, manifest: UFlowManifest) -> None:
         """Write it, under the names of the graph's input and outputs."""
@@ -84,7 +87,9 @@ class StoredReference:
                 _check(values, (len(pictures), *tensor.shape), tensor.dtype)
         except (OSError, ValueError, KeyError) as error:
             raise BadInput(f"{path}: not a reference for this bundle ({error}); export it again") from error
-        each = (LatentStatistics.of([output[i : i + 1] for output in outputs]) for i in range(len(pictures)))
+        each = (
+            LatentStatistics.of([one[i : i + 1] for one in outputs], len(manifest.scales)) for i in range(len(pictures))
+        )
         return cls(tuple(pictures), tuple(each))
 
 

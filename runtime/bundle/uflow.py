@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
 from uflow_edge.runtime.bundle.manifest import Count, Manifest, Side, Signature, Tensor
 from uflow_edge.runtime.drift import DriftRange
-from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, Rule
+from uflow_edge.runtime.nfa import DEFAULT_RULE, Rule
+from uflow_edge.runtime.nfa.tree import TREE_RULES
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
 from uflow_edge.runtime.resize.cpu import Fit
 from uflow_edge.runtime.storage.strict_json import Text
@@ -42,8 +43,9 @@ class UFlowManifest(Manifest):
         mean, std: of RGB in [0, 1], as the extractor is given it; the graph does this itself.
         fit: how a frame that is not square becomes one: ``squash`` it, or ``crop`` its centre.
         scales: of the latents, finest first.
-        exceedance_probability: p at which exceedances are counted.
-        rule: how the tree NFA weighs regions.
+        exceedance_probability: p at which the graphs count exceedances; None: they give energies alone.
+        rule: how scores are computed. ``block`` is chosen for a run (see `scoring.with_rule`), and never stored: what a
+            bundle is calibrated with are tree scores.
         null_model: file of the calibrated null model, which then takes the place of ``rule``; None without one.
         operating_point: threshold on the image score.
         bits: that cameras used of the 16 in an image file, where the model was trained on such; None: 16.
@@ -59,7 +61,7 @@ class UFlowManifest(Manifest):
     input_size: Annotated[int, Meta(ge=16, le=8192)]
     fit: Fit
     scales: tuple[LatentScale, ...]
-    exceedance_probability: Annotated[float, Meta(gt=0, lt=1)]
+    exceedance_probability: Annotated[float, Meta(gt=0, lt=1)] | None
     rule: Rule = DEFAULT_RULE
     operating_point: OperatingPoint = LOG_NFA_0
     calibration: CalibrationRecord | None = None
@@ -76,11 +78,12 @@ class UFlowManifest(Manifest):
 
     @property
     def signature(self) -> Signature:
-        """``image``, uint8 RGB, to ``energy_i`` and then ``exceedance_i``, finest scale first."""
+        """``image``, uint8 RGB, to ``energy_i`` and, where they are counted, ``exceedance_i``, finest scale first."""
         side = self.input_size
+        statistics = ("energy",) if self.exceedance_probability is None else ("energy", "exceedance")
         maps = tuple(
             Tensor(f"{statistic}_{i}", (scale.height, scale.width))
-            for statistic in ("energy", "exceedance")
+            for statistic in statistics
             for i, scale in enumerate(self.scales)
         )
         return Signature((Tensor(INPUT_NAME, (side, side, 3), "uint8"),), maps)
@@ -99,6 +102,8 @@ class UFlowManifest(Manifest):
                 raise ValueError(f"scales[{i}]: {scale} does not cover input_size {self.input_size}")
         if len(self.mean) not in (0, 3) or len(self.std) != len(self.mean):
             raise ValueError(f"mean and std: expected three numbers each, got {len(self.mean)} and {len(self.std)}")
+        if self.rule == "block":
+            raise ValueError(f"rule: expected one of {', '.join(TREE_RULES)}; 'block' is chosen for a run")
         if self.drift is not None and len(self.drift.mean) != len(self.scales) + 1:
             raise ValueError(f"drift: expected {len(self.scales) + 1} means, one per scale and the score's")
         if self.null_model is not None and self.null_model not in self.files:

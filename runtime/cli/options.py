@@ -50,6 +50,18 @@ def add_engine_options(group: Group, precisions: Sequence[str] = (), precision_d
     add_threads_option(group)
 
 
+def add_rule_option(group: Group) -> None:
+    """Add ``--rule``."""
+    from uflow_edge.runtime.nfa import RULES
+
+    group.add_argument(
+        "--rule",
+        choices=RULES,
+        help="score by this rule at log-NFA 0 instead of the calibration; upstream is the rule of the paper, and block "
+        "its older variant, for bundles exported with --block-nfa (default: as the bundle says)",
+    )
+
+
 def add_threads_option(group: Group) -> None:
     """Add ``--threads``."""
     group.add_argument(

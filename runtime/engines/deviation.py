@@ -27,7 +27,8 @@ class Deviation:
         energy_error: per scale, finest first, largest |difference| / |value| of any pixel's energy.
         most_energy_error: likewise, of all but one pixel in a thousand.
         mean_energy_error: likewise, the mean over pixels and pictures.
-        exceedance_error: per scale, mean |difference| of the counts as a fraction of the channels, the worst picture.
+        exceedance_error: per scale, mean |difference| of the counts as a fraction of the channels, the worst picture;
+            empty where the graph does not count.
     """
 
     energy_error: tuple[float, ...]
@@ -53,7 +54,7 @@ class Deviation:
         errors = [[_relative(e.energies[i], f.energies[i]) for e, f in pairs] for i in range(len(channels))]
         counts = [
             [_mean_difference(e.exceedances[i], f.exceedances[i]) / count for e, f in pairs]
-            for i, count in enumerate(channels)
+            for i, count in enumerate(channels[: len(expected[0].exceedances)])
         ]
         return cls(
             tuple(float(np.max(scale)) for scale in errors),
@@ -70,7 +71,7 @@ class Deviation:
     def within(self, bound: float, bounded: Bounded) -> bool:
         """Whether energies and exceedances keep a bound."""
         outliers = bounded == "most" and max(self.energy_error) > _OUTLIERS * bound
-        return not outliers and max(self.error(bounded), *self.exceedance_error) <= bound
+        return not outliers and max((self.error(bounded), *self.exceedance_error)) <= bound
 
 
 def _relative(expected: FloatMap, found: FloatMap) -> FloatMap:

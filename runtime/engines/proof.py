@@ -72,7 +72,7 @@ def _reference(engine: Engine, folder: Path, manifest: UFlowManifest, variant: V
         return None
     pictures = noise_images(manifest.input_size)[:STORED_PICTURES]
     with closing(OnnxRuntimeEngine(folder / variant.file, manifest, variant)) as proven:
-        return StoredReference.of(proven.run, pictures)
+        return StoredReference.of(proven.run, pictures, len(manifest.scales))
 
 
 def _compare(engine: Engine, manifest: UFlowManifest, variant: Variant, reference: StoredReference) -> None:
@@ -80,7 +80,7 @@ def _compare(engine: Engine, manifest: UFlowManifest, variant: Variant, referenc
     deviation = reference.deviation(found, manifest.channels)
     bounded = BOUNDED[variant.precision]
     if not deviation.within(variant.error_bound, bounded):
-        off = max(deviation.error(bounded), *deviation.exceedance_error)
+        off = max((deviation.error(bounded), *deviation.exceedance_error))
         raise EngineDeviates(
             f"{engine.name} computes something else than FP32: energies are off by {off:.1e}, where "
             f"{variant.error_bound:.0e} is allowed{likely_cause(variant.precision)}{_remedy(variant)}"

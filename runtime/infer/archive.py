@@ -14,6 +14,7 @@ from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import ExitCode, UsageError
 from uflow_edge.runtime.images.decode import Reading, use
 from uflow_edge.runtime.infer import choices as cli
+from uflow_edge.runtime.scoring import with_rule
 from uflow_edge.runtime.sources.folders import image_files
 
 
@@ -23,6 +24,8 @@ def infer_archive(arguments: argparse.Namespace) -> ExitCode:
     cluster = cluster_options(arguments)
     files = image_files([path.absolute() for path in arguments.images])[: arguments.max_frames]
     bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
+    if arguments.rule:
+        bundle = with_rule(bundle, arguments.rule)
     use(Reading.of(arguments, bundle.manifest.bits))
     recipe = InspectorRecipe.of(
         bundle,

@@ -11,6 +11,7 @@ from uflow_edge.runtime.cli.options import (
     add_images_option,
     add_jsonl_option,
     add_reading_options,
+    add_rule_option,
     add_view_options,
 )
 from uflow_edge.runtime.cli.parser import command_parser
@@ -121,6 +122,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     add_bundle_option(group)
     add_engine_options(group)
+    add_rule_option(group)
     group.add_argument(
         "--threshold",
         type=finite_float,

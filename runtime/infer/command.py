@@ -32,6 +32,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.infer.console import Console
     from uflow_edge.runtime.infer.receivers import connect_receivers
     from uflow_edge.runtime.line.pipeline import Pipeline
+    from uflow_edge.runtime.scoring import with_rule
     from uflow_edge.runtime.sinks.hints import Hints
     from uflow_edge.runtime.sinks.json_lines import STANDARD_OUTPUT
 
@@ -48,6 +49,8 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
         feeds = _feeds(arguments, sources, stack)
         bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd()), UFlowManifest)
         _show_own_pictures(sources, bundle)
+        if arguments.rule:
+            bundle = with_rule(bundle, arguments.rule)
         use(Reading.of(arguments, bundle.manifest.bits))
         inspector = engines.enter_context(_inspector(arguments, bundle))
         point = inspector.operating_point

@@ -165,7 +165,8 @@ def _serve(
         threshold=threshold.value,
         saved_threshold=threshold.saved,
         set_threshold=threshold.set,
-        save_threshold=threshold.save if os.access(bundle.folder, os.W_OK) else None,
+        # A threshold for the scores of another rule must not become the bundle's.
+        save_threshold=threshold.save if os.access(bundle.folder, os.W_OK) and not arguments.rule else None,
         promise=threshold.promise,
         fire_trigger=fire if triggers else None,
         state=pipeline.states,

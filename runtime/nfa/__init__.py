@@ -7,9 +7,15 @@ A score is −log10 of the number of false alarms (NFA): higher is more anomalou
 one detection per image is expected by chance.
 """
 
+from typing import Literal, TypeAlias
+
 from uflow_edge.runtime.nfa.block import block_score
 from uflow_edge.runtime.nfa.likelihood import likelihood_map
 from uflow_edge.runtime.nfa.regions import Region, regions_above
-from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, Rule, tree_score
+from uflow_edge.runtime.nfa.tree import DEFAULT_RULE, TREE_RULES, TreeRule, tree_score
 
-__all__ = ["DEFAULT_RULE", "Region", "Rule", "block_score", "likelihood_map", "regions_above", "tree_score"]
+__all__ = ["DEFAULT_RULE", "RULES", "Region", "Rule", "block_score", "likelihood_map", "regions_above", "tree_score"]
+
+Rule: TypeAlias = Literal[TreeRule, "block"]
+"""How scores are computed: from energies, by one of the tree rules, or from exceedances, by the block rule."""
+RULES: tuple[Rule, ...] = (*TREE_RULES, "block")

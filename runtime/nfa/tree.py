@@ -1,9 +1,9 @@
 """Tree NFA: significance of the connected upper level sets of the energy maps (paper, section 4).
 
 Under the null model a pixel's energy follows a χ² law with C degrees of freedom, and a region of n independent pixels,
-all at least at ``x = E/C``, has the n-th power of the tail there. The paper bounds that tail by Chernoff's
-``P ≤ exp(−C/2 · (x − 1 − ln x))``; `chi_square` has it exactly. The score map holds, in each pixel, −log10 of the
-probability times the number of tests.
+all at least at ``x = E/C``, has the n-th power of the tail there. That tail is bounded by Chernoff's
+``P ≤ exp(−C/2 · (x − 1 − ln x))``. The score map holds, in each pixel, −log10 of the probability times the number of
+tests.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,14 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail_of_levels
 from uflow_edge.runtime.nfa.component_tree import paint, select_regions
 from uflow_edge.runtime.nfa.counts import log10_tests, log10_tests_by_size, pixels_of
 from uflow_edge.runtime.nfa.maps import checked_maps, upsample_bilinear
 from uflow_edge.runtime.numeric import FloatMap, Size
 
-Rule: TypeAlias = Literal["upstream", "one_sided", "per_size"]
-RULES: tuple[Rule, ...] = get_args(Rule)
-DEFAULT_RULE: Rule = "one_sided"
-Tail: TypeAlias = Literal["chernoff", "chi_square"]
-TAILS: tuple[Tail, ...] = get_args(Tail)
-DEFAULT_TAIL: Tail = "chernoff"
+TreeRule: TypeAlias = Literal["upstream", "one_sided", "per_size"]
+TREE_RULES: tuple[TreeRule, ...] = get_args(TreeRule)
+DEFAULT_RULE: TreeRule = "one_sided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +67,7 @@ def tree_score(
     channels: Sequence[int],
     size: Size,
     *,
-    rule: Rule = DEFAULT_RULE,
-    tail: Tail = DEFAULT_TAIL,
+    rule: TreeRule = DEFAULT_RULE,
 ) -> FloatMap:
     """Map of −log10 NFA of the most significant region that each pixel lies in, latents being N(0, 1) by chance.
 
@@ -88,13 +83,12 @@ def tree_score(
         channels: per scale, C_i, the number of latent channels.
         size: (height, width) of the result.
         rule: how regions are weighed against each other and against chance.
-        tail: of the law of a pixel's energy: Chernoff's bound, or exact. ``upstream`` knows the bound only.
 
     Returns:
         (height, width) float32, higher is more anomalous; above 0, fewer than one detection expected by chance.
 
     Raises:
-        ValueError: maps that cannot be energies (see `checked_maps`), or an unknown rule or tail.
+        ValueError: maps that cannot be energies (see `checked_maps`), or an unknown rule.
 
     Example:
         >>> import numpy as np
@@ -103,13 +97,11 @@ def tree_score(
         >>> bool(tree_score([energy], [20], (16, 16))[5, 5] > 0)
         True
     """
-    if rule not in RULES:
-        raise ValueError(f"expected a rule among {', '.join(RULES)}; got {rule!r}")
-    if tail not in TAILS or (rule == "upstream" and tail != "chernoff"):
-        raise ValueError(f"expected a tail among {', '.join(TAILS)}, and chernoff with upstream's rule; got {tail!r}")
+    if rule not in TREE_RULES:
+        raise ValueError(f"expected a rule among {', '.join(TREE_RULES)}; got {rule!r}")
     maps = checked_maps("energy", energies, channels, size)
     values = [
-        _evidence(one, count, len(maps), rule, tail).value_map(_shape(one), unique_values=rule == "upstream")
+        _evidence(one, count, len(maps), rule).value_map(_shape(one), unique_values=rule == "upstream")
         for one, count in zip(maps, channels, strict=True)
     ]
     lowest = lowest_value(values, size)
@@ -122,7 +114,7 @@ def _shape(one: FloatMap) -> Size:
     return height, width
 
 
-def _evidence(energy: FloatMap, channels: int, scales: int, rule: Rule, tail: Tail) -> Evidence:
+def _evidence(energy: FloatMap, channels: int, scales: int, rule: TreeRule) -> Evidence:
     """One scale under the uncalibrated null model: values are log10 P, and log10 NFA under ``per_size``."""
     levels = np.abs(energy / np.float32(channels)).ravel()  # the sort by bit patterns needs -0.0 to be 0.0
     if rule == "per_size":
@@ -130,10 +122,7 @@ def _evidence(energy: FloatMap, channels: int, scales: int, rule: Rule, tail: Ta
         outside = float(log_tests[1])  # a single pixel that is certain to happen
     else:
         log_tests, outside = np.zeros(levels.size + 1), 0.0
-    if tail == "chi_square":
-        log_tail = exact_log10_tail(levels, channels)
-    else:
-        log_tail = chernoff_log10_tail(levels, channels, one_sided=rule != "upstream")
+    log_tail = chernoff_log10_tail(levels, channels, one_sided=rule != "upstream")
     return Evidence(levels, log_tail, _whole_sizes(levels.size), log_tests, outside)
 
 
@@ -143,21 +132,6 @@ def _whole_sizes(pixels: int) -> NDArray[np.float64]:
     sizes = np.arange(pixels + 1, dtype=np.float64)
     sizes.flags.writeable = False
     return sizes
-
-
-def exact_log10_tail(levels: FloatMap, channels: int) -> NDArray[np.float64]:
-    """log10 P(χ²_C ≥ C·x) above the mean, and P = 1 at and below it.
-
-    The cut keeps large calm regions, whose tail of about a half is raised to a high power, from outweighing small
-    conspicuous ones.
-
-    Args:
-        levels: x = E/C, (n,) float32.
-        channels: C, degrees of freedom.
-    """
-    log_tail = chi_square_log10_tail_of_levels(levels, channels)
-    log_tail[levels <= 1] = 0.0
-    return log_tail
 
 
 def chernoff_log10_tail(levels: FloatMap, channels: int, *, one_sided: bool) -> NDArray[np.float64]:

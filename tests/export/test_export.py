@@ -44,7 +44,10 @@ def session(exported: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(exported / "model.fp32.onnx"), providers=["CPUExecutionProvider"])
 
 
-def test_inputs_and_outputs(session: onnxruntime.InferenceSession, exported: Path) -> None:
+@pytest.mark.parametrize(("fixture", "statistics"), [("exported", 1), ("counting", 2)])
+def test_inputs_and_outputs(request: pytest.FixtureRequest, fixture: str, statistics: int) -> None:
+    exported: Path = request.getfixturevalue(fixture)
+    session = onnxruntime.InferenceSession(str(exported / "model.fp32.onnx"), providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
     assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(uint8)", [64, 64, 3])
     assert isinstance(image.shape[0], str)  # a dynamic batch
@@ -53,12 +56,13 @@ def test_inputs_and_outputs(session: onnxruntime.InferenceSession, exported: Pat
     sides = [[scale.height, scale.width] for scale in manifest.scales]
     assert sides == [[8, 8], [4, 4]]
     assert tuple(outputs) == manifest.signature.output_names
-    assert list(outputs.values()) == [("tensor(float)", side) for side in sides] * 2
+    assert list(outputs.values()) == [("tensor(float)", side) for side in sides] * statistics
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_any_batch_gives_what_torch_gives(session, trained: Path, batch: int) -> None:
-    graph = EnergyGraph(load_checkpoint(trained).network(), 0.9).eval()
+def test_any_batch_gives_what_torch_gives(counting: Path, trained: Path, batch: int) -> None:
+    session = onnxruntime.InferenceSession(str(counting / "model.fp32.onnx"), providers=["CPUExecutionProvider"])
+    graph = EnergyGraph(load_checkpoint(trained).network(), exceedance_probability=0.9).eval()
     images = np.stack([*noise_images(64), *noise_images(64, seed=1)])[:batch]
     with torch.no_grad():
         expected = graph(torch.from_numpy(images))
@@ -66,6 +70,19 @@ def test_any_batch_gives_what_torch_gives(session, trained: Path, batch: int) ->
     for i in range(2):
         np.testing.assert_allclose(found[i], expected[i].numpy(), rtol=1e-3)
         assert np.abs(found[i + 2] - expected[i + 2].numpy()).mean() < 0.05
+
+
+def test_energies_are_the_same_with_and_without_exceedances(
+    session: onnxruntime.InferenceSession, counting: Path
+) -> None:
+    both = onnxruntime.InferenceSession(str(counting / "model.fp32.onnx"), providers=["CPUExecutionProvider"])
+    images = np.stack(noise_images(64))
+    alone, counted = (one.run(None, {"image": images}) for one in (session, both))
+    assert len(counted) == 2 * len(alone)
+    for energy, expected in zip(alone, counted, strict=False):
+        np.testing.assert_array_equal(energy, expected)
+    parity = json.loads((counting / "parity.json").read_text())["model.fp32.onnx"][0]
+    assert len(parity["exceedance_error"]) == 2
 
 
 @pytest.mark.parametrize("precision", EXPORTED_PRECISIONS)

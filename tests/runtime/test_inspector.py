@@ -18,7 +18,7 @@ from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.nfa.null_model import ImageGain, NullModel, NullScale, TailLaw
-from uflow_edge.runtime.nfa.tree import RULES, Rule
+from uflow_edge.runtime.nfa.tree import TREE_RULES, TreeRule
 from uflow_edge.runtime.numeric import Frame
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.overlay import draw_overlay
@@ -110,10 +110,10 @@ class LoudEngine(PlantedEngine):
         return outputs
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", TREE_RULES)
 @pytest.mark.parametrize("loud", [1e37, 1e38, 3.4e38, math.nan, math.inf, -1.0])
 def test_the_loudest_energies_are_anomalous_and_what_is_no_energy_is_not_judged(
-    inspector: Inspector, rule: Rule, loud: float
+    inspector: Inspector, rule: TreeRule, loud: float
 ) -> None:
     engine = LoudEngine(inspector.manifest)
     engine.loud = loud

@@ -23,7 +23,7 @@ from uflow_edge.training.train import seeded_network
 def graph() -> EnergyGraph:
     network = seeded_network(Architecture.default("efficientnet_lite0", 64, 1), 0)
     load_pretrained(network.feature_extractor, "efficientnet_lite0")
-    return EnergyGraph(network, 0.9).eval()
+    return EnergyGraph(network).eval()
 
 
 def test_mvtec_layout_and_plain_folder(texture_folder: Path) -> None:

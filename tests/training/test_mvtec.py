@@ -117,7 +117,7 @@ def test_features_of_mcait_enter_the_flow_as_its_backbones_give_them(shallow_mca
 
     network = seeded_network(Architecture.default("mcait", 448, 1), 0)
     load_pretrained(network.feature_extractor, "mcait", shallow_mcait)
-    graph = EnergyGraph(network, 0.9).eval()
+    graph = EnergyGraph(network).eval()
     picture = np.random.default_rng(0).integers(0, 256, (448, 448, 3), dtype=np.uint8)
     with torch.no_grad():
         expected = network(graph.normalized(torch.from_numpy(picture)[None]))

@@ -17,6 +17,7 @@ from uflow_edge.runtime.cli.options import (
     add_json_option,
     add_reading_options,
     add_report_option,
+    add_rule_option,
 )
 from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.engines.selection import open_engine
@@ -24,12 +25,12 @@ from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, UsageE
 from uflow_edge.runtime.images.decode import Reading, use
 from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.nfa.tree import RULES
+from uflow_edge.runtime.scoring import with_rule
 from uflow_edge.runtime.storage.files import check_writable
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.evaluate import Evaluation, evaluate
 from uflow_edge.training.evaluation.ground_truth import labelled_images
-from uflow_edge.training.evaluation.models import models_of, opened, uncalibrated
+from uflow_edge.training.evaluation.models import models_of, opened
 from uflow_edge.training.evaluation.results import Results
 
 logger = logging.getLogger(__name__)
@@ -80,12 +81,7 @@ def parser() -> argparse.ArgumentParser:
     add_report_option(parser, "with curves and images of the worst cases")
     model = parser.add_argument_group("model")
     add_engine_options(model, precision_default="fp16 on a GPU, fp32 on a CPU and with --ckpt")
-    model.add_argument(
-        "--rule",
-        choices=RULES,
-        help="use this rule at log-NFA 0 instead of the calibration; upstream is the rule of the paper "
-        "(default: as the bundle says)",
-    )
+    add_rule_option(model)
     add_reading_options(parser)
     add_ray_options(parser).add_argument(
         "--ray-state",
@@ -186,10 +182,10 @@ def _name_unreadable(todo: Sequence[Job]) -> None:
 
 def _evaluate(arguments: argparse.Namespace, job: Job, results: Results) -> None:
     with ExitStack() as stack:
-        bundle = stack.enter_context(opened(job.model, arguments.precision))
+        bundle = stack.enter_context(opened(job.model, arguments.precision, block_nfa=arguments.rule == "block"))
         use(Reading.of(arguments, bundle.manifest.bits))
         if arguments.rule:
-            bundle = uncalibrated(bundle, arguments.rule)
+            bundle = with_rule(bundle, arguments.rule)
         evaluation = _on_a_cluster(arguments, job, bundle) if arguments.ray else None
         if evaluation is None or arguments.report:
             engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads)

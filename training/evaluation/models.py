@@ -7,7 +7,6 @@ it, and one that its graph does not agree with is refused here too.
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,8 +14,6 @@ from uflow_edge.runtime.bundle.folder import SUFFIX, Bundle
 from uflow_edge.runtime.bundle.manifest import Precision
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import BadInput, UsageError, require
-from uflow_edge.runtime.nfa import Rule
-from uflow_edge.runtime.operating_point import LOG_NFA_0
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +36,13 @@ def models_of(categories: Sequence[str], folder: Path, *, checkpoints: bool) -> 
 
 
 @contextmanager
-def opened(model: Path, precision: Precision | None) -> Iterator[Bundle[UFlowManifest]]:
+def opened(model: Path, precision: Precision | None, *, block_nfa: bool = False) -> Iterator[Bundle[UFlowManifest]]:
     """The bundle in a folder, or that of a checkpoint, which is gone afterwards.
 
     Args:
         model: a folder, or the file of a checkpoint.
         precision: that it will be run in; a checkpoint is exported in this alone, by default in FP32.
+        block_nfa: whether the graph of a checkpoint is to count exceedances, for the block rule.
 
     Raises:
         BadInput: no bundle or checkpoint, or one that is damaged.
@@ -63,11 +61,5 @@ def opened(model: Path, precision: Precision | None) -> Iterator[Bundle[UFlowMan
 
     logger.info(f"exporting {model}")
     with TemporaryDirectory(prefix=f"{model.stem}-") as temporary:
-        options = ExportOptions(precisions=("fp32" if precision is None else precision,))
+        options = ExportOptions(precisions=("fp32" if precision is None else precision,), block_nfa=block_nfa)
         yield export_bundle(model, Path(temporary) / f"{model.stem}{SUFFIX}", options).bundle
-
-
-def uncalibrated(bundle: Bundle[UFlowManifest], rule: Rule) -> Bundle[UFlowManifest]:
-    """The same network weighing regions by a rule, with log-NFA 0 as its operating point, whatever its calibration."""
-    bare = replace(bundle.manifest, null_model=None, calibration=None, operating_point=LOG_NFA_0, drift=None)
-    return replace(bundle, manifest=replace(bare, rule=rule))

@@ -111,7 +111,7 @@ def test_size_normalisation_and_energies(saved, pickled, small_state, version: s
     prepared = ((image / 255 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
     with torch.no_grad():
         latents = network(torch.from_numpy(prepared))
-        graph = EnergyGraph(checkpoint.network(), 0.9, checkpoint.normalization).eval()
+        graph = EnergyGraph(checkpoint.network(), checkpoint.normalization).eval()
         found = graph(torch.from_numpy(image))[:3]
     for energy, latent in zip(found, latents, strict=True):
         torch.testing.assert_close(energy, latent.square().sum(1), rtol=1e-4, atol=0)

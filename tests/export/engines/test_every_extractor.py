@@ -57,7 +57,7 @@ def test_it_is_parsed_and_built(extractor: str, size: int, smallest: int, tmp_pa
     architecture = Architecture.default(extractor, size)
     image, maps = signature(architecture)
     network = lower(UFlow(architecture).eval().requires_grad_(False))
-    full = trace(EnergyGraph(network, 0.9).eval(), size, [spec.name for spec in maps])
+    full = trace(EnergyGraph(network, exceedance_probability=0.9).eval(), size, [spec.name for spec in maps])
     halves = {}
     for precision, model in (("fp32", full), ("fp16", to_fp16(full))):
         graph, *_ = write_onnx(model, tmp_path / f"{precision}.onnx")

@@ -34,7 +34,7 @@ class StandIn(OnnxRuntimeEngine):
         super().__init__(bundle.path(variant), bundle.manifest, variant)
 
     def run(self, images: np.ndarray) -> Outputs:
-        found = LatentStatistics.of(super().run(images))
+        found = LatentStatistics.of(super().run(images), len(self._signature.outputs))
         return (*(energy * np.float32(self.factor) for energy in found.energies), *found.exceedances)
 
 

@@ -210,7 +210,7 @@ from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.export.graphs.files import write_onnx
 from uflow_edge.export.graphs.trace import trace
-graph = EnergyGraph(load_checkpoint(Path(sys.argv[1])).network(), 0.9).eval()
+graph = EnergyGraph(load_checkpoint(Path(sys.argv[1])).network(), exceedance_probability=0.9).eval()
 names = ["energy_0", "energy_1", "exceedance_0", "exceedance_1"]
 write_onnx(trace(graph, 64, names), Path(sys.argv[2]))
 """
@@ -233,7 +233,7 @@ from uflow_edge.export.network.uflow import EnergyGraph, UFlow
 from uflow_edge.export.graphs.files import write_onnx
 from uflow_edge.export.graphs.trace import trace
 from uflow_edge.export.graphs.precision import to_fp16
-graph = EnergyGraph(UFlow(Architecture.default("mcait", 448)), 0.9).eval().requires_grad_(False)
+graph = EnergyGraph(UFlow(Architecture.default("mcait", 448)), exceedance_probability=0.9).eval().requires_grad_(False)
 model = trace(graph, 448, ["energy_0", "energy_1", "exceedance_0", "exceedance_1"])
 folder = Path(sys.argv[1])
 files = [*write_onnx(model, folder / "a.onnx"), *write_onnx(to_fp16(model), folder / "b.onnx")]

@@ -1,12 +1,13 @@
 """The authors' checkpoint, loaded and exported here, against every stage of what their code computed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from uflow_edge.export.bundle import export_bundle
+from uflow_edge.export.bundle import ExportOptions, export_bundle
 from uflow_edge.export.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.runtime import Inspector
@@ -22,13 +23,13 @@ def checkpoint(reference: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def graph(checkpoint: Checkpoint) -> EnergyGraph:
-    return EnergyGraph(checkpoint.network(), 0.9).eval()
+    return EnergyGraph(checkpoint.network(), exceedance_probability=0.9).eval()
 
 
 @pytest.fixture(scope="module")
 def inspector(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Inspector:
     folder = tmp_path_factory.mktemp("upstream") / "resnet18.uflow"
-    export_bundle(reference / "resnet18_256_s4.ckpt", folder)
+    export_bundle(reference / "resnet18_256_s4.ckpt", folder, ExportOptions(("fp32",), block_nfa=True))
     return Inspector.load(folder)
 
 
@@ -87,3 +88,14 @@ def test_only_the_painted_cell_is_anomalous_as_upstream_found(inspector: Inspect
         for image in IMAGES
     }
     assert decided == {"good": False, "defective": False, "painted": True}
+
+
+def test_the_block_rule_decides_as_upstreams_does(inspector: Inspector, end_to_end: dict[str, np.ndarray]) -> None:
+    """A latent on the quantile may be counted or not, and a window's mean count is rounded down: some pixels differ."""
+    block = Inspector(replace(inspector.manifest, rule="block"), inspector.engine)
+    for image in IMAGES:
+        upstream = end_to_end[f"{image}/block_score_256"]
+        inspection = block.examine(np.ascontiguousarray(end_to_end[f"{image}/resized_uint8"][:, :, ::-1]))
+        assert (np.abs(inspection.score - upstream) < 1e-3).mean() > 0.97
+        assert inspection.verdict.score == pytest.approx(upstream.max(), abs=1e-3)
+        assert inspection.verdict.anomalous == (upstream.max() > 0) == (image == "painted")

@@ -167,9 +167,8 @@ def test_the_network_is_described_field_by_field(repository: Path, bundle: Bundl
     config = parsed(repository, "gravel_network")
     expected = schema.ModelConfig(name="gravel_network", platform="onnxruntime_onnx", max_batch_size=8)
     expected.input.add(name="image", data_type=schema.TYPE_UINT8, dims=[64, 64, 3])
-    for statistic in ("energy", "exceedance"):
-        for i, side in enumerate((8, 4)):
-            expected.output.add(name=f"{statistic}_{i}", data_type=schema.TYPE_FP32, dims=[side, side])
+    for i, side in enumerate((8, 4)):
+        expected.output.add(name=f"energy_{i}", data_type=schema.TYPE_FP32, dims=[side, side])
     expected.dynamic_batching.preferred_batch_size.extend([4, 8])
     expected.dynamic_batching.max_queue_delay_microseconds = 1000
     expected.instance_group.add(count=1, kind=schema.ModelInstanceGroup.KIND_AUTO)

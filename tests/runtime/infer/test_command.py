@@ -8,7 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.infer.command import main
+from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.scoring import with_rule
 
 
 @pytest.fixture
@@ -57,6 +61,24 @@ def test_fail_on_anomaly(desk: Path, texture_folder: Path, exit_code) -> None:
         (desk / "gravel.uflow" / "manifest.json").write_text(json.dumps(manifest))
         assert exit_code(main, "--images", texture_folder / "test", "--fail-on-anomaly") == code
         assert exit_code(main, "--images", texture_folder / "test") == 0
+
+
+def test_the_block_rule_is_for_bundles_that_count_exceedances(
+    desk: Path, counting: Path, texture_folder: Path, exit_code, capsys
+) -> None:
+    images = ("--images", texture_folder / "test", "--rule", "block")
+    assert exit_code(main, *images) == 3
+    assert "gravel.uflow: the bundle has no exceedance outputs; export it with --block-nfa" in capsys.readouterr().err
+    shutil.copytree(counting, "counting.uflow")
+    Path("counting.uflow", "manifest.json").write_text(
+        Path("counting.uflow", "manifest.json").read_text().replace('"log_nfa_0"', '"manual"')
+    )
+    assert exit_code(main, *images, "--bundle", "counting.uflow", "--json", "block.jsonl") == 0
+    assert "threshold: 0.00 (log_nfa_0)" in capsys.readouterr().out
+    lines = [json.loads(line) for line in Path("block.jsonl").read_text().splitlines()]
+    with Inspector.load(with_rule(Bundle.load(counting, UFlowManifest), "block")) as inspector:
+        scores = [inspector.inspect(cv2.imread(line["source"])).score for line in lines]
+    assert [line["score"] for line in lines] == pytest.approx(scores)
 
 
 def test_a_video(desk: Path, exit_code, capsys) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail, chi_square_log10_tail_of_levels
+from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail
 from uflow_edge.runtime.nfa.tree import chernoff_log10_tail
 
 degrees_of_freedom = st.floats(0.3, 3000)
@@ -65,25 +65,8 @@ def test_tail_has_no_step_where_the_method_changes(degrees: float) -> None:
     assert before == pytest.approx(after, rel=1e-11)
 
 
-@pytest.mark.parametrize("degrees", [4, 54, 816])
-def test_the_table_is_monotone_and_close_enough(degrees: int) -> None:
-    levels = np.sort(np.random.default_rng(0).uniform(0.1, 12, 20_000)).astype(np.float32)
-    fast = chi_square_log10_tail_of_levels(levels, degrees)
-    exact = chi_square_log10_tail(levels.astype(np.float64) * degrees, degrees)
-    assert (np.diff(fast) <= 0).all()
-    assert np.abs(fast - exact).max() <= 3e-7 * degrees + 1e-9
-
-
-def test_even_the_largest_float32_has_a_tail() -> None:
-    levels = np.array([0, 1e30, np.finfo(np.float32).max], np.float32)
-    tail = chi_square_log10_tail_of_levels(levels, 84)
-    assert tail[0] == 0
-    assert np.isfinite(tail).all()
-    assert tail[2] < tail[1] < -1e29
-
-
 def test_the_bound_gives_away_more_than_a_decade_a_pixel() -> None:
-    """What the exact tail is for: at twice the mean of 84 channels, P is 17 times smaller than Chernoff says."""
+    """At twice the mean of 84 channels, P is 17 times smaller than Chernoff says."""
     level = np.array([2.0], np.float32)
     bound = chernoff_log10_tail(level, 84, one_sided=True)[0]
-    assert bound - chi_square_log10_tail_of_levels(level, 84)[0] == pytest.approx(math.log10(17), abs=0.01)
+    assert bound - chi_square_log10_tail(2.0 * 84, 84) == pytest.approx(math.log10(17), abs=0.01)

@@ -16,11 +16,12 @@ from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.errors import MissingDependency, UsageError
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.nfa.tree import RULES, Rule
+from uflow_edge.runtime.nfa.tree import TREE_RULES, TreeRule
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
+from uflow_edge.runtime.scoring import with_rule
 from uflow_edge.training.evaluation import models
 from uflow_edge.training.evaluation.command import main
-from uflow_edge.training.evaluation.models import opened, uncalibrated
+from uflow_edge.training.evaluation.models import opened
 
 pytestmark = pytest.mark.long
 
@@ -100,12 +101,12 @@ def test_a_checkpoint_of_every_category(categories: Path, tmp_path: Path, exit_c
     assert coarse["maps"] == fine["maps"]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", TREE_RULES)
 def test_a_rule_takes_the_place_of_what_the_bundle_says(
-    rule: Rule, exported: Path, tmp_path: Path, measured: Callable[..., dict[str, Any]]
+    rule: TreeRule, exported: Path, tmp_path: Path, measured: Callable[..., dict[str, Any]]
 ) -> None:
     expected = measured("--bundle", with_manifest(exported, tmp_path / "ruled.uflow", rule=rule))
-    other: Rule = "per_size" if rule == "upstream" else "upstream"
+    other: TreeRule = "per_size" if rule == "upstream" else "upstream"
     calibrated = with_manifest(
         exported, tmp_path / "calibrated.uflow", rule=other, operating_point=OperatingPoint(40.0, "manual")
     )
@@ -115,20 +116,30 @@ def test_a_rule_takes_the_place_of_what_the_bundle_says(
     assert found != measured("--bundle", calibrated)
 
 
+@pytest.mark.parametrize(
+    ("rule", "array", "tests"), [("upstream", "tree_score_256", 2493), ("block", "block_score_256", 0)]
+)
 def test_the_authors_checkpoint_has_the_scores_of_their_code(
-    reference: Path, end_to_end: dict[str, np.ndarray], tmp_path: Path, exit_code: Exit
+    rule: str,
+    array: str,
+    tests: int,
+    reference: Path,
+    end_to_end: dict[str, np.ndarray],
+    tmp_path: Path,
+    exit_code: Exit,
 ) -> None:
     for kind in ("good", "defective", "painted"):
         (tmp_path / "cells" / "test" / kind).mkdir(parents=True)
         shutil.copy(reference / f"{kind}.png", tmp_path / "cells" / "test" / kind)
     arguments = ["--ckpt", reference / "resnet18_256_s4.ckpt", "--data", tmp_path / "cells", "--no-masks"]
     json_file = tmp_path / "numbers.json"
-    assert exit_code(main, *arguments, "--rule", "upstream", "--json", json_file, "--threads", 1) == 0
+    assert exit_code(main, *arguments, "--rule", rule, "--json", json_file, "--threads", 1) == 0
     (found,) = json.loads(json_file.read_text())["categories"]
     for case in (*found["false_alarms"], *found["missed"]):
-        theirs = float(end_to_end[f"{case['kind']}/tree_score_256"].max())
-        # A part in a thousand of the region's log P, which the rule takes 2,493 from.
-        assert case["score"] == pytest.approx(theirs, abs=1e-3 * (abs(theirs) + 2493))
+        name = "block" if rule == "block" else "tree"
+        theirs = float(end_to_end[f"{case['kind']}/{name}_score_256"].max())
+        # A part in a thousand of the region's log P, from which the tree rule takes 2,493.
+        assert case["score"] == pytest.approx(theirs, abs=1e-3 * (abs(theirs) + tests))
     assert found["at_log_nfa_0"]["defective_found"] == 0.5  # the painted one alone
 
 
@@ -136,7 +147,7 @@ def test_a_rule_leaves_out_the_null_model(exported: Path) -> None:
     bundle = Bundle.load(exported, UFlowManifest)
     files = {**bundle.manifest.files, "null_model.npz": "0" * 64}
     calibrated = Bundle(exported, replace(bundle.manifest, null_model="null_model.npz", files=files))
-    plain = uncalibrated(calibrated, "upstream")
+    plain = with_rule(calibrated, "upstream")
     assert (plain.manifest.null_model, plain.manifest.operating_point) == (None, LOG_NFA_0)
     variant = plain.manifest.variants[0]
     Inspector.from_bundle(

@@ -35,7 +35,7 @@ def test_runs_of_any_number_give_what_the_network_gives(bundle, network, gpu) ->
 
 
 def test_calls_come_in_the_right_order(bundle, gpu) -> None:
-    side, maps = bundle.manifest.input_size, 2 * len(bundle.manifest.scales)
+    side, maps = bundle.manifest.input_size, len(bundle.manifest.scales)
     engine = TensorRtEngine(bundle, bundle.manifest.plans[0])
     made = ["pagelocked_empty", "mem_alloc", "set_tensor_address"] * (1 + maps)
     assert gpu.calls == ["push", "runtime", "engine", "context", "pop", "push", "Stream", *made, "pop"]
@@ -59,7 +59,7 @@ def test_calls_come_in_the_right_order(bundle, gpu) -> None:
 
 
 def test_a_stopwatch_is_told_of_transfers_whether_work_is_recorded_or_not(bundle, network, gpu) -> None:
-    side, maps = bundle.manifest.input_size, 2 * len(bundle.manifest.scales)
+    side, maps = bundle.manifest.input_size, len(bundle.manifest.scales)
     stopwatch = Stopwatch()
     with closing(TensorRtEngine(bundle, bundle.manifest.plans[0], stopwatch)) as engine:
         for count, runs in ((1, 1), (1, 1), (1, 1), (4, 1), (9, 3)):
