@@ -1,1 +1,1 @@
-"""Fits a bundle to its line: null model, operating point, INT8."""
+"""Calibration of bundles: null model, operating point, INT8."""

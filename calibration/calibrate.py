@@ -1,12 +1,12 @@
-"""Good images of the line in; out come a null model, a threshold with a promise, and what to call drift.
+"""Calibrates a bundle on good images of its line: null model, threshold with a promise, and range of normal drift.
 
-The images are parted at random. From one part the null model is learned. The other is held out: it is inspected with
-that null model, exactly as the line will be, and its scores carry the promise. So no image that helped to shape the
-scores helps to bound them. Held-out images that look anomalous are listed, never left out: leaving out the worst would
-make the threshold lower than new good images are.
+The images are split at random. The null model is learned from one part. The other part, the held-out split, is
+inspected with that null model exactly as the line will be, and the promise rests on its scores. So no image that
+shaped the scores also bounds them. Held-out images that look anomalous are listed but never left out: without the worst
+ones, the threshold would lie below the scores of new good images.
 
-Memory: the energies of the first part are kept, 4 bytes a pixel of every scale (22 kB an image at 64² + 32² + 16²), of
-1,000 images at most, and fitting takes a few times that; of each held-out image only a few numbers are kept.
+Memory: the energies of the first part are kept, 4 bytes per pixel of every scale (22 kB per image at 64² + 32² + 16²),
+for at most 1,000 images; fitting needs a few times that. Of each held-out image only a few numbers are kept.
 """
 
 import logging
@@ -18,8 +18,8 @@ import numpy as np
 
 from uflow_edge.calibration.null_model.fit import ADVISED_IMAGES, MIN_IMAGES, NullFit, fit_null_model
 from uflow_edge.calibration.operating_point import Promise, TooFewImages, operating_point
-from uflow_edge.calibration.plausibility import difference_from_training, fence_of, neighbours_alike
-from uflow_edge.calibration.split import CalibrationOptions, Parting
+from uflow_edge.calibration.plausibility import correlation_of_neighbours, difference_from_training, suspicious_above
+from uflow_edge.calibration.split import CalibrationOptions, Split
 from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.training_record import TrainingRecord
@@ -41,8 +41,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """A good image as it was inspected.
+class InspectedImage:
+    """A good image and the result of its inspection.
 
     Attributes:
         image: the file.
@@ -57,32 +57,32 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What calibration found; nothing is written yet.
+    """The result of a calibration; nothing is written yet.
 
     Attributes:
-        options: that were asked for.
-        engine: what ran the images.
-        null_fit: None where none was asked for.
-        fitted: images that it was learned from.
-        suspicious_fitted: those among them that look anomalous, the worst first; they were left out.
-        held_out: in the order they came in.
-        suspicious_held_out: those among them that look anomalous, the worst first; they were *not* left out.
+        options: of this calibration.
+        engine: name of the engine that ran the images.
+        null_fit: the null model and how well it fits; None without a null model.
+        fitted: images that the null model was learned from.
+        suspicious_fitted: images that look anomalous and were left out of the null model, the worst first.
+        held_out: the held-out split, in the original order.
+        suspicious_held_out: those of it that look anomalous, the worst first; they were *not* left out.
         operating_point: the threshold and its promise.
-        drift: what good frames look like; None where too few images say so.
-        admission: which images were given, and which of them were left out.
-        sizes: how many images there are of each (height, width).
-        unlike: how the images differ from those that the flow was trained on, in one sentence; None where they do not.
+        drift: the normal range of good frames; None with too few images.
+        admission: the given images, and those of them that were left out.
+        sizes: number of images by (height, width).
+        unlike: how the images differ from those that the flow was trained on, in one sentence; None if they do not.
         record: of the conditions, for the bundle.
-        correlation: of the scores of successive held-out images, where it is more than chance; else None.
+        correlation: rank correlation of the scores of successive held-out images, if it is significant; else None.
     """
 
     options: CalibrationOptions
     engine: str
     null_fit: NullFit | None
     fitted: tuple[ImageFile, ...]
-    suspicious_fitted: tuple[Judged, ...]
-    held_out: tuple[Judged, ...]
-    suspicious_held_out: tuple[Judged, ...]
+    suspicious_fitted: tuple[InspectedImage, ...]
+    held_out: tuple[InspectedImage, ...]
+    suspicious_held_out: tuple[InspectedImage, ...]
     operating_point: OperatingPoint
     drift: DriftRange | None
     admission: Admission
@@ -93,16 +93,16 @@ class Calibration:
 
     @property
     def null_model(self) -> NullModel | None:
-        """The null model that was learned, if one was."""
+        """The learned null model, if any."""
         return None if self.null_fit is None else self.null_fit.model
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """Of the held-out images."""
-        return tuple(judged.score for judged in self.held_out)
+        """Scores of the held-out images."""
+        return tuple(image.score for image in self.held_out)
 
     def above(self, threshold: float) -> int:
-        """How many held-out images have a higher score."""
+        """The number of held-out images with a higher score."""
         return sum(score > threshold for score in self.scores)
 
 
@@ -112,33 +112,33 @@ def calibrate(
     engine: Engine,
     options: CalibrationOptions = CalibrationOptions(),
 ) -> Calibration:
-    """Learn from good images; see `saving.save_calibration` for what is written.
+    """Calibrate a bundle; `saving.save_calibration` writes the result.
 
     Args:
-        bundle: as loaded; what an earlier calibration left in it is not used.
-        images: good ones of the line, each of another part, that the training has not seen; all of them are used,
-            where an `Admission` has not left some out.
+        bundle: as loaded; an earlier calibration in it is not used.
+        images: good images of the line, each of another part, that the training has not seen. All are used, except
+            those that an `Admission` has left out.
         engine: runs the bundle; stays open.
         options: see `CalibrationOptions`.
 
     Raises:
-        TooFewImages: for the promise asked, or for the null model.
-        BadInput: too many images look anomalous, or a region of interest reaches beyond one.
+        TooFewImages: for the promise, or for the null model.
+        BadInput: too many images look anomalous, or a region of interest reaches beyond an image.
     """
     admission = images if isinstance(images, Admission) else Admission(tuple(images), len(images))
-    parting = Parting.of(admission.images, options)
+    split = Split.of(admission.images, options)
     reader = _Reader()
     plain = Inspector(bundle.manifest, engine, options.views)
-    learned = _learn(plain, parting.fitted, reader) if options.null_model else _Learned()
+    learned = _learn(plain, split.fitted, reader) if options.null_model else _Learned()
     null_model = None if learned.fit is None else learned.fit.model
-    judging = Inspector(bundle.manifest, engine, options.views, null_model=null_model)
-    held_out = tuple(_judged(judging, reader.read(parting.held_out, "inspecting held-out images")))
-    scores = [judged.score for judged in held_out]
+    calibrated = Inspector(bundle.manifest, engine, options.views, null_model=null_model)
+    held_out = tuple(_inspect(calibrated, reader.read(split.held_out, "inspecting held-out images")))
+    scores = [image.score for image in held_out]
     _require(options.promise, len(scores), len(reader.unreadable))
-    fence = fence_of(scores)
+    fence = suspicious_above(scores)
     far_out = tuple(sorted((one for one in held_out if one.score > fence), key=lambda one: -one.score))
     unlike = difference_from_training(
-        TrainingRecord.load(bundle).gains, [judged.numbers[:-1] for judged in held_out], bundle.manifest
+        TrainingRecord.load(bundle).gains, [image.numbers[:-1] for image in held_out], bundle.manifest
     )
     point = _with_reservations(operating_point(scores, options.promise), far_out, unlike)
     images_used = len(learned.images) + len(learned.suspicious) + len(held_out)
@@ -147,7 +147,7 @@ def calibrate(
         engine=engine.name,
         null_fit=learned.fit,
         fitted=learned.images,
-        suspicious_fitted=tuple(_judged(judging, _Reader().read(learned.suspicious, "looking again"))),
+        suspicious_fitted=tuple(_inspect(calibrated, _Reader().read(learned.suspicious, "looking again"))),
         held_out=held_out,
         suspicious_held_out=far_out,
         operating_point=point,
@@ -158,13 +158,13 @@ def calibrate(
         record=CalibrationRecord.of(
             options.views, engine.precision, engine.name, images_used, reader.sizes, options.null_model
         ),
-        correlation=neighbours_alike(scores),
+        correlation=correlation_of_neighbours(scores),
     )
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads images, and remembers those that cannot be read and how large the others are."""
+    """Reads images; collects those that cannot be read, and the sizes of the others."""
 
     unreadable: list[str] = field(default_factory=list)
     sizes: Counter[Size] = field(default_factory=Counter)
@@ -202,7 +202,7 @@ def _learn(inspector: Inspector, files: Sequence[ImageFile], reader: _Reader) ->
             kept.append(energy)
     if len(readable) < MIN_IMAGES:
         raise TooFewImages(
-            f"{len(readable)} readable images are left to learn the null model from: {MIN_IMAGES} are needed, better "
+            f"only {len(readable)} readable images are left for the null model: {MIN_IMAGES} are needed, better "
             f"{ADVISED_IMAGES}; {len(reader.unreadable)} could not be read"
         )
     logger.info(f"fitting the null model to {len(readable)} images …")
@@ -212,24 +212,24 @@ def _learn(inspector: Inspector, files: Sequence[ImageFile], reader: _Reader) ->
     return _Learned(found, fitted, tuple(readable[i] for i in suspicious))
 
 
-def _judged(inspector: Inspector, images: Iterator[tuple[ImageFile, Image]]) -> Iterator[Judged]:
+def _inspect(inspector: Inspector, images: Iterator[tuple[ImageFile, Image]]) -> Iterator[InspectedImage]:
     channels = inspector.manifest.channels
     for file, image in images:
         inferred = inspector.infer(inspector.prepare(image))
         score = inspector.judge(inferred).verdict.score
-        yield Judged(file, score, drift_numbers(inferred.statistics.energies, channels, score))
+        yield InspectedImage(file, score, drift_numbers(inferred.statistics.energies, channels, score))
 
 
-def _with_reservations(point: OperatingPoint, far_out: Sequence[Judged], unlike: str | None) -> OperatingPoint:
-    """What else the promise depends on."""
+def _with_reservations(point: OperatingPoint, far_out: Sequence[InspectedImage], unlike: str | None) -> OperatingPoint:
+    """Add to the promise what else it depends on."""
     if far_out and point.threshold >= far_out[-1].score:  # one of them is the threshold
         point = replace(point, suspicious=len(far_out))
     return point.doubted(None if unlike is None else "calibrated on images unlike those of the training")
 
 
-def _drift_range(held_out: Sequence[Judged], point: OperatingPoint) -> DriftRange | None:
-    """Of the images that the line would judge good, for those are what it will watch."""
-    numbers = [judged.numbers for judged in held_out if judged.score <= point.threshold]
+def _drift_range(held_out: Sequence[InspectedImage], point: OperatingPoint) -> DriftRange | None:
+    """The range of images that the line would call good, since drift is watched on those."""
+    numbers = [image.numbers for image in held_out if image.score <= point.threshold]
     return DriftRange.of(np.array(numbers)) if len(numbers) >= MIN_DRIFT_IMAGES else None
 
 

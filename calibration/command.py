@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from uflow_edge.calibration.calibrate import Calibration, calibrate
-from uflow_edge.calibration.findings import alarm_rows, notices
 from uflow_edge.calibration.operating_point import Promise, TooFewImages
 from uflow_edge.calibration.saving import save_calibration
-from uflow_edge.calibration.split import CalibrationOptions, Parting
+from uflow_edge.calibration.split import CalibrationOptions, Split
+from uflow_edge.calibration.summary import alarm_rows, notices
 from uflow_edge.runtime.bundle.calibration_record import REPORT
 from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle, find_bundle
 from uflow_edge.runtime.bundle.training_record import TrainingRecord
@@ -144,7 +144,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _with_promise(options: CalibrationOptions, admission: Admission, *, asked: bool) -> CalibrationOptions:
-    """The promise that was asked for, or the best one that the images allow.
+    """The given promise, or the best one that the images allow.
 
     Raises:
         TooFewImages: the message says what was left out, and what to do.
@@ -157,7 +157,7 @@ def _with_promise(options: CalibrationOptions, admission: Admission, *, asked: b
                 f"promise: {options.promise}, the strictest of the usual ones that {images} images allow"
                 + ("" if options.null_model else "; no null model")
             )
-        Parting.of(admission.images, options)
+        Split.of(admission.images, options)
     except TooFewImages as error:
         raise TooFewImages(" ".join([f"{error}.", *admission.left_out_and_remedy]).rstrip(".")) from error
     return options
@@ -172,14 +172,14 @@ def _with_int8(
     """The bundle with an INT8 graph. Held-out images are not used for it, or the promise would not hold."""
     if not options.null_model:
         raise UsageError(
-            "--int8 needs images for a null model, and the threshold leaves none: give at least 39 good images, or "
-            "leave out --null-model none"
+            "--int8 needs images for a null model, and the threshold leaves none: give at least 39 good images, and "
+            "do not use --null-model none"
         )
     for module in ("onnx", "onnx_ir"):
         require(module, "calibrate")
     from uflow_edge.calibration.int8.quantize_bundle import Int8Options, quantize_bundle
 
-    fitted = Parting.of(images, options).fitted
+    fitted = Split.of(images, options).fitted
     bundle, result = quantize_bundle(bundle, [image.path for image in fitted], Int8Options(rest=rest))
     logger.info(f"int8: {result.quantized_work:.0%} of the work")
     for parity in result.parities:
@@ -192,8 +192,8 @@ def chosen_images(good: Sequence[Path], exclude: Sequence[str]) -> list[ImageFil
     """Image files, each once, without those that are excluded by name or path.
 
     Raises:
-        BadInput: a path that does not exist, or a folder without images.
-        UsageError: something is excluded that is not there.
+        BadInput: a path does not exist, or a folder holds no images.
+        UsageError: an excluded image is not among the good ones.
     """
     images = list({image.path.resolve(): image for image in image_files(good, good=True)}.values())
     for name in exclude:

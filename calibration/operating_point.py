@@ -1,14 +1,14 @@
-"""A threshold with a promise: at most a share α of good images above it, with confidence 1 − δ.
+"""A threshold with a promise: at most a share α of good images lies above it, with confidence 1 − δ.
 
-Of n exchangeable scores of good images let the threshold be the one that r others exceed. Whatever the distribution,
-the share of good images above it is at most α unless at most r of n tosses of a coin of probability α come up:
+Take as threshold, of n exchangeable scores of good images, the score that r others exceed. Whatever their distribution,
+the share of good images above it exceeds α only if at most r of n trials with success probability α succeed:
 
     P(share > α) ≤ P(Binomial(n, α) ≤ r)
 
 (distribution-free tolerance limits: Wilks, Ann. Math. Statist. 12, 1941; as a property of conformal prediction: Vovk,
 "Conditional validity of inductive conformal predictors", 2012). So r is the largest number for which the right side is
 at most δ. "Above" is strict, so ties only lower the share. Without a confidence, the promise holds on average over
-draws of the n images, and fewer suffice (`runtime.operating_point.conformal_operating_point`).
+draws of the n images, and fewer images suffice (`runtime.operating_point.conformal_operating_point`).
 """
 
 import math
@@ -27,16 +27,16 @@ _BISECTIONS = 60
 
 
 class TooFewImages(BadInput):
-    """What is asked cannot be promised from so few images; the message says what can."""
+    """So few images cannot support the promise; the message says what they can promise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What a threshold shall keep.
+    """The promise of a threshold.
 
     Attributes:
-        false_alarm_rate: α, largest share of good images called anomalous.
-        confidence: 1 − δ, probability over the draw of the held-out images that it is kept; None: on average.
+        false_alarm_rate: α, the largest share of good images that may be called anomalous.
+        confidence: 1 − δ, the probability over draws of the held-out images that the promise holds; None: on average.
 
     Raises:
         UsageError: on construction, unless both lie between 0 and 1.
@@ -53,7 +53,7 @@ class Promise:
 
     @property
     def images_needed(self) -> int:
-        """Fewest held-out images from which it can be made."""
+        """The fewest held-out images that allow this promise."""
         if self.confidence is None:
             return math.ceil(1 / self.false_alarm_rate - _ROUNDING) - 1
         return math.ceil(math.log(1 - self.confidence) / math.log1p(-self.false_alarm_rate) - _ROUNDING)
@@ -62,7 +62,7 @@ class Promise:
         """Check that so many held-out images suffice.
 
         Raises:
-            TooFewImages: they do not; the message says what they can promise.
+            TooFewImages: the message says what they can promise.
         """
         if images < self.images_needed:
             raise TooFewImages(
@@ -80,7 +80,7 @@ def operating_point(good_scores: Sequence[float], promise: Promise = Promise()) 
 
     Args:
         good_scores: of held-out good images, which neither training nor the null model has seen.
-        promise: to keep.
+        promise: see `Promise`.
 
     Raises:
         TooFewImages: see `Promise.require`.
@@ -95,13 +95,13 @@ def operating_point(good_scores: Sequence[float], promise: Promise = Promise()) 
 
 
 def exceedances_allowed(images: int, false_alarm_rate: float, confidence: float) -> int:
-    """r, how many of the held-out images may lie above the threshold; −1 where not even none suffices."""
+    """r, the number of held-out images that may lie above the threshold; −1 if there are too few images."""
     cumulative = np.cumsum(_binomial(images, false_alarm_rate))
     return int(np.searchsorted(cumulative, 1 - confidence + 1e-12, side="right")) - 1
 
 
 def alternatives(images: int, promise: Promise) -> str:
-    """What fewer images than needed can promise, in options of ``uflow-calibrate``."""
+    """What so many images can promise, with the options of ``uflow-calibrate`` for it."""
     average = Promise(_rounded_up(1 / (images + 1)), None)
     found = [f"{average} (--max-false-alarms {average.false_alarm_rate:g} --confidence average)"]
     if promise.confidence is not None:
@@ -114,7 +114,7 @@ def alternatives(images: int, promise: Promise) -> str:
 
 
 def clopper_pearson(count: int, images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact two-sided interval for a share of which ``count`` of ``images`` were seen (Biometrika 26, 1934)."""
+    """The exact two-sided interval of a share, observed as ``count`` of ``images`` (Biometrika 26, 1934)."""
     if not 0 <= count <= images or images < 1:
         raise ValueError(f"expected a count among at least one image, got {count} of {images}")
     side = (1 - confidence) / 2
@@ -124,21 +124,21 @@ def clopper_pearson(count: int, images: int, confidence: float = 0.95) -> tuple[
 
 
 def threshold_band(good_scores: Sequence[float], false_alarm_rate: float, confidence: float) -> tuple[float, float]:
-    """Between which scores the true 1 − α quantile of good images lies, each end with this confidence; maybe −∞ or ∞.
+    """The interval of scores that holds the true 1 − α quantile of good images, each end with this confidence.
 
-    The upper end is the threshold of `operating_point`.
+    The upper end is the threshold of `operating_point`. With few images the ends may be −∞ and ∞.
     """
     ordered, n = sorted(good_scores), len(good_scores)
     above = exceedances_allowed(n, false_alarm_rate, confidence)
     cumulative = np.cumsum(_binomial(n, false_alarm_rate))
-    # The quantile is at least the score that r others exceed or equal when Binomial(n, α) is seldom more than r.
+    # The quantile is at least the score that r others reach, if Binomial(n, α) rarely exceeds r.
     at_most = int(np.searchsorted(cumulative, confidence, side="left"))
     low = ordered[n - 1 - at_most] if at_most < n else -math.inf
     return low, ordered[n - 1 - above] if above >= 0 else math.inf
 
 
 def _binomial(tosses: int, share: float) -> NDArray[np.float64]:
-    """P(Binomial = k) for k = 0 … tosses."""
+    """P(Binomial = k) for k = 0 … tosses, (tosses + 1,)."""
     return np.exp(binomial_log_mass(tosses, share))
 
 
@@ -151,6 +151,6 @@ def _share_where(rising: Callable[[float], float], value: float) -> float:
 
 
 def _rounded_up(share: float) -> float:
-    """To three digits, so that who asks for what was offered gets it."""
+    """Rounded up to three digits, so that the suggested value can be met."""
     unit = 10.0 ** (math.floor(math.log10(share)) - 2)
     return min(math.ceil(share / unit) * unit, 0.999)

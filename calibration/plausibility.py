@@ -1,9 +1,9 @@
-"""What speaks against the images of a calibration: scores far out, scores that repeat each other, another product.
+"""Checks whether the images of a calibration are plausible: outlying scores, correlated scores, another product.
 
-Another product is noticed by its energies. Of each image ln(mean E / C) of every scale is taken, and the median of the
-images is held against the mean of good pictures of the training that were not fitted. On crops of three textures (96
-pixels, six epochs) new crops of the same texture lie within 0.1 of them, and darkening by a fifth moves them by 0.1;
-another texture lies 0.7 to 3 above, and pictures that the flow was fitted to lie 0.7 to 1.3 below.
+Another product shows in its energies. ln(mean E / C) is taken for every image and scale, and the median over the images
+is compared with the mean over the training's held-out images. On crops of three textures (96 pixels, six epochs) new
+crops of the same texture lie within 0.1 of that mean, and darkening by a fifth shifts them by 0.1; another texture lies
+0.7 to 3 above it, and images that the flow was fitted to lie 0.7 to 1.3 below it.
 """
 
 import math
@@ -23,12 +23,12 @@ _DEVIATIONS = 3.0
 def difference_from_training(
     training: Sequence[Sequence[float]], found: Sequence[Sequence[float]], manifest: UFlowManifest
 ) -> str | None:
-    """In one sentence, how images differ from the training's; None where they do not, or the latter are unknown.
+    """How the images differ from those of the training, in one sentence; None if they do not, or none are known.
 
     Args:
-        training: ln(mean E / C) of every scale, finest first, of good pictures that were not fitted.
-        found: likewise of the images.
-        manifest: whose scales these are.
+        training: per image ln(mean E / C) of every scale, finest first, of the training's held-out images.
+        found: the same of the calibration's images.
+        manifest: of the bundle.
     """
     if not training or not found:
         return None
@@ -38,23 +38,23 @@ def difference_from_training(
     worst = int(np.argmax(np.abs(shifts) / limits))
     if abs(shifts[worst]) <= limits[worst]:
         return None
-    usual = "Is it the same product, camera and part of the frame?"
-    fitted = "Pictures that the flow was fitted to look like this, also when they were saved again."
+    higher = "Is it the same product, camera and part of the frame?"
+    lower = "Images that the flow was fitted to look like this, even after they were saved again."
     return (
         f"The images are unlike those that the flow was trained on: their mean energy at stride "
         f"{manifest.scales[worst].stride} is {math.exp(shifts[worst]):.2g} times as high. "
-        f"{usual if shifts[worst] > 0 else fitted}"
+        f"{higher if shifts[worst] > 0 else lower}"
     )
 
 
-def fence_of(scores: Sequence[float]) -> float:
-    """Above it a score looks anomalous: three interquartile ranges above the upper quartile."""
+def suspicious_above(scores: Sequence[float]) -> float:
+    """The limit above which a score looks anomalous: three interquartile ranges above the upper quartile."""
     lower, upper = np.quantile(scores, [0.25, 0.75])
     return float(upper + _FAR_OUT * (upper - lower))
 
 
-def neighbours_alike(scores: Sequence[float]) -> float | None:
-    """Rank correlation of successive scores (Spearman), if it is more than chance: a sign of several images a part."""
+def correlation_of_neighbours(scores: Sequence[float]) -> float | None:
+    """Rank correlation of successive scores (Spearman) if it is significant, as with several images of each part."""
     ranks = np.argsort(np.argsort(scores)).astype(np.float64)
     if len(ranks) < _FEWEST:
         return None

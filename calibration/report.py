@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from uflow_edge.calibration.calibrate import Calibration, Judged
-from uflow_edge.calibration.findings import alarm_rows, notices
+from uflow_edge.calibration.calibrate import Calibration, InspectedImage
 from uflow_edge.calibration.operating_point import threshold_band
+from uflow_edge.calibration.summary import alarm_rows, notices
 from uflow_edge.export.graphs.parity import PARITY, read_parities
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
@@ -46,7 +46,7 @@ def draw_pictures(calibration: Calibration, inspector: Inspector) -> Pictures:
         inspector: with the new null model and threshold.
     """
 
-    def draw(chosen: Sequence[Judged]) -> list[Figure]:
+    def draw(chosen: Sequence[InspectedImage]) -> list[Figure]:
         return [_figure(judged, inspector) for judged in chosen]
 
     ranked = sorted(calibration.held_out, key=lambda judged: -judged.score)
@@ -108,7 +108,7 @@ def report_page(
     )
 
 
-def _figure(judged: Judged, inspector: Inspector) -> Figure:
+def _figure(judged: InspectedImage, inspector: Inspector) -> Figure:
     frame = read_image(judged.image.path)
     picture = small_overlay(frame, inspector.examine(frame), inspector.manifest.channels)
     return Figure(jpeg_uri(picture), judged.image.path.name, judged.score)

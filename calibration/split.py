@@ -1,4 +1,4 @@
-"""What a calibration is asked for, and which images do what: some teach the null model, others carry the promise."""
+"""Options of a calibration, and the random split of its images into those for the null model and held-out ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,22 +11,22 @@ from uflow_edge.runtime.sources.folders import ImageFile
 from uflow_edge.runtime.views import ViewOptions
 
 MOST_FITTED = 1000
-"""Images that a null model is learned from at most; more would change it little."""
+"""The most images that a null model is learned from; more would change little."""
 LADDER = (Promise(0.01), Promise(0.02), Promise(0.05), Promise(0.1), Promise(0.05, None))
-"""What is promised unless something else is asked for: the first of these that the images allow."""
+"""The default promise is the first of these that the images allow."""
 FEWEST = 20
-"""Images that a threshold is taken from unasked."""
+"""The fewest images with which a default promise is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationOptions:
-    """Choices of a calibration.
+    """Options of a calibration.
 
     Attributes:
-        promise: that the threshold shall keep.
-        null_model: whether to learn one.
-        seed: of the parting of images.
-        views: which parts of a frame are inspected; the line must be run with the same.
+        promise: that the threshold must keep.
+        null_model: whether to learn a null model.
+        seed: of the random split.
+        views: which parts of a frame are inspected; the line must use the same.
     """
 
     promise: Promise = Promise()
@@ -35,13 +35,13 @@ class CalibrationOptions:
     views: ViewOptions = ViewOptions()
 
     def with_best_promise(self, images: int) -> "CalibrationOptions":
-        """The first promise of `LADDER` that so many images allow; a null model is given up only where none is left.
+        """Choose the first promise of `LADDER` that so many images allow, without a null model if none allows one.
 
         Raises:
             TooFewImages: fewer than `FEWEST`.
         """
         if images < FEWEST:
-            message = f"{images} good images are too few to take a threshold from: {FEWEST} are needed"
+            message = f"{images} good images are too few for a threshold: {FEWEST} are needed"
             if images:
                 weaker = alternatives(images, LADDER[-1])
                 message += f". With {images}, and without a null model (--null-model none): {weaker}"
@@ -54,18 +54,18 @@ class CalibrationOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
-    """Which images the null model is learned from, and which are held out; both in the order they came in."""
+class Split:
+    """Images for the null model, and held-out images; both in the original order."""
 
     fitted: tuple[ImageFile, ...]
     held_out: tuple[ImageFile, ...]
 
     @classmethod
-    def of(cls, images: Sequence[ImageFile], options: CalibrationOptions) -> "Parting":
-        """Hold out half of the images, more where the promise needs more, and fit to the others.
+    def of(cls, images: Sequence[ImageFile], options: CalibrationOptions) -> "Split":
+        """Hold out half of the images, or more if the promise needs more.
 
         Raises:
-            TooFewImages: the message says how many are needed, and what can be promised with these.
+            TooFewImages: the message says how many are needed, and what these images can promise.
         """
         if not options.null_model:
             options.promise.require(len(images))

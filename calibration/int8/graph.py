@@ -36,7 +36,7 @@ _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 2.0**15  # that FP16 can represent
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class QuantizableLayer:
     """A convolution or matrix product with constant weights, which may be computed in INT8.
 
     Attributes:
@@ -50,7 +50,7 @@ class Layer:
     macs: int
 
 
-def layers(model: ir.Model) -> tuple[Layer, ...]:
+def layers(model: ir.Model) -> tuple[QuantizableLayer, ...]:
     """All such layers of a graph, in the order in which they are computed."""
     return tuple(_layer(node) for node in _weighted(model))
 
@@ -133,14 +133,14 @@ def _weighted(model: ir.Model) -> list[ir.Node]:
     return [node for node in model.graph if node.op_type in _RESULT_AXIS and _has_constant_weights(node)]
 
 
-def _layer(node: ir.Node) -> Layer:
+def _layer(node: ir.Node) -> QuantizableLayer:
     source, weight = operands(node)
     shape = node.outputs[0].shape
     if shape is None:
         raise BadInput(f"the result of node {node.name} has no shape; export it again")
     places = shape[2:] if node.op_type == "Conv" else shape[1:-1]
     macs = math.prod(array(weight).shape) * math.prod(int(side) for side in places if isinstance(side, int))
-    return Layer(node.name or "", source.name or "", macs)
+    return QuantizableLayer(node.name or "", source.name or "", macs)
 
 
 def _has_constant_weights(node: ir.Node) -> bool:

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from uflow_edge.calibration.int8.graph import LARGEST, SEVEN_BIT_LARGEST, Layer, layers
+from uflow_edge.calibration.int8.graph import LARGEST, SEVEN_BIT_LARGEST, QuantizableLayer, layers
 from uflow_edge.calibration.int8.half import with_fp16_rest
 from uflow_edge.calibration.int8.latents import correct_latents
 from uflow_edge.calibration.int8.search import ChosenLayers, QuantizationTrial, search
@@ -83,7 +83,7 @@ class Int8Result:
     """
 
     variant: Variant
-    layers: tuple[Layer, ...]
+    layers: tuple[QuantizableLayer, ...]
     choice: ChosenLayers
     parities: tuple[Parity, ...]
     calibration_images: int
@@ -99,7 +99,7 @@ class Int8Result:
         )
 
     @property
-    def left_in_float(self) -> tuple[Layer, ...]:
+    def left_in_float(self) -> tuple[QuantizableLayer, ...]:
         """Layers that are not quantised, the most sensitive first."""
         left = [layer for layer in self.layers if layer.name not in self.choice.names]
         return tuple(sorted(left, key=lambda layer: -self.choice.sensitivity[layer.name]))

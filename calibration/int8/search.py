@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from uflow_edge.calibration.int8.graph import LARGEST, Layer, quantize
+from uflow_edge.calibration.int8.graph import LARGEST, QuantizableLayer, quantize
 from uflow_edge.calibration.int8.latents import ChannelAffine, latent_names
 from uflow_edge.export.graphs.probe import Probe
 from uflow_edge.runtime.cli.command_line import progress
@@ -84,7 +84,7 @@ class QuantizationTrial:
         return [values[name] for name in self._names]
 
 
-def search(trial: QuantizationTrial, candidates: Sequence[Layer], bound: float) -> ChosenLayers:
+def search(trial: QuantizationTrial, candidates: Sequence[QuantizableLayer], bound: float) -> ChosenLayers:
     """The layers that can be quantised within a bound on `QuantizationTrial.error`, with many multiplications."""
     sensitivity = {
         layer.name: trial.error([layer.name]) for layer in progress(candidates, "layer by layer", unit="layer")

@@ -1,1 +1,1 @@
-"""The null model: what good images teach about latents, fitted and checked."""
+"""The null model, fitted to latents of good images and checked on others."""

@@ -1,9 +1,9 @@
-"""Fit the null model to energies of good images (see `runtime.null_model` for the model).
+"""Fits the null model to energies of good images (see `runtime.nfa.null_model` for the model).
 
 Whatever is estimated from an image makes that image look more ordinary than a new one. So everything is cross-fitted:
-gains come from one part of the images, and the tail and the counts of regions from the levels of the others; the
-goodness of fit comes from images that neither has seen. Parts are runs of consecutive images, for neighbours in time
-are alike.
+gains come from one part of the images, the tail and the counts of regions from the levels of the others, and the
+goodness of fit from images that neither has seen. Parts are runs of consecutive images, because neighbours in time are
+alike.
 """
 
 from collections.abc import Sequence
@@ -39,12 +39,12 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class NullFit:
-    """What calibration found.
+    """A fitted null model.
 
     Attributes:
         model: fitted to all images but the suspicious ones.
-        goodness: on the same images, each scored by a model that has not seen it.
-        suspicious: indices of images that look anomalous themselves, the worst first; look at them.
+        goodness: of the same images, each scored by a model that has not seen it.
+        suspicious: indices of images that look anomalous themselves, the worst first; they were left out.
     """
 
     model: NullModel
@@ -53,7 +53,7 @@ class NullFit:
 
 
 def fit_null_model(energies: Sequence[ArrayLike], channels: Sequence[int]) -> NullFit:
-    """Learn what good images look like, leaving out those that do not look good themselves.
+    """Fit a null model to good images, leaving out those that look anomalous.
 
     Args:
         energies: per scale, finest first, (N, H_i, W_i), of images that the flow was *not* trained on, in the order in
@@ -68,8 +68,8 @@ def fit_null_model(energies: Sequence[ArrayLike], channels: Sequence[int]) -> Nu
     suspicious = ranked_worst(deviating, SUSPICIOUS)
     if len(suspicious) > _MOST_SUSPICIOUS * len(deviating):
         raise BadInput(
-            f"{len(suspicious)} of {len(deviating)} images look anomalous beside the others, more than a fifth: sort "
-            f"the images out, or take more. By number, from 0, the worst first: {suspicious}"
+            f"{len(suspicious)} of {len(deviating)} images look anomalous compared with the others, more than a fifth: "
+            f"remove the bad images, or take more. Their numbers, from 0, the worst first: {suspicious}"
         )
     kept = [np.delete(stack, suspicious, axis=0) for stack in stacks]
     unseen = _cross_fit(kept)
@@ -91,7 +91,7 @@ def _checked(energies: Sequence[ArrayLike], channels: Sequence[int]) -> list[Flo
     if not stacks or len(stacks) != len(channels):
         raise BadInput(f"expected energies of {len(channels)} scales, got {len(stacks)}")
     if any(stack.ndim != 3 or len(stack) != len(stacks[0]) or stack[:1].size == 0 for stack in stacks):
-        raise BadInput(f"expected energies [N, H, W] of the same images a scale, got {[s.shape for s in stacks]}")
+        raise BadInput(f"expected energies [N, H, W] with the same N at each scale, got {[s.shape for s in stacks]}")
     if len(stacks[0]) < MIN_IMAGES:
         raise BadInput(
             f"{len(stacks[0])} good images are too few to calibrate with: expected at least {MIN_IMAGES}, better "
@@ -129,11 +129,11 @@ def _fit_scale(energies: FloatMap) -> NullScale:
 
 @dataclass(frozen=True, slots=True)
 class _CrossFit:
-    """Every image as a model sees it that was fitted to the other folds.
+    """Results of each image under the model that was fitted to the other folds.
 
     Attributes:
-        values: of each image, log10 NFA of its surviving regions.
-        log_tails: per scale, (N, H*W) log10 of the pixels' tail.
+        values: per image, log10 NFA of its surviving regions.
+        log_tails: per scale, (N, H*W), log10 tail probability of the pixels.
     """
 
     values: list[NDArray[np.float64]]
@@ -141,10 +141,10 @@ class _CrossFit:
 
     @property
     def margin(self) -> float:
-        """What log10 NFA must be raised by for at most one region an image at or below 0; 0 where that holds anyway.
+        """By how much log10 NFA must rise so that at most one region per image is at or below 0; usually 0.
 
-        It seldom does not: the classes of size share the alarms, and their alarms are largely the same regions. Maps
-        of a few pixels have one class, and no such reserve.
+        Size classes share the allowed alarms, and their alarms are largely the same regions, so there is a reserve.
+        Maps of a few pixels have a single class, and no reserve.
         """
         images = len(self.values)
         ordered = np.sort(np.concatenate(self.values))
@@ -169,7 +169,7 @@ def _with_margin(model: NullModel, margin: float) -> NullModel:
 
 
 def _region_values(model: NullModel, stacks: Sequence[FloatMap], image: int) -> list[NDArray[np.float64]]:
-    """log10 NFA of the surviving regions of one image, a scale."""
+    """Per scale, log10 NFA of the surviving regions of one image."""
     return [
         scale.evidence(stack[image], len(stacks)).region_values(stack.shape[2])
         for scale, stack in zip(model.scales, stacks, strict=True)

@@ -1,6 +1,6 @@
-"""Gains: how energetic each place of a good image usually is, and how far whole images differ.
+"""Estimates gains: the usual energy of each place in good images, and how much whole images differ.
 
-Everything is estimated on logarithms, where gains add and a few hot pixels weigh little.
+Everything is estimated on logarithms, where gains add and a few hot pixels carry little weight.
 """
 
 from collections.abc import Sequence
@@ -12,31 +12,31 @@ from uflow_edge.runtime.nfa.null_model import ImageGain, NullScale
 from uflow_edge.runtime.numeric import FloatMap
 
 _GOOD_RANGE = (0.05, 0.95)
-_FLOOR = 1e-6  # of the median energy: a dead pixel has no logarithm
+_FLOOR = 1e-6  # of the median energy, because a dead pixel has no logarithm
 
 
 def log_energies(energies: FloatMap) -> NDArray[np.float64]:
-    """Natural logarithm of (N, H, W) energies, in float64, with a floor far below anything alive."""
+    """Natural logarithm of (N, H, W) energies, in float64, with a floor far below any live pixel."""
     floor = max(float(np.median(energies)) * _FLOOR, float(np.finfo(np.float32).tiny))
     return np.log(np.maximum(energies, floor), dtype=np.float64)
 
 
 def pixel_gain(logs: NDArray[np.float64], trust: float) -> FloatMap:
-    """Median energy of each place, its deviation from the scale's taken ``trust`` (0 to 1) seriously.
+    """Typical energy of each place, (H, W), shrunk towards that of the whole scale.
 
     Args:
         logs: (N, H, W), see `log_energies`.
-        trust: 0 gives every place the same gain, 1 its own mean.
+        trust: 0 gives every place the same gain, 1 gives each place its own mean.
     """
     typical = float(np.median(np.median(logs, axis=(1, 2))))
     return np.exp(typical + trust * _place_deviations(logs)).astype(np.float32)
 
 
 def trust_in_places(logs: NDArray[np.float64], folds: Sequence[NDArray[np.intp]]) -> float:
-    """How well the deviations of places seen on some images predict those on others: a regression slope, 0 to 1.
+    """How well deviations of places on some images predict those on others: a regression slope, 0 to 1.
 
-    Near 1 where parts lie aligned and images are many; near 0 on textures, whose places mean nothing. It is the
-    shrinkage under which held-out energies are likeliest when their logarithms are normal.
+    It is near 1 for aligned parts with many images, and near 0 for textures, where places have no meaning. It is the
+    shrinkage that maximises the likelihood of held-out energies if their logarithms are normal.
     """
     product = square = 0.0
     for held_out in folds:
@@ -47,7 +47,7 @@ def trust_in_places(logs: NDArray[np.float64], folds: Sequence[NDArray[np.intp]]
 
 
 def image_gain(energies: FloatMap, gain: FloatMap, exponent: float) -> ImageGain:
-    """The range in which gains of good images lie: their 5 % and 95 % quantiles.
+    """The range of gains of good images, from their 5 % to their 95 % quantile.
 
     Args:
         energies: (N, H, W).
@@ -60,7 +60,7 @@ def image_gain(energies: FloatMap, gain: FloatMap, exponent: float) -> ImageGain
 
 
 def levels_of(energies: FloatMap, gain: FloatMap, of_images: ImageGain) -> FloatMap:
-    """Energies over both gains, as the runtime takes them, (N, H*W) float32 (see `NullScale.levels`)."""
+    """Energies divided by both gains, as at runtime, (N, H*W) float32 (see `NullScale.levels`)."""
     return np.stack([NullScale.normalised(one, gain, of_images) for one in energies])
 
 

@@ -1,4 +1,4 @@
-"""How well a null model fits good images that it was not fitted to."""
+"""Measures how well a null model fits good images that it was not fitted to."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ _POINTS = 200
 
 @dataclass(frozen=True, slots=True)
 class ScaleFit:
-    """One scale's p-values on held-out good images, before calibration (χ²_C) and after.
+    """P-values of one scale on held-out good images, before calibration (χ²_C) and after.
 
     Under a true null model p-values are uniform: a Q–Q plot of ``expected`` against one of the others is the diagonal.
 
@@ -29,12 +29,12 @@ class ScaleFit:
 
 @dataclass(frozen=True, slots=True)
 class GoodnessOfFit:
-    """Every number is of good images scored by a model that was fitted without them.
+    """Goodness of fit on good images, each scored by a model that was fitted without it.
 
     Attributes:
         scales: finest first.
         image_scores: (N,) −log10 NFA of each image's most significant region.
-        false_alarms: (N,) regions with log-NFA ≤ 0 in each image; the promise is a mean of at most 1.
+        false_alarms: (N,) number of regions with log-NFA ≤ 0 in each image; the promise is a mean of at most 1.
     """
 
     scales: tuple[ScaleFit, ...]
@@ -43,7 +43,7 @@ class GoodnessOfFit:
 
     @property
     def false_alarms_per_image(self) -> float:
-        """Mean number of regions with log-NFA ≤ 0; promised to be at most 1."""
+        """Mean number of regions with log-NFA ≤ 0; the promise is at most 1."""
         return float(self.false_alarms.mean())
 
     @property
@@ -53,16 +53,16 @@ class GoodnessOfFit:
 
 
 def scale_fit(log_p_before: NDArray[np.float64], log_p_after: NDArray[np.float64]) -> ScaleFit:
-    """Compare log10 p-values of pooled pixels, of any shape, with what uniform ones would be."""
+    """Compare log10 p-values of pooled pixels, of any shape, with uniform ones."""
     before, after = np.sort(-log_p_before.ravel()), np.sort(-log_p_after.ravel())
     n = after.size
-    rank = np.unique(np.geomspace(1, n, _POINTS).round().astype(np.intp))[::-1]  # dense where p-values are small
+    rank = np.unique(np.geomspace(1, n, _POINTS).round().astype(np.intp))[::-1]  # dense at small p-values
     expected = -np.log10((rank - 0.5) / n)
     return ScaleFit(_distance(before), _distance(after), expected, before[n - rank], after[n - rank])
 
 
 def _distance(minus_log_p: NDArray[np.float64]) -> float:
-    """Kolmogorov–Smirnov distance from the uniform law, from rising −log10 p."""
+    """Kolmogorov–Smirnov distance of rising −log10 p from the uniform law."""
     uniform = 1 - 10.0**-minus_log_p  # rising
     n = uniform.size
     steps = np.arange(n + 1) / n

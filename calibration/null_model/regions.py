@@ -1,8 +1,8 @@
-"""How many regions good images show by chance: counted, class by class of size, and put on a line in log10 p.
+"""Counts how many regions good images show by chance, per size class, and fits a line in log10 p to the counts.
 
-Disjoint regions of at least s pixels above a level x number at most as many as the regional maxima at or above x of
-the map's area opening of size s (Vincent, "Morphological area openings and closings for grey-scale images", 1994):
-each contains one. So the mean number of those maxima bounds the mean number of false regions, for every x.
+Each of the disjoint regions of at least s pixels above a level x contains a regional maximum, at or above x, of the
+map's area opening of size s (Vincent, "Morphological area openings and closings for grey-scale images", 1994). So for
+every x the mean number of those maxima bounds the mean number of false regions.
 """
 
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ from uflow_edge.runtime.nfa.component_tree import opening_maxima
 from uflow_edge.runtime.nfa.null_model import TailLaw
 from uflow_edge.runtime.numeric import FloatMap
 
-_LARGEST_SHARE = 1 / 16  # of a map; larger regions are judged as if they were of this size
+_LARGEST_SHARE = 1 / 16  # of a map; larger regions count as regions of this size
 _POINTS = 12
-_FIRST_RANK = 2  # the very highest level of all is left out: it scatters most
+_FIRST_RANK = 2  # the highest level is left out because it scatters most
 _GROWTHS = np.linspace(0, 1, 101)
 
 
 def size_classes(pixels: int) -> int:
-    """K, for regions of 1, 2, 4, … pixels of a map of so many."""
+    """K, the number of size classes 1, 2, 4, … for a map of so many pixels."""
     return max(int(pixels * _LARGEST_SHARE), 1).bit_length()
 
 
 def maxima_by_class(levels: FloatMap, width: int) -> list[NDArray[np.float64]]:
-    """Levels of the maxima of every area opening of every image, falling.
+    """Levels of the regional maxima of all area openings, pooled over images, falling.
 
     Args:
         levels: (N, H*W) float32.
         width: W.
 
     Returns:
-        K arrays, of openings by 1, 2, 4, … pixels.
+        K arrays, one for each opening of 1, 2, 4, … pixels.
     """
     classes = size_classes(levels.shape[1])
     found = [opening_maxima(one, width, classes) for one in levels]
@@ -44,13 +44,13 @@ def maxima_by_class(levels: FloatMap, width: int) -> list[NDArray[np.float64]]:
 def fit_regions(
     maxima: Sequence[NDArray[np.float64]], tail: TailLaw, images: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """``repeats`` and ``counts`` of a `NullScale`, by least squares over the rarer half of what was seen.
+    """``repeats`` and ``counts`` of a `NullScale`, by least squares over the rarer half of the maxima.
 
-    repeats = r · sᵃ for regions of s pixels, 0 < r ≤ 1 and 0 ≤ a ≤ 1 common to all classes: a = 1 on independent
+    repeats = r · sᵃ for regions of s pixels, with 0 < r ≤ 1 and 0 ≤ a ≤ 1 common to all classes: a = 1 on independent
     pixels, near 0 where whole neighbourhoods rise together. Each class has a count of its own.
 
     Args:
-        maxima: of every class, falling, from all images.
+        maxima: per class, falling, pooled over images.
         tail: of single pixels.
         images: N.
     """
@@ -72,7 +72,7 @@ def fit_regions(
 
 
 def _points(levels: NDArray[np.float64], tail: TailLaw, images: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """log10 p and log10 of the mean number of maxima an image at or above it, at ranks evenly spaced in logarithm."""
+    """log10 p, and log10 of the mean number of maxima per image at or above it, at log-spaced ranks."""
     last = min(max(images // 2, 4 * _FIRST_RANK), levels.size)
     ranks = np.unique(np.geomspace(min(_FIRST_RANK, last), last, _POINTS).round().astype(np.intp))
     return tail.log10_tail(levels[ranks - 1]), np.log10(ranks / images)

@@ -1,8 +1,8 @@
-"""Images that look anomalous among the good ones: found before anything is fitted, for a fitted model hides them.
+"""Finds anomalous images among the good ones before anything is fitted, because a fitted model would hide them.
 
-Of each image the highest level that a region of middling size reaches is taken, as a logarithm. Over good images that
-is close to normal, though skewed a little to the right, so it is compared with the median in units of a deviation that
-half the images could not spoil: the upper quartile's distance from the median over 0.6745 (Hampel, JASA 69, 1974).
+For each image, take the logarithm of the highest level that a region of medium size reaches. Over good images it is
+close to normal, but slightly skewed to the right. So it is compared with the median in units of a robust deviation, the
+distance of the upper quartile from the median divided by 0.6745 (Hampel, JASA 69, 1974).
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,11 @@ from uflow_edge.runtime.numeric import FloatMap
 SUSPICIOUS = 4.0
 _REGION_SHARE = 1 / 64  # of a map
 _NORMAL_QUARTILE = 0.6745
-_SMALLEST_DEVIATION = 0.01  # of ln level: images that are nearly copies of each other are not suspicious for it
+_SMALLEST_DEVIATION = 0.01  # of ln level, because near-copies of each other are not suspicious
 
 
 def deviations(stacks: Sequence[FloatMap]) -> NDArray[np.float64]:
-    """How many robust standard deviations each image's hottest region lies above the usual one, (N,).
-
-    The largest over scales.
+    """How many robust standard deviations each image's hottest region lies above the median, (N,), the worst scale.
 
     Args:
         stacks: per scale, (N, H_i, W_i) energies.

@@ -1,8 +1,8 @@
-"""The tail law of good levels: a gamma body through three quantiles, and a generalised Pareto law above the highest.
+"""Fits the tail law of good levels: a gamma body, and above a threshold a generalised Pareto law.
 
 The body goes through the 10 % quantile, the median and the threshold, so it joins the tail without a step. The tail's
 parameters come from probability-weighted moments (Hosking and Wallis, Technometrics 29, 1987), which need no search
-and bear few exceedances better than maximum likelihood.
+and cope with few exceedances better than maximum likelihood.
 """
 
 import math
@@ -14,17 +14,17 @@ from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail
 from uflow_edge.runtime.nfa.null_model import TailLaw
 
 EXCEEDANCE = 0.05
-_LOW = 0.9  # tail at the lowest quantile
+_LOW = 0.9  # tail probability at the lowest quantile
 _DEGREES = (0.5, 1e5)
 _LARGEST_SHAPE = 0.9
 _BISECTIONS = 60
 
 
 def fit_tail(levels: ArrayLike) -> TailLaw:
-    """Fit to pooled levels of good pixels, of any shape, positive."""
+    """Fit the law to pooled levels of good pixels, positive, of any shape."""
     ordered = np.sort(np.asarray(levels, np.float64).ravel())
     low, median, threshold = (float(q) for q in np.quantile(ordered, [1 - _LOW, 0.5, 1 - EXCEEDANCE]))
-    smallest = max(1e-6 * threshold, float(np.finfo(np.float32).tiny))  # constant levels have no spread of their own
+    smallest = max(1e-6 * threshold, float(np.finfo(np.float32).tiny))  # constant levels have no deviation
     threshold, low = max(threshold, median + smallest), min(low, median - smallest)
     above = ordered[np.searchsorted(ordered, threshold, side="right") :] - threshold
     shape, spread = _pareto(above) if above.size > 1 else (0.0, threshold - median)
@@ -46,7 +46,7 @@ def _pareto(excesses: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _degrees(ratio: float) -> float:
-    """ν of the χ² law whose upper quantiles lie so many times as far apart as its lower ones; that falls as ν grows."""
+    """ν of the χ² law with this ratio of the distances (threshold − median) / (median − low); it falls as ν grows."""
     low, high = _DEGREES
     for _ in range(_BISECTIONS):
         degrees = math.sqrt(low * high)

@@ -15,11 +15,11 @@ from PIL import Image
 from uflow_edge.calibration import command
 from uflow_edge.calibration.calibrate import Calibration, calibrate
 from uflow_edge.calibration.command import chosen_images
-from uflow_edge.calibration.findings import notices
 from uflow_edge.calibration.operating_point import Promise, TooFewImages
 from uflow_edge.calibration.report import Pictures, report_page
 from uflow_edge.calibration.saving import save_calibration
-from uflow_edge.calibration.split import CalibrationOptions, Parting
+from uflow_edge.calibration.split import CalibrationOptions, Split
+from uflow_edge.calibration.summary import notices
 from uflow_edge.export.graphs.parity import PARITY
 from uflow_edge.runtime.bundle.calibration_record import REPORT
 from uflow_edge.runtime.bundle.edit import save_operating_point
@@ -57,21 +57,21 @@ def calibration(exported: Path, good_folder: Path) -> Calibration:
 
 
 def test_no_image_is_in_both_parts_and_none_is_lost() -> None:
-    parting = Parting.of(files(101), CalibrationOptions(PROMISE))
-    assert len(parting.held_out) == 50
-    assert sorted([*parting.fitted, *parting.held_out], key=str) == files(101)
-    assert list(parting.fitted) == sorted(parting.fitted, key=str)  # in the order they came in
-    assert Parting.of(files(101), CalibrationOptions(PROMISE)) == parting
-    assert Parting.of(files(101), CalibrationOptions(PROMISE, seed=1)) != parting
+    split = Split.of(files(101), CalibrationOptions(PROMISE))
+    assert len(split.held_out) == 50
+    assert sorted([*split.fitted, *split.held_out], key=str) == files(101)
+    assert list(split.fitted) == sorted(split.fitted, key=str)  # in the order they came in
+    assert Split.of(files(101), CalibrationOptions(PROMISE)) == split
+    assert Split.of(files(101), CalibrationOptions(PROMISE, seed=1)) != split
 
 
 def test_the_promise_comes_first_where_images_are_few() -> None:
-    parting = Parting.of(files(330), CalibrationOptions(Promise(0.01, 0.95)))
-    assert (len(parting.fitted), len(parting.held_out)) == (31, 299)
-    parting = Parting.of(files(5000), CalibrationOptions(Promise(0.01, 0.95)))
-    assert (len(parting.fitted), len(parting.held_out)) == (1000, 4000)
-    parting = Parting.of(files(330), CalibrationOptions(Promise(0.01, 0.95), null_model=False))
-    assert (len(parting.fitted), len(parting.held_out)) == (0, 330)
+    split = Split.of(files(330), CalibrationOptions(Promise(0.01, 0.95)))
+    assert (len(split.fitted), len(split.held_out)) == (31, 299)
+    split = Split.of(files(5000), CalibrationOptions(Promise(0.01, 0.95)))
+    assert (len(split.fitted), len(split.held_out)) == (1000, 4000)
+    split = Split.of(files(330), CalibrationOptions(Promise(0.01, 0.95), null_model=False))
+    assert (len(split.fitted), len(split.held_out)) == (0, 330)
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_the_promise_comes_first_where_images_are_few() -> None:
 )
 def test_too_few_images_are_refused_before_any_is_read(images: int, offer: str) -> None:
     with pytest.raises(TooFewImages, match="needs 20, better 200, and the promise needs 299 more") as refused:
-        Parting.of(files(images), CalibrationOptions(Promise(0.01, 0.95)))
+        Split.of(files(images), CalibrationOptions(Promise(0.01, 0.95)))
     assert offer in str(refused.value)
 
 
 def test_leaving_out_the_null_model_is_offered_only_where_that_is_enough() -> None:
     with pytest.raises(TooFewImages) as refused:
-        Parting.of(files(36), CalibrationOptions(Promise(0.05, 0.95)))
+        Split.of(files(36), CalibrationOptions(Promise(0.05, 0.95)))
     assert "--max-false-alarms 0.171" in str(refused.value)
     assert "--null-model none" not in str(refused.value)
 
@@ -113,9 +113,9 @@ def test_leaving_out_the_null_model_is_offered_only_where_that_is_enough() -> No
 def test_the_best_promise_that_images_allow(images: int, promise: Promise, null_model: bool) -> None:
     options = CalibrationOptions(seed=3).with_best_promise(images)
     assert options == CalibrationOptions(promise, null_model, 3)
-    parting = Parting.of(files(images), options)
-    assert len(parting.held_out) >= promise.images_needed
-    assert len(parting.fitted) >= (20 if null_model else 0)
+    split = Split.of(files(images), options)
+    assert len(split.held_out) >= promise.images_needed
+    assert len(split.fitted) >= (20 if null_model else 0)
 
 
 def test_without_a_null_model_all_images_carry_the_promise() -> None:
@@ -294,7 +294,7 @@ def test_pictures_that_the_flow_was_fitted_to_are_left_out(
     assert exit_code(command.main, *argv) == 0
     told = capsys.readouterr().out
     assert "Left out, because the flow was fitted to them: 30 of 60 images." in told
-    assert "The training was stopped by 10 of the images" in told
+    assert "10 of the images decided when training stopped" in told
     manifest = Bundle.load(bundle_folder, UFlowManifest).manifest
     assert manifest.operating_point.good_images == 30
     assert manifest.calibration is not None and manifest.calibration.images == 30

@@ -1,4 +1,4 @@
-"""What a person is told of a calibration, at the terminal and in the report."""
+"""Summarises a calibration in words and numbers, for the terminal and for the report."""
 
 from collections.abc import Mapping
 
@@ -13,19 +13,19 @@ _FEW_SIZES = 3
 
 
 def notices(calibration: Calibration) -> list[str]:
-    """What a person should know before trusting the calibration, a sentence each."""
+    """What a user should know before trusting the calibration, one or two sentences each."""
     found = calibration.admission.left_out
     if calibration.unlike is not None:
-        found.append(f"{calibration.unlike} Nothing is promised until they are alike.")
+        found.append(f"{calibration.unlike} Nothing is promised as long as they differ.")
     if calibration.admission.stopped_by:
         found.append(
-            f"The training was stopped by {calibration.admission.stopped_by} of the images: to the flow they are "
-            "nearly, not exactly, like new ones, so a little more than promised may be flagged."
+            f"{calibration.admission.stopped_by} of the images decided when training stopped. To the flow they are "
+            "nearly, but not exactly, like new images, so slightly more than promised may be flagged."
         )
     suspicious = len(calibration.suspicious_held_out)
     if suspicious:
         found.append(
-            f"Held-out images that look anomalous: {suspicious}. They count, or the promise would not hold; if some "
+            f"Held-out images that look anomalous: {suspicious}. They count, or the promise would not hold. If some "
             "are defective, leave them out with --exclude and calibrate again."
             + (" The threshold is one of their scores." if calibration.operating_point.suspicious else "")
         )
@@ -34,21 +34,21 @@ def notices(calibration: Calibration) -> list[str]:
         found.append(f"Images that look anomalous and were left out of the null model: {left_out}.")
     if calibration.correlation is not None:
         found.append(
-            f"Scores of successive images are alike (rank correlation {calibration.correlation:.2f}). If images show "
-            "the same part more than once, the promise rests on fewer than it counts."
+            f"Scores of successive images are correlated (rank correlation {calibration.correlation:.2f}). If several "
+            "images show the same part, the promise rests on fewer parts than it counts."
         )
     if len(calibration.sizes) > 1:
         found.append(
-            f"Images differ in size: {_sizes(calibration.sizes)} pixels. All were resized; the line should see what "
-            "these show."
+            f"Images differ in size: {_sizes(calibration.sizes)} pixels. All were resized; frames of the line should "
+            "show the same view."
         )
     if calibration.drift is None:
-        found.append("Too few good held-out images to say what drift is: nobody will watch for it.")
+        found.append("There are too few good held-out images to define drift, so it will not be monitored.")
     return found
 
 
 def _sizes(counts: Mapping[Size, int]) -> str:
-    """A few sizes by themselves, the most frequent first; of many, the smallest and the largest."""
+    """All sizes if they are few, the most frequent first; otherwise the smallest and the largest."""
     if len(counts) <= _FEW_SIZES:
         return ", ".join(f"{count} of {width} x {height}" for (height, width), count in counts.items())
     smallest, largest = (
