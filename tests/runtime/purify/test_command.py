@@ -25,7 +25,8 @@ def lines_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_pictures_lines_and_a_report(photos: Path, tmp_path: Path, capsys) -> None:
+def test_pictures_lines_and_a_report(photos: Path, tmp_path: Path, capsys, caplog) -> None:
+    caplog.set_level("INFO", "uflow_edge")
     out, report, lines = tmp_path / "out", tmp_path / "report.html", tmp_path / "results.jsonl"
     before = {path: path.read_bytes() for path in photos.rglob("*.*")}
     code = purify_images(file_purifier(), plan_jobs([photos], out), report=report, jsonl=lines)
@@ -40,7 +41,7 @@ def test_pictures_lines_and_a_report(photos: Path, tmp_path: Path, capsys) -> No
     assert found[0]["psnr"] == pytest.approx(peak_signal_noise_ratio(PHOTO, result), abs=1e-3)
     assert 20 < found[0]["psnr"] < 45
     told = capsys.readouterr().out
-    assert "13 patches of 64 pixels x 2 steps: about" in told
+    assert "13 patches of 64 pixels x 2 steps: about" in caplog.text
     assert "3 purified, 0 finished before, 0 failed" in told
     page = report.read_text()
     assert page.count("data:image/jpeg;base64,") == 9
