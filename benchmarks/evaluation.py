@@ -1,11 +1,12 @@
-"""How well image scores tell good from defective, and how sure one may be of it."""
+"""How well image scores separate good from defective images, with an interval."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+
+from uflow_edge.training.evaluation.ranking import Ranking
 
 _RESAMPLES = 1000
 
@@ -28,9 +29,9 @@ class Detector:
     """One way to score an image; higher is more anomalous.
 
     Attributes:
-        name: for people.
+        name: of the method.
         scores: of the test images, in their order.
-        natural_threshold: a threshold the method brings along, such as log-NFA 0.
+        natural_threshold: the threshold that the method itself defines, such as log-NFA 0; None: it defines none.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Detector:
 
     def auroc(self, test: Labelled) -> float:
         """Area under the ROC curve: the chance that a defective image scores above a good one."""
-        return float(roc_auc_score(test.defective, self.scores))
+        return Ranking.of(self.scores, test.defective).auroc
 
     def auroc_interval(self, test: Labelled, seed: int = 0) -> tuple[float, float]:
         """95 % bootstrap interval of the AUROC over the test images."""
@@ -49,12 +50,12 @@ class Detector:
         values = []
         for _ in range(_RESAMPLES):
             chosen = np.concatenate([random.choice(bad, len(bad)), random.choice(good, len(good))])
-            values.append(roc_auc_score(test.defective[chosen], scores[chosen]))
+            values.append(Ranking.of(scores[chosen], test.defective[chosen]).auroc)
         low, high = np.quantile(values, [0.025, 0.975])
         return float(low), float(high)
 
     def found_at(self, test: Labelled, false_alarm_rate: float) -> float:
-        """Share of defective images above the threshold that so many of the good test images exceed."""
+        """Share of defective images above the threshold that this share of the good test images exceeds."""
         scores = np.asarray(self.scores)
         threshold = np.quantile(scores[~test.defective], 1 - false_alarm_rate, method="higher")
         return float((scores[test.defective] > threshold).mean())

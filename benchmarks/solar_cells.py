@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -48,46 +47,18 @@ _RULE_NAMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Folders:
-    """Where the demo keeps what."""
+    """Files and folders of the demo, all below one folder."""
 
-    out: Path
-
-    @property
-    def data(self) -> Path:
-        """The images, in an MVTec layout."""
-        return self.out / "data"
-
-    @property
-    def threshold(self) -> Path:
-        """Good images that null model and threshold are taken from."""
-        return self.data / "threshold" / "good"
-
-    @property
-    def checkpoint(self) -> Path:
-        """What training writes."""
-        return self.out / "solar.ckpt"
-
-    @property
-    def bundle(self) -> Path:
-        """What export writes."""
-        return self.out / "solar.uflow"
-
-    @property
-    def verdicts(self) -> Path:
-        """What inference writes, a line an image."""
-        return self.out / "verdicts.jsonl"
-
-    @property
-    def overlays(self) -> Path:
-        """What inference draws."""
-        return self.out / "overlays"
-
-    @property
-    def report(self) -> Path:
-        """The page to look at."""
-        return self.out / "report.html"
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.data = out / "data"  # the images, laid out like MVTec AD
+        self.threshold = self.data / "threshold" / "good"  # good images for the null model and the threshold
+        self.checkpoint = out / "solar.ckpt"
+        self.bundle = out / "solar.uflow"
+        self.verdicts = out / "verdicts.jsonl"  # one line per image
+        self.overlays = out / "overlays"
+        self.report = out / "report.html"
 
 
 def lay_out_images(folder: Path, seed: int) -> None:

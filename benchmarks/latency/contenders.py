@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from uflow_edge.benchmarks.latency.nvml import Nvml
@@ -29,14 +29,14 @@ class Contender:
     """One engine, ready to be timed.
 
     Attributes:
-        bundle: folder that its graph is in.
-        suffix: of its name, where two bundles take part.
-        backend: what runs it.
-        precision: of its graph.
+        bundle: folder of its graph.
+        suffix: end of its name, where two bundles take part.
+        backend: library that runs the graph.
+        precision: of the graph.
         inspector: with the engine.
-        stopwatch: that the engine tells of its transfers.
-        parity: how near it is to `REFERENCE`, on frames where there are any.
-        device_bytes: of the GPU's memory that it took; None where that cannot be read.
+        stopwatch: receives the duration of the engine's transfers.
+        parity: how close it is to `REFERENCE`, on the frames if there are any.
+        device_bytes: memory of the GPU that it took; None where that cannot be read.
     """
 
     bundle: Path
@@ -50,26 +50,18 @@ class Contender:
 
     @property
     def name(self) -> str:
-        """Unlike that of any other engine in the run."""
+        """Unique among the engines of the run."""
         return f"{self.backend} {self.precision}{self.suffix}"
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
-    """An engine that is not timed, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class Choice:
-    """Which engines are wanted.
+    """Which engines to measure.
 
     Attributes:
-        backends: by name; each must then run in one precision at least. None: whatever runs here.
-        precisions: None: all that the bundle has.
-        threads: of the CPU; None: one a core.
+        backends: by name; each must then run in at least one precision. None: all that run here.
+        precisions: None: all in the bundle.
+        threads: of CPU engines; None: one per core.
     """
 
     backends: tuple[NamedBackend, ...] | None = None
@@ -79,17 +71,17 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Who takes part.
+    """The engines that were found.
 
     Attributes:
-        contenders: that are timed.
-        refused: that run, but compute something else.
-        absent: that do not run here.
+        contenders: those that are timed.
+        refused: why others, by name, are not: they run, but compute something else.
+        absent: why others, by name, do not run here.
     """
 
-    contenders: tuple[Contender, ...]
-    refused: tuple[Missing, ...]
-    absent: tuple[Missing, ...]
+    contenders: list[Contender] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
 
 
 def line_up(
@@ -100,48 +92,37 @@ def line_up(
     nvml: Nvml | None = None,
     suffix: str = "",
 ) -> Field:
-    """Open every engine that is wanted, and hold it against `REFERENCE`.
+    """Open every chosen engine, and compare it with `REFERENCE`.
 
-    It must keep what the bundle promises of its graph, on seeded noise and on frames.
+    On seeded noise and on the frames, it must keep the error bound that the bundle promises for its graph.
 
     Args:
         bundle: as loaded.
-        choice: what is wanted.
+        choice: which engines.
         stack: closes the engines.
         frames: (S, S, 3) uint8 RGB each, to compare engines on as well.
-        nvml: to read what memory they take.
-        suffix: of their names.
+        nvml: reads how much memory they take, if it is there.
+        suffix: end of their names.
 
     Raises:
-        UsageError: the bundle has no graph in a precision that is wanted.
-        UflowEdgeError: a backend that was asked for by name does not run here in any of the precisions, or the bundle
-            has no FP32 graph to compare with.
+        UsageError: the bundle has no graph in a precision that was chosen.
+        UflowEdgeError: a backend that was chosen by name does not run here in any of the precisions, or the bundle has
+            no FP32 graph to compare with.
     """
-    precisions = _precisions(bundle, choice)
-    with closing(open_engine(bundle, "onnxruntime", "fp32", choice.threads)) as engine:
-        scorer = Scorer.load(bundle.folder, bundle.manifest)
-        references = [
-            Reference.of(REFERENCE, engine.run, pictures, scorer)
-            for pictures in (noise_images(bundle.manifest.input_size), frames)
-            if pictures
-        ]
-    contenders: list[Contender] = []
-    refused: list[Missing] = []
-    absent: list[Missing] = []
+    precisions, references, found = _precisions(bundle, choice), _references(bundle, choice, frames), Field()
     for backend in choice.backends or BACKENDS:
         errors: list[UflowEdgeError] = []
         for precision in precisions:
             name = f"{backend} {precision}{suffix}"
-            before = nvml.used_bytes() if nvml else None
-            stopwatch = Stopwatch()
+            before, stopwatch = nvml.used_bytes() if nvml else None, Stopwatch()
             try:
                 engine = open_engine(bundle, backend, precision, choice.threads, stopwatch=stopwatch)
             except EngineDeviates as error:
-                refused.append(Missing(name, f"it computes something else: {error}"))
+                found.refused[name] = f"it computes something else: {error}"
                 continue
             except UflowEdgeError as error:
                 errors.append(error)
-                absent.append(Missing(name, str(error)))
+                found.absent[name] = str(error)
                 continue
             stack.callback(engine.close)
             after = nvml.used_bytes() if nvml else None
@@ -149,16 +130,27 @@ def line_up(
             parities = [reference.compare(engine, bound, BOUNDED[precision]) for reference in references]
             broken = next((parity for parity in parities if not parity.holds), None)
             if broken is not None:
-                refused.append(Missing(name, f"it computes something else: {broken}"))
+                found.refused[name] = f"it computes something else: {broken}"
                 continue
             taken = None if before is None or after is None else max(0, after - before)
             inspector = _inspector(bundle, engine, stack)
-            contenders.append(
+            found.contenders.append(
                 Contender(bundle.folder, suffix, backend, precision, inspector, stopwatch, parities[-1], taken)
             )
         if choice.backends and len(errors) == len(precisions):
             raise errors[0]
-    return Field(tuple(contenders), tuple(refused), tuple(absent))
+    return found
+
+
+def _references(bundle: Bundle[UFlowManifest], choice: Choice, frames: Sequence[Image]) -> list[Reference]:
+    """On seeded noise, and on the frames if there are any."""
+    scorer = Scorer.load(bundle.folder, bundle.manifest)
+    with closing(open_engine(bundle, "onnxruntime", "fp32", choice.threads)) as engine:
+        return [
+            Reference.of(REFERENCE, engine.run, pictures, scorer)
+            for pictures in (noise_images(bundle.manifest.input_size), frames)
+            if pictures
+        ]
 
 
 def _precisions(bundle: Bundle[UFlowManifest], choice: Choice) -> tuple[Precision, ...]:
@@ -170,7 +162,7 @@ def _precisions(bundle: Bundle[UFlowManifest], choice: Choice) -> tuple[Precisio
 
 
 def _bound(bundle: Bundle[UFlowManifest], precision: Precision) -> float:
-    """What the bundle itself promises of its graphs."""
+    """The error bound that the bundle promises for its graphs."""
     return max(variant.error_bound for variant in bundle.manifest.variants if variant.precision == precision)
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from uflow_edge.benchmarks.latency.contenders import Choice, Contender, Missing, line_up
+from uflow_edge.benchmarks.latency.contenders import Choice, Contender, Field, line_up
 from uflow_edge.benchmarks.latency.instruments import Instruments
 from uflow_edge.benchmarks.latency.machine import describe_machine
 from uflow_edge.benchmarks.latency.results import Results, Row, Workload
 from uflow_edge.benchmarks.latency.stages import Samples, measure, noise_frames
-from uflow_edge.benchmarks.latency.starts import Starts, measure_starts
+from uflow_edge.benchmarks.latency.starts import Start, measure_starts
 from uflow_edge.benchmarks.latency.statistics import paired_ratio
 from uflow_edge.benchmarks.latency.throttling import assess
 from uflow_edge.runtime.bundle.folder import Bundle
@@ -30,16 +30,16 @@ _MOST_IMAGES = 32
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Of a run.
+    """What to measure.
 
     Attributes:
         choice: which engines.
-        against: folder of another bundle, whose engines take turns with this one's; None: none.
-        batches: sizes for the throughput of the engine alone.
-        images: files and folders; frames are the first few of them, resized. None: seeded noise.
-        frame: width and height.
-        rounds: of single frames.
-        starts: new processes an engine; 0: none.
+        against: folder of another bundle, whose engines take turns with this one's; None: no other.
+        batches: batch sizes for the throughput of the engine alone.
+        images: files and folders; the first few images, resized, are the frames. Empty: seeded noise.
+        frame: width and height of the frames.
+        rounds: number of rounds; each engine inspects one frame per round.
+        starts: number of new processes per engine; 0: none.
     """
 
     choice: Choice = Choice()
@@ -52,7 +52,7 @@ class Options:
 
 
 def measure_bundle(folder: Path, options: Options, instruments: Instruments) -> Results:
-    """Prove the engines of a bundle, and of the one that it is compared with, then time all of them in turn.
+    """Check what the engines of one or two bundles compute, then time them in turn.
 
     Args:
         folder: of the bundle.
@@ -73,7 +73,7 @@ def measure_bundle(folder: Path, options: Options, instruments: Instruments) -> 
         ]
         for bundle, field in zip(bundles, fields, strict=True):
             if not field.contenders:
-                raise BadInput(f"{bundle.folder}: no engine to time. {_told((*field.refused, *field.absent))}")
+                raise BadInput(f"{bundle.folder}: no engine to time. {_reasons(field)}")
         contenders = [contender for field in fields for contender in field.contenders]
         found = measure(contenders, frames, options.batches, options.rounds, instruments)
     starts = measure_starts(contenders, frames[0], options.starts, options.choice.threads)
@@ -86,8 +86,8 @@ def measure_bundle(folder: Path, options: Options, instruments: Instruments) -> 
         machine=describe_machine(nvml=instruments.nvml),
         workload=_workload(bundles[0], options),
         rows=compared(contenders, list(map(_row, contenders, found.samples, starts))),
-        refused={missing.name: missing.reason for field in fields for missing in field.refused},
-        absent={missing.name: missing.reason for field in fields for missing in field.absent},
+        refused={name: reason for field in fields for name, reason in field.refused.items()},
+        absent={name: reason for field in fields for name, reason in field.absent.items()},
         throttling={"state": throttling.state, "evidence": list(throttling.evidence)},
         meter=found.meter,
         rounds=tuple(
@@ -123,10 +123,10 @@ def _ratios(row: Row, other: Row) -> dict[str, float]:
 
 
 def _suffixes(bundles: Sequence[Bundle[UFlowManifest]]) -> Iterable[str]:
-    """What tells two bundles' engines apart: the other folder's name, or its whole path where the names are equal."""
+    """Ends of the names of two bundles' engines: the other folder's name, or its path where both names are equal."""
     names = [_name(bundle) for bundle in bundles]
-    told = names if len(set(names)) == len(names) else [str(bundle.folder.resolve()) for bundle in bundles]
-    return ["", *(f" of {name}" for name in told[1:])]
+    distinct = names if len(set(names)) == len(names) else [str(bundle.folder.resolve()) for bundle in bundles]
+    return ["", *(f" of {name}" for name in distinct[1:])]
 
 
 def _name(bundle: Bundle[UFlowManifest]) -> str:
@@ -147,7 +147,7 @@ def _workload(bundle: Bundle[UFlowManifest], options: Options) -> Workload:
 
 
 def _proof(bundle: Bundle[UFlowManifest], options: Options, frames: Sequence[Image]) -> list[Image]:
-    """The frames that engines are proved on, besides seeded noise."""
+    """The frames that engines are compared on besides seeded noise."""
     if not options.images:
         return []
     return [model_input(frame, bundle.manifest.input_size, bundle.manifest.fit) for frame in frames]
@@ -162,7 +162,7 @@ def _frames(options: Options) -> list[Image]:
     return [np.asarray(frame, np.uint8) for frame in resized]
 
 
-def _row(contender: Contender, samples: Samples, starts: Starts) -> Row:
+def _row(contender: Contender, samples: Samples, starts: Sequence[Start]) -> Row:
     # The engine is named beside it already.
     parity = replace(contender.parity, engine="parity")
     return Row(
@@ -171,13 +171,13 @@ def _row(contender: Contender, samples: Samples, starts: Starts) -> Row:
         parity=str(parity).removeprefix("parity: "),
         stages={stage: tuple(times) for stage, times in samples.stages.items()},
         batches={size: tuple(times) for size, times in samples.batches.items()},
-        start_seconds=starts.seconds,
-        start_megabytes=starts.megabytes,
+        start_seconds=tuple(start.seconds for start in starts),
+        start_megabytes=tuple(start.megabytes for start in starts),
         device_bytes=contender.device_bytes,
         joules_per_frame=samples.joules_per_frame,
         anomalous=samples.anomalous,
     )
 
 
-def _told(missing: tuple[Missing, ...]) -> str:
-    return "; ".join(f"{one.name}: {one.reason}" for one in missing)
+def _reasons(field: Field) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in {**field.refused, **field.absent}.items())

@@ -23,12 +23,12 @@ _SLOWER = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Throttling:
-    """What became of the machine's speed.
+    """Whether the machine became slower.
 
     Attributes:
-        state: in words.
+        state: the conclusion.
         trend: ratio of a round's median duration, last third of the rounds over the first.
-        evidence: a sentence for everything that was looked at.
+        evidence: one sentence for each quantity that was examined.
     """
 
     state: State
@@ -37,10 +37,10 @@ class Throttling:
 
 
 def assess(rounds_ms: Sequence[float], readings: Sequence[Reading]) -> Throttling:
-    """Hold the last third of the rounds against the first.
+    """Compare the last third of the rounds with the first.
 
     Args:
-        rounds_ms: duration of each round, all contenders together.
+        rounds_ms: duration of each round of all contenders.
         readings: one after each round.
     """
     third = max(1, len(rounds_ms) // 3)
@@ -48,58 +48,42 @@ def assess(rounds_ms: Sequence[float], readings: Sequence[Reading]) -> Throttlin
     trend = last / median(first)
     slower = third >= FEWEST_SAMPLES and trend > _SLOWER and last > np.percentile(first, 75)
     evidence = [f"median duration of a round, last third over first: × {trend:.3f}"]
-    falls = [
-        _clock("CPU clock", [reading.cpu_mhz for reading in readings], third, evidence),
-        _clock("GPU clock", [reading.gpu_mhz for reading in readings], third, evidence),
+
+    def thirds(name: str, values: Sequence[float | None], form: str) -> tuple[float, float] | None:
+        """Medians of the first and the last third; None where they cannot be read."""
+        known = [value for value in values if value is not None]
+        if not known or len(known) < len(values):
+            evidence.append(f"{name}: not readable here")
+            return None
+        ends = median(known[:third]), median(known[-third:])
+        evidence.append(f"{name}: {form.format(ends[0])} in the first third, {form.format(ends[1])} in the last")
+        return ends
+
+    clocks = [
+        thirds("CPU clock", [reading.cpu_mhz for reading in readings], "{:.0f} MHz"),
+        thirds("GPU clock", [reading.gpu_mhz for reading in readings], "{:.0f} MHz"),
     ]
-    warmer = [
-        _temperature("hottest zone", [reading.celsius for reading in readings], third, evidence),
-        _temperature("GPU", [reading.gpu_celsius for reading in readings], third, evidence),
+    temperatures = [
+        thirds("temperature, hottest zone", [reading.celsius for reading in readings], "{:.1f} °C"),
+        thirds("temperature, GPU", [reading.gpu_celsius for reading in readings], "{:.1f} °C"),
     ]
-    told = _told_by_hardware(readings, evidence)
-    if told or (slower and any(falls) and any(warmer)):
+    fell = any(ends is not None and ends[1] < _FALL * ends[0] for ends in clocks)
+    rose = any(ends is not None and ends[1] > ends[0] + _RISE_CELSIUS for ends in temperatures)
+    reported = _hardware_report(readings, evidence)
+    if reported or (slower and fell and rose):
         return Throttling("throttled", trend, tuple(evidence))
     if third < FEWEST_SAMPLES:
         return Throttling("too few rounds to tell", trend, tuple(evidence))
     if not slower:
         return Throttling("steady", trend, tuple(evidence))
     # A cause is ruled out only by instruments that were there to see it.
-    blind = told is None and (all(fall is None for fall in falls) or all(rise is None for rise in warmer))
+    blind = reported is None and not (any(clocks) and any(temperatures))
     state: State = "slowed down, cause not readable here" if blind else "slowed down, not by heat"
     return Throttling(state, trend, tuple(evidence))
 
 
-def _clock(name: str, values: Sequence[float | None], third: int, evidence: list[str]) -> bool | None:
-    """Whether it fell; None where it cannot be read."""
-    thirds = _thirds(values, third)
-    if thirds is None:
-        evidence.append(f"{name}: not readable here")
-        return None
-    first, last = thirds
-    evidence.append(f"{name}: {first:.0f} MHz in the first third, {last:.0f} MHz in the last")
-    return last < _FALL * first
-
-
-def _temperature(name: str, values: Sequence[float | None], third: int, evidence: list[str]) -> bool | None:
-    """Whether it rose; None where it cannot be read."""
-    thirds = _thirds(values, third)
-    if thirds is None:
-        evidence.append(f"temperature, {name}: not readable here")
-        return None
-    first, last = thirds
-    evidence.append(f"temperature, {name}: {first:.1f} °C in the first third, {last:.1f} °C in the last")
-    return last > first + _RISE_CELSIUS
-
-
-def _thirds(values: Sequence[float | None], third: int) -> tuple[float, float] | None:
-    known = [value for value in values if value is not None]
-    if not known or len(known) < len(values):
-        return None
-    return median(known[:third]), median(known[-third:])
-
-
-def _told_by_hardware(readings: Sequence[Reading], evidence: list[str]) -> bool | None:
-    """Whether the hardware itself says that it throttled; None where it says nothing at all."""
+def _hardware_report(readings: Sequence[Reading], evidence: list[str]) -> bool | None:
+    """Whether the hardware itself reports throttling; None where it reports nothing."""
     counts = [reading.throttle_events for reading in readings if reading.throttle_events is not None]
     flags = [reading.gpu_throttled for reading in readings if reading.gpu_throttled is not None]
     if counts:

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import cv2
 
-from uflow_edge.benchmarks.latency.first_verdict import Start, start_infer
+from uflow_edge.benchmarks.latency.starts import Start, start_infer
 from uflow_edge.benchmarks.studies.gravel import gravel_bundle, gravel_frames
 from uflow_edge.runtime.cli.command_line import table
 

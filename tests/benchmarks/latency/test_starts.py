@@ -1,6 +1,6 @@
 import pytest
 
-from uflow_edge.benchmarks.latency.first_verdict import start_infer
+from uflow_edge.benchmarks.latency.starts import start_infer
 from uflow_edge.runtime.errors import BadInput
 
 
