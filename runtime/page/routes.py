@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -30,13 +30,6 @@ _STATIC = Path(__file__).parent / "static"
 _LARGEST_THRESHOLD = 1e9
 """Limit of the absolute value. No score reaches it, so a larger threshold is a typo that would disable detection."""
 _JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}, 404: {"description": "not available"}}
-
-
-@dataclass(frozen=True, slots=True)
-class NewThreshold:
-    """A finite threshold on the image score."""
-
-    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +158,17 @@ def _add_numbers(app: "FastAPI", page: LivePage) -> None:
 
 
 def _add_changes(app: "FastAPI", page: LivePage) -> None:
-    from fastapi import HTTPException
+    from fastapi import Body, HTTPException
 
     controls = page.controls
+    number = Body(embed=True, strict=True)  # neither true nor "5"
 
     @app.put("/api/threshold")
-    def set_threshold(new: NewThreshold) -> ThresholdReport:
+    def set_threshold(value: Annotated[float, number]) -> ThresholdReport:
         """Use another threshold from the next frame on."""
-        if not abs(new.value) <= _LARGEST_THRESHOLD:
-            raise HTTPException(
-                422, f"threshold {new.value:g}: expected at most {_LARGEST_THRESHOLD:g} in absolute value"
-            )
-        controls.set_threshold(new.value)
+        if not abs(value) <= _LARGEST_THRESHOLD:
+            raise HTTPException(422, f"threshold {value:g}: expected at most {_LARGEST_THRESHOLD:g} in absolute value")
+        controls.set_threshold(value)
         return page.threshold()
 
     @app.post("/api/threshold/save")

@@ -42,6 +42,7 @@ def test_every_file_of_the_page_is_served_and_none_from_elsewhere(http: httpx.Cl
 
 
 def test_the_threshold_applies_live_is_saved_and_taken_back(http: httpx.Client, line: Line) -> None:
+    assert http.put("/api/threshold", json={"value": 12}).json()["value"] == 12.0
     answer = http.put("/api/threshold", json={"value": 12.5}).json()
     assert answer == {"value": 12.5, "saved": 0.0, "can_save": True, "promise": "none"}
     assert (line.threshold, line.saved) == (12.5, 0.0)
@@ -56,6 +57,9 @@ def test_the_threshold_applies_live_is_saved_and_taken_back(http: httpx.Client, 
         '{"value": 1e999}',
         '{"value": 1.7e308}',
         '{"value": "high"}',
+        '{"value": "5"}',
+        '{"value": true}',
+        '{"value": null}',
         '{"value": [NaN]}',
         '{"value": {"a": Infinity}}',
         "{}",
