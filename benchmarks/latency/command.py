@@ -95,7 +95,7 @@ def bench(arguments: argparse.Namespace) -> ExitCode:
 
     if arguments.compare or arguments.other_machine:
         raise UsageError(
-            "--compare and --other-machine are gone: two runs differ by what else the machine did. "
+            "--compare and --other-machine were removed: two runs also differ in what else the machine did. "
             "Measure both bundles in one run: --bundle NEW.uflow --against OLD.uflow"
         )
     for path in filter(None, (arguments.json, arguments.report)):

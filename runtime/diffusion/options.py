@@ -54,9 +54,9 @@ class PurifyOptions:
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}")
         if self.steps < 1:
-            raise UsageError(f"steps {self.steps}: expected 1 or more")
+            raise UsageError(f"noise {self.steps}: expected step 1 or later of the schedule")
         if self.respacing is not None and not 1 <= self.respacing <= self.steps:
-            raise UsageError(f"respacing {self.respacing}: expected 1 to {self.steps}, the number of steps")
+            raise UsageError(f"respacing {self.respacing}: expected 1 to {self.steps}, the step of the noise")
         if self.guide_scale is not None and self.guide == "none":
             raise UsageError("a guide scale needs a guide")
         if self.guide_scale is not None and not 0 <= self.guide_scale < np.inf:

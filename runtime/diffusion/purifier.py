@@ -82,7 +82,7 @@ class Purifier:
         """
         last = len(schedule) - 1 if noisiest_step is None else noisiest_step
         if options.steps > last:
-            raise UsageError(f"steps {options.steps}: the network has learned steps 1 to {last}")
+            raise UsageError(f"noise {options.steps}: the network has learned steps 1 to {last} of its schedule")
         self.schedule: Final = schedule
         self.image_size: Final = image_size
         self.options: Final = options

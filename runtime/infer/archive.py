@@ -74,7 +74,7 @@ _UNFIT = (
 def _check_archive_options(arguments: argparse.Namespace) -> None:
     """Raises UsageError for an option that would silently do nothing, or one that is missing."""
     if not arguments.images:
-        raise UsageError("--ray is for --images: cameras and videos are inspected where they are")
+        raise UsageError("--ray works with --images only: cameras and videos are inspected on their own machine")
     if not arguments.parquet:
         raise UsageError("--ray needs --parquet FOLDER, on storage that all workers share")
     for unfit in _UNFIT:

@@ -95,7 +95,7 @@ def sources(arguments: argparse.Namespace) -> "list[Source]":
 
     if arguments.camera:
         if len(set(arguments.camera)) < len(arguments.camera):
-            raise UsageError("a camera is given twice")
+            raise UsageError("--camera: the same camera is given twice")
         options, shown = camera_options(arguments), [redacted(text) for text in arguments.camera]
         return [
             # Cameras whose addresses differ in their secrets alone are told apart by a number.

@@ -88,7 +88,7 @@ def _feeds(arguments: argparse.Namespace, sources: "Sequence[Source]", stack: Ex
     from uflow_edge.runtime.line.triggers import parse_trigger
 
     if arguments.trigger.startswith(("software", "gpio")) and not all(source.live for source in sources):
-        raise UsageError(f"--trigger {arguments.trigger} is for cameras: files do not know when it came")
+        raise UsageError(f"--trigger {arguments.trigger} works with cameras only, not with files")
     feeds = []
     for source in sources:
         trigger = parse_trigger(arguments.trigger)

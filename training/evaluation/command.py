@@ -120,7 +120,7 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
     if arguments.ray and not arguments.ray_state:
         raise UsageError("--ray needs --ray-state FOLDER, on storage that all workers share")
     if arguments.ckpt and arguments.ray not in (None, "local"):
-        raise UsageError("--ckpt makes a bundle on this machine alone: export it first, or use --ray local")
+        raise UsageError("--ckpt makes a bundle on this machine only: export it first, or use --ray local")
     data, truth, masks = arguments.data, arguments.ground_truth, not arguments.no_masks
     if not data.is_dir():
         raise BadInput(f"{data}: no such folder; expected test images laid out like MVTec AD")

@@ -247,7 +247,7 @@ def test_a_folder_of_another_run_is_refused(
         (["--images", "monday", "--ray", "auto"], 2, "--ray needs --parquet"),
         (["--images", "monday", "--parquet", "found"], 2, "--parquet needs --ray"),
         (["--images", "monday", "--ray-workers", 2], 2, "--ray-workers needs --ray"),
-        (["--camera", "0", "--ray", "auto", "--parquet", "found"], 2, "--ray is for --images"),
+        (["--camera", "0", "--ray", "auto", "--parquet", "found"], 2, "--ray works with --images only"),
         (["--images", "monday", "--ray", "auto", "--parquet", "found", "--jsonl", "-"], 2, "--jsonl is not for --ray"),
         (["--images", "monday", "--ray", "auto", "--parquet", "found", "--save-dir", "x"], 2, "--save-dir is not for"),
         (["--images", "monday", "--ray", "auto", "--parquet", "found", "--trigger", "every:9"], 2, "--trigger is not"),
