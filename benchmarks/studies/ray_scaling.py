@@ -28,8 +28,8 @@ import pyarrow.dataset
 from uflow_edge.benchmarks.studies.gravel import gravel_bundle, gravel_frames
 from uflow_edge.runtime.archive.cluster import ClusterOptions, connected
 from uflow_edge.runtime.archive.inference import Inference
-from uflow_edge.runtime.archive.order import Order, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
+from uflow_edge.runtime.archive.run import Run, execute
 from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary
 from uflow_edge.runtime.archive.shards import ShardWork
 from uflow_edge.runtime.bundle.folder import Bundle
@@ -67,7 +67,7 @@ class TimedInference:
     job: Inference
 
     def open(self, run: RunFolder) -> ShardWork:
-        """See `shards.Job`."""
+        """See `shards.ShardJob`."""
         work = self.job.open(run)
 
         def timed(shard: int, items: Sequence[Item]) -> ShardSummary:
@@ -93,18 +93,18 @@ def local(bundle: Path, images: Path, out: Path, threads: int | None) -> Measure
 
 def on_ray(bundle: Path, images: Path, out: Path, workers: int) -> Measured:
     """As many workers as given, into Parquet; this process is connected already."""
-    recipe = InspectorRecipe.of(Bundle.load(bundle, UFlowManifest))
+    recipe = InspectorRecipe.from_bundle(Bundle.load(bundle, UFlowManifest))
     items = [{"path": str(file.path)} for file in image_files([images])]
     started = time.perf_counter()
     options = ClusterOptions("local", workers)
-    order = Order(out, recipe.facts(), items, TimedInference(Inference(recipe)))
-    run, tally = carry_out(order, options)
+    run = Run(out, recipe.facts(), items, TimedInference(Inference(recipe)))
+    results, tally = execute(run, options)
     seconds = time.perf_counter() - started
     assert tally.inspected == len(items), tally
     rows = pyarrow.dataset.dataset(out, partitioning="hive").to_table().sort_by("frame").to_pylist()
     of_worker: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for shard, summary in enumerate(run.summaries()):
-        of_worker[summary.worker] += rows[shard * run.shard_size : (shard + 1) * run.shard_size]
+    for shard, summary in enumerate(results.summaries()):
+        of_worker[summary.worker] += rows[shard * results.shard_size : (shard + 1) * results.shard_size]
     cpu = sum(float(path.read_text()) for path in out.glob("_cpu-*"))
     rate = sum(map(_rate, of_worker.values()))
     return Measured(seconds, rate, 1e3 * cpu / len(items), tuple(row["score"] for row in rows))

@@ -1,1 +1,1 @@
-"""Archives larger than one machine: shards of images, inspected by workers of a Ray cluster. Start with `shards.py`."""
+"""Archives of images, inspected shard by shard by the workers of a Ray cluster. Start reading at `shards.py`."""

@@ -1,4 +1,4 @@
-"""The Ray cluster that an archive is worked through on: this machine's cores for a while, or one that is joined."""
+"""The Ray cluster for a run over an archive: a temporary one on this machine, or an existing one."""
 
 import logging
 import os
@@ -10,26 +10,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from uflow_edge.runtime.errors import MissingDependency, UsageError, require
+from uflow_edge.runtime.errors import Unavailable, UsageError, require
 
 LOCAL = "local"
 EXTRA = "ray"
-_PATIENCE = 10.0  # seconds
-_OBJECT_STORE = 100 << 20  # bytes; only numbers of shards pass through it
+_TIMEOUT_S = 10.0
+_OBJECT_STORE = 100 << 20  # bytes; it only holds shard numbers and summaries
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """Which cluster, and what of it is used.
+    """The cluster, and the share of it to use.
 
     Attributes:
-        address: ``local`` starts one in this process, for as long as it is needed; ``auto``, ``HOST:PORT`` join one.
-        workers: processes that hold an engine; None: as many as the cluster has room for.
-        cores: a worker computes on, and reserves.
-        gpus: a worker reserves; several may share one.
+        address: ``local`` starts a cluster on this machine; ``auto`` or ``HOST:PORT`` joins an existing one.
+        workers: number of workers, each a process with an engine; None for as many as fit.
+        cores: cores per worker.
+        gpus: GPUs per worker; a fraction lets workers share one.
 
     Raises:
-        UsageError: on construction, for numbers that cannot be meant, or an address of Ray Client.
+        UsageError: on construction, if a number is out of range or the address is one of Ray Client.
     """
 
     address: str = LOCAL
@@ -39,26 +39,28 @@ class ClusterOptions:
 
     def __post_init__(self) -> None:
         if (self.workers is not None and self.workers < 1) or self.cores < 1 or self.gpus < 0:
-            raise UsageError(f"{self}: expected 1 worker or more, each with 1 core or more")
+            raise UsageError(f"{self}: expected at least 1 worker, 1 core and 0 GPUs")
         if self.address.startswith("ray://"):
             raise UsageError(
-                f"--ray {self.address}: not through Ray Client, for this command needs images and results itself. Run "
-                "it on a machine of the cluster with --ray auto, or hand it in there with: ray job submit"
+                f"--ray {self.address}: Ray Client is not supported, because this command needs direct access to "
+                "images and results. Run it on a machine of the cluster with --ray auto, or submit it with: ray job "
+                "submit"
             )
 
 
 @contextmanager
 def connected(options: ClusterOptions) -> Iterator[int]:
-    """A connection to the cluster; yields the number of workers to use, and leaves it at the end.
+    """Connect to the cluster; yields the number of workers, and disconnects at the end.
 
-    A program that is connected already, as a job that was handed in is, stays so.
+    A program that is connected already, such as a submitted job, stays connected.
 
     Raises:
-        MissingDependency: Ray is not installed, or no cluster of its version answers.
+        MissingDependency: Ray is not installed.
+        Unavailable: there is no cluster at the address, or its version of Ray differs.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what a line inspects is nobody else's business
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread of Ray Data's may outlive the connection
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray warns of what Ray Data itself does
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread of Ray Data may outlive the connection
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # silence warnings that Ray Data triggers itself
     ray = require("ray", EXTRA)
     require("ray.data", EXTRA)
     require("pyarrow", EXTRA)
@@ -76,40 +78,39 @@ def connected(options: ClusterOptions) -> Iterator[int]:
 def _connect(options: ClusterOptions) -> None:
     ray = require("ray", EXTRA)
     own = options.address == LOCAL
-    asked = {"num_cpus": options.workers * options.cores} if own and options.workers else {}
+    cores = {"num_cpus": options.workers * options.cores} if own and options.workers else {}
     size = {"object_store_memory": _OBJECT_STORE, "include_dashboard": False} if own else {}
     try:
-        _knock(options.address)
-        ray.init(options.address, logging_level=logging.ERROR, log_to_driver=False, **asked, **size)
+        _check_reachable(options.address)
+        ray.init(options.address, logging_level=logging.ERROR, log_to_driver=False, **cores, **size)
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise MissingDependency(
-            f"--ray {options.address}: no Ray cluster can be joined there ({reason}). Start one with ray start --head, "
-            f"or name --ray {LOCAL}"
+        raise Unavailable(
+            f"--ray {options.address}: cannot join a Ray cluster there ({reason}). Start one with ray start --head, "
+            f"or use --ray {LOCAL}"
         ) from error
 
 
-def _knock(address: str) -> None:
-    """Raises OSError where nobody listens at HOST:PORT, which takes Ray itself minutes; ValueError where it is none."""
+def _check_reachable(address: str) -> None:
+    """Fail within seconds if nobody listens at HOST:PORT; Ray itself needs minutes. Raises OSError or ValueError."""
     host, _, port = address.rpartition(":")
     if host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT_S).close()
 
 
 def _workers(options: ClusterOptions) -> int:
-    """As many as asked for, or as there is room for."""
     if options.workers is not None:
         return options.workers
-    there = require("ray", EXTRA).cluster_resources()
-    room = there.get("CPU", 0) // options.cores
+    resources = require("ray", EXTRA).cluster_resources()
+    fitting = resources.get("CPU", 0) // options.cores
     if options.gpus:
-        room = min(room, there.get("GPU", 0) // options.gpus)
-    return max(int(room), 1)
+        fitting = min(fitting, resources.get("GPU", 0) // options.gpus)
+    return max(int(fitting), 1)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what Ray tells of its own settings, some of which its compiled part writes past Python."""
+    """Silence Ray's messages about its own settings, including those of its compiled part."""
     sys.stderr.flush()
     with Path(os.devnull).open("w") as nowhere, warnings.catch_warnings():
         warnings.simplefilter("ignore")

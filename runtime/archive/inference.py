@@ -1,4 +1,4 @@
-"""``uflow-infer --ray``: verdicts on every image of an archive, as a folder of Parquet."""
+"""``uflow-infer --ray``: verdicts on every image of an archive, as a folder of Parquet files."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """The job: inspect every image as this recipe says."""
+    """The job: inspect every image with the recipe's inspector."""
 
     recipe: InspectorRecipe
 
     def open(self, run: RunFolder) -> "InferenceWork":
-        """See `shards.Job`."""
+        """See `shards.ShardJob`."""
         return InferenceWork(run, self.recipe.open(), self.recipe.bundle_sha256)
 
 
 class InferenceWork:
-    """In a worker: inspects a shard, one image at a time, and writes its rows."""
+    """Runs in a worker: inspects a shard, image by image, and writes its rows."""
 
     def __init__(self, run: RunFolder, inspector: "Inspector", bundle_sha256: str) -> None:
         self._run = run
@@ -44,8 +44,8 @@ class InferenceWork:
         """See `shards.ShardWork`."""
         sources = [item["path"] or "" for item in items]
         first = shard * self._run.shard_size
-        pictures = read_ahead(map(Path, sources))
-        rows = [self._row(i, *of_image) for i, of_image in enumerate(zip(sources, pictures, strict=True), first)]
+        images = read_ahead(map(Path, sources))
+        rows = [self._row(i, *pair) for i, pair in enumerate(zip(sources, images, strict=True), first)]
         write_rows(self._run.folder, shard, rows)
         errors = tuple(row["error"] for row in rows if row["error"] is not None)
         return ShardSummary(
@@ -56,12 +56,12 @@ class InferenceWork:
             worker=worker_name(),
         )
 
-    def _row(self, frame: int, source: str, picture: Image | BadInput) -> Row:
-        if isinstance(picture, BadInput):
-            return unreadable_row(frame, source, str(picture), self._provenance)
+    def _row(self, frame: int, source: str, image: Image | BadInput) -> Row:
+        if isinstance(image, BadInput):
+            return unreadable_row(frame, source, str(image), self._provenance)
         try:
-            verdict = self._inspector.inspect(picture, frame=frame, source=source)
-        except BadInput as error:  # a region of interest reaches beyond it
+            verdict = self._inspector.inspect(image, frame=frame, source=source)
+        except BadInput as error:  # a region of interest reaches beyond the image
             return unreadable_row(frame, source, f"{source}: {error}", self._provenance)
         except EngineFailed as error:
             self._failures_in_a_row += 1
@@ -73,7 +73,7 @@ class InferenceWork:
 
 
 def read_ahead(paths: Iterable[Path]) -> Iterator[Image | BadInput]:
-    """Pictures, or why they cannot be read; while one is inspected, the next one comes from the storage."""
+    """Images, or errors for those that cannot be read; the next image is read while the current one is inspected."""
     with ThreadPoolExecutor(1) as reader:
         waiting: deque[Future[Image | BadInput]] = deque()
         for path in paths:

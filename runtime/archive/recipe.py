@@ -1,4 +1,4 @@
-"""How a worker makes its inspector: sent to it in place of an engine, which cannot travel."""
+"""A recipe from which a worker builds its inspector; it is sent instead of an engine, which cannot be pickled."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class InspectorRecipe:
-    """What every worker opens; make it with `of`.
+    """Everything a worker needs to build its inspector; made with `from_bundle`.
 
     Attributes:
-        bundle: absolute folder, the same on every machine; and the manifest to judge by, whatever is in the folder's.
-        bundle_sha256: of the folder's manifest, which has those of all other files.
+        bundle: the absolute folder, the same on every machine, and the manifest to use instead of the folder's.
+        bundle_sha256: SHA-256 of the folder's manifest, which contains those of all other files.
         backend, precision: see `engines.selection.open_engine`.
-        threads: of the engine in each worker.
-        views: which parts of an image are inspected.
+        threads: threads of the engine in each worker.
+        views: the parts of an image that are inspected.
         reading: how image files are read.
     """
 
@@ -39,7 +39,7 @@ class InspectorRecipe:
     reading: Reading = Reading()
 
     @classmethod
-    def of(
+    def from_bundle(
         cls,
         bundle: Bundle[UFlowManifest],
         *,
@@ -49,23 +49,23 @@ class InspectorRecipe:
         threads: int | None = None,
         views: ViewOptions = ViewOptions(),
     ) -> "InspectorRecipe":
-        """For a bundle that was loaded; images are read as this process reads them.
+        """Make the recipe for a loaded bundle; workers read images as this process does.
 
-        Drift is not watched: it is a matter of order in time, and an archive on several workers has none.
+        Drift is not watched: it needs images in the order of time, which an archive on several workers does not have.
 
         Args:
-            bundle: on storage that all workers share, or with a copy at the same place on every machine.
-            threshold: in place of its operating point.
-            backend, precision, threads, views: see the class; by default one thread, for workers share their machine.
+            bundle: on storage that all workers share, or copied to the same place on every machine.
+            threshold: replaces the bundle's operating point.
+            backend, precision, threads, views: see the class; by default one thread, as workers share their machine.
         """
         manifest = replace(bundle.manifest, drift=None)
         if threshold is not None:
             manifest = replace(manifest, operating_point=OperatingPoint(threshold, "manual"))
-        judging = Bundle(bundle.folder.absolute(), manifest)
-        return cls(judging, sha256(bundle.folder / MANIFEST), backend, precision, threads or 1, views, in_use())
+        used = Bundle(bundle.folder.absolute(), manifest)
+        return cls(used, sha256(bundle.folder / MANIFEST), backend, precision, threads or 1, views, in_use())
 
     def facts(self) -> dict[str, Any]:
-        """All of it that decides numbers, in plain types."""
+        """Everything that decides the results, in plain types."""
         manifest = self.bundle.manifest
         return {
             "bundle_sha256": self.bundle_sha256,
@@ -79,10 +79,10 @@ class InspectorRecipe:
         }
 
     def open(self) -> "Inspector":
-        """Load the bundle as it is on this machine, and warm up. The engine lives as long as the process.
+        """Load the bundle on this machine, and warm up. The engine lives as long as the process.
 
         Raises:
-            BadInput: the bundle is missing, damaged, or another than the one the run began with.
+            BadInput: the bundle is missing or damaged, or differs from the one at the start of the run.
             UflowEdgeError: no engine for it runs here.
         """
         import cv2
@@ -92,9 +92,9 @@ class InspectorRecipe:
         cv2.setNumThreads(1)
         use(self.reading)
         folder = self.bundle.folder
-        Bundle.load(folder, UFlowManifest)  # the files are whole
+        Bundle.load(folder, UFlowManifest)  # checks the files
         if sha256(folder / MANIFEST) != self.bundle_sha256:
-            raise BadInput(f"{folder}: another bundle than the one this run began with; copy the same to every machine")
+            raise BadInput(f"{folder}: differs from the bundle at the start of the run; copy that one to every machine")
         return Inspector.load(
             self.bundle,
             backend=self.backend,

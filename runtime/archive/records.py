@@ -1,6 +1,6 @@
-"""Verdicts as rows of Parquet: the fields of a line of JSON, under the same names, and what an archive needs besides.
+"""Verdicts as rows of Parquet files: the fields of a JSON line, under the same names, plus ``error`` and provenance.
 
-Nothing says a second time what a verdict consists of: the columns are what Arrow makes of `Verdict.as_json`.
+Arrow derives the columns from `Verdict.as_json`, so the fields of a verdict are defined in one place only.
 """
 
 from collections.abc import Sequence
@@ -21,46 +21,46 @@ Outcome: TypeAlias = Literal["good", "anomalous", "unreadable"]
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 PARTITION: Final = "outcome"
 Row: TypeAlias = dict[str, Any]
-_OF_THE_LINE = "drift"  # a matter of order in time
+_LEFT_OUT = "drift"  # needs images in the order of time
 
 
 def verdict_row(verdict: Verdict, provenance: Row) -> Row:
-    """An image that was inspected.
+    """The row of an inspected image.
 
     Args:
-        verdict: on it.
+        verdict: the verdict on the image.
         provenance: ``bundle_sha256`` and ``engine``.
     """
     fields = verdict.as_json()
-    del fields[_OF_THE_LINE]
+    del fields[_LEFT_OUT]
     return {**fields, "error": None, **provenance}
 
 
 def unreadable_row(frame: int, source: str, error: str, provenance: Row) -> Row:
-    """An image that was not: its place in the list, and why; every other column is null."""
+    """The row of an image that was not inspected: its number, path and error; the other columns are null."""
     return {"frame": frame, "source": source, "error": error, **provenance}
 
 
 def schema() -> Any:
-    """The columns of every file: a ``pyarrow.Schema``."""
+    """The columns of every file, a ``pyarrow.Schema``."""
     arrow = require("pyarrow", EXTRA)
-    row = {**verdict_row(_specimen(), {"bundle_sha256": "", "engine": ""}), "error": ""}
+    row = {**verdict_row(_complete_verdict(), {"bundle_sha256": "", "engine": ""}), "error": ""}
     return arrow.Table.from_pylist([row]).schema
 
 
 def write_rows(folder: Path, shard: int, rows: Sequence[Row]) -> None:
-    """Write a shard, a file for each outcome, over whatever is there of it.
+    """Write a shard, one file per outcome, and replace older files of the shard.
 
     Args:
-        folder: of results; a file is ``outcome=<outcome>/part-<shard>.parquet``, complete or not there.
-        shard: its number.
-        rows: of it, in order.
+        folder: folder of the run; a file is ``outcome=<outcome>/part-<shard>.parquet``, either complete or absent.
+        shard: number of the shard.
+        rows: the shard's rows, in order.
     """
     arrow, parquet = require("pyarrow", EXTRA), require("pyarrow.parquet", EXTRA)
     columns = schema()
     for outcome in OUTCOMES:
         path = folder / f"{PARTITION}={outcome}" / f"part-{shard_name(shard)}.parquet"
-        clear_away(path.parent)  # a worker may have been killed
+        clear_away(path.parent)  # partial files of a worker that was killed
         chosen = [row for row in rows if _outcome(row) == outcome]
         if not chosen:
             path.unlink(missing_ok=True)
@@ -75,8 +75,8 @@ def _outcome(row: Row) -> Outcome:
     return "anomalous" if row["anomalous"] else "good"
 
 
-def _specimen() -> Verdict:
-    """With every field filled, so that its type can be seen."""
+def _complete_verdict() -> Verdict:
+    """A verdict with all fields set, so that Arrow can infer their types."""
     return Verdict(
         frame=0,
         source="",

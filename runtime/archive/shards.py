@@ -1,10 +1,10 @@
-"""Shards of an archive through workers of a Ray cluster, with Ray Data; each result is kept once, whoever is killed.
+"""Workers of a Ray cluster process the shards of an archive, with Ray Data; each result is kept once, after any crash.
 
     shard numbers ─▶ Ray Data ─▶ actors, each with an engine ─▶ files of the shard ─▶ its mark ─▶ summary to the driver
 
-Pictures never pass through Ray: a worker is told the number of a shard, reads its images from storage that all share,
-and writes the results there; so the object store does not grow with the archive. When a worker dies, Ray starts another
-and gives it the same shard, whose files replace what was left of the first attempt.
+Images never pass through Ray: a worker gets the number of a shard, reads the images from shared storage, and writes
+the results there, so the object store does not grow with the archive. If a worker dies, Ray starts another one with the
+same shard, whose files replace those of the first attempt.
 """
 
 import logging
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_MOST_TRIES = 4  # of a shard whose worker dies each time, which is then not by chance
+_MOST_TRIES = 4  # per shard; if the worker dies each time, it is no coincidence
 _MOST_BLOCKS = 4096
 
 
 class ShardWork(Protocol):
-    """What a worker does, its engine loaded."""
+    """The work on one shard, with the engine loaded."""
 
     def __call__(self, shard: int, items: Sequence[Item]) -> ShardSummary:
-        """Write the results of a shard, whole or not at all, over what is there of it.
+        """Write the results of a shard, completely or not at all, and replace earlier ones.
 
         Raises:
             UflowEdgeError: the run must end.
@@ -38,37 +38,37 @@ class ShardWork(Protocol):
         ...
 
 
-class Job(Protocol):
-    """What is sent to every worker."""
+class ShardJob(Protocol):
+    """A job that is sent to every worker."""
 
     def open(self, run: RunFolder) -> ShardWork:
         """Load the engine.
 
         Raises:
-            UflowEdgeError: it cannot be loaded on this machine.
+            UflowEdgeError: the engine cannot be loaded on this machine.
         """
         ...
 
 
 class WorkerFailed(UflowEdgeError):
-    """A worker cannot do its work, and says why."""
+    """A worker failed; the message gives the reason."""
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.BAD_INPUT) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
 
-def work_through(run: RunFolder, job: Job, cluster: ClusterOptions, workers: int) -> Iterator[ShardSummary]:
-    """Do all shards that are not complete; summaries come as shards are.
+def process_shards(run: RunFolder, job: ShardJob, cluster: ClusterOptions, workers: int) -> Iterator[ShardSummary]:
+    """Process all shards that are not complete; yields a summary whenever a shard is complete.
 
     Args:
-        run: to take up.
-        job: for each worker.
-        cluster: connected, see `cluster.connected`.
-        workers: how many.
+        run: folder of the run.
+        job: the job of each worker.
+        cluster: the connected cluster, see `cluster.connected`.
+        workers: number of workers.
 
     Raises:
-        WorkerFailed: one cannot do its work, or dies over and over on one shard. What is complete stays.
+        WorkerFailed: a worker failed, or died several times on the same shard. Complete shards are kept.
     """
     pending = run.pending()
     if not pending:
@@ -82,8 +82,8 @@ def work_through(run: RunFolder, job: Job, cluster: ClusterOptions, workers: int
         _Worker,
         fn_constructor_args=(run, job),
         batch_size=1,
-        # The next shard waits at the worker, for Ray Data takes a fifth of a second to hand one out. More than
-        # one would wait behind a worker while another has nothing to do.
+        # One shard waits at each worker, because Ray Data takes a fifth of a second to send the next one. With more,
+        # shards would wait at a busy worker while another is idle.
         compute=data.ActorPoolStrategy(
             min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
         ),
@@ -93,13 +93,13 @@ def work_through(run: RunFolder, job: Job, cluster: ClusterOptions, workers: int
     for row in summaries.iter_rows():
         if row["failure"]:
             raise WorkerFailed(row["failure"], ExitCode(row["exit_code"]))
-        yield ShardSummary.of_json(row["summary"])
+        yield ShardSummary.from_json(row["summary"])
 
 
 class _Worker:
-    """Lives in an actor: opens the job once, does shards. Errors meant for people return as rows, not as tracebacks."""
+    """Runs in an actor: opens the job once, then processes shards. Returns errors as rows instead of raising them."""
 
-    def __init__(self, run: RunFolder, job: Job) -> None:
+    def __init__(self, run: RunFolder, job: ShardJob) -> None:
         self._run = run
         self._job = job
         self._work: ShardWork | None = None
@@ -115,15 +115,15 @@ class _Worker:
         return {"summary": [summary], "failure": [failure], "exit_code": [int(code)]}
 
     def _summary(self, shard: int) -> ShardSummary:
-        known = self._run.summary(shard)  # a block of several shards is repeated as a whole
+        known = self._run.summary(shard)  # Ray repeats a block of several shards as a whole
         if known is not None:
             return known
         items = self._run.items(shard)
         before = self._run.claim(shard, worker_name())
         if len(before) >= _MOST_TRIES:
             raise BadInput(
-                f"shard {shard} ({items[0]['path']} to {items[-1]['path']}) was the end of {', '.join(before)}; Ray's "
-                "logs may say what killed them. Complete shards are kept, and the same command tries again"
+                f"shard {shard} ({items[0]['path']} to {items[-1]['path']}): its workers died ({', '.join(before)}); "
+                "see Ray's logs for the reason. Complete shards are kept, and the same command tries again"
             )
         if self._work is None:
             self._work = self._job.open(self._run)
@@ -133,12 +133,12 @@ class _Worker:
 
 
 def worker_name() -> str:
-    """Of this process, for people."""
+    """Host and process, for people."""
     return f"{socket.gethostname()}/{os.getpid()}"
 
 
 def _silence(data: Any) -> None:
-    """Ray Data tells each step and draws bars of its own; ours is over images."""
+    """Switch off Ray Data's messages and progress bars; ours counts images."""
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

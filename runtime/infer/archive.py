@@ -6,9 +6,9 @@ from pathlib import Path
 
 from uflow_edge.runtime.archive.arguments import cluster_options
 from uflow_edge.runtime.archive.inference import Inference
-from uflow_edge.runtime.archive.order import Order, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.archive.records import PARTITION
+from uflow_edge.runtime.archive.run import Run, execute
 from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import ExitCode, UsageError
@@ -27,7 +27,7 @@ def infer_archive(arguments: argparse.Namespace) -> ExitCode:
     if arguments.rule:
         bundle = with_rule(bundle, arguments.rule)
     use(Reading.of(arguments, bundle.manifest.bits))
-    recipe = InspectorRecipe.of(
+    recipe = InspectorRecipe.from_bundle(
         bundle,
         threshold=arguments.threshold,
         backend=arguments.backend,
@@ -37,17 +37,17 @@ def infer_archive(arguments: argparse.Namespace) -> ExitCode:
     )
     point = recipe.bundle.manifest.operating_point
     print(f"threshold: {point.threshold:.2f} ({point.origin})", flush=True)
-    order = Order(
+    run = Run(
         arguments.parquet,
         {"job": "inference", **recipe.facts()},
         [{"path": str(file.path)} for file in files],
         Inference(recipe),
         retry=arguments.ray_retry,
     )
-    run, tally = carry_out(order, cluster)
-    print(f"{tally.inspected} inspected, {tally.anomalous} anomalous, {tally.unreadable} unreadable: {run.folder}")
+    results, tally = execute(run, cluster)
+    print(f"{tally.inspected} inspected, {tally.anomalous} anomalous, {tally.unreadable} unreadable: {results.folder}")
     if tally.unreadable:
-        print(f"unreadable ones are listed in {run.folder / f'{PARTITION}=unreadable'}")
+        print(f"unreadable ones are listed in {results.folder / f'{PARTITION}=unreadable'}")
         return ExitCode.BAD_INPUT
     return ExitCode.ANOMALY if arguments.fail_on_anomaly and tally.anomalous else ExitCode.OK
 

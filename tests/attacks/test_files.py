@@ -31,14 +31,14 @@ def test_logs(tmp_path: Path, times: int, attacks, mutations) -> None:
 def test_run_folders(tmp_path: Path, times: int, attacks, mutations) -> None:
     trials, items = attacks("run folders"), [{"path": f"{i}.png"} for i in range(5)]
     asked = {"job": "inference", "threshold": 0.5}
-    RunFolder.begin(tmp_path / "run", asked, items, 2)
+    RunFolder.create(tmp_path / "run", asked, items, 2)
     run = tmp_path / "run" / "_run.json"
     whole = json.loads(run.read_text())
     for seed in range(10 * times):
         change = mutations(seed)
         text = json.dumps(change.of_json(whole)).encode()
         run.write_bytes(text if seed % 3 else change.of_bytes(text))
-        trials.attempt(seed, lambda: RunFolder.take_up(tmp_path / "run", asked, items), lambda found: found is not None)
+        trials.attempt(seed, lambda: RunFolder.resume(tmp_path / "run", asked, items), lambda found: found is not None)
 
 
 def test_flags(tmp_path: Path, times: int, attacks, mutations) -> None:

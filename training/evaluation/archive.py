@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime.archive.cluster import ClusterOptions
-from uflow_edge.runtime.archive.order import Order, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
+from uflow_edge.runtime.archive.run import Run, execute
 from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary, shard_name
 from uflow_edge.runtime.archive.shards import worker_name
 from uflow_edge.training.dataset import TestImage
@@ -41,23 +41,23 @@ def evaluate_archive(
         recipe: of the inspectors.
         folder: for what has been measured, on such storage; a repeated call goes on from it.
         cluster: where.
-        shard_size, retry: see `order.Order`.
+        shard_size, retry: see `archive.run.Run`.
 
     Raises:
         BadInput: see `evaluate.evaluate`.
-        UsageError, MissingDependency, WorkerFailed: see `order.carry_out`.
+        UsageError, MissingDependency, WorkerFailed: see `run.execute`.
     """
     started = time.perf_counter()
     masks = masks_are_known(images)
-    asked = {"job": "evaluation", "category": category, "masks": masks, **recipe.facts()}
+    parameters = {"job": "evaluation", "category": category, "masks": masks, **recipe.facts()}
     items = [_item(image) for image in images]
-    order = Order(folder, asked, items, Measurement(recipe, masks), shard_size, retry)
-    run, _ = carry_out(order, cluster)
+    run = Run(folder, asked, items, Measurement(recipe, masks), shard_size, retry)
+    results, _ = execute(run, cluster)
     threshold = recipe.bundle.manifest.operating_point.threshold
     measured = Measured(threshold)
-    for shard in range(run.shards):
-        measured.merge(Measured.load(_accumulators(run, shard), threshold))
-    engines = sorted({summary.engine for summary in run.summaries()})
+    for shard in range(results.shards):
+        measured.merge(Measured.load(_accumulators(results, shard), threshold))
+    engines = sorted({summary.engine for summary in results.summaries()})
     return conclude(category, measured, recipe.bundle.manifest, "; ".join(engines), time.perf_counter() - started)
 
 
@@ -69,7 +69,7 @@ class Measurement:
     masks: bool
 
     def open(self, run: RunFolder) -> "MeasurementWork":
-        """See `shards.Job`."""
+        """See `shards.ShardJob`."""
         return MeasurementWork(run, self.recipe.open(), masks=self.masks)
 
 

@@ -202,7 +202,7 @@ def _on_a_cluster(arguments: argparse.Namespace, job: Job, bundle: Bundle[UFlowM
     from uflow_edge.runtime.archive.recipe import InspectorRecipe
     from uflow_edge.training.evaluation.archive import evaluate_archive
 
-    recipe = InspectorRecipe.of(
+    recipe = InspectorRecipe.from_bundle(
         bundle, backend=arguments.backend, precision=arguments.precision, threads=arguments.threads
     )
     folder = arguments.ray_state / job.category if arguments.all else arguments.ray_state

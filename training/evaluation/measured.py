@@ -65,12 +65,12 @@ class Case:
     score: float
 
     def as_json(self) -> dict[str, Any]:
-        """As `of_json` reads it."""
+        """Write JSON for `from_json`."""
         mask = None if self.image.mask is None else str(self.image.mask)
         return {"path": str(self.image.path), "kind": self.image.kind, "mask": mask, "score": self.score}
 
     @classmethod
-    def of_json(cls, values: dict[str, Any]) -> "Case":
+    def from_json(cls, values: dict[str, Any]) -> "Case":
         """Read what `as_json` gave."""
         mask = None if values["mask"] is None else Path(values["mask"])
         return cls(TestImage(Path(values["path"]), values["kind"], mask), values["score"])
@@ -246,6 +246,6 @@ class Measured:
         found.is_defective = array("b", arrays["is_defective"].tolist())
         for extremes, cases in ((found.missed, texts["missed"]), (found.false_alarms, texts["false_alarms"])):
             for case in cases:
-                extremes.add(Case.of_json(case))
+                extremes.add(Case.from_json(case))
         found.unreadable, found.has_masks = texts["unreadable"], texts["has_masks"]
         return found

@@ -59,7 +59,7 @@ def own_archive(archive: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def recipe(exported: Path) -> Callable[..., InspectorRecipe]:
     """The recipe of the exported bundle, with options."""
-    return lambda **options: InspectorRecipe.of(Bundle.load(exported, UFlowManifest), **options)
+    return lambda **options: InspectorRecipe.from_bundle(Bundle.load(exported, UFlowManifest), **options)
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ import pytest
 from extras import extra
 from uflow_edge.runtime.archive.cluster import ClusterOptions
 from uflow_edge.runtime.archive.inference import Inference, InferenceWork
-from uflow_edge.runtime.archive.order import Order, carry_out
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.archive.records import schema
+from uflow_edge.runtime.archive.run import Run, execute
 from uflow_edge.runtime.archive.run_folder import RunFolder
 from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.errors import BadInput
@@ -74,9 +74,9 @@ def assert_equal_rows(found: list[Facts], expected: list[Facts]) -> None:
             assert all(one[name] is None for name in rest)
 
 
-def order_of(folder: Path, recipe: InspectorRecipe, files: list[Path], shard_size: int = 4) -> Order:
+def run_of(folder: Path, recipe: InspectorRecipe, files: list[Path], shard_size: int = 4) -> Run:
     items = [{"path": str(path)} for path in files]
-    return Order(folder, {"job": "inference", **recipe.facts()}, items, Inference(recipe), shard_size)
+    return Run(folder, {"job": "inference", **recipe.facts()}, items, Inference(recipe), shard_size)
 
 
 def written_at(folder: Path) -> dict[Path, int]:
@@ -89,20 +89,20 @@ def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(
     files, chosen = list(find_images([own_archive])), recipe(threshold=0.5)
     expected = expected_rows(chosen, files)
     held, results = hold(files[10]), []
-    order = order_of(tmp_path / "found", chosen, files)
-    thread = threading.Thread(target=lambda: results.append(carry_out(order, cluster)))
+    run = run_of(tmp_path / "found", chosen, files)
+    thread = threading.Thread(target=lambda: results.append(execute(run, cluster)))
     thread.start()
     killed = held.reader()
     held.release()
     os.kill(killed, signal.SIGKILL)
     thread.join(DEADLINE)
-    (run, tally) = results[0]
-    assert_equal_rows(rows_in(run.folder), expected)
+    (done, tally) = results[0]
+    assert_equal_rows(rows_in(done.folder), expected)
     assert (tally.captured, tally.inspected, tally.unreadable) == (20, 18, 2)
-    workers = {summary.worker.partition("/")[2] for summary in run.summaries()}
-    assert run.summary(2).worker.partition("/")[2] != str(killed)
+    workers = {summary.worker.partition("/")[2] for summary in done.summaries()}
+    assert done.summary(2).worker.partition("/")[2] != str(killed)
     assert len(workers) >= 2
-    assert not list(run.folder.rglob(".*"))
+    assert not list(done.folder.rglob(".*"))
 
 
 def test_an_interrupted_command_goes_on_where_it_was(
@@ -297,7 +297,7 @@ def test_without_ray_it_is_said_what_to_install(
 
 def test_regions_of_interest_beyond_an_image_are_listed(archive: Path, recipe: Recipe, tmp_path: Path) -> None:
     items = [{"path": str(path)} for path in sorted((archive / "monday").iterdir())[:3]]
-    run = RunFolder.begin(tmp_path, {}, items, 3)
+    run = RunFolder.create(tmp_path, {}, items, 3)
     options = ViewOptions(regions=((0, 0, 500, 50),))
     summary = Inference(recipe(views=options)).open(run)(0, run.items(0))
     assert (summary.images, len(summary.unreadable)) == (0, 3)
@@ -325,7 +325,7 @@ class Failing:
 def test_an_engine_that_fails_on_one_image_costs_that_image(archive: Path, recipe: Recipe, tmp_path: Path) -> None:
     found = sorted((archive / "monday").glob("0*.png"))
     paths = [path for path in found if path.stat().st_size > 5000][:2] * 8
-    run = RunFolder.begin(tmp_path, {}, [{"path": str(path)} for path in paths], len(paths))
+    run = RunFolder.create(tmp_path, {}, [{"path": str(path)} for path in paths], len(paths))
     inspector = recipe().open()
     work = InferenceWork(run, Inspector(inspector.manifest, Failing(inspector.engine, range(1, 2))), "")
     summary = work(0, run.items(0))

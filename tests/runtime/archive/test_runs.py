@@ -38,11 +38,11 @@ def batch_of(shard: int) -> dict[str, np.ndarray]:
 
 @needs("pyarrow")
 def test_a_run_is_taken_up_with_the_shards_it_has(tmp_path: Path) -> None:
-    assert RunFolder.take_up(tmp_path / "new", {}, ITEMS) is None
-    run = RunFolder.begin(tmp_path, {"job": "inference"}, ITEMS, 4)
+    assert RunFolder.resume(tmp_path / "new", {}, ITEMS) is None
+    run = RunFolder.create(tmp_path, {"job": "inference"}, ITEMS, 4)
     assert [run.items(shard) for shard in range(run.shards)] == [ITEMS[:4], ITEMS[4:8], ITEMS[8:]]
     run.complete(1, SUMMARY)
-    found = RunFolder.take_up(tmp_path, {"job": "inference"}, ITEMS)
+    found = RunFolder.resume(tmp_path, {"job": "inference"}, ITEMS)
     assert found == run
     assert found.pending() == [0, 2]
     assert list(found.summaries()) == [SUMMARY]
@@ -50,35 +50,35 @@ def test_a_run_is_taken_up_with_the_shards_it_has(tmp_path: Path) -> None:
 
 @needs("pyarrow")
 def test_a_beginning_that_was_interrupted_is_begun_again(tmp_path: Path) -> None:
-    run = RunFolder.begin(tmp_path, {}, ITEMS, 4)
+    run = RunFolder.create(tmp_path, {}, ITEMS, 4)
     (tmp_path / "_run.json").unlink()  # the last that is written
-    assert RunFolder.take_up(tmp_path, {}, ITEMS) is None
-    assert RunFolder.begin(tmp_path, {}, ITEMS, 4) == run
+    assert RunFolder.resume(tmp_path, {}, ITEMS) is None
+    assert RunFolder.create(tmp_path, {}, ITEMS, 4) == run
 
 
 @needs("pyarrow")
 def test_a_worker_leaves_complete_shards_alone(tmp_path: Path) -> None:
-    run, job = RunFolder.begin(tmp_path, {}, ITEMS, 4), Recorder([])
+    run, job = RunFolder.create(tmp_path, {}, ITEMS, 4), Recorder([])
     worker = _Worker(run, job)
     for shard in (2, 0, 2):
         answer = worker(batch_of(shard))
-        assert ShardSummary.of_json(answer["summary"][0]) == SUMMARY
+        assert ShardSummary.from_json(answer["summary"][0]) == SUMMARY
         assert answer["failure"] == [""]
     assert job.seen == [(2, ITEMS[8:]), (0, ITEMS[:4])]
 
 
 @needs("pyarrow")
 def test_a_shard_that_kills_its_workers_is_given_up_and_named(tmp_path: Path) -> None:
-    run, job = RunFolder.begin(tmp_path, {}, ITEMS, 4), Recorder([])
+    run, job = RunFolder.create(tmp_path, {}, ITEMS, 4), Recorder([])
     for i in range(4):
         assert run.claim(1, f"host/{i}") == [f"host/{j}" for j in range(i)]
     answer = _Worker(run, job)(batch_of(1))
     (failure,) = answer["failure"]
     assert f"worker {socket.gethostname()}/" in failure
-    assert "shard 1 (4.png to 7.png) was the end of host/0, host/1, host/2, host/3" in failure
+    assert "shard 1 (4.png to 7.png): its workers died (host/0, host/1, host/2, host/3)" in failure
     assert answer["exit_code"] == [3]
     assert job.seen == []
-    again = RunFolder.take_up(tmp_path, {}, ITEMS)
+    again = RunFolder.resume(tmp_path, {}, ITEMS)
     assert _Worker(again, job)(batch_of(1))["failure"] == [""]
     assert job.seen == [(1, ITEMS[4:8])]
 
@@ -87,7 +87,7 @@ def test_a_machine_that_does_not_share_the_folder_is_named(tmp_path: Path) -> No
     elsewhere = RunFolder(tmp_path / "absent", 10, 4)
     (failure,) = _Worker(elsewhere, Recorder([]))(batch_of(0))["failure"]
     assert f"worker {socket.gethostname()}/" in failure
-    assert "name a folder on storage that all workers share" in failure
+    assert "choose a folder on storage that all workers share" in failure
 
 
 @pytest.mark.parametrize(
