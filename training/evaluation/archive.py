@@ -51,7 +51,7 @@ def evaluate_archive(
     masks = masks_are_known(images)
     parameters = {"job": "evaluation", "category": category, "masks": masks, **recipe.facts()}
     items = [_item(image) for image in images]
-    run = Run(folder, asked, items, Measurement(recipe, masks), shard_size, retry)
+    run = Run(folder, parameters, items, Measurement(recipe, masks), shard_size, retry)
     results, _ = execute(run, cluster)
     threshold = recipe.bundle.manifest.operating_point.threshold
     measured = Measured(threshold)
