@@ -1,7 +1,8 @@
 """Things that tests of several modules need, made in one line."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.nfa import Region
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
-from uflow_edge.runtime.sources import Frame
+from uflow_edge.runtime.sources import Frame, SourceLost
 from uflow_edge.runtime.verdict import Timestamps, Verdict
 
 
@@ -63,3 +64,46 @@ def failing(error: BaseException) -> Callable[[], object]:
         raise error
 
     return read
+
+
+class Numbers:
+    """A source of small frames whose brightness is their number."""
+
+    def __init__(
+        self, count: int = 10, *, live: bool = False, name: str = "numbers", loses: tuple[int, ...] = ()
+    ) -> None:
+        self.count, self.live, self.name, self.loses = count, live, name, list(loses)
+        self.opened: list[int] = []
+        self.released = 0
+
+    def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:
+        self.opened.append(first)
+        try:
+            for i in range(first, self.count):
+                if stop.is_set():
+                    return
+                if self.loses and i == self.loses[0]:
+                    self.loses.pop(0)
+                    raise SourceLost(f"{self.name} is gone")
+                yield Frame(np.full((8, 8, 3), i % 256, np.uint8), i, self.name, Path(f"{i}"), i / 128)
+        finally:
+            self.released += 1
+
+
+class Kept:
+    """A sink that keeps what it gets."""
+
+    name = "kept"
+
+    def __init__(self, on_put: Callable[[Frame], object] = lambda frame: None) -> None:
+        self.frames: list[tuple[str, int]] = []
+        self.on_put = on_put
+
+    def put(self, frame: Frame, inspection: Inspection) -> None:
+        assert inspection.verdict.frame == frame.index
+        assert inspection.verdict.source == frame.source
+        self.frames.append((frame.source, frame.index))
+        self.on_put(frame)
+
+    def close(self) -> None:
+        pass

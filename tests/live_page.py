@@ -75,16 +75,6 @@ class Line:
         )
 
 
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def live(server: PageServer) -> str:
     return server.url.replace("http", "ws") + "api/live"
 

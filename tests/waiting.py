@@ -20,3 +20,13 @@ def wait_until(
         assert process is None or process.poll() is None, f"it ended: {failure()}"
         assert time.monotonic() < end, failure()
         time.sleep(0.005)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live_page import CHANNELS, Clock, Line, httpx, shown
+from live_page import CHANNELS, Line, httpx, shown
 from uflow_edge.runtime.line.capture import CameraState
 from uflow_edge.runtime.page import LivePage, serve
 from uflow_edge.runtime.page.history import STEP_S, STEPS
 from uflow_edge.runtime.page.status import LineReport
+from waiting import Clock
 
 
 def test_status_has_every_number(page: LivePage, http: httpx.Client, line: Line) -> None:
