@@ -4,12 +4,11 @@ Source: CUDA Driver API, sections 6.2 (initialisation), 6.3 (version) and 6.5 (d
 """
 
 import ctypes
-import os
 from dataclasses import dataclass
 
+from uflow_edge.runtime.engines.cuda import driver_library
 from uflow_edge.runtime.errors import MissingDependency
 
-_DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 _COMPUTE_CAPABILITY_MAJOR = 75  # CU_DEVICE_ATTRIBUTE_…
 _COMPUTE_CAPABILITY_MINOR = 76
 
@@ -34,9 +33,9 @@ class CudaDevice:
             MissingDependency: no driver, or no GPU that it could use.
         """
         try:
-            driver = ctypes.CDLL(_DRIVER)
+            driver = driver_library()
         except OSError as error:
-            raise MissingDependency(f"no NVIDIA GPU here: its driver ({_DRIVER}) cannot be loaded") from error
+            raise MissingDependency(f"no NVIDIA GPU here: its driver cannot be loaded ({error})") from error
         _check(driver.cuInit(0), "cuInit")
         version, device = ctypes.c_int(), ctypes.c_int()
         _check(driver.cuDriverGetVersion(ctypes.byref(version)), "cuDriverGetVersion")

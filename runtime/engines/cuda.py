@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import MissingDependency, install_command
 
-_DRIVER = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+DRIVER_LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 _CAPTURE_MODE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_…: what other threads do meanwhile is no error
 
 
@@ -65,8 +65,8 @@ class CudaContext:
         finally:
             self.driver.Context.pop()
 
-    def let_go(self) -> None:
-        """Give back the context; nothing made in it may be used any more."""
+    def release(self) -> None:
+        """Release the context; nothing that was made in it may be used afterwards."""
         self._context.detach()
 
 
@@ -74,13 +74,13 @@ class CudaContext:
 def primary_context() -> CudaContext:
     """The one `CudaContext` of this process, kept until it ends.
 
-    TensorRT holds on to the primary context just as long, so that letting it go earlier would free nothing.
+    TensorRT holds on to the primary context just as long, so releasing it earlier would free nothing.
 
     Raises:
         MissingDependency: no pycuda, no driver or no GPU.
     """
     context = CudaContext()
-    atexit.register(context.let_go)  # left to its destructor, pycuda calls a function that fails, and says so
+    atexit.register(context.release)  # left to its destructor, pycuda calls a function that fails, and says so
     return context
 
 
@@ -177,7 +177,7 @@ def _destroy_graph(graph: ctypes.c_void_p) -> None:
 
 def _call(name: str, *arguments: Any, check: bool = True) -> None:
     try:
-        result = getattr(_driver_library(), name)(*arguments)
+        result = getattr(driver_library(), name)(*arguments)
     except (OSError, AttributeError) as error:
         raise EngineFailed(f"this CUDA driver has no {name} ({error})") from error
     if check and result != 0:
@@ -185,5 +185,10 @@ def _call(name: str, *arguments: Any, check: bool = True) -> None:
 
 
 @cache
-def _driver_library() -> ctypes.CDLL:
-    return ctypes.CDLL(_DRIVER)
+def driver_library() -> ctypes.CDLL:
+    """NVIDIA's CUDA driver.
+
+    Raises:
+        OSError: it is not installed.
+    """
+    return ctypes.CDLL(DRIVER_LIBRARY)

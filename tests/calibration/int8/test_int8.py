@@ -67,7 +67,7 @@ def test_a_bundle_gets_an_int8_graph_that_keeps_its_bound(
     assert sum(node.op_type == "QuantizeLinear" for node in model.graph.node) > 5
     size = (bundle.folder / FILE).stat().st_size
     assert size < (bundle.folder / changed.manifest.variants[0].file).stat().st_size
-    assert len(logged) == 3
+    assert sum(line.startswith(("measuring ", "choosing ", "comparing ")) for line in logged) == 3
 
 
 def test_energies_stay_unbiased(bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_graph_is_kept_for_the_engines_that_compute_it(
         open_engine(changed, "openvino", "int8")
     with closing(open_engine(changed, "auto", "int8")) as engine:
         assert engine.name.startswith("onnxruntime")
-    assert logged[0].startswith("warning: openvino is skipped: OpenVINO")
+    assert any(line.startswith("warning: openvino is skipped: OpenVINO") for line in logged)
 
 
 def test_a_graph_that_no_engine_computes_is_not_written(

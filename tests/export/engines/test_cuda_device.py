@@ -1,10 +1,10 @@
 """What the CUDA driver says, read from a stand-in where there is no GPU."""
 
-import ctypes
-
 import pytest
 
+from uflow_edge.export.engines import cuda_device
 from uflow_edge.export.engines.cuda_device import CudaDevice
+from uflow_edge.runtime.engines import cuda
 from uflow_edge.runtime.errors import MissingDependency
 
 
@@ -31,18 +31,19 @@ class Orin:
 
 
 def test_capability_and_version_are_read_as_people_write_them(monkeypatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Orin())
+    monkeypatch.setattr(cuda_device, "driver_library", lambda: Orin())
     assert CudaDevice.first() == CudaDevice(compute_capability="8.7", cuda="12.6")
 
 
 def test_a_driver_without_a_gpu_is_said_to_be_so(monkeypatch) -> None:
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Orin(result=100))
+    monkeypatch.setattr(cuda_device, "driver_library", lambda: Orin(result=100))
     with pytest.raises(MissingDependency, match="cuInit answered error 100"):
         CudaDevice.first()
 
 
 def test_no_driver_is_said_to_be_so(monkeypatch) -> None:
-    monkeypatch.setattr("uflow_edge.export.engines.cuda_device._DRIVER", "libno-such-driver.so.1")
+    monkeypatch.setattr(cuda, "DRIVER_LIBRARY", "libno-such-driver.so.1")
+    cuda.driver_library.cache_clear()
     with pytest.raises(MissingDependency, match="libno-such-driver"):
         CudaDevice.first()
 

@@ -19,6 +19,7 @@ from uflow_edge.export.engines.plan_options import RTX_COMPUTE_CAPABILITIES, Pla
 from uflow_edge.export.engines.tensorrt import BuildFailed, TensorSpec, build_engine
 from uflow_edge.export.engines.toolchain import Toolchain, find_toolchain, load_library
 from uflow_edge.runtime.bundle.manifest import BatchRange
+from uflow_edge.runtime.engines import cuda
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 
@@ -323,7 +324,8 @@ def test_a_library_that_cannot_be_loaded_says_why(monkeypatch, tmp_path) -> None
 
 def test_without_a_gpu_the_local_target_says_so(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", load_library("tensorrt_rtx"))
-    monkeypatch.setattr("uflow_edge.export.engines.cuda_device._DRIVER", "libno-such-driver.so.1")
+    monkeypatch.setattr(cuda, "DRIVER_LIBRARY", "libno-such-driver.so.1")
+    cuda.driver_library.cache_clear()
     with pytest.raises(MissingDependency, match=r"but no NVIDIA GPU here: .*'.\[rtx\].*uflow-export --bundle"):
         find_toolchain(PlanOptions("local"))
 

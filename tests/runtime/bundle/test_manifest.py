@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extras import extra
 from uflow_edge.runtime.bundle.folder import parse_manifest
 from uflow_edge.runtime.bundle.manifest import BatchRange, Manifest, Plan, Source, Variant
+from uflow_edge.runtime.bundle.schema import manifest_schema
 from uflow_edge.runtime.bundle.uflow import LatentScale, UFlowManifest
 from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.drift import DriftRange
@@ -65,6 +67,19 @@ def test_manifests_of_every_schema_are_read() -> None:
     assert parse_manifest(GOLDEN["schema4"], UFlowManifest) == CALIBRATED
     unet = parse_manifest(GOLDEN["schema3_unet"], UNetManifest)
     assert (unet.image_size, unet.learned_variance, unet.schedule, unet.noisiest_step) == (64, True, "cosine", 249)
+
+
+def test_the_json_schema_in_the_docs_is_current_and_holds() -> None:
+    jsonschema = extra("jsonschema")
+    schema = json.loads((Path(__file__).parents[3] / "docs" / "bundle.schema.json").read_text())
+    assert schema == manifest_schema(), "python -m uflow_edge.runtime.bundle.schema > docs/bundle.schema.json"
+    validator = jsonschema.Draft202012Validator(schema)
+    for text in GOLDEN.values():
+        validator.validate(json.loads(parse_manifest(text, Manifest).to_json()))
+        if (golden := json.loads(text))["schema"] >= 3:
+            validator.validate(golden)
+            golden["variants"][0]["precision"] = "fp99"
+            assert not validator.is_valid(golden)
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -43,7 +43,7 @@ def gpu(bundle: Bundle, network: OnnxRuntimeEngine, monkeypatch: pytest.MonkeyPa
     for name, module in {"pycuda": package, "pycuda.driver": driver, "tensorrt": fake_tensorrt(gpu)}.items():
         monkeypatch.setitem(sys.modules, name, module)
     libcuda = fake_libcuda(gpu)
-    monkeypatch.setattr(cuda, "_driver_library", lambda: libcuda)
+    monkeypatch.setattr(cuda, "driver_library", lambda: libcuda)
     cuda.primary_context.cache_clear()
     yield gpu
     cuda.primary_context.cache_clear()

@@ -156,7 +156,7 @@ def test_where_no_graph_can_be_recorded_kernels_are_launched_one_by_one(
 ) -> None:
     gpu.fails = {failing}
     if failing == "no such function":
-        monkeypatch.setattr(cuda, "_driver_library", SimpleNamespace)
+        monkeypatch.setattr(cuda, "driver_library", SimpleNamespace)
     images = pictures(2, bundle.manifest.input_size)
     with closing(TensorRtEngine(bundle, bundle.manifest.plans[0])) as engine:
         for _ in range(4):
