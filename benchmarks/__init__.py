@@ -1,1 +1,1 @@
-"""Measurements: how good, how fast, and against what."""
+"""``uflow-bench``, and the demo; ``studies/`` is not installed."""

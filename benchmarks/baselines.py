@@ -1,4 +1,4 @@
-"""Two detectors that learn nothing by gradient, on the very features that the flow is given: the marks to beat."""
+"""Two detectors without gradient training, on the same features that the flow is given."""
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ _BATCH = 16
 
 
 def stacked(features: CachedFeatures) -> Tensor:
-    """All scales of all images side by side at the finest one, (N, ΣC_i, H, W)."""
+    """All scales of all images, enlarged to the finest one: (N, ΣC_i, H, W)."""
     maps = features.batch(np.arange(len(features)))
     size = maps[0].shape[2:]
     coarser = [F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps[1:]]
@@ -49,7 +49,7 @@ def nearest_neighbour_scores(good: Tensor, test: Tensor, seed: int) -> list[floa
 
     Args:
         good, test: (N, C, H, W), standardised by channel.
-        seed: of the choice of patches.
+        seed: for the choice of patches.
     """
     patches = good.permute(0, 2, 3, 1).flatten(0, 2)
     chosen = np.random.default_rng(seed).choice(len(patches), int(len(patches) * _MEMORY_SHARE), replace=False)

@@ -1,4 +1,4 @@
-"""The demo: solar cells from images to verdicts with the product's four commands, and a report of how well that went.
+"""The demo: the product's commands take solar cells from images to verdicts, and a report shows how well that works.
 
 ``make demo``, or ``python -m uflow_edge.benchmarks.solar_cells --out demo``. The images are the monocrystalline
 cells of the ELPV data set (Deitsch et al., 2019; Buerhop-Lutz et al., 2018; CC BY-NC-SA 4.0), from its PyPI package.
@@ -84,7 +84,7 @@ def lay_out_images(folder: Path, seed: int) -> None:
 
 
 def run_tool(command: str, *arguments: object) -> Stage:
-    """Run one of the product's own commands, shown as one would type it, and time it."""
+    """Print one of the product's commands, run it and time it."""
     words = [command, *map(str, arguments)]
     print(f"\n$ {' '.join(words)}", flush=True)
     start = time.perf_counter()

@@ -1,1 +1,1 @@
-"""``uflow-bench``: how fast a bundle is here, on every engine, in a form that a later run can be held against."""
+"""``uflow-bench``: how fast a bundle is on this machine, with every engine, also compared with another bundle."""

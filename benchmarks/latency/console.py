@@ -1,4 +1,4 @@
-"""Results as a terminal shows them."""
+"""The results as tables for the terminal."""
 
 from statistics import median
 
@@ -9,11 +9,11 @@ from uflow_edge.runtime.cli.command_line import table
 
 NOT_READABLE = "not readable here"
 NONE = "none"
-"""For a stage that a frame does not go through: a transfer where the device's memory is the host's."""
+"""For a stage that a frame does not pass: a transfer where the device shares the host's memory."""
 
 
 def results_text(results: Results) -> str:
-    """What was measured, in tables."""
+    """All tables, with a line about the machine above them."""
     machine = results.machine
     parts = [
         f"{machine.jetson or machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"
@@ -37,7 +37,7 @@ def results_text(results: Results) -> str:
 
 
 def absent_together(results: Results) -> list[tuple[str, str]]:
-    """Names of engines that are absent for the same reason, and the reason."""
+    """Names of the engines that are absent for the same reason, with the reason."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in results.absent.items():
         by_reason.setdefault(reason, []).append(name)
@@ -51,7 +51,7 @@ RATIOS = (
 
 
 def ratios_table(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and rows, one for each engine that is compared with another; no rows where none is."""
+    """Head and rows, one for each engine that is compared with another."""
     rows = [row for row in results.rows if row.against is not None]
     figures = list(dict.fromkeys(figure for row in rows for figure in row.ratios))
     return ("", "compared with", *figures), [
@@ -61,7 +61,7 @@ def ratios_table(results: Results) -> tuple[tuple[str, ...], list[tuple[str, ...
 
 
 def images_per_second(row: Row, size: int) -> float:
-    """Of the engine alone, at a batch of this size."""
+    """Throughput of the engine alone at this batch size."""
     return 1e3 * size / median(row.batches[size])
 
 

@@ -1,7 +1,7 @@
-"""Clocks, temperatures and energy while a benchmark runs, from whatever the machine has; what it lacks is None.
+"""Clocks, temperatures and energy during a benchmark; a quantity that the machine does not report is None.
 
-A CPU's are files: ``cpufreq`` and ``thermal_throttle`` below ``/sys/devices/system/cpu``, ``/sys/class/thermal``, and
-RAPL in ``/sys/class/powercap`` (Linux kernel, admin-guide and power documentation).
+Those of the CPU are read from files: ``cpufreq`` and ``thermal_throttle`` below ``/sys/devices/system/cpu``,
+``/sys/class/thermal``, and RAPL in ``/sys/class/powercap`` (Linux kernel, admin-guide and power documentation).
 """
 
 import re
@@ -23,12 +23,12 @@ class Reading:
 
     Attributes:
         seconds: since the instruments were opened.
-        cpu_mhz: mean of all cores.
-        celsius: of the hottest thermal zone.
-        throttle_events: times that heat has slowed a core down since boot.
-        gpu_mhz: of the GPU.
-        gpu_celsius: of the GPU.
-        gpu_throttled: whether heat slows it down now.
+        cpu_mhz: mean clock of all cores.
+        celsius: temperature of the hottest thermal zone.
+        throttle_events: how often heat has slowed a core down since boot.
+        gpu_mhz: clock of the GPU.
+        gpu_celsius: temperature of the GPU.
+        gpu_throttled: whether heat slows the GPU down now.
     """
 
     seconds: float
@@ -41,12 +41,12 @@ class Reading:
 
 
 class Instruments:
-    """Made by `open_instruments`.
+    """All sources of measurements; made by `open_instruments`.
 
     Args:
-        nvml: of the GPU.
-        tegrastats: of a Jetson.
-        root: of the file system.
+        nvml: source for the GPU.
+        tegrastats: source for a Jetson.
+        root: root of the file system.
     """
 
     def __init__(self, nvml: Nvml | None = None, tegrastats: Tegrastats | None = None, root: Path = Path("/")) -> None:
@@ -56,7 +56,7 @@ class Instruments:
         self._started = time.perf_counter()
 
     def read(self) -> Reading:
-        """Everything that can be read now."""
+        """Read everything that can be read now."""
         tegra = self._tegrastats.latest() if self._tegrastats else None
         nvml = self.nvml
         gpu_mhz = nvml.megahertz() if nvml else None
@@ -71,7 +71,7 @@ class Instruments:
         )
 
     def joules(self) -> tuple[str, float] | None:
-        """What is metered, and a meter that only grows: all of a Jetson, else the GPU's board, else the CPUs."""
+        """What is metered, and its rising energy: a whole Jetson, else the GPU's board, else the CPUs."""
         if self._tegrastats is not None and (module := self._tegrastats.joules()) is not None:
             return "whole module (tegrastats)", module
         if self.nvml is not None and (board := self.nvml.joules()) is not None:
@@ -82,37 +82,37 @@ class Instruments:
 
 @contextmanager
 def open_instruments() -> Iterator[Instruments]:
-    """All that this machine has."""
+    """Open every source that this machine has."""
     with open_nvml() as nvml, open_tegrastats() as tegrastats:
         yield Instruments(nvml, tegrastats)
 
 
 def cpu_megahertz(root: Path) -> float | None:
-    """Mean clock of the cores."""
+    """Mean clock of all cores."""
     files = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
     clocks = [kilohertz / 1e3 for kilohertz in _numbers(files)]
     if not clocks:
-        told = read_text(root / "proc/cpuinfo") or ""
-        clocks = [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", told, re.MULTILINE)]
+        text = read_text(root / "proc/cpuinfo") or ""
+        clocks = [float(value) for value in re.findall(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE)]
     return fmean(clocks) if clocks else None
 
 
 def hottest_zone(root: Path) -> float | None:
-    """Degrees Celsius."""
+    """Temperature of the hottest thermal zone, in degrees Celsius."""
     return max(
         (value / 1e3 for value in _numbers((root / "sys/class/thermal").glob("thermal_zone*/temp"))), default=None
     )
 
 
 def throttle_events(root: Path) -> int | None:
-    """Of all cores, since boot; x86 only."""
+    """How often heat has slowed a core down since boot; x86 only."""
     files = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
     counts = list(_numbers(files))
     return sum(counts) if counts else None
 
 
 def package_joules(root: Path) -> float | None:
-    """Of all CPU packages; readable by root alone on most systems. Wraps after hours."""
+    """Energy of all CPU packages; on most systems only root may read it. The counter wraps after hours."""
     found = list(_numbers((root / "sys/class/powercap").glob("intel-rapl:[0-9]/energy_uj")))
     return sum(found) / 1e6 if found else None
 

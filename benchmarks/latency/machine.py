@@ -1,4 +1,4 @@
-"""What a machine is: timings mean little without it.
+"""A description of the machine, without which timings mean little.
 
 Files read: ``/proc/cpuinfo``, ``/proc/meminfo``, ``/etc/os-release``; on a Jetson ``/proc/device-tree/model``,
 ``/etc/nv_tegra_release`` and ``/var/lib/nvpmodel/status`` (NVIDIA, Jetson Linux Developer Guide).
@@ -24,19 +24,19 @@ _JETPACKS = {"R35": "JetPack 5", "R36": "JetPack 6", "R38": "JetPack 7"}
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One machine and its software. What cannot be read is None.
+    """One machine and its software; a fact that cannot be read is None.
 
     Attributes:
         cpu: model.
-        architecture: as the kernel calls it.
-        cores: that this process may use.
-        memory_gib: in all, rounded.
-        gpu: that CUDA counts first.
-        gpu_driver: its driver's version.
-        jetson: model, on a Jetson.
-        l4t: release of Jetson Linux, and the JetPack it belongs to.
-        power_mode: number of nvpmodel's mode, on a Jetson.
-        governor: of the CPU's frequency.
+        architecture: in the kernel's words.
+        cores: how many this process may use.
+        memory_gib: total memory, rounded.
+        gpu: name of the first GPU.
+        gpu_driver: version of its driver.
+        jetson: model of the Jetson.
+        l4t: release of Jetson Linux, and the JetPack that it belongs to.
+        power_mode: number of the nvpmodel mode of a Jetson.
+        governor: frequency governor of the CPU.
         system: distribution.
         kernel: release.
         python: version.
@@ -60,11 +60,11 @@ class Machine:
 
 
 def describe_machine(root: Path = Path("/"), nvml: Nvml | None = None) -> Machine:
-    """The machine that this runs on.
+    """Describe this machine.
 
     Args:
-        root: of the file system.
-        nvml: that tells of the GPU, if there is one.
+        root: root of the file system.
+        nvml: source of the facts about the GPU; None: there is none.
     """
     return Machine(
         cpu=_cpu(root),
@@ -85,23 +85,23 @@ def describe_machine(root: Path = Path("/"), nvml: Nvml | None = None) -> Machin
 
 
 def read_text(path: Path) -> str | None:
-    """What a file of the kernel's says, without the end of line or string; None where it says nothing."""
+    """The text of a kernel file, without the end of line or string; None if it is empty or cannot be read."""
     with suppress(OSError, UnicodeDecodeError):
         return path.read_text(encoding="utf-8").strip("\0 \n") or None
     return None
 
 
 def usable_cores() -> int:
-    """That this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu(root: Path) -> str:
-    told = read_text(root / "proc/cpuinfo")
+    text = read_text(root / "proc/cpuinfo")
     # ARM cores have no name of their own there, only a part number.
-    part = _found(r"^CPU part\s*:\s*(\S+)", told)
+    part = _found(r"^CPU part\s*:\s*(\S+)", text)
     return (
-        _found(r"^model name\s*:\s*(.+)$", told)
+        _found(r"^model name\s*:\s*(.+)$", text)
         or (f"ARM part {part}" if part else None)
         or platform.processor()
         or platform.machine()

@@ -1,7 +1,7 @@
-"""The GPU's own instruments, through NVIDIA's management library.
+"""Measurements of the GPU, through NVIDIA's management library.
 
-Source: NVML API Reference. A figure that a GPU does not give is None: a Jetson's has hardly any of them here, and
-tegrastats (see tegrastats.py) tells the rest.
+Source: NVML API Reference. A quantity that a GPU does not report is None: a Jetson's GPU reports hardly any of them
+here, and tegrastats (see tegrastats.py) reports the others.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ _THERMAL = 0x20 | 0x40  # nvmlClocksEventReasonSwThermalSlowdown, nvmlClocksThro
 
 
 class Nvml:
-    """The GPU that NVML counts first. Made by `open_nvml`.
+    """The first GPU that NVML lists; made by `open_nvml`.
 
     Attributes:
         name: of the GPU.
@@ -29,21 +29,21 @@ class Nvml:
         self.driver = _text(library.nvmlSystemGetDriverVersion())
 
     def used_bytes(self) -> int | None:
-        """Of the GPU's memory, by everybody."""
+        """Memory of the GPU that all processes together use."""
         return self._ask(lambda: int(self._library.nvmlDeviceGetMemoryInfo(self._handle).used))
 
     def megahertz(self) -> float | None:
-        """Of the multiprocessors."""
+        """Clock of the multiprocessors."""
         kind = self._library.NVML_CLOCK_SM
         return self._ask(lambda: float(self._library.nvmlDeviceGetClockInfo(self._handle, kind)))
 
     def celsius(self) -> float | None:
-        """Of the chip."""
+        """Temperature of the chip."""
         kind = self._library.NVML_TEMPERATURE_GPU
         return self._ask(lambda: float(self._library.nvmlDeviceGetTemperature(self._handle, kind)))
 
     def joules(self) -> float | None:
-        """That the board has used since the driver was loaded."""
+        """Energy that the board has used since the driver was loaded."""
         return self._ask(lambda: float(self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3)
 
     def thermally_throttled(self) -> bool | None:

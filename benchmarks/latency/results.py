@@ -1,4 +1,4 @@
-"""What ``uflow-bench --json`` writes: every sample, and what was measured.
+"""The document that ``uflow-bench --json`` writes: every sample, the workload and the machine.
 
 Schema 3. Durations are milliseconds unless their name says otherwise.
 """
@@ -18,16 +18,16 @@ _DIGITS = 4  # of milliseconds: a tenth of what a clock resolves
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What was run. It describes the bundle, not the other one that it is compared with.
+    """What was run, for the bundle itself and not for the one that it is compared with.
 
     Attributes:
-        checkpoint: SHA-256 of what the bundle was made from.
+        checkpoint: SHA-256 of the checkpoint that the bundle was made from.
         extractor: name of the backbone.
         input_size: side of the model's input.
         frame: width and height of the frames.
-        frames: where they come from.
-        threads: of CPU engines; None: one a core.
-        rule: how the NFA weighs regions, or that a null model was calibrated.
+        frames: names of their files, or seeded noise.
+        threads: of CPU engines; None: one per core.
+        rule: the rule that weighs regions, or that a null model was calibrated.
     """
 
     checkpoint: str
@@ -41,22 +41,23 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One engine.
+    """The measurements of one engine.
 
     Attributes:
-        name: backend and precision, and of which bundle if it is the other one.
-        engine: what the engine calls itself.
-        parity: how near it is to the FP32 graph, a sentence.
-        stages: milliseconds of each round, by stage, and sums of them, see stages.py. Transfers are missing where the
-            device's memory is the host's.
-        batches: milliseconds of whole batches in the engine alone, by their size.
-        start_seconds: of new processes until their first verdict.
-        start_megabytes: resident memory of those at most.
-        device_bytes: of the GPU's memory; None: not readable here.
+        name: backend and precision, followed by the bundle if it is the other one.
+        engine: full name of the engine.
+        parity: a sentence that says how close it is to the FP32 graph.
+        stages: milliseconds of each round by stage, and their sums; see stages.py. Transfers are missing where the
+            device shares the host's memory.
+        batches: milliseconds that the engine alone takes for whole batches, by batch size.
+        start_seconds: from the start of a new process to its first verdict.
+        start_megabytes: the most resident memory of those processes.
+        device_bytes: memory of the GPU; None: not readable here.
         joules_per_frame: None: not readable here.
-        anomalous: share of the frames that it called anomalous.
-        against: name of the row that it is compared with; None: with none.
-        ratios: this row over that one, by stage, batch or start: medians over rounds or starts. Below 1, it is faster.
+        anomalous: share of the frames that were judged anomalous.
+        against: name of the row that this one is compared with; None: no other.
+        ratios: median over rounds or starts of this row's time divided by the other's, by stage, batch or start. Below
+            1, this row is faster.
     """
 
     name: str
@@ -75,19 +76,19 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Of one run of ``uflow-bench``.
+    """The results of one run of ``uflow-bench``.
 
     Attributes:
         made: date and time, ISO 8601.
-        bundle: its folder's name.
-        against: that of the other bundle; None: there is none.
+        bundle: name of its folder.
+        against: name of the other bundle's folder; None: there is none.
         machine: where it ran.
         workload: what was run.
         rows: engines that were timed.
-        refused: name and reason of those that compute something else.
-        absent: name and reason of those that do not run here.
+        refused: reasons of engines that compute something else, by name.
+        absent: reasons of engines that do not run here, by name.
         throttling: state and evidence.
-        meter: what energy is of; None: not readable here.
+        meter: part of the machine whose energy was measured; None: not readable here.
         rounds: milliseconds of every round, with the clocks and temperatures after it.
     """
 

@@ -1,4 +1,4 @@
-"""Times engines stage by stage, in turn, so that whatever disturbs the machine disturbs all of them alike."""
+"""Times engines stage by stage and in turn, so that a disturbance of the machine affects all of them alike."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ from uflow_edge.runtime.resize.cpu import model_input
 
 TO_DEVICE, ENGINE, TO_HOST = "host-to-device", "engine", "device-to-host"
 STAGES = ("capture copy", TO_DEVICE, "preprocess", ENGINE, TO_HOST, "nfa", "draw")
-"""A frame's way. There are no transfers where the device's memory is the host's; where the GPU resizes, that is in
-`TO_DEVICE`."""
+"""The stages of a frame. There are no transfers where the device shares the host's memory; where the GPU resizes
+frames, that is part of `TO_DEVICE`."""
 TO_VERDICT, TO_PICTURE = "to verdict", "to picture"
-"""Sums: of all but the drawing, which a line without a screen does not do, and of all."""
+"""Two sums: all stages but the drawing, which a line without a screen does not do, and all stages."""
 _WARM_UP_ROUNDS = 3
 _BATCHES_EVERY = 4
-"""Rounds, or fewer where that gives less than `FEWEST_SAMPLES`. Not all at once: what disturbs a machine for some
-seconds would then pass for what batches cost."""
+"""Rounds between batches; fewer where there would be less than `FEWEST_SAMPLES`. They are not measured all at once,
+or a disturbance of some seconds would count as their cost."""
 _ENERGY_SECONDS = 2.0  # meters tick up to ten times a second
 _Stacks: TypeAlias = Mapping[int, Sequence[Image]]
 """Batches of every size, by the side of the model's input: two bundles may differ in it."""
@@ -34,13 +34,13 @@ _Stacks: TypeAlias = Mapping[int, Sequence[Image]]
 
 @dataclass(slots=True)
 class Samples:
-    """What was measured of one contender.
+    """The measurements of one contender.
 
     Attributes:
-        stages: milliseconds of every round, by stage; without those that there are none of.
-        batches: milliseconds of the engine alone for a whole batch, by its size.
+        stages: milliseconds of every round, by stage.
+        batches: milliseconds that the engine alone takes for a whole batch, by batch size.
         joules_per_frame: from frame to picture; None where nothing is metered.
-        anomalous: share of frames that it called anomalous: their regions cost time.
+        anomalous: share of frames that were judged anomalous: their regions cost time.
     """
 
     stages: dict[str, list[float]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Samples:
     anomalous: float = 0.0
 
     def add(self, times: Mapping[str, float]) -> None:
-        """Milliseconds of each stage of one frame."""
+        """Add the milliseconds of each stage of one frame."""
         to_picture = sum(times.values())
         sums = {TO_VERDICT: to_picture - times["draw"], TO_PICTURE: to_picture}
         for stage, milliseconds in {**times, **sums}.items():
@@ -58,13 +58,13 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of all contenders.
+    """The measurements of all contenders.
 
     Attributes:
         samples: in the order of the contenders.
-        rounds_ms: how long each round took, all contenders together.
+        rounds_ms: duration of each round of all contenders.
         readings: of the instruments, after each round.
-        meter: what energy is of; None where nothing is metered.
+        meter: part of the machine whose energy was measured; None where nothing is metered.
     """
 
     samples: tuple[Samples, ...]
@@ -92,11 +92,11 @@ def measure(
     """Time every contender on the same frames.
 
     Args:
-        contenders: one at least.
-        frames: (H, W, 3) uint8 BGR, taken in turn, one a round.
-        batches: sizes for the throughput of the engine alone.
-        rounds: of single frames.
-        instruments: read after each of them.
+        contenders: at least one.
+        frames: (H, W, 3) uint8 BGR, taken in turn, one per round.
+        batches: batch sizes for the throughput of the engine alone.
+        rounds: number of rounds.
+        instruments: read after each round.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # as uflow-infer has it
@@ -127,7 +127,7 @@ def _rounds(
     for round_ in progress(range(rounds), "latency", unit="round"):
         started = time.perf_counter()
         for turn in range(len(contenders)):
-            i = (turn + round_) % len(contenders)  # nobody is always the one after the slowest
+            i = (turn + round_) % len(contenders)  # so no contender always follows the slowest
             frame = frames[round_ % len(frames)]
             # The first frame finds the caches full of another engine's weights; on a line, an engine is alone.
             _one_frame(contenders[i], frame)

@@ -1,4 +1,4 @@
-"""What repeated timings say."""
+"""Statistics of repeated timings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ FEWEST_SAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Of some samples, in their unit."""
+    """Percentiles of samples, in the unit of the samples."""
 
     p50: float
     p90: float
@@ -20,14 +20,14 @@ class Percentiles:
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> "Percentiles":
-        """Linearly interpolated between samples; at least one of them."""
+        """Interpolate linearly between the samples, of which there must be at least one."""
         p50, p90, p99 = np.percentile(samples, [50, 90, 99])
         return cls(float(p50), float(p90), float(p99), float(max(samples)))
 
 
 def paired_ratio(samples: Sequence[float], others: Sequence[float]) -> float:
-    """Median over the rounds of ``samples / others``, both positive and of the same rounds.
+    """Median over the rounds of ``samples / others``; both are positive and of the same rounds.
 
-    What slows a round down slows both samples of it, so it cancels in their ratio.
+    A disturbance of a round slows both of its samples, so it cancels in their ratio.
     """
     return median(sample / other for sample, other in zip(samples, others, strict=True))

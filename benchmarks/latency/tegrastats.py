@@ -1,7 +1,7 @@
-"""A Jetson's own instruments: the lines that ``tegrastats`` prints, read in a thread beside the work.
+"""Measurements of a Jetson: a thread reads the lines that ``tegrastats`` prints.
 
 Source: NVIDIA Jetson Linux Developer Guide, "tegrastats Utility". Modules name the rail of their whole input
-differently; where none of `_INPUT_RAILS` is told, power is unknown rather than a sum that may count parts twice.
+differently; where none of `_INPUT_RAILS` is listed, power is unknown rather than a sum that may count parts twice.
 """
 
 import re
@@ -19,13 +19,13 @@ _INTERVAL_MS = 100
 
 @dataclass(frozen=True, slots=True)
 class TegraReading:
-    """One line. What it does not say is None.
+    """One line; a quantity that it does not contain is None.
 
     Attributes:
-        cpu_mhz: mean of the cores that are on.
-        gpu_mhz: of the GPU.
-        celsius: of the hottest part.
-        watts: that the whole module takes in.
+        cpu_mhz: mean clock of the active cores.
+        gpu_mhz: clock of the GPU.
+        celsius: temperature of the hottest part.
+        watts: power that the whole module takes in.
     """
 
     cpu_mhz: float | None
@@ -40,7 +40,7 @@ def parse_tegrastats(line: str) -> TegraReading:
     clocks = [float(clock) for clock in re.findall(r"%@(\d+)", cores[1])] if cores else []
     gpu = re.search(r"\bGR3D_FREQ \d+%@\[?(\d+)", line)
     degrees = [float(value) for value in re.findall(r"@(-?\d+(?:\.\d+)?)C\b", line)]
-    # The first figure is of this moment, the second an average. Sensors that are off tell -256 degrees.
+    # The first figure is of this moment, the second an average. Sensors that are off report -256 degrees.
     power = re.search(rf"\b(?:{'|'.join(_INPUT_RAILS)}) (\d+)(?:mW)?/\d+", line)
     return TegraReading(
         cpu_mhz=sum(clocks) / len(clocks) if clocks else None,
@@ -51,39 +51,39 @@ def parse_tegrastats(line: str) -> TegraReading:
 
 
 class Tegrastats:
-    """The latest reading, and the energy used since the first. Made by `open_tegrastats`."""
+    """The latest reading, and the energy used since the first; made by `open_tegrastats`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the three below
         self._latest: TegraReading | None = None
         self._joules: float | None = None
-        self._told = 0.0
+        self._updated = 0.0
 
     def latest(self) -> TegraReading | None:
-        """None before the first line."""
+        """The latest reading; None before the first line."""
         with self._lock:
             return self._latest
 
     def joules(self) -> float | None:
-        """That the module has taken in since the first line; None where no line tells its power."""
+        """Energy that the module has taken in since the first line; None if no line contains its power."""
         with self._lock:
             return self._joules
 
     def follow(self, lines: Iterable[str]) -> None:
-        """Take in lines as they come, until there are no more."""
+        """Read lines as they arrive, until there are no more."""
         for line in lines:
             reading, now = parse_tegrastats(line), time.perf_counter()
             with self._lock:
                 if reading.watts is not None:
-                    passed = 0.0 if self._joules is None else now - self._told
+                    passed = 0.0 if self._joules is None else now - self._updated
                     self._joules = (self._joules or 0.0) + reading.watts * passed
-                    self._told = now
+                    self._updated = now
                 self._latest = reading
 
 
 @contextmanager
 def open_tegrastats() -> Iterator[Tegrastats | None]:
-    """Start it, and stop it in the end; None where there is no such program."""
+    """Start the program and stop it in the end; None where it is not installed."""
     program = shutil.which("tegrastats")
     if program is None:
         yield None

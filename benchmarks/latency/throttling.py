@@ -1,4 +1,4 @@
-"""Whether heat slowed the machine down while it was measured: then its figures are those of a hot machine."""
+"""Whether heat slowed the machine down during the measurement: then the figures are those of a hot machine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ State: TypeAlias = Literal[
 ]
 
 _FALL = 0.95
-"""Of the clock, last third over first, that counts as a fall: smaller ones are the governor at work."""
+"""A clock ratio, last third over first, below which the clock fell; smaller changes are the governor's work."""
 _RISE_CELSIUS = 3.0
 _SLOWER = 1.05
-"""Last third over first that counts as slower, if it is also slower than three quarters of the first third's rounds."""
+"""A ratio, last third over first, above which the machine may be slower; its last third must also be slower than
+three quarters of the rounds in the first."""
 
 
 @dataclass(frozen=True, slots=True)
