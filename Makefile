@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Spinning OpenMP threads of several libraries would fight for the same cores.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test-fast test test-all lint bench clean
+.PHONY: demo test-fast test test-all coverage lint bench clean
 
 demo: $(VENV)/.installed-dev
 	$(BIN)/python -m uflow_edge.benchmarks.solar_cells --out demo
@@ -15,13 +15,17 @@ test-fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow and not gpu and not long" tests/calibration tests/runtime tests/training tests/test_package.py
 
 # Every extra is installed here: a missing one fails its tests instead of skipping them.
-test test-all: export UFLOW_EDGE_REQUIRE_EXTRAS = 1
+test test-all coverage: export UFLOW_EDGE_REQUIRE_EXTRAS = 1
 
 test: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 test-all: $(VENV)/.installed-dev lint
 	$(BIN)/python -m pytest -m "not gpu"
+
+# A table of the modules, and the whole; TESTS names a part of the tests.
+coverage: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow and not gpu" --cov --cov-report=term $(TESTS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
