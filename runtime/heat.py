@@ -1,20 +1,23 @@
-"""The one colour scale for scores: on overlays, on the live page and in reports the same colour means the same."""
+"""The colour scale: on overlays, on the live page and in reports one colour means one score."""
 
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 import cv2
 import numpy as np
 
 from uflow_edge.runtime.numeric import FloatMap, Image
 
+HeatMap: TypeAlias = Literal["nfa", "likelihood"]
+"""What colours show: scores where they exceed the threshold, or the likelihood map, which has no threshold."""
+HEAT_MAPS: tuple[HeatMap, ...] = get_args(HeatMap)
 STEPS: Final = (0.0, 1.0, 10.0, 100.0, 1000.0)
 """Decades of the number of false alarms above the threshold, evenly spaced on the scale."""
 _DARKEST: Final = 0.35
-"""Of OpenCV's inferno: the part below it can hardly be told from the dark parts of a picture."""
+"""Where our scale begins on OpenCV's inferno: what lies below can hardly be told from dark parts of a picture."""
 
 
 def heat_of(score: FloatMap, threshold: float) -> FloatMap:
-    """Where scores are on the scale, float32 in [0, 1]: 0 at the threshold and below, 1 from 1000 above it on.
+    """The position of scores on the scale, float32 in [0, 1]: 0 up to the threshold, 1 from 1000 above it.
 
     Args:
         score: −log10 NFA, of any shape; −inf where nothing was inspected.
@@ -34,8 +37,10 @@ def colour_bar(width: int, height: int) -> Image:
     return heat_colours(np.broadcast_to(np.linspace(0, 1, width, dtype=np.float32), (height, width)).copy())
 
 
-def step_labels(threshold: float) -> list[str]:
-    """What is written at the `STEPS`: the threshold, then how far above it."""
+def step_labels(threshold: float, heat_map: HeatMap = "nfa") -> list[str]:
+    """Five labels, evenly spaced along the scale: the threshold and the `STEPS` above it, or likelihoods."""
+    if heat_map == "likelihood":
+        return ["0", "0.25", "0.5", "0.75", "1"]
     return [f"{threshold:.1f}", *(f"+{step:.0f}" for step in STEPS[1:])]
 
 

@@ -62,6 +62,18 @@ def add_rule_option(group: Group) -> None:
     )
 
 
+def add_heat_map_option(group: Group) -> None:
+    """Add ``--heat-map``; None is given where it is not typed."""
+    from uflow_edge.runtime.heat import HEAT_MAPS
+
+    group.add_argument(
+        "--heat-map",
+        choices=HEAT_MAPS,
+        help="what colours on pictures show: nfa, the scores above the threshold; likelihood, the likelihood map of "
+        "all that was inspected (default: nfa)",
+    )
+
+
 def add_threads_option(group: Group) -> None:
     """Add ``--threads``."""
     group.add_argument(

@@ -8,6 +8,7 @@ from uflow_edge.runtime.archive.arguments import add_ray_options
 from uflow_edge.runtime.cli.options import (
     add_bundle_option,
     add_engine_options,
+    add_heat_map_option,
     add_images_option,
     add_jsonl_option,
     add_reading_options,
@@ -140,6 +141,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--jsonl-files", type=positive_int, default=10, metavar="N", help="--jsonl files to keep")
     group.add_argument("--save-dir", type=Path, metavar="FOLDER", help="save pictures with heat map, outline and score")
     group.add_argument("--save", choices=["all", "anomalies"], default="all", help="which pictures to save")
+    add_heat_map_option(group)
     group.add_argument("--save-format", choices=["png", "jpeg"], default="png", help="format of the pictures")
     group.add_argument(
         "--save-quota",

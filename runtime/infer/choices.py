@@ -23,6 +23,8 @@ def check_option_combinations(arguments: argparse.Namespace) -> None:
     require_option(arguments, "mqtt_cert", "mqtt_key")
     require_option(arguments, "serve", "token")
     require_option(arguments, "save_dir", "save_quota")
+    if arguments.heat_map and not (arguments.save_dir or arguments.mqtt_pictures):
+        raise UsageError("--heat-map is for saved and published pictures: it needs --save-dir or --mqtt-pictures")
     camera = ("camera_size", "camera_fps", "pixel_format", "exposure", "gain", "camera_buffers")
     require_option(arguments, "camera", *camera)
     if arguments.trigger == "software" and arguments.camera and not arguments.serve:

@@ -100,6 +100,7 @@ def _files(
             bundle.manifest.channels,
             anomalies_only=arguments.save == "anomalies",
             picture_format=arguments.save_format,
+            heat_map=arguments.heat_map or "nfa",
             quota=None if arguments.save_quota is None else arguments.save_quota * _MEGABYTE,
             provenance=provenance,
         )
@@ -119,7 +120,13 @@ def _mqtt(arguments: argparse.Namespace, bundle: Bundle[UFlowManifest], provenan
         certificate=arguments.mqtt_cert,
         key=arguments.mqtt_key,
     )
-    return MqttSink(broker, prefix=arguments.mqtt_topic, picture_channels=channels, provenance=provenance)
+    return MqttSink(
+        broker,
+        prefix=arguments.mqtt_topic,
+        picture_channels=channels,
+        heat_map=arguments.heat_map or "nfa",
+        provenance=provenance,
+    )
 
 
 def _metrics(arguments: argparse.Namespace, pipeline: "Pipeline") -> "Metrics | None":

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
 
     from uflow_edge.runtime.drift import DriftState
+    from uflow_edge.runtime.heat import HeatMap
     from uflow_edge.runtime.inspection import Inspection
     from uflow_edge.runtime.sources import Frame
     from uflow_edge.runtime.verdict import Verdict
@@ -57,6 +58,7 @@ class MqttSink:
         prefix: str = "uflow",
         client_id: str | None = None,
         picture_channels: tuple[int, ...] | None = None,
+        heat_map: "HeatMap" = "nfa",
         provenance: Provenance | None = None,
     ) -> None:
         """Start to connect, and return at once.
@@ -67,6 +69,7 @@ class MqttSink:
             client_id: by default made from this machine's name and the prefix. It stays the same after a restart, so
                 that the broker ends the old process' session first: its last will cannot follow our "online".
             picture_channels: channels of the latents, per scale, to publish pictures of anomalies; None for none.
+            heat_map: what the colours of pictures show; see `overlay.draw_maps`.
             provenance: if given, every verdict names the bundle and the frame.
 
         Raises:
@@ -83,6 +86,7 @@ class MqttSink:
         self.name: Final = str(broker)
         self._prefix = prefix
         self._picture_channels = picture_channels
+        self._heat_map: HeatMap = heat_map
         self._provenance = provenance
         self._unconfirmed: tuple[Inspection, int] | None = None  # a message sent but not confirmed
         self._changed = threading.Condition()  # guards the attributes below, which the client's thread changes
@@ -180,7 +184,7 @@ class MqttSink:
         from uflow_edge.runtime.overlay import draw_overlay
         from uflow_edge.runtime.sinks.marks import encode
 
-        picture = draw_overlay(frame.image_bgr, inspection, self._picture_channels or ())
+        picture = draw_overlay(frame.image_bgr, inspection, self._picture_channels or (), self._heat_map)
         height, width = picture.shape[:2]
         if width > _PICTURE_WIDTH:
             size = (_PICTURE_WIDTH, max(1, round(height * _PICTURE_WIDTH / width)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 
 from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.heat import HeatMap
 from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.sinks import Provenance, Undeliverable
 from uflow_edge.runtime.sinks.claims import Claim
@@ -38,6 +39,7 @@ class OverlayFolder:
         *,
         anomalies_only: bool = False,
         picture_format: PictureFormat = "png",
+        heat_map: HeatMap = "nfa",
         quota: int | None = None,
         provenance: Provenance | None = None,
     ) -> None:
@@ -48,6 +50,7 @@ class OverlayFolder:
             channels: channels of the latents, per scale.
             anomalies_only: save no pictures of good frames.
             picture_format: PNG is lossless; JPEG (quality 90) is several times smaller and faster.
+            heat_map: what the colours show; see `overlay.draw_maps`.
             quota: limit in bytes for the pictures of this and earlier runs; the oldest are deleted to make room. None
                 for no limit. Only pictures that this program saved are counted and deleted.
             provenance: if given, each picture's comment names the bundle, besides the frame.
@@ -60,6 +63,7 @@ class OverlayFolder:
         self._channels = channels
         self._anomalies_only = anomalies_only
         self._format = picture_format
+        self._heat_map: HeatMap = heat_map
         self._quota = quota
         self._provenance = provenance
         self._saved: _SavedPictures | None = None
@@ -96,7 +100,7 @@ class OverlayFolder:
         if not self._wanted(inspection):
             return
         try:
-            drawn = draw_overlay(frame.image_bgr, inspection, self._channels)
+            drawn = draw_overlay(frame.image_bgr, inspection, self._channels, self._heat_map)
             comment = {"source": frame.source, "frame": frame.index, **(self._provenance or {})}
             picture = encode(drawn, self._format, to_json(comment))
         except cv2.error as error:

@@ -1,6 +1,7 @@
 """The colour scale: it begins at the threshold, never goes back, and is the same wherever it is drawn."""
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from uflow_edge.runtime.heat import STEPS, colour_bar, colour_bar_png, heat_colours, heat_of, step_labels
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.overlay import draw_maps
+from uflow_edge.runtime.overlay import HEADER, draw_maps, draw_overlay
 from uflow_edge.runtime.verdict import Timestamps, Verdict
 
 
@@ -63,3 +64,29 @@ def test_one_score_has_one_colour_whatever_the_picture_is() -> None:
     small = draw_maps(np.full((64, 64, 3), 90, np.uint8), inspection_of(0), (4,), (64, 64))
     large = draw_maps(np.full((64, 64, 3), 90, np.uint8), inspection_of(0), (4,), (256, 256))
     np.testing.assert_allclose(small[32, 8], large[128, 32], atol=1)
+
+
+def test_the_likelihood_map_colours_all_that_was_inspected() -> None:
+    frame = np.full((64, 64, 3), 90, np.uint8)
+    inspection = replace(inspection_of(6), box=(16, 0, 64, 64))  # good, and a part of the frame
+    drawn = draw_maps(frame, inspection, (4,), (64, 64), "likelihood")
+    np.testing.assert_array_equal(drawn[:, :16], frame[:, :16])
+    likelihood = np.full((1, 1), 1 - np.exp(-80 / 8), np.float32)
+    np.testing.assert_allclose(drawn[32, 40], 0.5 * 90 + 0.5 * heat_colours(likelihood)[0, 0], atol=1)
+    header = draw_overlay(frame, inspection, (4,), "likelihood")[:HEADER]
+    np.testing.assert_array_equal(header[27, [12, -13]], colour_bar(2, 1)[0])
+    assert step_labels(6, "likelihood") == ["0", "0.25", "0.5", "0.75", "1"]
+
+
+def test_a_large_frame_is_drawn_with_sixteen_million_pixels() -> None:
+    size = (4000, 9000)
+    inspection = inspection_of(0)
+    mask = np.zeros(size, np.bool_)
+    mask[:, :4500] = True
+    verdict = replace(inspection.verdict, size=size, mask=mask)
+    drawn = draw_overlay(
+        np.full((*size, 3), 90, np.uint8), replace(inspection, verdict=verdict, box=(0, 0, 9000, 4000)), (4,)
+    )
+    assert drawn.shape == (2667 + HEADER, 6000, 3)
+    assert np.abs(drawn[HEADER + 1300, 1000].astype(int) - 90).max() > 30
+    assert (drawn[HEADER + 1300, 3100:] == 90).all()

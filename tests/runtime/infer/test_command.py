@@ -63,6 +63,17 @@ def test_fail_on_anomaly(desk: Path, texture_folder: Path, exit_code) -> None:
         assert exit_code(main, "--images", texture_folder / "test") == 0
 
 
+def test_pictures_with_the_likelihood_map(desk: Path, texture_folder: Path, exit_code, capsys) -> None:
+    images = ("--images", texture_folder / "test")
+    for heat_map in ("nfa", "likelihood"):
+        assert exit_code(main, *images, "--threshold", 1e9, "--save-dir", heat_map, "--heat-map", heat_map) == 0
+    plain, coloured = (cv2.imread(str(Path(folder, "good", "00.png")))[44:] for folder in ("nfa", "likelihood"))
+    assert np.ptp(plain, axis=2).max() == 0  # grey, as the frame is
+    assert np.ptp(coloured, axis=2).min() > 20
+    assert exit_code(main, *images, "--heat-map", "likelihood") == 2
+    assert "it needs --save-dir or --mqtt-pictures" in capsys.readouterr().err
+
+
 def test_the_block_rule_is_for_bundles_that_count_exceedances(
     desk: Path, counting: Path, texture_folder: Path, exit_code, capsys
 ) -> None:
