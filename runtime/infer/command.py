@@ -1,6 +1,7 @@
 """``uflow-infer``: inspect cameras, images or a video with a bundle."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence, Sized
 from contextlib import ExitStack
@@ -126,14 +127,14 @@ def _show_own_pictures(sources: "Sequence[Source]", bundle: "Bundle[UFlowManifes
 
 
 def _options(arguments: argparse.Namespace) -> "PipelineOptions":
-    from uflow_edge.runtime.line.capture import Patience
+    from uflow_edge.runtime.line.capture import ReconnectOptions
     from uflow_edge.runtime.line.pipeline import PipelineOptions
 
     # The source itself notices silence first; what it does not notice is that it hangs.
     silence = 1.5 * cli.camera_options(arguments).silence_s
-    usual = Patience()
-    patience = Patience(silence=silence, give_up=usual.give_up if arguments.give_up is None else arguments.give_up)
-    return PipelineOptions(max_frames=arguments.max_frames, patience=patience)
+    give_up = math.inf if arguments.give_up is None else arguments.give_up
+    reconnect = ReconnectOptions(silence=silence, give_up=give_up)
+    return PipelineOptions(max_frames=arguments.max_frames, reconnect=reconnect)
 
 
 def _expected(arguments: argparse.Namespace, sources: "Sequence[Source]") -> int | None:

@@ -1,4 +1,4 @@
-"""Keeps one source delivering: opens it again, with growing patience, when it is lost or hangs."""
+"""Keeps one source delivering: opens it again, after growing delays, when it is lost or hangs."""
 
 import logging
 import math
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from uflow_edge.runtime.backoff import Backoff
 from uflow_edge.runtime.sources.source import Frame, Source, SourceLost
 from uflow_edge.runtime.text import redacted
 
@@ -22,13 +23,13 @@ Clock: TypeAlias = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class CameraState:
-    """How a source is.
+    """State of a source.
 
     Attributes:
         status: ``running``; ``lost``, it cannot be opened or stopped delivering; ``hung``, it is open and silent;
             ``ended``, as a video file does.
-        since: from when on, seconds since the epoch.
-        detail: for people, why; may be empty.
+        since: when this state began, seconds since the epoch.
+        detail: the reason, for people; may be empty.
     """
 
     status: CameraStatus
@@ -37,27 +38,25 @@ class CameraState:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a live source may be silent, and how often it is opened again.
+class ReconnectOptions:
+    """When a live source counts as hung or lost, and how it is opened again.
 
     Attributes:
-        silence: seconds after which it counts as hung.
-        first_delay: seconds between its loss and the first attempt.
-        longest_delay: seconds; each delay is twice the one before, up to this.
-        give_up: seconds that it may be lost.
+        silence: a source hangs after so many seconds without a frame.
+        give_up: a source that is lost for so many seconds ends the run.
+        backoff: delays between attempts to open it.
     """
 
     silence: float = 15.0
-    first_delay: float = 0.5
-    longest_delay: float = 30.0
     give_up: float = math.inf
+    backoff: Backoff = Backoff(0.5, 30.0)
 
 
 class Capture:
     """One source in a thread of its own.
 
-    A source that hangs cannot be stopped: its thread is left behind, and another one opens the source anew. Whatever
-    the old thread still brings is not taken.
+    A source that hangs cannot be stopped: its thread is abandoned, and a new thread opens the source again. Frames from
+    the old thread are discarded.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Capture:
         deliver: Callable[[Frame], bool],
         on_failure: Callable[[BaseException], None],
         *,
-        patience: Patience = Patience(),
+        reconnect: ReconnectOptions = ReconnectOptions(),
         clock: Clock = time.monotonic,
     ) -> None:
         """Prepare; `start` begins.
@@ -75,16 +74,16 @@ class Capture:
         Args:
             source: to read.
             trigger: chooses the frames that are delivered.
-            deliver: takes a frame, and says whether it wants another; may block.
-            on_failure: told of an error that trying again cannot mend.
-            patience: see `Patience`.
-            clock: seconds that only grow.
+            deliver: takes a frame and returns whether it wants another; may block.
+            on_failure: called with an error that another attempt cannot repair.
+            reconnect: see `ReconnectOptions`.
+            clock: monotonic seconds.
         """
         self.source: Final = source
         self._trigger = trigger
         self._deliver = deliver
         self._on_failure = on_failure
-        self._patience = patience
+        self._reconnect = reconnect
         self._clock = clock
         self._stopped = threading.Event()
         self._ended = threading.Event()
@@ -97,13 +96,13 @@ class Capture:
 
     @property
     def state(self) -> CameraState:
-        """How the source is now."""
+        """Current state of the source."""
         with self._lock:
             return self._state
 
     @property
     def reconnects(self) -> int:
-        """How often it was opened again."""
+        """Number of times the source was opened again."""
         with self._lock:
             return self._reconnects
 
@@ -116,7 +115,7 @@ class Capture:
         threading.Thread(target=self._run, args=(attempt,), name=name, daemon=True).start()
 
     def stop(self) -> None:
-        """Deliver nothing more; `wait` tells when the source is released. One that hangs is not waited for."""
+        """Deliver no more frames; `wait` waits until the source is released, unless it hangs."""
         self._stopped.set()
         with self._lock:
             if self._attempt is not None:
@@ -125,18 +124,18 @@ class Capture:
                 self._ended.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it will deliver nothing more, and say whether that is so."""
+        """Wait until the capture has ended; returns whether it has."""
         return self._ended.wait(timeout)
 
     def watch(self) -> None:
-        """To be called now and then: leaves a source that hangs behind, and opens it anew."""
+        """Abandon a source that hangs and open it again; call this regularly."""
         with self._lock:
             attempt = self._attempt
             since = None if attempt is None else attempt.waiting_since  # read once: its thread changes it without lock
             if not self.source.live or attempt is None or since is None:
                 return
             silence = self._clock() - since
-            if silence <= self._patience.silence:
+            if silence <= self._reconnect.silence:
                 return
             attempt.over.set()
             attempt.waiting_since = None
@@ -152,16 +151,16 @@ class Capture:
         self.start()
 
     def _run(self, attempt: "_Attempt") -> None:
-        delay = self._patience.first_delay
+        delays = self._reconnect.backoff.delays()
         try:
             while not attempt.over.is_set():  # or one that is away would be tried without end
                 try:
                     self._read(attempt)
                     break
                 except SourceLost as error:
-                    delay = self._patience.first_delay if attempt.delivered else delay
-                    self._wait_for_its_return(attempt, error, delay)
-                    delay = min(2 * delay, self._patience.longest_delay)
+                    if attempt.delivered:
+                        delays = self._reconnect.backoff.delays()
+                    self._wait_before_reconnect(attempt, error, next(delays))
         except BaseException as error:  # whatever it is, it must not end this thread silently
             if self._end(attempt, redacted(error)):
                 self._on_failure(error)
@@ -169,7 +168,7 @@ class Capture:
             self._end(attempt)
 
     def _read(self, attempt: "_Attempt") -> None:
-        """Deliver until the source ends, or nobody wants more."""
+        """Deliver until the source ends or no more frames are wanted."""
         attempt.delivered = False
         attempt.waiting_since = self._clock()
         try:
@@ -188,9 +187,9 @@ class Capture:
         finally:
             attempt.waiting_since = None
 
-    def _wait_for_its_return(self, attempt: "_Attempt", error: SourceLost, delay: float) -> None:
+    def _wait_before_reconnect(self, attempt: "_Attempt", error: SourceLost, delay: float) -> None:
         self._lost_since = self._clock() if self._lost_since is None else self._lost_since
-        if self._clock() - self._lost_since >= self._patience.give_up:
+        if self._clock() - self._lost_since >= self._reconnect.give_up:
             raise error
         if self.state.status != "lost":
             logger.warning("%(error)s; trying again until it is back", {"error": error, "camera": self.source.name})
@@ -200,7 +199,7 @@ class Capture:
                 self._reconnects += 1
 
     def _end(self, attempt: "_Attempt", detail: str = "") -> bool:
-        """Note that the thread ends; False for one that was left behind, of which nobody wants to hear."""
+        """Record that the thread ends; returns False for a thread that was abandoned."""
         current = self._set(attempt, CameraState("ended", time.time(), detail))
         if current:
             self._ended.set()
@@ -215,7 +214,7 @@ class Capture:
 
 
 class _Attempt:
-    """One thread's time with the source."""
+    """One thread that reads the source."""
 
     def __init__(self, now: float) -> None:
         self.over = threading.Event()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from uflow_edge.runtime.engines import MOST_FAILURES_IN_A_ROW
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError
-from uflow_edge.runtime.line.capture import CameraState, Capture, Patience
+from uflow_edge.runtime.line.capture import CameraState, Capture, ReconnectOptions
 from uflow_edge.runtime.line.inbox import Inbox, Policy
 from uflow_edge.runtime.line.stage import Stage, Stages, called
 from uflow_edge.runtime.line.tally import Tally
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 Out = TypeVar("Out")
 
 _WATCH_EVERY = 0.1  # seconds
-_GRACE = 5.0  # seconds for sources to let go; one that hangs is left behind
+_GRACE = 5.0  # seconds in which sources should end; one that hangs is abandoned
 _MOST_BYTES = 512 << 20  # of frames from the inbox to the sinks, where the source can wait
 _PROMPT = 1.0  # seconds for stages to end after a second signal
 
@@ -67,14 +67,14 @@ class PipelineOptions:
     """Choices of a run.
 
     Attributes:
-        waiting: frames of one source that may wait for the engine under ``every``.
-        max_frames: to capture in all; None: until the sources end.
-        patience: with sources that are lost or hang.
+        waiting: frames of one source that may wait for the engine with policy ``every``.
+        max_frames: frames to capture in total; None: until the sources end.
+        reconnect: for sources that are lost or hang.
     """
 
     waiting: int = 4
     max_frames: int | None = None
-    patience: Patience = Patience()
+    reconnect: ReconnectOptions = ReconnectOptions()
 
 
 class Pipeline:
@@ -95,7 +95,7 @@ class Pipeline:
         Args:
             inspector: used by the stages' threads only, until `run` has returned.
             feeds: at least one.
-            sinks: get every result in turn; one that may be slow or down belongs into a `BufferedSink`.
+            sinks: get every result in turn; wrap one that may be slow or down in a `BufferedSink`.
             options: see `PipelineOptions`.
         """
         self.inspector: Final = inspector
@@ -115,19 +115,19 @@ class Pipeline:
         def take(frame: "Frame") -> bool:
             return self._take(lane, replace(frame, name=self._folders[lane] / frame.name))
 
-        patience = self._options.patience
-        return Capture(feed.source, feed.trigger, take, self._source_failed, patience=patience)
+        reconnect = self._options.reconnect
+        return Capture(feed.source, feed.trigger, take, self._source_failed, reconnect=reconnect)
 
     def connect(self, sink: "Sink") -> None:
         """Add a sink, before `run`."""
         self._sinks.append(sink)
 
     def run(self) -> Tally:
-        """Inspect until all sources have ended, or `stop`; deliver what is on its way, and say what became of all.
+        """Inspect until all sources have ended or `stop` is called, deliver the results, and count all frames.
 
         Raises:
-            UflowEdgeError, or whatever a stage raised: the first failure.
-            Stuck: a stage does not return from a frame although the run is to end.
+            UflowEdgeError, or the exception of a stage: the first failure.
+            Stuck: a stage does not return from a frame although the run should end.
         """
         prepared: Inbox[tuple[Frame, Prepared]] = Inbox(("every",), 1)
         inferred: Inbox[tuple[Frame, Inferred]] = Inbox(("every",), 1)
@@ -166,23 +166,23 @@ class Pipeline:
             grace -= _WATCH_EVERY if self._stopping else 0
 
     def stop(self) -> None:
-        """Capture nothing more; what was captured is still inspected and delivered. Takes no lock: for signals."""
+        """Capture no more frames; those captured are still inspected. Takes no lock: safe in signal handlers."""
         self._stopping = True
 
     def fail(self, error: BaseException) -> None:
-        """Take everything down; `run` raises the first error it is told. For stages, and for sinks with threads."""
+        """Stop everything; `run` raises the first error. For stages, and for sinks with threads."""
         self._source_failed(error)
         self._inbox.close()
         self._inbox.clear()
 
     def _source_failed(self, error: BaseException) -> None:
-        """End with this error, but first inspect what was captured."""
+        """End with this error after the captured frames are inspected."""
         with self._lock:
             self._failure = self._failure or error
         self._stopping = True
 
     def tally(self) -> Tally:
-        """What became of every frame so far."""
+        """Counts of all frames so far."""
         undelivered: dict[str, int] = {}
         for sink in self._sinks:  # two may have one name
             undelivered[sink.name] = undelivered.get(sink.name, 0) + int(getattr(sink, "undelivered", 0))
@@ -198,7 +198,7 @@ class Pipeline:
             )
 
     def states(self) -> Mapping[str, CameraState]:
-        """How every source is, by name."""
+        """State of every source, by name."""
         return {capture.source.name: capture.state for capture in self._captures}
 
     def _unreadable_files(self) -> int:
@@ -236,7 +236,7 @@ class Pipeline:
         return judged
 
     def _survived(self, stage: str, frame: "Frame", work: Callable[[], Out]) -> "tuple[Frame, Out] | None":
-        """Work on a frame; one that this fails on is named and counted, unless it fails on every one."""
+        """Run a stage on a frame; a failure is logged and counted, and raised after ten in a row."""
         try:
             done = work()
             self._failures_in_a_row[stage] = 0

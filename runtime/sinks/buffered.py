@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from uflow_edge.runtime.backoff import Backoff
 from uflow_edge.runtime.errors import UflowEdgeError
 from uflow_edge.runtime.sinks import SelectiveSink, Sink, Undeliverable, first_lines
 
@@ -20,20 +21,18 @@ _SECONDS_TO_CLOSE_THE_SINK = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class BufferOptions:
     """How much a sink may owe, and how often it is reminded.
 
     Attributes:
         results: waiting at most; beyond, the oldest are dropped.
         bytes: of arrays in waiting results at most, except that one result may always wait, however large.
-        first_delay: seconds between the first failure and the second attempt.
-        longest_delay: seconds; each delay is twice the one before, up to this.
+        backoff: delays between attempts to deliver a result.
     """
 
     results: int = 10_000
     bytes: int = 128 << 20
-    first_delay: float = 0.1
-    longest_delay: float = 5.0
+    backoff: Backoff = Backoff(0.1, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class BufferedSink:
         sink: Sink,
         on_failure: Callable[[Exception], None],
         *,
-        patience: Patience = Patience(),
+        options: BufferOptions = BufferOptions(),
     ) -> None:
         """Start the thread.
 
@@ -68,14 +67,14 @@ class BufferedSink:
             sink: used and closed by this thread only.
             on_failure: called once, on this thread, with an error that retrying cannot fix: a UflowEdgeError, or an
                 exception caused by a bug. It must not call `close`. Later results are counted as undelivered.
-            patience: bounds and delays.
+            options: bounds and delays.
         """
         self.name: Final = sink.name
         self._sink = sink
         self._needed = sink.needed if isinstance(sink, SelectiveSink) else _everything
         self._on_failure = on_failure
         self._log_lost = first_lines(logger.warning)
-        self._patience = patience
+        self._options = options
         self._changed = threading.Condition()  # guards the five below
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
@@ -160,7 +159,7 @@ class BufferedSink:
 
     def _deliver(self, result: _Waiting) -> bool:
         """Try until the result is delivered or cannot be; False if `close` has given up."""
-        delay = self._patience.first_delay
+        delays = self._options.backoff.delays()
         while True:
             try:
                 self._sink.put(result.frame, result.inspection)
@@ -178,16 +177,14 @@ class BufferedSink:
                 self._note_up()
                 return True
             if self._closing.is_set():
-                if self._abandoned.wait(delay):
+                if self._abandoned.wait(next(delays)):
                     return False
-            elif self._closing.wait(delay):
-                delay = self._patience.first_delay  # little time is left: do not spend it waiting
-                continue
-            delay = min(2 * delay, self._patience.longest_delay)
+            elif self._closing.wait(next(delays)):
+                delays = self._options.backoff.delays()  # little time is left: do not spend it waiting
 
     def _over_the_bound(self) -> bool:
-        too_many = len(self._waiting) > self._patience.results
-        return too_many or (self._waiting_bytes > self._patience.bytes and len(self._waiting) > 1)
+        too_many = len(self._waiting) > self._options.results
+        return too_many or (self._waiting_bytes > self._options.bytes and len(self._waiting) > 1)
 
     def _take_oldest(self) -> _Waiting:
         oldest = self._waiting.popleft()

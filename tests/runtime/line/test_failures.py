@@ -14,7 +14,7 @@ from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, Stuck
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.line import stage
-from uflow_edge.runtime.line.capture import Capture, Patience
+from uflow_edge.runtime.line.capture import Capture, ReconnectOptions
 from uflow_edge.runtime.line.pipeline import Feed, Pipeline
 from uflow_edge.runtime.line.triggers import FreeRun
 from uflow_edge.runtime.sources import Frame
@@ -46,7 +46,7 @@ def test_a_source_that_hangs_is_left_behind_and_opened_anew(logged: list[str]) -
         taken.append(frame.index)
         return True
 
-    capture = Capture(Hanging(5, live=True), FreeRun(), take, pytest.fail, patience=Patience(10), clock=clock)
+    capture = Capture(Hanging(5, live=True), FreeRun(), take, pytest.fail, reconnect=ReconnectOptions(10), clock=clock)
     capture.start()
     assert hanging.wait(DEADLINE)
     clock.now = 9

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from factories import Kept, Numbers
+from uflow_edge.runtime.backoff import Backoff
 from uflow_edge.runtime.errors import Unavailable
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.line.capture import Patience
+from uflow_edge.runtime.line.capture import ReconnectOptions
 from uflow_edge.runtime.line.pipeline import Feed, Pipeline, PipelineOptions
 from uflow_edge.runtime.line.triggers import EveryMilliseconds
 from uflow_edge.runtime.sources import Frame, SourceLost
@@ -107,7 +108,7 @@ def test_stop_delivers_what_was_captured(inspector: Inspector) -> None:
 
 def test_a_lost_source_is_opened_again_and_goes_on_counting(inspector: Inspector, logged: list[str]) -> None:
     source, sink = Numbers(30, live=True, loses=(10, 20)), Kept()
-    options = PipelineOptions(patience=Patience(first_delay=0.001))
+    options = PipelineOptions(reconnect=ReconnectOptions(backoff=Backoff(0.001, 30.0)))
     tally = Pipeline(inspector, [Feed(source, policy="every")], [sink], options).run()
     assert source.opened == [0, 10, 20]
     assert [index for _, index in sink.frames] == list(range(30))
@@ -117,7 +118,7 @@ def test_a_lost_source_is_opened_again_and_goes_on_counting(inspector: Inspector
 
 def test_patience_ends(inspector: Inspector, logged: list[str]) -> None:
     source = Numbers(30, live=True, loses=(10,))
-    options = PipelineOptions(patience=Patience(give_up=0))
+    options = PipelineOptions(reconnect=ReconnectOptions(give_up=0))
     pipeline = Pipeline(inspector, [Feed(source, policy="every")], [Kept()], options)
     with pytest.raises(SourceLost, match="numbers is gone"):
         pipeline.run()

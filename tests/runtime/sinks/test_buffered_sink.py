@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factories import result
+from uflow_edge.runtime.backoff import Backoff
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.sinks import verdict_only
-from uflow_edge.runtime.sinks.buffered import BufferedSink, Patience
+from uflow_edge.runtime.sinks.buffered import BufferedSink, BufferOptions
 from uflow_edge.runtime.sources import Frame
 from waiting import DEADLINE
 
-FAST = Patience(first_delay=0.001, longest_delay=0.002)
+FAST = BufferOptions(backoff=Backoff(0.001, 0.002))
 
 
 class Receiver:
@@ -75,7 +76,7 @@ def test_results_arrive_in_order_and_close_waits_for_them() -> None:
 def test_a_receiver_that_is_down_gets_the_same_result_again_and_then_the_rest(logged: list[str]) -> None:
     gate = Gate()
     receiver = Receiver(gate)
-    sink = BufferedSink(receiver, unexpected, patience=FAST)
+    sink = BufferedSink(receiver, unexpected, options=FAST)
     for index in range(5):
         sink.put(*result(index))
     for _ in range(4):
@@ -94,7 +95,7 @@ def test_a_receiver_that_is_down_gets_the_same_result_again_and_then_the_rest(lo
 def test_a_full_buffer_drops_the_oldest_and_counts_it() -> None:
     gate = Gate()
     receiver = Receiver(gate)
-    sink = BufferedSink(receiver, unexpected, patience=Patience(results=3, first_delay=0.001, longest_delay=0.002))
+    sink = BufferedSink(receiver, unexpected, options=BufferOptions(results=3, backoff=Backoff(0.001, 0.002)))
     sink.put(*result(0))
     assert gate.attempts.acquire(timeout=DEADLINE)  # 0 is under way: it no longer counts as waiting in the buffer
     for index in range(1, 11):
@@ -110,8 +111,8 @@ def test_the_buffer_is_bounded_in_bytes_too() -> None:
     gate = Gate()
     receiver = Receiver(gate)
     one = 64 * 64 * (3 + 1) + 8 * 8 * 4 + 2 * 7 * 7 * 4  # picture, mask, score map, energies and exceedances
-    patience = Patience(bytes=2 * one + 5, first_delay=0.001, longest_delay=0.002)
-    sink = BufferedSink(receiver, unexpected, patience=patience)
+    options = BufferOptions(bytes=2 * one + 5, backoff=Backoff(0.001, 0.002))
+    sink = BufferedSink(receiver, unexpected, options=options)
     sink.put(*result(0, size=(64, 64)))
     assert gate.attempts.acquire(timeout=DEADLINE)
     for index in range(1, 5):
@@ -131,7 +132,7 @@ def test_put_returns_while_the_receiver_hangs_and_close_leaves_it_behind() -> No
         assert release.wait(DEADLINE)
 
     receiver = Receiver(hang)
-    sink = BufferedSink(receiver, unexpected, patience=Patience(results=10))
+    sink = BufferedSink(receiver, unexpected, options=BufferOptions(results=10))
     sink.put(*result(0))
     assert entered.wait(DEADLINE)
     for index in range(1, 31):
@@ -147,7 +148,7 @@ def test_put_returns_while_the_receiver_hangs_and_close_leaves_it_behind() -> No
 def test_closing_with_the_receiver_down_ends_and_counts_what_is_left() -> None:
     gate = Gate()
     receiver = Receiver(gate)
-    sink = BufferedSink(receiver, unexpected, patience=Patience(first_delay=1000.0, longest_delay=1000.0))
+    sink = BufferedSink(receiver, unexpected, options=BufferOptions(backoff=Backoff(1000.0, 1000.0)))
     for index in range(4):
         sink.put(*result(index))
     assert gate.attempts.acquire(timeout=DEADLINE)
@@ -168,7 +169,7 @@ def test_a_receiver_that_comes_back_while_closing_gets_everything() -> None:
             raise ConnectionError("not yet")
 
     receiver = Receiver(third_time)
-    sink = BufferedSink(receiver, unexpected, patience=FAST)
+    sink = BufferedSink(receiver, unexpected, options=FAST)
     for index in range(3):
         sink.put(*result(index))
     sink.close(DEADLINE)
@@ -233,9 +234,7 @@ def test_every_result_is_delivered_once_or_counted(works: list[bool], bound: int
             raise ConnectionError("not now")
 
     receiver = Receiver(moody)
-    sink = BufferedSink(
-        receiver, unexpected, patience=Patience(results=bound, first_delay=0.0001, longest_delay=0.0001)
-    )
+    sink = BufferedSink(receiver, unexpected, options=BufferOptions(results=bound, backoff=Backoff(0.0001, 0.0001)))
     for index in range(count):
         sink.put(*result(index))
     sink.close(DEADLINE)

@@ -18,15 +18,16 @@ import pytest
 
 from extras import needs
 from factories import result
+from uflow_edge.runtime.backoff import Backoff
 from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 from uflow_edge.runtime.infer.command import main
-from uflow_edge.runtime.sinks.buffered import BufferedSink, Patience
+from uflow_edge.runtime.sinks.buffered import BufferedSink, BufferOptions
 from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
 from waiting import DEADLINE, wait_until
 
 CHANNELS = (4,)
-FAST = Patience(first_delay=0.01, longest_delay=0.1)
+FAST = BufferOptions(backoff=Backoff(0.01, 0.1))
 
 
 def unexpected(error: Exception) -> None:
@@ -88,7 +89,7 @@ def test_drift_is_retained_and_told_when_it_changes(broker, subscriber) -> None:
 
 
 def test_a_broker_that_forgets_is_told_of_drift_again(broker, subscriber) -> None:
-    with closing(BufferedSink(MqttSink(broker.address), unexpected, patience=FAST)) as sink:
+    with closing(BufferedSink(MqttSink(broker.address), unexpected, options=FAST)) as sink:
         with subscriber(broker) as listener:
             sink.put(*result(0, drift=drifting("left", "warning", 2.0)))
             listener.wait_for_frames(1)
@@ -108,7 +109,7 @@ def test_drift_of_the_run_before_is_taken_away(broker, subscriber) -> None:
 
 def test_a_broker_killed_and_restarted_loses_nothing(broker, subscriber, logged: list[str]) -> None:
     with subscriber(broker) as listener:
-        sink = BufferedSink(MqttSink(broker.address), unexpected, patience=FAST)
+        sink = BufferedSink(MqttSink(broker.address), unexpected, options=FAST)
         for index in range(100):
             sink.put(*result(index))
         listener.wait_for_frames(30)
@@ -136,8 +137,8 @@ def test_a_broker_away_for_too_long_gets_the_newest(brokers, subscriber) -> None
     broker.start()
     with subscriber(broker) as listener:
         broker.kill()
-        patience = Patience(results=20, first_delay=0.01, longest_delay=0.1)
-        sink = BufferedSink(MqttSink(broker.address), unexpected, patience=patience)
+        options = BufferOptions(results=20, backoff=Backoff(0.01, 0.1))
+        sink = BufferedSink(MqttSink(broker.address), unexpected, options=options)
         for index in range(100):
             sink.put(*result(index))
         broker.start()
@@ -215,7 +216,7 @@ def test_the_will_of_a_process_that_hung_does_not_outlive_its_successor(broker, 
 
 def test_started_before_the_broker(brokers, subscriber) -> None:
     broker = brokers()
-    sink = BufferedSink(MqttSink(broker.address), unexpected, patience=FAST)
+    sink = BufferedSink(MqttSink(broker.address), unexpected, options=FAST)
     sink.put(*result(0))
     broker.start()
     with subscriber(broker) as listener:
