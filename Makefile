@@ -10,9 +10,9 @@ export OMP_WAIT_POLICY ?= passive
 demo: $(VENV)/.installed-dev
 	$(BIN)/python -m uflow_edge.benchmarks.solar_cells --out demo
 
-# Without the rooms and the modules whose tests take minutes, and without what needs more than the extra `train`.
+# Leaves out rooms and modules whose tests take minutes; tests that need more than the extra `train` are skipped.
 test-fast: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow and not gpu and not long" tests/calibration tests/runtime tests/training tests/test_package.py
+	$(BIN)/python -m pytest -m "not slow and not gpu and not long" tests/calibration tests/export/checkpoints tests/runtime tests/training tests/test_package.py
 
 # Every extra is installed here: a missing one fails its tests instead of skipping them.
 test test-all coverage: export UFLOW_EDGE_REQUIRE_EXTRAS = 1

@@ -180,6 +180,7 @@ class Commands:
             "        found = next(line.split()[1] for line in status if line.startswith('VmHWM'))\n"
             "        open('peak.txt', 'w').write(found)\n"
         )
+        (self._folder / "peak.txt").unlink(missing_ok=True)
         with (self._folder / "said.txt").open("wb") as said:
             return subprocess.Popen(
                 [sys.executable, "-c", code, *map(os.fsencode, map(str, arguments))],

@@ -20,6 +20,8 @@ from uflow_edge.export.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from uflow_edge.export.checkpoints.tensors import load_tensors
 from uflow_edge.runtime.errors import BadInput
 
+pytestmark = pytest.mark.long
+
 Content = dict[str, Any]
 BIAS = "model.flow.module_list.0.subnet.0.bias"
 PERMUTATION = "model.flow.module_list.0.w_perm"

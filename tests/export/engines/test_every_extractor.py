@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from extras import needs
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.engines.tensorrt import DYNAMIC, TensorSpec, build_engine
 from uflow_edge.export.engines.toolchain import find_toolchain
@@ -15,6 +16,8 @@ from uflow_edge.export.network.lowered_network import lower
 from uflow_edge.export.network.uflow import EnergyGraph, UFlow
 from uflow_edge.runtime.bundle.manifest import BatchRange
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
+
+pytestmark = needs("tensorrt_rtx_bindings")
 
 RTX = PlanOptions("rtx", compute_capabilities=("8.6",))
 

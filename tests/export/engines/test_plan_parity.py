@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from extras import needs
 from uflow_edge.export.engines import plan_parity
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.engines.plan_parity import check_plans
@@ -20,6 +21,8 @@ from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.nfa.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.storage.files import sha256
+
+pytestmark = needs("tensorrt_rtx_bindings")
 
 RTX = PlanOptions("rtx", compute_capabilities=("8.9",))
 

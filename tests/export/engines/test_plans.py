@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from extras import needs
 from uflow_edge.export.engines import plans
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.engines.plans import build_plans, carry_over, layers_file, plan_for
@@ -20,6 +21,8 @@ from uflow_edge.runtime.bundle.manifest import BatchRange, Variant
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.storage.files import sha256
+
+pytestmark = needs("tensorrt_rtx_bindings")
 
 RTX = PlanOptions("rtx")
 ADA = PlanOptions("rtx", compute_capabilities=("8.9",))

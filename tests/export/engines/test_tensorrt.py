@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from extras import needs
 from uflow_edge.export.engines import tensorrt
 from uflow_edge.export.engines.plan_options import RTX_COMPUTE_CAPABILITIES, PlanOptions
 from uflow_edge.export.engines.tensorrt import BuildFailed, TensorSpec, build_engine
@@ -22,6 +23,8 @@ from uflow_edge.runtime.bundle.manifest import BatchRange
 from uflow_edge.runtime.engines import cuda
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
+
+pytestmark = needs("tensorrt_rtx_bindings")
 
 RTX = PlanOptions("rtx")
 IMAGE = TensorSpec("image", "uint8", (-1, 8, 8, 3))

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from extras import needs
 from uflow_edge.export.engines.toolchain import load_library
+
+pytestmark = needs("tensorrt_rtx_bindings")
 
 MODULES = [
     "uflow_edge.export.engines.tensorrt",
