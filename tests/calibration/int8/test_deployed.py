@@ -78,7 +78,7 @@ def test_int8_needs_images_not_just_a_checkpoint(
     trained: Path, tmp_path: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_code(export, "--ckpt", trained, "--out", tmp_path / "new.uflow", "--precision", "int8") == 2
-    assert "int8 takes images of the line" in capsys.readouterr().err
+    assert "int8 needs images of the line" in capsys.readouterr().err
     assert not (tmp_path / "new.uflow").exists()
 
 
