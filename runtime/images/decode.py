@@ -67,7 +67,7 @@ class Reading:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, model_bits: int | None = None) -> "Reading":
-        """As `command_line.add_reading_options` asks, or as a model was trained.
+        """As `options.add_reading_options` asks, or as a model was trained.
 
         Raises:
             UsageError: another depth than that of the model, which would see pictures of another brightness.
