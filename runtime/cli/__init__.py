@@ -1,1 +1,1 @@
-"""What every ``uflow-…`` command shares: its parser, its signals, the process it runs in."""
+"""What all ``uflow-…`` commands share: options, configuration files, logs, signals, exit codes."""

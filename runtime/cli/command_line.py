@@ -67,7 +67,6 @@ def _exit_code(error: BaseException) -> ExitCode:
 
 
 def _explained(error: BaseException) -> str:
-    """One line for people."""
     text = redacted(printable(error))
     if isinstance(error, UflowEdgeError | OSError):
         return f"error: {text}"
@@ -79,7 +78,7 @@ def _explained(error: BaseException) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
-    """Columns as wide as what is in them, those in ``left`` to the left and the others to the right."""
+    """A text table; the columns in ``left`` are aligned to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = (
         "  ".join(

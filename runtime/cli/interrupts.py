@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: all ask a command to end, at once or at a moment of its choosing."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command, at once or when it is ready."""
 
 import signal
 import threading
@@ -8,14 +8,14 @@ from types import FrameType
 
 
 def _stop_signals() -> list[signal.Signals]:
-    """The signals that ask a command to end; those that are ignored, as under nohup, stay ignored."""
+    """The signals that end a command, but those that are ignored, as under nohup."""
     numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
     return [number for number in numbers if number is not None and signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextmanager
 def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the signals that ask to end; only the main thread may, so in others nothing changes."""
+    """Handle these signals; in threads other than the main one, which may not, nothing changes."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (_stop_signals() if main else ())}
     for number in before:
@@ -29,7 +29,7 @@ def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 @contextmanager
 def signals_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM and SIGHUP act as Ctrl-C does; yields whether one came, for native code can swallow the interrupt."""
+    """Let SIGTERM and SIGHUP act as Ctrl-C does; yields whether one came: native code can swallow it."""
     came: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:

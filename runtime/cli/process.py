@@ -1,4 +1,4 @@
-"""What a command makes of its process before it begins: safe streams, quiet libraries, enough address space."""
+"""How a command prepares its process: safe streams, quiet libraries, enough address space."""
 
 import io
 import os

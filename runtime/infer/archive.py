@@ -1,4 +1,4 @@
-"""What ``uflow-infer`` does when it is given ``--ray``."""
+"""``uflow-infer --ray``: an archive, inspected on a cluster."""
 
 import argparse
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from uflow_edge.runtime.sources.folders import image_files
 
 
 def infer_archive(arguments: argparse.Namespace) -> ExitCode:
-    """Inspect ``--images`` on a cluster, into ``--parquet``."""
+    """Inspect ``--images`` on a cluster, and write the verdicts to ``--parquet``."""
     _check_archive_options(arguments)
     cluster = cluster_options(arguments)
     files = image_files([path.absolute() for path in arguments.images])[: arguments.max_frames]
@@ -54,7 +54,7 @@ def infer_archive(arguments: argparse.Namespace) -> ExitCode:
 
 @dataclass(frozen=True, slots=True)
 class _Unfit:
-    """An option that has no meaning for archives, and what does instead."""
+    """An option that has no meaning for archives, and what to use instead."""
 
     name: str
     instead: str
@@ -72,7 +72,7 @@ _UNFIT = (
 
 
 def _check_archive_options(arguments: argparse.Namespace) -> None:
-    """Raises UsageError for an option that would silently do nothing, or one that is missing."""
+    """Refuse an option that would silently do nothing, and the lack of one that is needed."""
     if not arguments.images:
         raise UsageError("--ray works with --images only: cameras and videos are inspected on their own machine")
     if not arguments.parquet:

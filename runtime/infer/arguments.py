@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Images(argparse.Action):
-    """Paths without an option in front of them are images."""
+    """Stores bare paths as ``--images``."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
         if values:

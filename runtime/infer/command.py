@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def infer(arguments: argparse.Namespace) -> ExitCode:
-    """Run the inspection that the command line asks for."""
+    """Inspect what the command line names, and return the exit code."""
     import cv2
 
     from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
@@ -60,7 +60,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
         connect_receivers(arguments, bundle, pipeline, feeds, stack)
         console = Console(
             people,
-            line_a_frame=not arguments.quiet and not lines_on_stdout,
+            line_per_frame=not arguments.quiet and not lines_on_stdout,
             total=_expected(arguments, sources),
         )
         pipeline.connect(console)
@@ -112,7 +112,7 @@ def _inspector(arguments: argparse.Namespace, bundle: "Bundle[UFlowManifest]") -
 
 
 def _show_own_pictures(sources: "Sequence[Source]", bundle: "Bundle[UFlowManifest]") -> None:
-    """Have cameras without hardware show what the bundle knows, where it has pictures: other scenes are anomalies."""
+    """Let synthetic cameras show images of the bundle, if it has any: every other scene would be an anomaly."""
     from uflow_edge.runtime.bundle.reference import REFERENCE, StoredReference
     from uflow_edge.runtime.sources.synthetic import SyntheticCamera
 
@@ -138,7 +138,7 @@ def _options(arguments: argparse.Namespace) -> "PipelineOptions":
 
 
 def _expected(arguments: argparse.Namespace, sources: "Sequence[Source]") -> int | None:
-    """Frames that will come, if somebody knows."""
+    """The number of frames that will come; None if it is unknown."""
     known = [len(source) for source in sources if isinstance(source, Sized)]
     limits = [*known, *([arguments.max_frames] if arguments.max_frames else [])]
     return min(limits) if limits else None

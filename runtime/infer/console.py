@@ -1,4 +1,4 @@
-"""What ``uflow-infer`` tells the person at the terminal: a line a frame, a progress bar, a summary."""
+"""What ``uflow-infer`` prints: one line per frame, a progress bar, a summary."""
 
 import statistics
 from collections import deque
@@ -16,20 +16,20 @@ _REMEMBERED = 10_000
 
 
 class Console:
-    """The sink that people read."""
+    """A sink that prints verdicts."""
 
     name: Final = "console"
 
-    def __init__(self, stream: TextIO, *, line_a_frame: bool, total: int | None) -> None:
+    def __init__(self, stream: TextIO, *, line_per_frame: bool, total: int | None) -> None:
         """Show a progress bar.
 
         Args:
-            stream: for lines.
-            line_a_frame: print one.
-            total: frames that are expected; None where nobody knows.
+            stream: where lines go.
+            line_per_frame: whether to print them.
+            total: number of frames to expect; None if it is unknown.
         """
         self._stream = stream
-        self._line_a_frame = line_a_frame
+        self._line_per_frame = line_per_frame
         self._bar = progress((), "inspecting", total, "frame")
         self._milliseconds: deque[float] = deque(maxlen=_REMEMBERED)
 
@@ -38,16 +38,15 @@ class Console:
         verdict = inspection.verdict
         self._milliseconds.append(verdict.timestamps.work_ms)
         self._bar.update()
-        if self._line_a_frame:
+        if self._line_per_frame:
             word = "ANOMALY" if verdict.anomalous else "good   "
             print_beside_bar(f"{word} {verdict.score:10.2f}  {frame.source} #{frame.index}", self._stream)
 
     def close(self) -> None:
-        """Take the progress bar away."""
         self._bar.close()
 
     def summary(self, tally: "Tally") -> str:
-        """What became of all frames."""
+        """Counts of all frames, on one line."""
         text = f"{tally.inspected} inspected, {tally.anomalous} anomalous, {tally.unreadable} unreadable"
         text += f", {tally.not_judged} not judged" if tally.not_judged else ""
         text += f", {tally.dropped} dropped" if tally.dropped else ""

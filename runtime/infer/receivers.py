@@ -38,7 +38,7 @@ def connect_receivers(
     feeds: "Sequence[Feed]",
     stack: ExitStack,
 ) -> None:
-    """Make every sink that is asked for, connect it, and have it closed by ``stack``.
+    """Make and connect every sink that the command line names; ``stack`` closes them.
 
     Behind a camera a receiver that is down must not hold up the inspection, so results wait for it, up to a bound.
     Behind files nothing may be lost, so a disk that is full ends the run.

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def purify(arguments: argparse.Namespace) -> ExitCode:
-    """Purify the images that the command line names."""
+    """Purify the images that the command line names, and return the exit code."""
     from uflow_edge.runtime.bundle.folder import find_bundle
     from uflow_edge.runtime.bundle.unet import UNetManifest
     from uflow_edge.runtime.diffusion.purifier import Purifier
@@ -75,7 +75,7 @@ def purify_images(
             for outcome in work.run(jobs, bar.update):
                 outcomes.append(outcome)
                 write(outcome.to_json())
-                _say(_told(outcome))
+                _say(_outcome_line(outcome))
     finally:
         if report is not None:
             _write_report(report, outcomes, work)
@@ -86,17 +86,17 @@ def purify_images(
 
 
 def forecast(work: "FilePurifier", remaining: int) -> str:
-    """What is to be done, and how long it will take."""
+    """The amount of work, and an estimate of its duration."""
     seconds = work.seconds_per_evaluation()
     steps = work.purifier.options.evaluations
     megapixel = work.purifier.evaluations((1000, 1000)) * seconds
     return (
         f"{remaining // steps} patches of {work.purifier.image_size} pixels x {steps} steps: "
-        f"about {duration(remaining * seconds)} ({duration(megapixel)} a megapixel)"
+        f"about {duration(remaining * seconds)} ({duration(megapixel)} per megapixel)"
     )
 
 
-def _told(outcome: "Outcome") -> str:
+def _outcome_line(outcome: "Outcome") -> str:
     if outcome.status == "failed":
         return f"failed: {outcome.error}"
     notes = "".join(f"; {note}" for note in outcome.notes)
@@ -108,7 +108,7 @@ def _told(outcome: "Outcome") -> str:
 
 @contextmanager
 def _lines(path: Path | None) -> Iterator[Callable[[str], None]]:
-    """Writes lines to a file, if there is one, each for others to see at once."""
+    """A function that writes a line to the file, if there is one, and flushes it."""
     if path is None:
         yield lambda line: None
         return
