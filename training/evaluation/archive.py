@@ -36,7 +36,7 @@ def evaluate_archive(
     """Like `evaluate.evaluate`, on a cluster.
 
     Args:
-        category: name of the data set, for people.
+        category: name of the data set.
         images: see `ground_truth.labelled_images`, on storage that all workers share.
         recipe: of the inspectors.
         folder: for what has been measured, on such storage; a repeated call goes on from it.
@@ -69,7 +69,6 @@ class Measurement:
     masks: bool
 
     def open(self, run: RunFolder) -> "MeasurementWork":
-        """See `shards.ShardJob`."""
         return MeasurementWork(run, self.recipe.open(), masks=self.masks)
 
 
@@ -82,7 +81,6 @@ class MeasurementWork:
         self._masks = masks
 
     def __call__(self, shard: int, items: Sequence[Item]) -> ShardSummary:
-        """See `shards.ShardWork`."""
         measured = Measured(self._inspector.operating_point.threshold)
         measured.inspect(map(_image, items), self._inspector, masks=self._masks)
         measured.save(_accumulators(self._run, shard))

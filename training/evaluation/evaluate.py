@@ -1,6 +1,6 @@
-"""Labelled test images in, every metric of one category out, one image at a time.
+"""Evaluates one category: labelled test images in, all metrics out.
 
-Memory: pixels go into histograms (2 MB a map), whatever the number of images; see `measured.py`.
+Memory does not grow with the number of images: pixels go into histograms (2 MB per map); see `measured.py`.
 """
 
 import time
@@ -28,19 +28,19 @@ from uflow_edge.training.evaluation.score_maps import AXES, MapName
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All that was measured on one category.
+    """The metrics of one category.
 
     Attributes:
         category: its name.
-        checkpoint: what the model was made from.
-        engine: what ran the images.
-        scoring: what weighed regions: a `Rule`, or ``calibrated`` for the null model of the bundle.
-        good, defective: how many images.
-        maps: ranking, by score map.
+        checkpoint: of the model.
+        engine: name of the engine that ran the model.
+        scoring: how regions were weighed: by a `Rule`, or ``calibrated`` for the null model of the bundle.
+        good, defective: numbers of images.
+        maps: ranking metrics, by score map.
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
         missed: defective images with the lowest scores, the lowest first.
         false_alarms: good images with the highest scores, the highest first.
-        unreadable: what could not be read, and why; left out of all numbers.
+        unreadable: errors of images that could not be read; these images are left out of all numbers.
         seconds: wall-clock, reading and metrics included.
     """
 
@@ -89,9 +89,9 @@ def evaluate(
     """Inspect every image and measure.
 
     Args:
-        category: name of the data set, for people.
-        images: see `ground_truth.labelled_images`; where defective ones have no masks, images alone are compared.
-        inspector: with the operating point to judge.
+        category: name of the data set.
+        images: see `ground_truth.labelled_images`; if the defective ones have no masks, only whole images are compared.
+        inspector: with the operating point to evaluate.
 
     Raises:
         BadInput: a mask does not fit its image, or too few images could be read to compare good with defective ones.
@@ -103,19 +103,19 @@ def evaluate(
 
 
 def masks_are_known(images: Sequence[TestImage]) -> bool:
-    """Whether every defective image has one."""
+    """Whether every defective image has a mask."""
     return all(image.is_good or image.mask is not None for image in images)
 
 
 def conclude(category: str, measured: Measured, manifest: UFlowManifest, engine: str, seconds: float) -> Evaluation:
-    """The metrics of all that was measured.
+    """Compute the metrics.
 
     Args:
-        category: name of the data set, for people.
-        measured: on every image.
-        manifest: that the images were judged by.
-        engine: what ran them.
-        seconds: that it took.
+        category: name of the data set.
+        measured: accumulators of all images.
+        manifest: of the bundle that judged the images.
+        engine: name of the engine.
+        seconds: duration of the evaluation.
 
     Raises:
         BadInput: too few images could be read to compare good with defective ones.
@@ -144,7 +144,7 @@ def conclude(category: str, measured: Measured, manifest: UFlowManifest, engine:
 
 
 def examine_case(case: Case, inspector: Inspector) -> tuple[Image, NDArray[np.bool_], Inspection]:
-    """Read and inspect a case again, to draw it: the frame, (H, W) bool where its defects are, and what was found."""
+    """Read and inspect a case again, to draw it: the frame, (H, W) bool where its defects are, and the inspection."""
     frame = read_image(case.image.path)
     truth = read_truth(case.image, (frame.shape[0], frame.shape[1]))
     return frame, truth, inspector.examine(frame, source=str(case.image.path))

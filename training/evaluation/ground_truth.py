@@ -1,9 +1,9 @@
-"""Where the defects of a test image are: masks laid out like MVTec AD's, found by name and checked.
+"""The masks of test images, laid out like MVTec AD's: found by name, and checked.
 
 bottle/test/broken/000.png               a defective image
 bottle/ground_truth/broken/000_mask.png  its mask, as large as the image: 0 is good, all else is the defect
 
-What a mask file may be is said in `masks`.
+See `masks` for the files that can be read.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ def labelled_images(data: Path, ground_truth: Path | None = None, *, masks: bool
 
     Args:
         data: a folder laid out like MVTec AD, with ``test/good`` and other kinds.
-        ground_truth: of the masks; default, ``ground_truth`` in it.
-        masks: without, all are left out: labels of images are all that is known.
+        ground_truth: folder of the masks; default, ``ground_truth`` in ``data``.
+        masks: whether to look for masks; without, only the labels of images are known.
 
     Raises:
         BadInput: no test images, none of them good or none defective; or masks that are missing, shared by two images,

@@ -1,4 +1,4 @@
-"""One mask out of a picture file: where the defect is, however the mask was stored."""
+"""Reads one mask from an image file, however it was stored."""
 
 from pathlib import Path
 from typing import Final

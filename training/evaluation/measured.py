@@ -1,8 +1,7 @@
-"""What an evaluation has measured so far: accumulators that can be merged, and kept in a file in between.
+"""The accumulators of an evaluation, which can be merged, and saved to a file.
 
-Of each image two scores and a label stay, so image metrics are exact; of pixels histograms (`PixelScores`); of
-the worst cases a few paths. Parts that are merged in the order of their images give what one pass over them gives, bit
-for bit.
+Of every image, two scores and a label are kept, so image metrics are exact; pixels go into histograms (`PixelScores`).
+Parts that are merged in the order of their images give the result of one pass over them, bit for bit.
 """
 
 import logging
@@ -38,12 +37,12 @@ WORST = 6
 
 @dataclass(frozen=True, slots=True)
 class MapMetrics:
-    """What one score map is worth.
+    """The metrics of one score map.
 
     Attributes:
         image_auroc, image_average_precision: of the map's maximum, exact.
-        image_roc: [false-positive rate, true-positive rate] to draw.
-        pixels: of the map itself; None without masks.
+        image_roc: points [false-positive rate, true-positive rate] of the curve.
+        pixels: metrics of the map itself; None without masks.
     """
 
     image_auroc: float
@@ -77,44 +76,44 @@ class Case:
 
 
 class _Extremes:
-    """The few cases with the highest or lowest scores of all that are shown to it."""
+    """The few cases with the highest or the lowest scores among those added."""
 
     def __init__(self, *, highest: bool) -> None:
         self._sign = 1.0 if highest else -1.0
-        self._heap: list[tuple[float, int, Case]] = []  # the order of arrival parts ties
-        self._shown = 0
+        self._heap: list[tuple[float, int, Case]] = []  # the order of arrival breaks ties
+        self._added = 0
 
     def add(self, case: Case) -> None:
-        self._shown += 1
-        entry = (self._sign * case.score, -self._shown, case)
+        self._added += 1
+        entry = (self._sign * case.score, -self._added, case)
         if len(self._heap) < WORST:
             heappush(self._heap, entry)
         else:
             heappushpop(self._heap, entry)
 
     def arrived(self) -> list[Case]:
-        """In the order in which they were shown."""
+        """The cases in the order in which they were added."""
         return [case for _, _, case in sorted(self._heap, key=lambda entry: -entry[1])]
 
     def cases(self) -> tuple[Case, ...]:
-        """The most extreme first."""
+        """The cases, the most extreme first."""
         return tuple(case for _, _, case in sorted(self._heap, reverse=True))
 
 
 @dataclass(slots=True)
 class Measured:
-    """What has been measured so far.
+    """Everything that was measured so far.
 
     Attributes:
         threshold: of the operating point.
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
-        pixels: by score map.
-        scores: of images, by score map.
-        is_defective: the label of each.
+        pixels: scores of pixels, by score map.
+        scores: scores of images, by score map.
+        is_defective: the label of each image.
         missed: defective images with the lowest scores.
         false_alarms: good images with the highest scores.
-        unreadable: what could not be read, and why; left out of all else.
-        has_masks: whether any image came with its truth.
+        unreadable: errors of images that could not be read; these images count nowhere else.
+        has_masks: whether any image had a mask.
     """
 
     threshold: float
@@ -145,7 +144,7 @@ class Measured:
         Args:
             images: to add.
             inspector: with the operating point to judge.
-            masks: whether to compare pixels; then every defective image has a mask.
+            masks: whether to compare pixels; then every defective image must have a mask.
 
         Raises:
             BadInput: a mask does not fit its image.
@@ -163,7 +162,7 @@ class Measured:
     def add(
         self, image: TestImage, truth: NDArray[np.bool_] | None, inspection: Inspection, channels: tuple[int, ...]
     ) -> None:
-        """One image.
+        """Add one image.
 
         Args:
             image: with its label.
@@ -199,7 +198,7 @@ class Measured:
         self.has_masks |= later.has_masks
 
     def map_metrics(self, name: MapName) -> MapMetrics:
-        """What a score map is worth; there must be good and defective images."""
+        """The metrics of a score map; there must be good and defective images."""
         ranking = Ranking.of(np.asarray(self.scores[name]), np.asarray(self.is_defective, np.bool_))
         return MapMetrics(
             image_auroc=ranking.auroc,
@@ -209,7 +208,7 @@ class Measured:
         )
 
     def save(self, path: Path) -> None:
-        """Write all of it to an ``.npz`` file, whole or not at all."""
+        """Write everything to an ``.npz`` file in one rename."""
         texts = {
             "missed": [case.as_json() for case in self.missed.arrived()],
             "false_alarms": [case.as_json() for case in self.false_alarms.arrived()],
@@ -231,7 +230,7 @@ class Measured:
 
         Args:
             path: of the file.
-            threshold: of the operating point at which it was measured.
+            threshold: of the operating point that was measured.
         """
         found = cls(threshold)
         with np.load(path, allow_pickle=False) as file:

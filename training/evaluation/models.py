@@ -1,7 +1,7 @@
-"""What is evaluated: a bundle, or a checkpoint, which is turned into one for the time being.
+"""The model to evaluate: a bundle, or a checkpoint, which is exported to a temporary bundle.
 
-A checkpoint is exported rather than run in torch: so its numbers are those of its bundle, bit for bit, whatever runs
-it, and one that its graph does not agree with is refused here too.
+A checkpoint is not run in torch. So its numbers are those of its bundle, bit for bit, and a checkpoint whose graph does
+not agree with it is refused here too.
 """
 
 import logging

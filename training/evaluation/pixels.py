@@ -21,7 +21,7 @@ from uflow_edge.training.evaluation.ranking import Ranking, aupro, rising_overla
 from uflow_edge.training.evaluation.score_axis import BINS, ScoreAxis
 
 EPSILON = 1e-10
-"""Makes the overlap of two empty masks 1, and moves no other by anything that is seen."""
+"""Makes the overlap of two empty masks 1, and changes no other noticeably."""
 _ONE = 1 << 40
 
 
@@ -37,7 +37,7 @@ def intersection_over_union(predicted: NDArray[np.bool_], truth: NDArray[np.bool
 
 @dataclass(frozen=True, slots=True)
 class PixelMetrics:
-    """What one kind of score map is worth, over all images.
+    """The metrics of one kind of score map, over all images.
 
     Attributes:
         auroc: of pixels.
@@ -75,7 +75,7 @@ class PixelScores:
         self._images = 0
 
     def add(self, scores: FloatMap, truth: NDArray[np.bool_]) -> None:
-        """One image.
+        """Add one image.
 
         Args:
             scores: (H, W), higher is more anomalous.
@@ -108,7 +108,7 @@ class PixelScores:
         self._images += other._images
 
     def arrays(self) -> dict[str, NDArray[np.int64]]:
-        """All that was counted, for `of_arrays`."""
+        """All counts, for `of_arrays`."""
         return {
             "defective": self._defective,
             "good": self._good,
@@ -119,7 +119,7 @@ class PixelScores:
 
     @classmethod
     def of_arrays(cls, axis: ScoreAxis, arrays: Mapping[str, NDArray[np.int64]]) -> "PixelScores":
-        """An accumulator on this axis that goes on where that of `arrays` was."""
+        """An accumulator on this axis that continues from the counts of `arrays`."""
         found = cls(axis)
         found._defective, found._good = arrays["defective"], arrays["good"]
         found._overlap, found._iou = arrays["overlap"], arrays["iou"]
@@ -127,7 +127,7 @@ class PixelScores:
         return found
 
     def metrics(self) -> PixelMetrics:
-        """Of all images so far.
+        """The metrics of all images so far.
 
         Raises:
             ValueError: there are no defective or no good pixels.
@@ -161,7 +161,7 @@ def _fixed(fractions: NDArray[np.float64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class DecisionMetrics:
-    """What a fixed threshold decides.
+    """The metrics of the decisions at a fixed threshold.
 
     Attributes:
         threshold: on the score, −log10 NFA; detected is what lies above.
@@ -179,7 +179,7 @@ class DecisionMetrics:
 
 
 class Decisions:
-    """Counts what is decided at one threshold; a few numbers in all."""
+    """Counts the decisions at one threshold."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
@@ -192,7 +192,7 @@ class Decisions:
     def add(
         self, predicted: NDArray[np.bool_], truth: NDArray[np.bool_] | None, regions: int, *, is_good: bool
     ) -> None:
-        """One image.
+        """Add one image.
 
         Args:
             predicted, truth: (H, W) bool masks; no truth where masks are not known.
@@ -217,17 +217,17 @@ class Decisions:
 
     @property
     def flagged(self) -> int:
-        """Images with any region."""
+        """How many images have a region."""
         return self._flagged.total()
 
     def counts(self) -> NDArray[np.int64]:
-        """All that was counted, for `of_counts`."""
+        """All counts, for `of_counts`."""
         images = [count[is_good] for count in (self._images, self._flagged) for is_good in (True, False)]
         return np.array([self._iou, self._compared, self._false_alarms, *images], np.int64)
 
     @classmethod
     def of_counts(cls, threshold: float, counts: NDArray[np.int64]) -> "Decisions":
-        """An accumulator at this threshold that goes on where that of `counts` was."""
+        """An accumulator at this threshold that continues from `counts`."""
         found = cls(threshold)
         found._iou, found._compared, found._false_alarms, *images = counts.tolist()
         found._images.update({True: images[0], False: images[1]})
@@ -235,7 +235,7 @@ class Decisions:
         return found
 
     def metrics(self) -> DecisionMetrics:
-        """Of all images so far; there must be good and defective ones."""
+        """The metrics of all images so far; there must be good and defective ones."""
         good, defective = self._images[True], self._images[False]
         return DecisionMetrics(
             threshold=self._threshold,

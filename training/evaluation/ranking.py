@@ -1,4 +1,4 @@
-"""How well a score ranks what is defective above what is good: ROC, average precision, and the per-region overlap.
+"""How well a score ranks defective items above good ones: ROC, average precision, and the per-region overlap.
 
 Sources: Fawcett, "An introduction to ROC analysis", 2006; Bergmann et al., "The MVTec Anomaly Detection Dataset",
 IJCV 2021, section 6.2 (per-region overlap, PRO).
@@ -32,7 +32,7 @@ class Ranking:
 
     @classmethod
     def of(cls, scores: ArrayLike, is_defective: ArrayLike) -> "Ranking":
-        """Of single items: exact, for every distinct score is kept.
+        """Rank single items exactly: every distinct score is kept.
 
         Args:
             scores: (N,).
@@ -60,7 +60,7 @@ class Ranking:
 
     @property
     def auroc_uncertainty(self) -> float:
-        """How far the AUROC can move, up or down, if items that share a score were told apart: half their pairs."""
+        """How far the AUROC could move, up or down, if items with equal scores were ordered: half their pairs."""
         shared = np.dot(self.defective / self.defective.sum(), self.good / self.good.sum())
         return float(shared / 2)
 
@@ -99,7 +99,7 @@ def rising_overlap(weights: NDArray[np.float64], regions: int) -> NDArray[np.flo
 
 
 def thinned(x: NDArray[np.float64], y: NDArray[np.float64], points: int = 256) -> list[list[float]]:
-    """A curve to draw: points about evenly far apart along it, its ends always among them."""
+    """Points of a curve at about equal distances along it, including its ends."""
     along = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     chosen = np.unique(np.searchsorted(along, np.linspace(0.0, along[-1], points)))
     chosen = np.unique(np.append(np.minimum(chosen, len(x) - 1), len(x) - 1))

@@ -1,4 +1,4 @@
-"""Where a pixel's score falls among fixed bins, so that scores of any number of images take the same memory.
+"""Sorts the scores of pixels into fixed bins, so that any number of images takes the same memory.
 
 A bin holds the scores from its lower edge up to the next one's, so thresholding at an edge is exact; only the order of
 scores *within* one bin is lost (`Ranking.auroc_uncertainty` says what that can cost).
@@ -35,11 +35,9 @@ class EvenAxis:
     high: float = 1.0
 
     def bins(self, scores: ArrayLike) -> NDArray[np.int32]:
-        """See `ScoreAxis`."""
         return _floor((np.asarray(scores, np.float64) - self.low) * (BINS / (self.high - self.low)))
 
     def lower_edge(self, chosen: int) -> float:
-        """See `ScoreAxis`."""
         return self.low + chosen * (self.high - self.low) / BINS
 
 
@@ -57,12 +55,10 @@ class SignedLogAxis:
     reach: float = 1e9
 
     def bins(self, scores: ArrayLike) -> NDArray[np.int32]:
-        """See `ScoreAxis`."""
         half = BINS // 2
         return _floor(np.arcsinh(np.asarray(scores, np.float64)) * (half / np.arcsinh(self.reach)) + half)
 
     def lower_edge(self, chosen: int) -> float:
-        """See `ScoreAxis`."""
         half = BINS // 2
         return float(np.sinh((chosen - half) / half * np.arcsinh(self.reach)))
 

@@ -1,7 +1,7 @@
 """The two score maps that are measured, in the pixels of the original image, where its mask is.
 
-``nfa``, −log10 NFA, is what the product decides with. ``likelihood``, the anomaly map of the paper's section 3.3, is
-what the paper ranks images and pixels with.
+The product decides by ``nfa``, −log10 NFA. The paper ranks images and pixels by ``likelihood``, the anomaly map of its
+section 3.3.
 """
 
 from typing import Literal, TypeAlias

@@ -1,7 +1,6 @@
-"""The tables of an evaluation, one row a category and their mean below, for the terminal and the report alike.
+"""The tables of an evaluation, for the terminal and the report: one row per category, and their mean below.
 
-A table goes through all categories for one score, or one threshold, before it comes to the next, so that what is
-compared stands in one column.
+All categories of one score, or one threshold, come before the next, so that values to compare are in one column.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from uflow_edge.training.evaluation.pixels import DecisionMetrics
 from uflow_edge.training.evaluation.score_maps import AXES
 
 Numbers: TypeAlias = dict[str, float | None]
-"""None is what needs masks where there are none."""
+"""None for a metric that needs masks where there are none."""
 
 RANKING_HEAD = ("category", "score", "image AUROC", "image AP", "pixel AUROC", "AUPRO", "oracle mIoU")
 DECISION_HEAD = ("category", "threshold", "mIoU", "false alarms / good image", "good flagged", "defective found")
@@ -24,7 +23,7 @@ MEAN = "mean"
 
 
 def ranking_numbers(metrics: MapMetrics) -> Numbers:
-    """What one score map is worth, by name, in the order of `RANKING_HEAD`."""
+    """Metrics of one score map, by name, in the order of `RANKING_HEAD`."""
     pixels = metrics.pixels
     return {
         "image_auroc": metrics.image_auroc,
@@ -36,7 +35,7 @@ def ranking_numbers(metrics: MapMetrics) -> Numbers:
 
 
 def decision_numbers(metrics: DecisionMetrics) -> Numbers:
-    """What one threshold decides, by name, in the order of `DECISION_HEAD`."""
+    """Metrics of the decisions at one threshold, by name, in the order of `DECISION_HEAD`."""
     return {
         "mean_iou": metrics.mean_iou,
         "false_alarms_per_good_image": metrics.false_alarms_per_good_image,
