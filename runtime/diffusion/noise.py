@@ -1,7 +1,7 @@
-"""Normal draws that depend on where in a picture they are needed, and on nothing else.
+"""Normal draws that depend only on the position in the image, besides the seed.
 
-Overlapping patches see the same noise at the same pixel, so where they are blended, nothing is averaged away that one
-patch alone would have. And neither the order of patches nor how many are worked on at a time can change a result.
+Overlapping patches get the same noise at the same pixel, so blending them does not average the noise away. Neither the
+order of the patches nor the batch size changes a result.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from uflow_edge.runtime.diffusion.patches import Corner
 
 _TILE = 64
-"""Pixels a side of what is drawn at once. Small tiles waste less on patches that cut through them."""
+"""Side in pixels of a tile drawn at once. Small tiles waste less at the borders of patches."""
 
 
 class NoiseSource(Protocol):
-    """Where random numbers come from."""
+    """A source of random numbers."""
 
     def __call__(self, draw: int, corners: Sequence[Corner], channels: int, side: int) -> NDArray[np.float32]:
         """Noise for a batch of patches.
 
         Args:
-            draw: which one of those that a patch needs, in the order of `purifier.Draws`.
-            corners: of the patches in their picture.
-            channels: C.
-            side: S.
+            draw: number of the draw, see `purifier.Draws`.
+            corners: corners of the patches in their image.
+            channels: C, channels of a patch.
+            side: S, side of a patch.
 
         Returns:
             (N, C, S, S) float32.
@@ -36,10 +36,10 @@ class NoiseSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NoiseField:
-    """A field of white noise without end for every draw.
+    """An infinite field of white noise per draw.
 
     Attributes:
-        seed: of the whole, 0 or more.
+        seed: 0 or more.
     """
 
     seed: int

@@ -1,9 +1,9 @@
-"""A picture of any size as square patches, and patches as a picture again.
+"""Cuts an image of any size into square patches, and joins patches to an image.
 
-Two ways. ``blend``: patches overlap, are spread evenly so that none reaches beyond the picture, and fade into each
-other with weights that sum to 1: cut and stitched, a picture is what it was. A picture smaller than a patch is
-continued by its mirror image. ``upstream`` repeats Diff-CF: zeros at the right and at the bottom, a
-whole row and column of them where the size divides evenly, and hard seams.
+There are two ways. ``blend``: patches overlap, are evenly spaced within the image, and are joined with smooth weights
+that sum to 1, so cutting and joining does not change an image. An image smaller than a patch is padded by reflection.
+``upstream`` repeats Diff-CF: zeros at the right and at the bottom, a whole row and column of them if the size is a
+multiple of the patch, and hard seams.
 """
 
 import math
@@ -26,19 +26,19 @@ MOST_OVERLAP = 0.75
 Planes: TypeAlias = NDArray[np.float32]
 """(C, H, W)."""
 Corner: TypeAlias = tuple[int, int]
-"""Top and left of a patch, in pixels of the picture."""
+"""Top and left of a patch, in pixels of the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the patches of a picture are.
+    """The positions of the patches in an image.
 
     Attributes:
-        size: of the picture.
-        patch: side of a patch, S.
-        padding: what continues a picture to the right and downwards.
-        tops: of the rows of patches, ascending.
-        lefts: of the columns.
+        size: (height, width) of the image.
+        patch: S, side of a patch.
+        padding: how the image is padded at the right and at the bottom.
+        tops: top of each row of patches, ascending.
+        lefts: left of each column of patches, ascending.
     """
 
     size: Size
@@ -49,17 +49,17 @@ class Layout:
 
     @classmethod
     def of(cls, size: Size, patch: int, patching: Patching, overlap: float = DEFAULT_OVERLAP) -> "Layout":
-        """Spread patches over a picture.
+        """Lay out the patches of an image.
 
         Args:
-            size: of the picture.
+            size: (height, width) of the image.
             patch: side of a patch.
             patching: see the module.
-            overlap: of neighbours with ``blend``, as a share of the side of a patch; it is the least there is, since
-                patches are spread evenly.
+            overlap: least overlap of neighbours with ``blend``, as a share of the side of a patch; even spacing may
+                give more.
 
         Raises:
-            UsageError: an overlap outside of 0 to 0.75.
+            UsageError: the overlap is not between 0 and 0.75.
         """
         if not 0 <= overlap <= MOST_OVERLAP:
             raise UsageError(f"overlap {overlap}: expected a share of a patch from 0 to {MOST_OVERLAP}")
@@ -71,19 +71,19 @@ class Layout:
 
     @property
     def corners(self) -> tuple[Corner, ...]:
-        """Of all patches, row by row."""
+        """The corners of all patches, row by row."""
         return tuple((top, left) for top in self.tops for left in self.lefts)
 
-    def padded(self, picture: Planes) -> Planes:
-        """The picture, continued to where the last patches end."""
+    def padded(self, image: Planes) -> Planes:
+        """Pad an image to the end of the last patches."""
         down, right = (max(starts[-1] + self.patch - extent, 0) for starts, extent in self._axes)
-        return np.pad(picture, ((0, 0), (0, down), (0, right)), mode=self.padding)
+        return np.pad(image, ((0, 0), (0, down), (0, right)), mode=self.padding)
 
     def stitched(self, patches: Iterable[tuple[Corner, Planes]], channels: int) -> Planes:
-        """Lay patches into a picture, each with its weights.
+        """Join patches to an image, each with its weights.
 
         Args:
-            patches: all of them, in any order, (C, S, S) each.
+            patches: all patches with their corners, in any order, (C, S, S) each.
             channels: C.
 
         Returns:
@@ -102,12 +102,12 @@ class Layout:
 
 
 def cut(padded: Planes, corners: Iterable[Corner], side: int) -> NDArray[np.float32]:
-    """Patches of a padded picture: (N, C, S, S)."""
+    """Cut patches out of a padded image: (N, C, S, S)."""
     return np.stack([padded[:, top : top + side, left : left + side] for top, left in corners])
 
 
 def _spread(extent: int, patch: int, overlap: float) -> tuple[int, ...]:
-    """As few evenly spread starts as keep the overlap."""
+    """The smallest number of evenly spaced starts that keeps the overlap."""
     reach = extent - patch
     if reach <= 0:
         return (0,)
@@ -116,7 +116,7 @@ def _spread(extent: int, patch: int, overlap: float) -> tuple[int, ...]:
 
 
 def _weights(starts: tuple[int, ...], side: int) -> list[FloatMap]:
-    """(S,) for each start, zero nowhere; those of all patches that cover a pixel sum to 1."""
+    """(S,) per start, never zero; at each pixel, the weights of all patches sum to 1."""
     gaps = [after - before for before, after in pairwise(starts)]
     ramps = [0, *(max(side - gap, 0) for gap in gaps), 0]
     windows = [_rising(side, before) * _rising(side, after)[::-1] for before, after in pairwise(ramps)]
@@ -129,6 +129,6 @@ def _weights(starts: tuple[int, ...], side: int) -> list[FloatMap]:
 
 
 def _rising(side: int, ramp: int) -> NDArray[np.float64]:
-    """(S,) from nearly 0 to 1 within ``ramp`` pixels, as a squared sine: with its mirror image it sums to 1."""
+    """(S,) from nearly 0 to 1 within ``ramp`` pixels, as a squared sine; the sum with its mirror image is 1."""
     distance = np.minimum((np.arange(side) + 0.5) / max(ramp, 0.5), 1)
     return np.asarray(np.sin(0.5 * np.pi * distance) ** 2)

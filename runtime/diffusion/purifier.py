@@ -1,10 +1,10 @@
-"""Diff-CF and Diff-CFG: noise a picture a little, then let a diffusion network take the noise away again.
+"""Diff-CF and Diff-CFG: add a little noise to an image, and let a diffusion network remove it again.
 
-What the network gives back is a picture as it believes pictures to be; the fine traces that a camera, a compression or
-an edit have left behind went with the noise. A guide keeps it close to the original: at each step the sample is pulled
-towards the original with as much noise, along the gradient of their similarity (Tailanian et al., WACV 2024).
+The network returns an image that is likely under its training images; the fine traces of a camera, a compression or an
+edit are lost with the noise. A guide keeps the result close to the original: at each step the sample is pulled towards
+the original with the same amount of noise, along the gradient of their similarity (Tailanian et al., WACV 2024).
 
-The first step of Diff-CF goes from index t to t − 1 as if the sample were at t − 1 already; so does ours.
+Diff-CF's first step, from index t to t − 1, treats the sample as if it were at t − 1 already; ours does the same.
 """
 
 from collections import deque
@@ -34,9 +34,10 @@ from uflow_edge.runtime.numeric import Image, Size
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """The numbers of the draws that a patch needs, in the order in which Diff-CF makes them.
+    """The numbers of the draws for a patch, in the order of Diff-CF.
 
-    The first noises the patch. Then each step has one for the sample, and with a guide another one for that.
+    The first draw adds noise to the patch. Then each step has one draw for the sample and, with a guide, one for the
+    guide.
     """
 
     guided: bool
@@ -44,16 +45,16 @@ class Draws:
     first = 0
 
     def sampling(self, step: int) -> int:
-        """Of the sample, ``step`` steps after the first."""
+        """Number of the sample's draw, ``step`` steps after the first."""
         return 1 + step * (2 if self.guided else 1)
 
     def guide(self, step: int) -> int:
-        """Of the guide."""
+        """Number of the guide's draw."""
         return 2 + 2 * step
 
 
 class Purifier:
-    """Purifies pictures with one network.
+    """Purifies images with one network.
 
     Example:
         purifier = Purifier(predict, NoiseSchedule.make("linear"), 256, PurifyOptions(guide="ssim"))
@@ -68,17 +69,17 @@ class Purifier:
         options: PurifyOptions = PurifyOptions(),
         noisiest_step: int | None = None,
     ) -> None:
-        """Keep the network and what it was trained with.
+        """Prepare the network's schedule.
 
         Args:
             predict: the network.
-            schedule: that it was trained with.
-            image_size: side of a patch in pixels, S.
+            schedule: the schedule that the network was trained with.
+            image_size: S, side of a patch in pixels.
             options: how to purify.
-            noisiest_step: index of the last step that the network has learned; default, the schedule's last.
+            noisiest_step: index of the noisiest step that the network has learned; None for the schedule's last.
 
         Raises:
-            UsageError: more steps than it has learned.
+            UsageError: the options ask for a noisier step.
         """
         last = len(schedule) - 1 if noisiest_step is None else noisiest_step
         if options.steps > last:
@@ -91,49 +92,47 @@ class Purifier:
         self._draws = Draws(guided=options.guide != "none")
 
     def layout(self, size: Size) -> Layout:
-        """Where the patches of a picture are."""
+        """The layout of an image's patches."""
         return Layout.of(size, self.image_size, self.options.patching, self.options.overlap)
 
     def evaluations(self, size: Size) -> int:
-        """How often a picture of this size goes through the network, counted in patches."""
+        """Evaluations of the network for an image of this size, counted in patches."""
         return len(self.layout(size).corners) * self.options.evaluations
 
     def purify(self, image: Image, seed: int | None = None, on_step: Callable[[int], None] | None = None) -> Image:
-        """Purify one picture.
+        """Purify one image.
 
         Args:
-            image: (H, W, C) uint8; C as the network has it, RGB if 3.
-            seed: of the noise; default, that of the options. The result depends on it, on the picture and the options
-                except ``batch``.
+            image: (H, W, C) uint8, with the network's C; RGB if C is 3.
+            seed: seed of the noise; None for that of the options. The result depends on the seed, the image and all
+                options except ``batch``.
             on_step: called after each run of the network with the number of patches in it.
 
         Returns:
             (H, W, C) uint8.
 
         Raises:
-            BadInput: not such an array.
+            BadInput: the image is not such an array.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.size == 0:
-            raise BadInput(f"a picture must be a uint8 array [H, W, C]; got {image.dtype} of shape {image.shape}")
+            raise BadInput(f"an image must be a uint8 array [H, W, C]; got {image.dtype} of shape {image.shape}")
         noise = NoiseField(self.options.seed if seed is None else seed)
         values = self.purify_values(to_values(image), noise, on_step)
         return to_image(values)
 
-    def purify_values(
-        self, picture: Planes, noise: NoiseSource, on_step: Callable[[int], None] | None = None
-    ) -> Planes:
-        """Purify a picture in the network's own range.
+    def purify_values(self, image: Planes, noise: NoiseSource, on_step: Callable[[int], None] | None = None) -> Planes:
+        """Purify an image in the network's own range.
 
         Args:
-            picture: (C, H, W) float32 in [-1, 1].
-            noise: where its noise comes from.
+            image: (C, H, W) float32 in [-1, 1].
+            noise: source of the noise.
             on_step: as for `purify`.
 
         Returns:
             (C, H, W) float32; a guide can push values beyond [-1, 1].
         """
-        layout = self.layout(picture.shape[1:])
-        padded = layout.padded(picture)
+        layout = self.layout(image.shape[1:])
+        padded = layout.padded(image)
 
         def purified() -> Iterator[tuple[Corner, Planes]]:
             corners = layout.corners
@@ -142,7 +141,7 @@ class Purifier:
                 steps = self.trajectory(cut(padded, chosen, layout.patch), chosen, noise, on_step)
                 yield from zip(chosen, deque(steps, maxlen=1)[0], strict=True)
 
-        return layout.stitched(purified(), len(picture))
+        return layout.stitched(purified(), len(image))
 
     def trajectory(
         self,
@@ -151,12 +150,12 @@ class Purifier:
         noise: NoiseSource,
         on_step: Callable[[int], None] | None = None,
     ) -> Iterator[Batch]:
-        """Purify a batch of patches, step by step; the last of the samples is the result.
+        """Purify a batch of patches step by step; yields the sample after each step, the last one is the result.
 
         Args:
             patches: (N, C, S, S) in [-1, 1].
-            corners: where in the picture they are, for their noise.
-            noise: where it comes from.
+            corners: positions of the patches in the image, for their noise.
+            noise: source of the noise.
             on_step: as for `purify`.
         """
         count, channels, side, _ = patches.shape
@@ -182,7 +181,7 @@ class Purifier:
             yield sample
 
     def _pull(self, sample: Batch, guide: Batch, index: Index) -> Batch:
-        """What pulls the samples towards the guides."""
+        """The scaled gradient that pulls the samples towards the guides."""
         assert self.options.guide != "none"
         gradient = SIMILARITIES[self.options.guide](sample, guide).gradient
         strength = self.options.scale * sample[0].size * self._way_back.sqrt_recipm1_alphas_cumprod[index]
@@ -190,7 +189,7 @@ class Purifier:
 
 
 def to_image(values: Planes) -> Image:
-    """(C, H, W) float32 to (H, W, C) uint8, rounded; what is beyond [-1, 1] becomes black or white."""
+    """(C, H, W) float32 to (H, W, C) uint8, rounded and clipped to [-1, 1]."""
     scaled = np.rint(np.clip((values + 1) * np.float32(127.5), 0, 255))
     return np.ascontiguousarray(scaled.transpose(1, 2, 0), np.uint8)
 

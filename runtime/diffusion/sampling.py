@@ -1,9 +1,9 @@
-"""One step of a diffusion, forwards and backwards, on batches whose samples may each be at a step of their own.
+"""One step of a diffusion, forwards or backwards, on a batch; each sample may be at another step.
 
 Sources: DDPM (Ho et al. 2020), with the learned variance of Improved DDPM (Nichol and Dhariwal 2021, equation 15);
 guidance as in Dhariwal and Nichol 2021, algorithms 1 and 2; DDIM (Song et al. 2021, equation 12 with σ = 0).
 
-A `Batch` is (N, C, H, W) float32 in [-1, 1], beyond it with noise. ``index`` is (N,) into the arrays of a schedule.
+A `Batch` is (N, C, H, W) float32, in [-1, 1] without noise. ``index`` is (N,) into the arrays of a schedule.
 """
 
 from dataclasses import dataclass
@@ -30,19 +30,19 @@ class NoisePredictor(Protocol):
             timestep: (N,) float32, whole numbers: steps of the schedule that the network was trained with.
 
         Returns:
-            The noise, (N, C, S, S); if the network learned the variance, also where its logarithm lies, like the noise:
-            -1 is that of the posterior, 1 that of the forward step.
+            The noise, (N, C, S, S). If the network has learned the variance, also an array of the same shape that gives
+            its logarithm, from -1 (variance of the posterior) to 1 (variance of the forward step).
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Denoised:
-    """What the network knows about the step before.
+    """The network's estimate of the sample one step cleaner.
 
     Attributes:
-        start: the picture without noise, as far as it can be told, clipped to [-1, 1].
-        mean: of the sample one step cleaner.
-        log_variance: of it; (N, C, H, W), or (N, 1, 1, 1) if not learned.
+        start: estimate of the image without noise, clipped to [-1, 1].
+        mean: mean of the sample one step cleaner.
+        log_variance: logarithm of its variance; (N, C, H, W), or (N, 1, 1, 1) if the network has not learned it.
     """
 
     start: Batch
@@ -51,16 +51,16 @@ class Denoised:
 
 
 def add_noise(schedule: NoiseSchedule, start: Batch, index: Index, noise: Batch) -> Batch:
-    """The sample at a step, from the picture without noise: q(x_i | x_0)."""
+    """The sample at a step, from the image without noise: q(x_i | x_0)."""
     return np.asarray(
         _at(schedule.sqrt_alphas_cumprod, index) * start + _at(schedule.sqrt_one_minus_alphas_cumprod, index) * noise
     )
 
 
 def denoise(schedule: NoiseSchedule, predict: NoisePredictor, sample: Batch, index: Index) -> Denoised:
-    """Ask the network, and derive the distribution of the step before: p(x_{i-1} | x_i).
+    """Run the network, and derive the distribution of the sample one step cleaner: p(x_{i-1} | x_i).
 
-    A network that does not learn the variance is given that of the posterior.
+    If the network has not learned the variance, that of the posterior is used.
     """
     noise, *learned = predict(sample, schedule.timesteps[index].astype(np.float32))
     low = _at(schedule.posterior_log_variance_clipped, index)
@@ -73,13 +73,13 @@ def denoise(schedule: NoiseSchedule, predict: NoisePredictor, sample: Batch, ind
 
 
 def ddpm_step(denoised: Denoised, index: Index, noise: Batch | None, pull: Batch | None = None) -> Batch:
-    """Draw the sample of the step before.
+    """Draw the sample one step cleaner.
 
     Args:
-        denoised: what is known about it.
-        index: steps that the samples are at; index 0 ends at the mean itself.
-        noise: a normal draw; may be None where every index is 0.
-        pull: gradient of the log-likelihood that guides; default, none.
+        denoised: its distribution.
+        index: the samples' steps; at index 0 the result is the mean itself.
+        noise: a normal draw; may be None if every index is 0.
+        pull: gradient of the guide; None without a guide.
     """
     mean = denoised.mean if pull is None else denoised.mean + np.exp(denoised.log_variance) * pull
     if noise is None:
@@ -91,7 +91,7 @@ def ddpm_step(denoised: Denoised, index: Index, noise: Batch | None, pull: Batch
 def ddim_step(
     schedule: NoiseSchedule, denoised: Denoised, sample: Batch, index: Index, pull: Batch | None = None
 ) -> Batch:
-    """The sample of the step before without drawing: the same noise, less of it."""
+    """The sample one step cleaner without a draw: less of the same noise."""
     start = denoised.start
     deviation = _at(schedule.sqrt_one_minus_alphas_cumprod, index)
     noise: Batch = np.asarray((sample - _at(schedule.sqrt_alphas_cumprod, index) * start) / deviation)
@@ -110,7 +110,7 @@ def _start(schedule: NoiseSchedule, sample: Batch, index: Index, noise: Batch) -
 
 
 def _between(low: Batch, high: Batch, where: Batch) -> Batch:
-    """From -1 at ``low`` to 1 at ``high``; not clipped, as it is not in training."""
+    """Interpolate from ``low`` at -1 to ``high`` at 1; not clipped, as in training."""
     share = (where + 1) / 2
     return np.asarray(share * high + (1 - share) * low)
 

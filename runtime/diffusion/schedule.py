@@ -1,7 +1,7 @@
-"""How much noise there is at each step of a diffusion, and all that samplers derive from it.
+"""The amount of noise at each step of a diffusion, and the quantities that samplers derive from it.
 
 Sources: DDPM (Ho et al. 2020, equations 4 to 7) for the linear schedule and the posterior q(x_{i-1} | x_i, x_0);
-Improved DDPM (Nichol and Dhariwal 2021, equation 17 and section 4) for the cosine schedule and for taking fewer steps.
+Improved DDPM (Nichol and Dhariwal 2021, equation 17 and section 4) for the cosine schedule and for fewer steps.
 """
 
 import math
@@ -15,7 +15,7 @@ from uflow_edge.runtime.bundle.unet import SCHEDULES, ScheduleName
 from uflow_edge.runtime.errors import UsageError
 
 Curve: TypeAlias = NDArray[np.float64]
-"""One number a step."""
+"""One number per step."""
 
 _LARGEST_COSINE_BETA = 0.999
 
@@ -25,19 +25,19 @@ class NoiseSchedule:
     """Arrays over the steps of a schedule, from the cleanest (index 0) to the noisiest; float64, read-only.
 
     Attributes:
-        timesteps: what the network is told at each index: its place in the schedule that the network was trained with.
+        timesteps: the network's input at each index: the step in the schedule that the network was trained with.
         betas: variance of the noise that one step adds.
-        alphas_cumprod: ᾱ, the share of the picture's variance that is left.
-        alphas_cumprod_prev: the same one step earlier; 1 at index 0.
-        sqrt_alphas_cumprod: weight of the picture in a noised one.
-        sqrt_one_minus_alphas_cumprod: weight of the noise in it.
-        sqrt_recip_alphas_cumprod: √(1/ᾱ), for the way back.
-        sqrt_recipm1_alphas_cumprod: √(1/ᾱ − 1), likewise; also √(1 − ᾱ)/√ᾱ, the noise relative to the picture.
-        posterior_variance: of x_{i-1} given x_i and x_0; 0 at index 0.
-        posterior_log_variance_clipped: its logarithm, with index 1 in the place of index 0.
-        log_betas: logarithm of `betas`, the largest variance a step can have.
+        alphas_cumprod: ᾱ, the remaining share of the image's variance.
+        alphas_cumprod_prev: ᾱ one step earlier; 1 at index 0.
+        sqrt_alphas_cumprod: weight of the image in a noisy sample.
+        sqrt_one_minus_alphas_cumprod: weight of the noise in a noisy sample.
+        sqrt_recip_alphas_cumprod: √(1/ᾱ), for the backward steps.
+        sqrt_recipm1_alphas_cumprod: √(1/ᾱ − 1) = √(1 − ᾱ)/√ᾱ, the noise relative to the image.
+        posterior_variance: variance of x_{i-1} given x_i and x_0; 0 at index 0.
+        posterior_log_variance_clipped: logarithm of the posterior variance, with the value of index 1 at index 0.
+        log_betas: logarithm of `betas`, the largest variance of a step.
         posterior_mean_coef1: weight of x_0 in the posterior mean.
-        posterior_mean_coef2: weight of x_i in it.
+        posterior_mean_coef2: weight of x_i in the posterior mean.
     """
 
     timesteps: NDArray[np.int64]
@@ -56,10 +56,10 @@ class NoiseSchedule:
 
     @classmethod
     def make(cls, name: ScheduleName, steps: int = 1000) -> "NoiseSchedule":
-        """A whole schedule.
+        """A complete schedule.
 
         Raises:
-            UsageError: an unknown name, or so few steps that a single one would add more noise than there can be.
+            UsageError: the name is unknown, or there are too few steps, so that one step would add too much noise.
         """
         if name not in SCHEDULES:
             raise UsageError(f"noise schedule {name!r}: expected one of {', '.join(SCHEDULES)}")
@@ -74,14 +74,14 @@ class NoiseSchedule:
         return self.timesteps.size
 
     def respaced(self, count: int, below: int | None = None) -> "NoiseSchedule":
-        """Fewer steps that cover the same noise: evenly spaced ones are kept, each taking over what was left out.
+        """A schedule with fewer, evenly spaced steps over the same range of noise.
 
         Args:
-            count: how many to keep. The first and the last are always among them; if only one is kept, the last.
-            below: only the first so many steps are covered; default, all.
+            count: number of steps to keep, always with the first and the last; a single one is the last.
+            below: cover only the first ``below`` steps; None for all.
 
         Raises:
-            UsageError: more than there are, or none.
+            UsageError: the count is not between 1 and the number of steps.
         """
         covered = len(self) if below is None else below
         if not 1 <= count <= covered <= len(self):
@@ -91,12 +91,12 @@ class NoiseSchedule:
 
     @classmethod
     def _keeping(cls, timesteps: NDArray[np.int64], alphas_cumprod: Curve) -> "NoiseSchedule":
-        """All arrays from ᾱ at the steps that are kept, in the order of operations of the original sampler."""
+        """Compute all arrays from ᾱ at the kept steps, with the operations in the order of the original sampler."""
         betas = 1 - alphas_cumprod / np.append(1.0, alphas_cumprod[:-1])
         kept = np.cumprod(1 - betas)
         previous = np.append(1.0, kept[:-1])
         variance = betas * (1 - previous) / (1 - kept)
-        # A schedule of one step has no index 1; the variance it may have is then that of the step itself.
+        # A schedule of one step has no index 1, so its own variance is used.
         positive = np.append(variance[1:2] if len(kept) > 1 else betas, variance[1:])
         arrays = {
             "timesteps": timesteps.copy(),
@@ -119,7 +119,7 @@ class NoiseSchedule:
 
 
 def _linear_betas(steps: int) -> Curve:
-    """From 1e-4 to 0.02 for 1000 steps, and as much noise in all for any other number."""
+    """From 1e-4 to 0.02 for 1000 steps, scaled so that any number of steps adds the same noise in total."""
     scale = 1000 / steps
     return np.linspace(scale * 1e-4, scale * 0.02, steps)
 

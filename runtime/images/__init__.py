@@ -1,1 +1,1 @@
-"""Image files: which there are, how they are read, and which data sets they make."""
+"""Image files: how they are found, read and decoded, and the layouts of data sets."""

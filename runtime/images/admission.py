@@ -1,4 +1,4 @@
-"""Which of the given images may calibrate a bundle: each picture once, and none that the flow was fitted to."""
+"""Selects the images that may calibrate a bundle: no image twice, and none that the flow was fitted to."""
 
 import logging
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The images that may be used, and what became of the others.
+    """The images that may be used, and how many were left out.
 
     Attributes:
-        images: in the order they came in.
-        given: how many there were.
-        fitted: how many the flow was fitted to; they are left out, for it knows them better than new ones.
-        copies: how many show the same pixels as one before; they are left out, for they tell nothing new.
-        unreadable: what could not be read, and why.
-        stopped_by: how many of those that may be used have stopped the training.
+        images: in the given order.
+        given: number of images given.
+        fitted: number of images that the flow was fitted to; left out, because their likelihood is too high.
+        copies: number of images with the same pixels as an earlier one; left out, because they add no information.
+        unreadable: one message per unreadable image.
+        stopped_by: number of usable images that decided when the training stopped.
     """
 
     images: tuple[ImageFile, ...]
@@ -37,7 +37,7 @@ class Admission:
 
     @property
     def left_out(self) -> list[str]:
-        """A sentence for each kind of image that was left out."""
+        """One sentence per reason for which images were left out."""
         found = []
         if self.fitted:
             found.append(f"Left out, because the flow was fitted to them: {self.fitted} of {self.given} images.")
@@ -49,29 +49,29 @@ class Admission:
 
     @property
     def left_out_and_remedy(self) -> list[str]:
-        """The same, and what to do when too few images are left because of it."""
+        """The sentences of `left_out`, and what to do if too few images remain."""
         if not self.fitted:
             return self.left_out
         return [
             *self.left_out,
-            "Give good images that the training has not seen, or train again with a larger share held out "
+            "Use good images that the training has not seen, or train again with a larger share held out "
             "(uflow-train --hold-out)",
         ]
 
 
 def admit(files: Sequence[ImageFile], record: TrainingRecord) -> Admission:
-    """Look at every image once.
+    """Check every image once; unreadable ones are logged.
 
     Args:
-        files: that were given.
-        record: of the bundle's training.
+        files: the given images.
+        record: the bundle's training record.
     """
     images: list[ImageFile] = []
     unreadable: list[str] = []
     seen: set[bytes] = set()
     fitted, stopped_by = set(record.fitted), set(record.held_out)
     known = copies = stopping = 0
-    for file in progress(files, "looking at the images"):
+    for file in progress(files, "checking images"):
         try:
             image = read_image(file.path)
         except BadInput as error:

@@ -1,7 +1,7 @@
-"""How picture files are opened and decoded, for every command: which formats, how large, and how many bits.
+"""Opens and decodes image files for all commands: formats, size limit and bit depth.
 
-What holds for a whole run, `Reading`, is set once by its command with `use`: the depth of a camera's pictures and the
-largest picture are the same for each picture that a process reads, in whichever thread or module.
+A command sets the `Reading` of its run once with `use`: bit depth and size limit are the same for all images that the
+process reads.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from uflow_edge.runtime.numeric import Image
 logger = logging.getLogger(__name__)
 
 FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Of Pillow's formats, those that we read, whatever a file's suffix says: EPS would start Ghostscript. MPO is JPEG."""
+"""Pillow's formats that are read, whatever the suffix of the file: EPS would start Ghostscript. MPO counts as JPEG."""
 _SUFFIXES: Final = "apng bmp dib gif jfif jpe jpeg jpg mpo pbm pgm png pnm ppm tif tiff webp"
 IMAGE_SUFFIXES: Final = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 MAX_MEGAPIXELS: Final = 256.0
@@ -55,11 +55,11 @@ _KINDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What holds for all pictures of a run.
+    """How all images of a run are read.
 
     Attributes:
-        max_megapixels: larger pictures are refused by what their header says, before anything is decoded.
-        bits: that cameras used of the 16 in a file, 8 to 16, the lower ones; None: 16.
+        max_megapixels: limit of the size; the header is checked before anything is decoded.
+        bits: number of bits, 8 to 16, that the camera used in a 16-bit file, the lower ones; None for 16.
     """
 
     max_megapixels: float = MAX_MEGAPIXELS
@@ -67,10 +67,10 @@ class Reading:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace, model_bits: int | None = None) -> "Reading":
-        """As `options.add_reading_options` asks, or as a model was trained.
+        """Make it from the options of `cli.options.add_reading_options`, or from the model's bit depth.
 
         Raises:
-            UsageError: another depth than that of the model, which would see pictures of another brightness.
+            UsageError: the bit depth differs from the model's, so that images would have another brightness.
         """
         bits = model_bits if arguments.bits is None else arguments.bits
         if model_bits is not None and bits != model_bits:
@@ -99,16 +99,16 @@ def use(reading: Reading) -> None:
 
 
 def in_use() -> Reading:
-    """What `use` set last."""
+    """The current settings, as set by `use`."""
     return _run.reading
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[PillowImage.Image]:
-    """A picture whose header was read and whose size is allowed; `BadInput` for all that fails, in the body too.
+    """Open an image: read its header and check its size. Errors in the body become `BadInput` too.
 
     Raises:
-        BadInput: missing, forbidden, not a file, of another format, too large, or what the body raised.
+        BadInput: the image is missing, forbidden, not a file, of another format, or too large, or the body failed.
     """
     try:
         require_file(path)
@@ -116,7 +116,7 @@ def opened(path: Path) -> Iterator[PillowImage.Image]:
             megapixels, most = picture.width * picture.height / 1e6, _run.reading.max_megapixels
             if megapixels > most:
                 raise BadInput(
-                    f"{picture.width}x{picture.height} pixels are {megapixels:.0f} megapixels, and the limit is "
+                    f"{picture.width}x{picture.height} pixels are {megapixels:.0f} megapixels, but the limit is "
                     f"{most:g}; --max-megapixels changes it"
                 )
             yield picture
@@ -127,15 +127,15 @@ def opened(path: Path) -> Iterator[PillowImage.Image]:
         raise BadInput(f"{path}: permission denied") from error
     except UnidentifiedImageError as error:
         raise BadInput(f"{path}: cannot be read as an image: its content is none of {', '.join(FORMATS)}") from error
-    except Exception as error:  # Pillow's decoders raise whatever their format makes them
+    except Exception as error:  # Pillow's decoders raise many kinds of errors
         raise BadInput(f"{path}: cannot be read as an image ({error})") from error
 
 
 def require_file(path: Path) -> None:
-    """Nothing but a regular file is ever opened: to open a pipe waits for ever, and a device may do anything.
+    """Check that a path is a regular file: opening a pipe could block for ever, and a device could do anything.
 
     Raises:
-        BadInput: the path leads to nothing, to a folder that may not be read, or to what is not a file.
+        BadInput: there is nothing at the path, or it is not a regular file or may not be read.
     """
     try:
         status = path.stat()
@@ -148,14 +148,14 @@ def require_file(path: Path) -> None:
         try:
             os.scandir(path).close()
         except PermissionError:
-            raise BadInput(f"{path}: permission denied; what is in this folder is unknown") from None
+            raise BadInput(f"{path}: permission denied; the content of this folder is unknown") from None
     for is_kind, words in _KINDS:
         if is_kind(status.st_mode):
             raise BadInput(f"{path}: {words}, not a file")
 
 
 def _open(path: Path) -> PillowImage.Image:
-    """Read the header. Our limit takes the place of Pillow's, which belongs to the process: hence the lock."""
+    """Read the header, without Pillow's own limit. That limit is global, hence the lock."""
     with _opening:
         before, PillowImage.MAX_IMAGE_PIXELS = PillowImage.MAX_IMAGE_PIXELS, None
         try:
@@ -165,27 +165,27 @@ def _open(path: Path) -> PillowImage.Image:
 
 
 def decode_upright(picture: PillowImage.Image, path: Path) -> None:
-    """Decode a picture that is open, all of it, and turn it as a camera's EXIF says.
+    """Decode an open image completely, and rotate it by its EXIF orientation.
 
     Raises:
-        BadInput: a PNG that ends before its last row, which Pillow takes for whole.
+        BadInput: a PNG ends before its last row, which Pillow does not notice.
     """
     pages = _pages(picture)
     if pages > 1:
-        say_once("pages", f"{path}: has {pages} pages; of such files the first is read")
+        say_once("pages", f"{path}: has {pages} pages; only the first page of such files is read")
     picture.load()
-    last_row = picture.crop((0, picture.height - 1, *picture.size))  # zeros, if it is not in the file
+    last_row = picture.crop((0, picture.height - 1, *picture.size))  # zeros, if the file does not contain it
     if picture.format == "PNG" and not np.asarray(last_row).any() and lacks_rows(path):
         raise BadInput("cannot be read as an image (it ends before the last row)")
     ImageOps.exif_transpose(picture, in_place=True)
 
 
 def _pages(picture: PillowImage.Image) -> int:
-    if picture.format == "MPO" or "pages" in _run.said:  # the others in a phone's MPO are previews and depth maps
+    if picture.format == "MPO" or "pages" in _run.said:  # the other pages in a phone's MPO are previews and depth maps
         return 1
     try:
         return int(getattr(picture, "n_frames", 1))
-    except Exception:  # a later page is damaged; the first may be whole
+    except Exception:  # a later page is damaged; the first may be intact
         return 1
 
 
@@ -197,19 +197,19 @@ def say_once(what: str, line: str) -> None:
 
 
 def is_deep(picture: PillowImage.Image) -> bool:
-    """Whether a picture that is not decoded yet has more than eight bits of grey or of each colour."""
+    """Whether an image, not decoded yet, has more than 8 bits per channel."""
     return picture.mode in _SIXTEEN_BIT or any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
 
 
 def deep_values(picture: PillowImage.Image, path: Path) -> NDArray[np.integer] | None:
-    """All bits of a picture that holds more than eight of grey or colour, upright; None for any other.
+    """All bits of an image with more than 8 bits per channel, upright; None for other images.
 
     Args:
-        picture: opened and not decoded yet.
-        path: of its file: Pillow keeps eight bits of each colour, so those are read by OpenCV, if it can.
+        picture: opened, but not decoded yet.
+        path: the image's file. Pillow keeps only 8 bits of colour, so OpenCV reads colour, if it can.
 
     Returns:
-        (H, W) grey, or (H, W, C) in the order of OpenCV: blue, green, red, alpha.
+        (H, W) grey, or (H, W, C) in OpenCV's order: blue, green, red, alpha.
     """
     if picture.mode in _SIXTEEN_BIT:
         decode_upright(picture, path)
@@ -223,13 +223,13 @@ def deep_values(picture: PillowImage.Image, path: Path) -> NDArray[np.integer] |
 
 
 def eight_bits(picture: PillowImage.Image, path: Path) -> Image | None:
-    """Of `deep_values`, the upper eight of the bits that `Reading` says there are, in the same shape; uint8.
+    """The upper 8 of the bits in use (see `Reading`) of `deep_values`, uint8 of the same shape; None as there.
 
     Raises:
-        BadInput: values beyond those bits.
+        BadInput: a value exceeds the bits in use.
     """
     codec = next((tile[0] for tile in getattr(picture, "tile", ())), "")
-    full_range = picture.format == "PPM" and codec != "raw"  # Pillow has brought its own range to 16 bits
+    full_range = picture.format == "PPM" and codec != "raw"  # Pillow has scaled the values to 16 bits
     values = deep_values(picture, path)
     if values is None:
         return None
@@ -237,12 +237,12 @@ def eight_bits(picture: PillowImage.Image, path: Path) -> Image | None:
     if least < 0 or most > 0xFFFF:
         raise BadInput("32-bit pixels have no defined range; save it with 8 or 16 bits")
     if most >> bits:
-        raise BadInput(f"has values up to {most}, which are more than {bits} bits hold; --bits says how many there are")
+        raise BadInput(f"has values up to {most}, but {bits} bits hold at most {(1 << bits) - 1}; correct --bits")
     if _run.reading.bits is None and not full_range and 0 < most < 1 << _DEPTHS[-1]:
         likely = next(depth for depth in _DEPTHS if most < 1 << depth)
         say_once(
             "bits",
-            f"{path}: no value in its 16 bits is above {most}, so that {(most >> 8) + 1} of 256 grey levels are used; "
-            f"if the camera has {likely} bits, say --bits {likely}",
+            f"{path}: no value of its 16 bits exceeds {most}, so only {(most >> 8) + 1} of 256 grey levels are used; "
+            f"if the camera has {likely} bits, use --bits {likely}",
         )
     return (values >> (bits - 8)).astype(np.uint8)

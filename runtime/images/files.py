@@ -1,4 +1,4 @@
-"""Image files in, as the frames a camera would have delivered; and which files are images at all."""
+"""Finds image files, and reads them in the form of camera frames."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,25 +20,24 @@ __all__ = ["IMAGE_SUFFIXES", "find_images", "read_image", "spread"]
 T = TypeVar("T")
 
 _STRIP: Final = 1 << 22
-"""Pixels that are converted at a time, so that a large picture is in memory once as decoded and once as a frame."""
+"""Pixels converted at a time, so that a large image is in memory only twice: as decoded and as the result."""
 
 
 def read_image(path: Path) -> Image:
-    """Read an image upright and in colour, whatever it is stored as.
+    """Read an image upright and in colour.
 
-    Grey becomes three equal channels; of 16 bits the upper 8 are kept, or of as many as `reading.use` says;
-    transparency is dropped; palettes are resolved; a camera's EXIF rotation is applied; of several pages the first is
-    taken.
+    Grey becomes three equal channels; of 16 bits, or of the bits in use (`decode.Reading`), the upper 8 are kept;
+    transparency is dropped; palettes are resolved; the EXIF rotation is applied; of several pages the first is read.
 
     Args:
-        path: in one of `reading.FORMATS`.
+        path: a file in one of `decode.FORMATS`.
 
     Returns:
         (H, W, 3) uint8, BGR.
 
     Raises:
-        BadInput: missing, truncated, not an image, larger than `reading.use` allows, or of a pixel type without a
-            defined range (32-bit).
+        BadInput: the file is missing, truncated, not an image, too large, or has 32-bit pixels, which have no defined
+            range.
     """
     with opened(path) as picture:
         if picture.mode == "F":
@@ -52,7 +51,7 @@ def read_image(path: Path) -> Image:
 
 def _in_colour(picture: PillowImage.Image) -> Image:
     if "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # Pillow wants this stop on the way from a palette that has it
+        picture = picture.convert("RGBA")  # Pillow needs this step for palettes with transparency
     width, height = picture.size
     frame, rows = np.empty((height, width, 3), np.uint8), max(_STRIP // width, 1)
     for top in range(0, height, rows):
@@ -94,5 +93,5 @@ def _require_images(found: Found) -> None:
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of them, evenly from the first to the last."""
+    """At most ``most`` of the items, evenly spaced from the first to the last."""
     return [items[i] for i in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)]

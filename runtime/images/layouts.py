@@ -1,4 +1,4 @@
-"""Folders of good images, and the data sets that people have: nothing defective is ever taken for good.
+"""Finds the good images in common layouts of data sets; folders with defects or masks are refused.
 
 | layout | good images to learn from |
 | --- | --- |
@@ -25,7 +25,7 @@ _BAD: Final = re.compile(
     r"test(ing|set|data|images|public.*|private.*)?|bad|ko|ng|nok|notok|notgood|nongood|anomal(y|ies|ous)|abnormal"
     r"|defects?|defective|defected|faulty|faults?|rejects?|rejected|scrap|masks?|groundtruths?|gt"
 )
-"""Of names in small letters without anything between words."""
+"""Matches names in lower case, without separators between words."""
 _MASK: Final = re.compile(r"(.+)[_-](mask|gt|ground_?truth|label|seg(mentation)?)", re.IGNORECASE)
 _LISTED: Final = 5
 
@@ -50,7 +50,7 @@ def good_images(folder: Path) -> list[Path]:
     if chosen != folder:
         logger.info(f"{folder}: a data set; the good images are those in {chosen}")
     elif _is_bad(folder.resolve().name):
-        raise BadInput(f"{folder}: a folder of defects, masks or test images by its name; give one of good images")
+        raise BadInput(f"{folder}: its name says defects, masks or test images; expected a folder of good images")
     images = list(find_images([chosen]))
     _require_good(chosen, images)
     return images
@@ -69,16 +69,16 @@ def _good_part(folder: Path) -> Path:
 
 
 def _good_folder(folder: Path) -> Path | None:
-    """The first folder in it whose name says that it holds good images."""
+    """The first subfolder whose name says that it holds good images."""
     return next((path for path in sorted(folder.iterdir()) if path.is_dir() and is_good(path.name)), None)
 
 
 def _no_good(train: Path) -> Path:
-    raise BadInput(f"{train.parent}: has a train folder, but no train/good in it (nor train/ok, train/normal)")
+    raise BadInput(f"{train.parent}: has a train folder, but no train/good (nor train/ok or train/normal) in it")
 
 
 def _require_good(folder: Path, images: list[Path]) -> None:
-    """Look at the names of folders and images below the one that is taken."""
+    """Check the names of the subfolders and images in the folder that was chosen."""
     categories, suspects = set[Path](), Counter[Path]()
     stems = {image.parent / image.stem for image in images}
     for image in images:
@@ -96,11 +96,11 @@ def _require_good(folder: Path, images: list[Path]) -> None:
                 suspects[image.parent / f"*{image.suffix}"] += 1
     categories.discard(folder)
     if categories:
-        raise BadInput(f"{folder}: holds {len(categories)} data sets; give one of them: {_listed(categories)}")
+        raise BadInput(f"{folder}: holds {len(categories)} data sets; choose one of them: {_listed(categories)}")
     if suspects:
         raise BadInput(
-            f"{folder}: holds defects, masks or test images by their names: {_listed(suspects)}; give a folder of "
-            "nothing but good images"
+            f"{folder}: holds files whose names say defects, masks or test images: {_listed(suspects)}; expected a "
+            "folder of good images only"
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether a PNG holds all of its rows: Pillow takes one that ends early, in good order, for whole."""
+"""Checks that a PNG holds all of its rows; Pillow accepts one whose compressed data ends early."""
 
 import zlib
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ _SIGNATURE: Final = 8
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _BLOCK: Final = 1 << 20
 _PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Of an interlaced picture: first column and row, steps to the next ones (PNG specification, 8.2)."""
+"""Passes of an interlaced PNG: first column and row, step to the next column and row (PNG specification, 8.2)."""
 
 
 def lacks_rows(path: Path) -> bool:
-    """Decompress a PNG that can be read, and compare the bytes with those that its header promises."""
+    """Decompress a PNG, and compare the number of bytes with the size in its header."""
     chunks = _chunks(path)
     header = next(chunks)
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
@@ -31,7 +31,7 @@ def lacks_rows(path: Path) -> bool:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    """The content of the header, then of each piece of the picture."""
+    """The content of the header chunk, then of each data chunk."""
     with path.open("rb") as file:
         file.seek(_SIGNATURE)
         while len(head := file.read(8)) == 8:

@@ -1,4 +1,4 @@
-"""Which files in a folder are images, and which are left out of it: nothing that looks like one is lost in silence."""
+"""Searches a folder for image files; files that look like images but are left out are counted, to be reported."""
 
 import os
 from collections import Counter
@@ -22,14 +22,14 @@ _LISTED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        folder: that was searched.
-        images: in alphabetical order; among them what looks like one and cannot be read: links to nothing, folders
+        folder: the folder searched.
+        images: in alphabetical order, including paths that look like images but cannot be read: broken links, folders
             that may not be listed, pipes.
-        hidden: images and folders whose name begins with a full stop.
-        others: how many pictures of which suffixes are in formats that are not read, or are still being written.
+        hidden: images and folders whose names begin with a full stop.
+        others: by suffix, the number of images in formats that are not read, or that are still being written.
     """
 
     folder: Path
@@ -38,7 +38,7 @@ class Found:
     others: Counter[str] = field(default_factory=Counter)
 
     def notes(self) -> Iterator[str]:
-        """Sentences on what was left out, and on which folders the images are from if there is more than one."""
+        """Sentences on the files left out, and on the number of images per folder if there are several folders."""
         left_out = [f"{count} {suffix}" for suffix, count in sorted(self.others.items())]
         if self.hidden:
             left_out.append(f"{len(self.hidden)} hidden, such as {self.hidden[0].name}")
@@ -52,7 +52,7 @@ class Found:
 
 
 def search(folder: Path) -> Found:
-    """Search a folder to the bottom, through links too, each folder once.
+    """Search a folder and its subfolders, links included, each folder once.
 
     Raises:
         FileNotFoundError: a folder vanished while it was listed.
@@ -68,17 +68,17 @@ def search(folder: Path) -> Found:
                 continue
             elif suffix in _OTHER_PICTURES or (suffix in _UNFINISHED and Path(path.stem).suffix in IMAGE_SUFFIXES):
                 found.others[suffix] += 1
-            elif not suffix and path.is_symlink() and not path.exists():  # it may have led to a folder of images
+            elif not suffix and path.is_symlink() and not path.exists():  # perhaps a link to a folder of images
                 found.images.append(path)
     found.images.sort()
     return found
 
 
 def _walk(folder: Path, forbidden: list[Path]) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Every visible folder, what folders and what files are in it; those behind links come last, under the link.
+    """Yield every visible folder with its subfolders and files; linked folders come last, under the link's name.
 
-    A link to a folder that was walked already, or to one that holds ``folder``, is not followed. Folders that cannot
-    be listed are added to ``forbidden``.
+    A link to a folder that was visited already, or that contains ``folder``, is not followed. Folders that cannot be
+    listed are added to ``forbidden``.
     """
 
     def note(error: OSError) -> None:
@@ -109,14 +109,14 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def refuse_results_inside(inputs: Iterable[Path], results: Mapping[str, Path]) -> None:
-    """Check that results do not become inputs, by whatever links they would.
+    """Check that no results are written into a folder of inputs, links included.
 
     Args:
-        inputs: files and folders that images are taken from.
-        results: where results go, by the option that says so.
+        inputs: files and folders of the input images.
+        results: paths of the results, by the name of the option.
 
     Raises:
-        UsageError: one of them lies in a folder that is searched.
+        UsageError: a result lies in a folder that is searched.
     """
     for folder in (path for path in inputs if path.is_dir()):
         searched = {_identity(inside) for inside, _, _ in _walk(folder, [])}
@@ -124,6 +124,6 @@ def refuse_results_inside(inputs: Iterable[Path], results: Mapping[str, Path]) -
             places = (result.resolve(), *result.resolve().parents)
             if any(_identity(place) in searched for place in places if place.exists()):
                 raise UsageError(
-                    f"{option} {result}: lies in {folder}, so that results would be taken for images; choose another "
-                    "folder"
+                    f"{option} {result}: lies in {folder}, where results would be taken for input images; choose "
+                    "another folder"
                 )

@@ -1,1 +1,1 @@
-"""Resizing as Pillow does it, bit for bit."""
+"""Resizing on the CPU, bit for bit as Pillow does it."""

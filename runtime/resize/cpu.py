@@ -1,11 +1,11 @@
-"""From a frame of any size to the model's input picture: the resize that the weights were trained with.
+"""Resizes a frame of any size to the model's input, with the resize that the weights were trained with.
 
-Pillow's antialiased bilinear, uint8 in and out, bit for bit. Anything else, OpenCV's resizes included, changes the
-energies. It is computed here rather than by Pillow because it takes most of what a CPU spends outside the network,
-and Pillow sums one number at a time: side by side in vector registers, on one thread too, it takes a third of that.
+This is Pillow's antialiased bilinear resize, uint8 to uint8, bit for bit. Any other resize, such as OpenCV's, changes
+the energies. It is implemented here because resizing takes most of the CPU time outside the network, and Pillow adds
+one number at a time; vector registers need a third of that time, on one thread as well.
 
-For that, pixels travel as words of 32 bits, three channels and a byte of ballast, and the filter along the rows works
-on bands of `_BAND` rows, turned so that neighbouring lanes of a register belong to neighbouring rows.
+For this, pixels are 32-bit words, three channels and one unused byte, and the filter along the rows works on bands of
+`_BAND` rows, transposed so that neighbouring lanes of a register belong to neighbouring rows.
 """
 
 from typing import Literal, TypeAlias
@@ -20,7 +20,7 @@ from uflow_edge.runtime.numeric import Frame, Image, IndexMap, Size
 from uflow_edge.runtime.resize.pillow_filter import FRACTION_BITS, HALF, axis_filter, filtered_axes
 
 Fit: TypeAlias = Literal["squash", "crop"]
-"""How a frame that is not square becomes one: all of it squashed, or its central square."""
+"""How a frame is made square: ``squash`` scales the whole frame, ``crop`` takes its central square."""
 
 Box: TypeAlias = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
@@ -42,22 +42,22 @@ def inspected_box(size: Size, fit: Fit) -> Box:
 
 
 def model_input(frame_bgr: Image, side: int, fit: Fit = "squash") -> Image:
-    """A camera frame as the graph wants it: (H, W, 3) uint8 BGR to (S, S, 3) uint8 RGB.
+    """Convert a frame, (H, W, 3) uint8 BGR, to the graph's input, (S, S, 3) uint8 RGB.
 
     Raises:
-        BadInput: not uint8, or not (H, W, 3) with at least one pixel.
+        BadInput: the frame is not uint8, or not (H, W, 3) with at least one pixel.
     """
     image = checked_frame(frame_bgr)
-    # Cut first: Pillow's own box argument lets the filter reach beyond the box.
+    # Crop first: with Pillow's box argument the filter would reach beyond the box.
     left, top, right, bottom = inspected_box((image.shape[0], image.shape[1]), fit)
     return _resample(image[top:bottom, left:right], side)
 
 
 def checked_frame(frame_bgr: Frame) -> Image:
-    """The frame itself, if it is one: (H, W, 3) uint8 with at least one pixel.
+    """Check that a frame is (H, W, 3) uint8 with at least one pixel, and return it.
 
     Raises:
-        BadInput: it is not.
+        BadInput: the frame is something else.
     """
     if not isinstance(frame_bgr, np.ndarray) or frame_bgr.dtype != np.uint8:
         found = getattr(frame_bgr, "dtype", type(frame_bgr).__name__)
@@ -101,7 +101,7 @@ def _filter_rows(words: _Words, first: IndexMap, count: IndexMap, weights: Index
     turned = np.empty((width, _BAND), np.uint32)
     turned_filtered = np.empty((first.size, _BAND), np.uint32)
     for top in range(0, height, _BAND):
-        for lane in range(0, _BAND, 4):  # four rows at a time: the band does not fit in L1, so go over it less often
+        for lane in range(0, _BAND, 4):  # four rows at a time, as the band does not fit into the L1 cache
             for x in range(width):
                 for row in range(lane, lane + 4):
                     turned[x, row] = words[min(top + row, height - 1), x]
@@ -113,7 +113,7 @@ def _filter_rows(words: _Words, first: IndexMap, count: IndexMap, weights: Index
 
 @compiled
 def _filter_band(turned: _Words, first: IndexMap, count: IndexMap, weights: IndexMap, filtered: _Words) -> None:
-    """(W, _BAND) to ``filtered`` (S, _BAND). What takes the time is here, in the loop over lanes."""
+    """(W, _BAND) to ``filtered`` (S, _BAND). The loop over lanes takes most of the time."""
     sum_0, sum_1, sum_2 = np.empty(_BAND, np.int32), np.empty(_BAND, np.int32), np.empty(_BAND, np.int32)
     for x in range(first.size):
         sum_0[:], sum_1[:], sum_2[:] = HALF, HALF, HALF

@@ -5,7 +5,7 @@ A resize is this filter along the rows and along the columns, rounded to uint8 a
 
     (HALF + sum over taps of pixel * weight) >> FRACTION_BITS
 
-in 32-bit integers, which cannot overflow: no weight is negative, and together they make 1 << FRACTION_BITS.
+in 32-bit integers, which cannot overflow: no weight is negative, and their sum is 1 << FRACTION_BITS.
 """
 
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ Axis = Literal["rows", "columns"]
 FRACTION_BITS: Final = 32 - 8 - 2
 HALF: Final = 1 << (FRACTION_BITS - 1)
 
-_TALL_ONES_DIFFER: Final = int(pillow_version.split(".")[0]) >= 13
+_COLUMNS_MAY_COME_FIRST: Final = int(pillow_version.split(".")[0]) >= 13
 
 
 def filtered_axes(size: Size, side: int) -> tuple[Axis, ...]:
-    """The axes that Pillow, as installed here, filters along to make a square of a picture, in its order.
+    """The axes along which the installed Pillow filters to make an image square, in Pillow's order.
 
-    An axis whose length is right already is left out. Of two, rows come first up to release 12. Since 13 (pull request
-    9549) it is the columns where that saves more: portrait pictures differ by a grey level here and there.
+    An axis that has the right length already is left out. Of two axes, rows come first up to release 12. Since release
+    13 (pull request 9549) columns come first if that saves work, so some pixels of portrait images differ by one level.
     """
     height, width = size
     axes: list[Axis] = ["rows", "columns"]
-    if _TALL_ONES_DIFFER and height - side > max(2 * (width - side), 0):
+    if _COLUMNS_MAY_COME_FIRST and height - side > max(2 * (width - side), 0):
         axes.reverse()
     lengths = {"rows": width, "columns": height}
     return tuple(axis for axis in axes if lengths[axis] != side)
@@ -41,12 +41,12 @@ def filtered_axes(size: Size, side: int) -> tuple[Axis, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AxisFilter:
-    """What each output pixel of a row (or column) is made of. All arrays are read-only.
+    """The input pixels and weights of each output pixel along an axis. All arrays are read-only.
 
     Attributes:
         first: (side,) int32, the first input pixel.
-        count: (side,) int32, how many input pixels follow one another from there.
-        weights: (taps, side) int32, theirs; 0 beyond ``count``.
+        count: (side,) int32, number of consecutive input pixels.
+        weights: (taps, side) int32, their weights; 0 beyond ``count``.
     """
 
     first: IndexMap
@@ -56,17 +56,17 @@ class AxisFilter:
 
 @lru_cache(maxsize=64)
 def axis_filter(length: int, side: int) -> AxisFilter:
-    """The filter from ``length`` to ``side`` pixels; of equal lengths, one that changes nothing.
+    """The filter from ``length`` to ``side`` pixels; for equal lengths it changes nothing.
 
     Raises:
-        ValueError: a length below one pixel.
+        ValueError: a length is below one pixel.
     """
     if length < 1 or side < 1:
         raise ValueError(f"cannot resize {length} pixels to {side}: both must be at least 1")
     scale = length / side
     support = max(scale, 1.0)
     centre = (np.arange(side) + 0.5) * scale
-    # Casts to int truncate, as in C: the order of every operation here is Pillow's.
+    # Casts to int truncate, as in C. Every operation is in Pillow's order.
     first = np.maximum((centre - support + 0.5).astype(np.int32), 0)
     count = np.minimum((centre + support + 0.5).astype(np.int32), length) - first
 
@@ -74,7 +74,7 @@ def axis_filter(length: int, side: int) -> AxisFilter:
     distance = np.abs((tap + first - centre + 0.5) * (1.0 / support))
     weights = np.where((tap < count) & (distance < 1.0), 1.0 - distance, 0.0)
     total = np.zeros(side)
-    for row in weights:  # numpy's own sum would add pairwise, and round differently
+    for row in weights:  # numpy's sum adds pairwise and rounds differently
         total += row
     fixed = (0.5 + weights / total * (1 << FRACTION_BITS)).astype(np.int32)
     for array in (first, count, fixed):

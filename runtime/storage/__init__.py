@@ -1,1 +1,1 @@
-"""Files that are whole or not there at all, JSON and arrays that are bounded and checked."""
+"""Atomic writing of files and folders, and bounded, checked reading of JSON and arrays."""

@@ -1,7 +1,7 @@
-"""Files and folders that are whole or not there at all, in a place that is tried before the work.
+"""Atomic writing of files and folders: complete or absent, never partial.
 
-While something is written it lies beside its place under a hidden name, locked by its process. A run that is killed
-loses the lock; so a later run can tell what it has left from what another process is writing.
+A result is first written beside its place under a hidden name, locked by its process. A killed process loses the lock,
+so a later run can tell leftovers from files that another process is writing.
 """
 
 import errno
@@ -29,19 +29,19 @@ ERRORS_OF_ONE_FILE = frozenset(
         *(errno.EINVAL, errno.EILSEQ, errno.EACCES, errno.EPERM),
     }
 )
-"""Errors that writing one file has and the next need not have, unlike those of a full or failing disk."""
+"""Errors that concern a single file, unlike those of a full or failing disk."""
 
 
 def check_writable(path: Path, kind: Literal["file", "folder"] = "file", size: int = 0) -> None:
-    """Try before the work whether its result can be written, and clear away what killed runs have left in that place.
+    """Check before the work that its result can be written, and remove leftovers of killed runs there.
 
     Args:
-        path: of the result. Its parent folders may be missing; they are not made here.
-        kind: of the result.
-        size: bytes that it takes.
+        path: path of the result. Missing parent folders are allowed; they are not created here.
+        kind: kind of the result.
+        size: size of the result in bytes.
 
     Raises:
-        BadInput: something else lies there, it cannot be written, or there is not enough room for it.
+        BadInput: the path is something else, cannot be written, or lacks space.
     """
     try:
         with suppress(FileNotFoundError):
@@ -57,12 +57,12 @@ def check_writable(path: Path, kind: Literal["file", "folder"] = "file", size: i
     except OSError as error:
         raise BadInput(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     if free < size:
-        raise BadInput(f"{path}: takes {size / 1e6:.0f} MB, but {folder} has only {free / 1e6:.0f} MB left; make room")
+        raise BadInput(f"{path}: needs {size / 1e6:.0f} MB, but {folder} has only {free / 1e6:.0f} MB left; make room")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write; it takes the place of ``path`` in one rename, or vanishes on any error."""
+    """Yield a temporary file to write; it replaces ``path`` in one rename, or is removed on any error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = _locked_file(path)
     try:
@@ -76,10 +76,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """A temporary sibling folder to fill; it takes the place of ``path`` when all went well, or vanishes.
+    """Yield a temporary folder to fill; it replaces ``path`` on success, or is removed on any error.
 
     Raises:
-        BadInput: another process is writing this folder; or it exists already, and may not be replaced.
+        BadInput: another process is writing this folder, or it exists already and may not be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = _HIDDEN + hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
@@ -104,15 +104,15 @@ def replacing_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The content of a regular file that may come from anywhere; a FIFO or device is refused and never waited for.
+    """Read an untrusted regular file; pipes and devices are refused without blocking.
 
     Args:
-        path: of the file.
-        limit: bytes that it may have.
+        path: the file.
+        limit: maximum size in bytes.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no regular file, or larger.
+        OSError: the file cannot be read.
+        ValueError: it is not a regular file, or exceeds the limit.
     """
     with os.fdopen(
         os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb"
@@ -127,14 +127,14 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A hidden folder for the time being; if this process is killed, `check_writable` clears it away."""
+    """Yield a hidden temporary folder; if this process is killed, `check_writable` removes the folder later."""
     with _locked_folder(parent / f"{_HIDDEN}{secrets.token_hex(8)}{_PARTIAL}", parent) as folder:
         yield folder
 
 
 @contextmanager
 def _locked_folder(folder: Path, result: Path) -> Iterator[Path]:
-    """Made empty, and removed in the end."""
+    """Yield an empty locked folder, and remove it at the end."""
     while True:
         folder.mkdir(exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
@@ -154,7 +154,7 @@ def _locked_folder(folder: Path, result: Path) -> Iterator[Path]:
 
 
 def _locked_file(path: Path) -> tuple[int, Path]:
-    """A file of the same suffix, by which some writers choose their format."""
+    """Create a locked temporary file with the suffix of ``path``, as some writers choose their format by it."""
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
     while True:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_HIDDEN, suffix=_PARTIAL + suffix)
@@ -164,7 +164,7 @@ def _locked_file(path: Path) -> tuple[int, Path]:
 
 
 def clear_away(folder: Path) -> None:
-    """Remove what killed runs have left: what nobody holds a lock on."""
+    """Remove the leftovers of killed runs: temporary files and folders without a lock."""
     for left in folder.glob(f"{_HIDDEN}*{_PARTIAL}*"):
         with suppress(OSError):
             descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -177,7 +177,7 @@ def clear_away(folder: Path) -> None:
 
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
-    """Keep other processes and threads that hold this folder waiting; where the file system has no locks, it does not.
+    """Hold an exclusive lock on a folder, for which others wait; without effect on a file system without locks.
 
     Raises:
         OSError: there is no such folder.
@@ -195,12 +195,12 @@ def lock(descriptor: int, *, shared: bool = False, without_locks: bool = True) -
     """Lock an open file or folder until it is closed, unless another process has locked it.
 
     Args:
-        descriptor: of what is open.
-        shared: with others that lock it likewise.
-        without_locks: the answer where the file system has no locks.
+        descriptor: the file descriptor.
+        shared: take a shared lock.
+        without_locks: the return value on a file system without locks.
 
     Returns:
-        Whether it is locked by us now.
+        Whether this process holds the lock now.
     """
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -212,7 +212,7 @@ def lock(descriptor: int, *, shared: bool = False, without_locks: bool = True) -
 
 
 def _is_open_at(descriptor: int, path: Path) -> bool:
-    """Whether it still lies there; before it was locked, another process may have taken it for left over."""
+    """Whether the path still leads to this file; before the lock, another process may have removed it as a leftover."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -236,7 +236,7 @@ def sha256(path: Path) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """The first 16 hexadecimal digits of a file's SHA-256: enough to know a picture again, whatever its name."""
+    """The first 16 hexadecimal digits of a file's SHA-256: enough to recognise an image under any name."""
     return sha256(path)[:16]
 
 

@@ -1,4 +1,4 @@
-"""Arrays from a file that may come from anywhere: sizes are compared before anything is unpacked, and nothing runs."""
+"""Reads arrays from an untrusted file: sizes are checked before anything is unpacked, and no code is executed."""
 
 import math
 from io import BytesIO
@@ -13,15 +13,15 @@ from uflow_edge.runtime.storage.files import read_bounded
 
 
 def read_npz(path: Path, limit: int) -> dict[str, NDArray[Any]]:
-    """Read what ``numpy.savez`` or ``savez_compressed`` wrote, by name.
+    """Read a file of ``numpy.savez`` or ``savez_compressed``; returns its arrays by name.
 
     Args:
-        path: of the file.
-        limit: bytes that the file may have, and that all its arrays may have together.
+        path: the file.
+        limit: maximum size in bytes, of the file and of all its arrays together.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: no such file, damaged, larger, or with other things than arrays of numbers and texts.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, too large, or holds anything but arrays of numbers and texts.
     """
     content = read_bounded(path, limit)
     try:

@@ -1,6 +1,6 @@
-"""JSON as RFC 8259 defines it: no NaN or Infinity is written, and what is read comes from outside and is checked.
+"""JSON as RFC 8259 defines it: NaN and Infinity are never written, and all input is checked.
 
-Every module reads and writes its JSON through these functions.
+All modules read and write JSON with these functions.
 """
 
 import json
@@ -20,7 +20,7 @@ from uflow_edge.runtime.storage.files import read_bounded
 
 T = TypeVar("T")
 LIMIT = 32 << 20
-"""Bytes of the largest JSON file that is read."""
+"""Maximum size of a JSON file that is read, in bytes."""
 
 _PRINTABLE, _SHA256 = r"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*\Z", r"^[0-9a-f]{64}\Z"
 _PATTERNS = {_PRINTABLE: "text without control characters", _SHA256: "a checksum (SHA-256, 64 hexadecimal digits)"}
@@ -38,7 +38,7 @@ def to_json(value: Any, indent: int | None = None, *, ensure_ascii: bool = True)
 
 
 def finite(value: Any) -> Any:
-    """The same with null for NaN and infinity: for measurements that may be undefined, such as a mean of nothing."""
+    """The value with None for NaN and infinity, for measurements that may be undefined, such as an empty mean."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -52,7 +52,7 @@ def parse_json(text: str | bytes) -> Any:
     """Read JSON.
 
     Raises:
-        ValueError: not JSON; a number that is not finite; the same key twice in one object; nested too deeply.
+        ValueError: the text is not JSON, holds a number that is not finite or a key twice, or is nested too deeply.
     """
     try:
         return json.loads(text, parse_constant=_refused, parse_float=_finite_float, object_pairs_hook=_unique_keys)
@@ -66,24 +66,24 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: as `parse_json`; or not a regular file, too large, or not UTF-8.
+        OSError: the file cannot be read.
+        ValueError: as for `parse_json`, or the file is not regular, too large, or not UTF-8.
     """
     return parse_json(read_bounded(path, LIMIT).decode("utf-8"))
 
 
 def decode(values: Any, kind: type[T]) -> T:
-    """Build a dataclass from parsed JSON: no field is missing, unknown, of another type, or out of its range.
+    """Build a dataclass from parsed JSON, and check fields, types and ranges.
 
-    Ranges are those of ``Annotated[…, msgspec.Meta(…)]`` and what ``__post_init__`` checks.
+    Ranges are given by ``Annotated[…, msgspec.Meta(…)]`` and checked by ``__post_init__``.
 
     Raises:
-        ValueError: it does not fit; the message says where, what was expected and what was found.
+        ValueError: a field is missing, unknown, of another type or out of range; the message gives its place.
     """
     try:
         found = msgspec.convert(values, kind, strict=True)
     except UnicodeEncodeError as error:
-        raise ValueError("a text holds half a character (an unpaired surrogate)") from error
+        raise ValueError("a text holds an incomplete character (an unpaired surrogate)") from error
     except msgspec.ValidationError as error:
         raise ValueError(_with_place_first(str(error))) from error
     except UflowEdgeError as error:
@@ -117,7 +117,7 @@ def _unknown_fields(values: Any, found: Any, place: str = "") -> Iterator[str]:
 
 
 def _refused(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _finite_float(text: str) -> float:

@@ -185,8 +185,8 @@ def test_older_manifests_are_read(exported: Path) -> None:
     [
         ("[" * 200_000, "nested too deeply"),
         ('{"a":' * 200_000, "nested too deeply"),
-        ('{"schema": 4, "threshold": NaN}', "NaN is not a number of JSON"),
-        ('{"schema": 4, "threshold": -Infinity}', "-Infinity is not a number of JSON"),
+        ('{"schema": 4, "threshold": NaN}', "NaN is not a JSON number"),
+        ('{"schema": 4, "threshold": -Infinity}', "-Infinity is not a JSON number"),
         ('{"schema": 4, "threshold": 1e999}', "'1e999' is too large"),
         ('{"schema": 4, "schema": 4}', "the key 'schema' appears twice"),
         ("[]", "expected one JSON object"),

@@ -255,5 +255,5 @@ def test_more_steps_than_the_network_knows_are_refused() -> None:
 
 @pytest.mark.parametrize("picture", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
 def test_what_is_no_picture_is_refused(picture: np.ndarray) -> None:
-    with pytest.raises(BadInput, match="a picture must be"):
+    with pytest.raises(BadInput, match="an image must be"):
         Purifier(wiener(8), LINEAR, 8).purify(picture)

@@ -170,14 +170,14 @@ def test_several_pages_are_said_once(tmp_path: Path, said: list[str]) -> None:
     for name in ("a.tif", "b.gif"):
         Image.fromarray(GREY).save(tmp_path / name, save_all=True, append_images=[Image.fromarray(255 - GREY)] * 2)
         read_image(tmp_path / name)
-    assert said == [f"{tmp_path / 'a.tif'}: has 3 pages; of such files the first is read"]
+    assert said == [f"{tmp_path / 'a.tif'}: has 3 pages; only the first page of such files is read"]
 
 
 def test_a_picture_that_is_too_large_is_refused_by_its_header(
     tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("1", (20000, 14000)).save(tmp_path / "a.png")
-    with pytest.raises(BadInput, match=r"a.png: 20000x14000 pixels are 280 megapixels, and the limit is 256"):
+    with pytest.raises(BadInput, match=r"a.png: 20000x14000 pixels are 280 megapixels, but the limit is 256"):
         read_image(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow would refuse twice that
     Image.fromarray(RGB).save(tmp_path / "b.png")
@@ -254,7 +254,7 @@ def test_folders_that_may_not_be_read_are_named(tmp_path: Path, unprivileged: No
     (tmp_path / "closed").chmod(0)
     try:
         assert [path.name for path in find_images([tmp_path])] == ["a.png", "closed"]
-        with pytest.raises(BadInput, match="closed: permission denied; what is in this folder is unknown"):
+        with pytest.raises(BadInput, match="closed: permission denied; the content of this folder is unknown"):
             read_image(tmp_path / "closed")
         with pytest.raises(BadInput, match="closed: permission denied"):
             list(find_images([tmp_path / "closed"]))
@@ -296,7 +296,7 @@ def test_results_among_the_inputs_are_refused(tmp_path: Path, results: str) -> N
         (tmp_path / folder).mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "parts")
     (tmp_path / "parts" / "lot").symlink_to(tmp_path / "store")
-    with pytest.raises(UsageError, match="--out .*: lies in .*parts, so that results would be taken for images"):
+    with pytest.raises(UsageError, match="--out .*: lies in .*parts, where results would be taken for input images"):
         refuse_results_inside([tmp_path / "parts"], {"--out": tmp_path / results})
     refuse_results_inside([tmp_path / "parts"], {"--out": tmp_path / "elsewhere" / "seen"})
 

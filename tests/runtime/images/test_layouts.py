@@ -55,11 +55,11 @@ def test_the_good_images_of_a_data_set_are_taken(
 @pytest.mark.parametrize(
     ("names", "below", "fault"),
     [
-        (MVTEC, "test", "part/test: a folder of defects, masks or test images by its name"),
+        (MVTEC, "test", "part/test: its name says defects, masks or test images"),
         (MVTEC, "ground_truth/hole", r"2_mask|\*\.png"),
-        (MVTEC, "ground_truth", "by its name"),
-        (VISA, "Data/Masks", "by its name"),
-        (VISA, "Data/Images/Anomaly", "by its name"),
+        (MVTEC, "ground_truth", "its name says"),
+        (VISA, "Data/Masks", "its name says"),
+        (VISA, "Data/Images/Anomaly", "its name says"),
         (("0.png", "defects/1.png"), "", r"defects \(1\)"),
         (("a/0.png", "a/Anomaly/1.png", "b/rejects/2.png"), "", r"a/Anomaly \(1\), .*b/rejects \(1\)"),
         (("0.png", "0_mask.png"), "", r"part/\*\.png \(1\)"),

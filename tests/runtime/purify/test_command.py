@@ -195,7 +195,7 @@ def test_a_picture_named_twice_is_purified_once(photos: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("out", ["photos", "photos/purified"])
 def test_results_among_the_originals_are_refused(photos: Path, out: str) -> None:
-    with pytest.raises(UsageError, match="would be taken for images"):
+    with pytest.raises(UsageError, match="would be taken for input images"):
         plan_jobs([photos], photos.parent / out)
 
 

@@ -92,7 +92,7 @@ def test_a_huge_picture_is_refused_in_words(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "huge.png").values.shape == PHOTO.shape
     use(Reading(max_megapixels=0.011))
     try:
-        with pytest.raises(BadInput, match=r"huge.png: .* pixels are 0 megapixels, and the limit is 0.011"):
+        with pytest.raises(BadInput, match=r"huge.png: .* pixels are 0 megapixels, but the limit is 0.011"):
             read_picture(tmp_path / "huge.png")
     finally:
         use(Reading())

@@ -111,12 +111,12 @@ def test_no_filter_from_or_to_nothing(length: int, side: int) -> None:
 
 
 def test_the_order_of_axes_is_the_one_of_each_release(monkeypatch) -> None:
-    monkeypatch.setattr(resampling, "_TALL_ONES_DIFFER", True)
+    monkeypatch.setattr(resampling, "_COLUMNS_MAY_COME_FIRST", True)
     assert filtered_axes((1920, 1080), 448) == ("columns", "rows")
     assert filtered_axes((1080, 1920), 448) == ("rows", "columns")
     assert filtered_axes((300, 200), 100) == ("rows", "columns")
     assert filtered_axes((301, 200), 100) == ("columns", "rows")
-    monkeypatch.setattr(resampling, "_TALL_ONES_DIFFER", False)
+    monkeypatch.setattr(resampling, "_COLUMNS_MAY_COME_FIRST", False)
     assert filtered_axes((1920, 1080), 448) == ("rows", "columns")
     assert filtered_axes((448, 1080), 448) == ("rows",)
     assert filtered_axes((1080, 448), 448) == ("columns",)

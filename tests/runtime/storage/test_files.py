@@ -129,7 +129,7 @@ def test_the_place_is_tried(tmp_path: Path) -> None:
     ):
         with pytest.raises(BadInput, match=complaint):
             check_writable(path, kind)
-    with pytest.raises(BadInput, match=r"takes 1000000000 MB, but .* make room"):
+    with pytest.raises(BadInput, match=r"needs 1000000000 MB, but .* make room"):
         check_writable(file, size=10**15)
 
 
