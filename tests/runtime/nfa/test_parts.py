@@ -53,6 +53,14 @@ def test_block_score_of_small_maps(shape: tuple[int, int]) -> None:
     assert np.isfinite(score).all()
 
 
+def test_block_score_raises_no_false_alarm_on_the_null_model() -> None:
+    random, threshold = np.random.default_rng(0), exceedance_threshold()
+    for _ in range(20):
+        latents = [random.standard_normal((c, s, s)) for c, s in ((54, 32), (56, 16))]
+        exceedances = [(z**2 >= threshold).sum(axis=0) for z in latents]
+        assert block_score(exceedances, [54, 56], (64, 64)).max() < -1
+
+
 def test_block_score_refuses_what_cannot_be_counts() -> None:
     with pytest.raises(ValueError, match="counts up to 11, but only 10 channels"):
         block_score([np.full((4, 4), 11)], [10], (4, 4))
