@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from uflow_edge.runtime.storage.files import read_bounded
 
+_LONGEST_REASON = 200  # characters: zipfile may quote most of the file
+
 
 def read_npz(path: Path, limit: int) -> dict[str, NDArray[Any]]:
     """Read a file of ``numpy.savez`` or ``savez_compressed``; returns its arrays by name.
@@ -31,7 +33,7 @@ def read_npz(path: Path, limit: int) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"arrays of {size:,} bytes, expected at most {limit:,}")
             return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds for a damaged file
-        raise ValueError(str(error) or type(error).__name__) from error
+        raise ValueError((str(error) or type(error).__name__)[:_LONGEST_REASON]) from error
 
 
 def _array(archive: ZipFile, member: ZipInfo) -> NDArray[Any]:

@@ -82,6 +82,15 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_npz(tmp_path / "a.npz", LIMIT)
 
 
+def test_an_error_does_not_quote_the_whole_file(tmp_path: Path) -> None:
+    content = bytearray(archive(tmp_path / "a.npz", os.urandom(5000)).read_bytes())
+    content[26:28] = b"\xff\x0f"  # the length of the name in the header of the member
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="File name in directory") as refused:
+        read_npz(tmp_path / "a.npz", LIMIT)
+    assert len(str(refused.value)) <= 200
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_damaged_files_raise_nothing_else(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
