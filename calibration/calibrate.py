@@ -29,12 +29,12 @@ from uflow_edge.runtime.drift import MIN_IMAGES as MIN_DRIFT_IMAGES
 from uflow_edge.runtime.drift import DriftRange, drift_numbers
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images.admission import Admission
 from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa.null_model import NullModel
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
+from uflow_edge.runtime.sources.admission import Admission
 from uflow_edge.runtime.sources.folders import ImageFile
 
 logger = logging.getLogger(__name__)

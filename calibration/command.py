@@ -33,10 +33,10 @@ from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.proof import likely_cause
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import ExitCode, UsageError, require
-from uflow_edge.runtime.images.admission import Admission, admit
 from uflow_edge.runtime.images.decode import Reading, in_use, use
 from uflow_edge.runtime.infer.choices import views
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.sources.admission import Admission, admit
 from uflow_edge.runtime.sources.folders import ImageFile, image_files
 from uflow_edge.runtime.storage.files import check_writable
 

@@ -30,15 +30,14 @@ from uflow_edge.export.writing import (
 )
 from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle
 from uflow_edge.runtime.bundle.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
-from uflow_edge.runtime.bundle.reference import REFERENCE
 from uflow_edge.runtime.bundle.training_record import TrainingRecord
 from uflow_edge.runtime.bundle.uflow import LatentScale, UFlowManifest
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.drift import log_gains
 from uflow_edge.runtime.engines.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.reference import REFERENCE
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images.admission import admit
 from uflow_edge.runtime.images.decode import in_use, use
 from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspection import LatentStatistics
@@ -47,6 +46,7 @@ from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
 from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
 from uflow_edge.runtime.resize.cpu import Fit
 from uflow_edge.runtime.scoring import Scorer
+from uflow_edge.runtime.sources.admission import admit
 from uflow_edge.runtime.sources.folders import image_files
 from uflow_edge.runtime.storage.files import replacing_folder, sha256
 from uflow_edge.runtime.text import printable

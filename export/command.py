@@ -121,7 +121,7 @@ def _build_engines(
 
 
 def _check_engines(bundle: Bundle[Manifest], results: "Sequence[PlanResult]", images: Sequence[Path]) -> None:
-    from uflow_edge.export.engines.plan_parity import check_plans
+    from uflow_edge.export.plan_parity import check_plans
 
     try:
         _, parities = check_plans(bundle, [result.plan for result in results], images)

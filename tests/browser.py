@@ -20,9 +20,9 @@ from extras import extra
 from factories import result
 from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.line.capture import CameraState
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.page import Controls, LivePage
+from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Timestamps
 from waiting import DEADLINE, wait_until
 

@@ -9,10 +9,10 @@ from extras import extra
 from factories import result
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.line.capture import CameraState
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.page import Controls, PageServer
 from uflow_edge.runtime.sources import Frame
+from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Timestamps
 from waiting import DEADLINE
 

@@ -9,11 +9,11 @@ from uflow_edge.benchmarks.latency.nvml import Nvml
 from uflow_edge.export.graphs.parity import Parity, Reference
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Precision
-from uflow_edge.runtime.bundle.reference import noise_images
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.deviation import BOUNDED
 from uflow_edge.runtime.engines.proof import EngineDeviates
+from uflow_edge.runtime.engines.reference import noise_images
 from uflow_edge.runtime.engines.selection import BACKENDS, NamedBackend, open_engine
 from uflow_edge.runtime.engines.stopwatch import Stopwatch
 from uflow_edge.runtime.errors import UflowEdgeError, UsageError

@@ -11,8 +11,8 @@ import numpy as np
 from uflow_edge.benchmarks.latency.contenders import Contender
 from uflow_edge.benchmarks.latency.instruments import Instruments, Reading
 from uflow_edge.benchmarks.latency.statistics import FEWEST_SAMPLES
-from uflow_edge.runtime.bundle.reference import noise_images
 from uflow_edge.runtime.cli.command_line import progress
+from uflow_edge.runtime.engines.reference import noise_images
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.resize.cpu import model_input

@@ -33,7 +33,6 @@ from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.line.pipeline import Feed, Pipeline
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.resize.cpu import model_input
@@ -42,6 +41,7 @@ from uflow_edge.runtime.sinks.json_lines import JsonLines
 from uflow_edge.runtime.sinks.metrics import Metrics
 from uflow_edge.runtime.sinks.overlays import OverlayFolder
 from uflow_edge.runtime.sources.source import Frame, numbered
+from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Verdict
 
 SIZES: dict[str, Size] = {"300x300": (300, 300), "640x480": (480, 640), "1920x1080": (1080, 1920)}

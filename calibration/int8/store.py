@@ -16,11 +16,11 @@ from uflow_edge.export.graphs.parity import PARITY, Parity, Reference, engines_h
 from uflow_edge.runtime.bundle.edit import BundleEdit, editing
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Variant
-from uflow_edge.runtime.bundle.reference import INT8_REFERENCE
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.proof import likely_cause
+from uflow_edge.runtime.engines.reference import INT8_REFERENCE
 from uflow_edge.runtime.errors import UflowEdgeError
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.scoring import Scorer

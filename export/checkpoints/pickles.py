@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from uflow_edge.export.checkpoints.inert import Inert
-from uflow_edge.export.checkpoints.wording import listed
+from uflow_edge.export.wording import listed
 from uflow_edge.runtime.errors import BadInput
 
 _MOST_STEPS = 1_500_000  # of a pickle; a thousand tensors take 50,000, and hashes of 500,000 pictures 1,000,000

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from uflow_edge.export.checkpoints.inert import Inert
-from uflow_edge.export.checkpoints.wording import listed, one_line
+from uflow_edge.export.wording import listed, one_line
 from uflow_edge.runtime.errors import BadInput
 
 _TRANSPARENT = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})

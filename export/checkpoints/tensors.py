@@ -12,7 +12,7 @@ from torch import Tensor
 from uflow_edge.export.checkpoints.inert import is_harmless, is_plain
 from uflow_edge.export.checkpoints.pickles import NotData
 from uflow_edge.export.checkpoints.torch_file import read_torch_file
-from uflow_edge.export.checkpoints.wording import one_line
+from uflow_edge.export.wording import one_line
 from uflow_edge.runtime.errors import BadInput, UflowEdgeError
 from uflow_edge.runtime.storage.files import replacing
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from uflow_edge.export.checkpoints.inert import Inert
 from uflow_edge.export.checkpoints.pickles import NotData, as_dict, read_pickle
-from uflow_edge.export.checkpoints.wording import brief
+from uflow_edge.export.wording import brief
 
 _LARGEST_PICKLE = 64 << 20  # bytes; those of networks are below one million
 _MOST_AXES = 16

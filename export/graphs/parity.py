@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from uflow_edge.runtime.bundle.manifest import Manifest, Precision, Variant
-from uflow_edge.runtime.bundle.reference import STORED_PICTURES, StoredReference
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.engines import Engine, Outputs
 from uflow_edge.runtime.engines.deviation import Bounded, Deviation
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
+from uflow_edge.runtime.engines.reference import STORED_PICTURES, StoredReference
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.files import spread
 from uflow_edge.runtime.inspection import LatentStatistics

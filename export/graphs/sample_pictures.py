@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from uflow_edge.runtime.bundle.reference import noise_images
+from uflow_edge.runtime.engines.reference import noise_images
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.files import IMAGE_SUFFIXES, find_images, read_image, spread
 from uflow_edge.runtime.numeric import Image

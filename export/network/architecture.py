@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from typing import Any, Literal, TypeAlias, get_args
 
-from uflow_edge.export.checkpoints.wording import brief, one_line
+from uflow_edge.export.wording import brief, one_line
 from uflow_edge.runtime.errors import BadInput
 
 INPUT_SIZE = 256

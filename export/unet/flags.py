@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-from uflow_edge.export.checkpoints.wording import brief, listed, one_line
+from uflow_edge.export.wording import brief, listed, one_line
 from uflow_edge.runtime.bundle.unet import SCHEDULES, ScheduleName
 from uflow_edge.runtime.errors import BadInput, require
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from uflow_edge.export.checkpoints.states import find_state, only_tensors, state_dicts
 from uflow_edge.export.checkpoints.tensors import load_state
-from uflow_edge.export.checkpoints.wording import brief, listed, one_line
 from uflow_edge.export.unet.flags import LARGEST_SIDE, MOST_BLOCKS, MOST_LEVELS
 from uflow_edge.export.unet.guided_diffusion import blank_network
+from uflow_edge.export.wording import brief, listed, one_line
 from uflow_edge.runtime.errors import BadInput, require
 
 CONFIG, SCHEDULER = "config.json", "scheduler_config.json"

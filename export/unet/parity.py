@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.bundle.manifest import Precision
-from uflow_edge.runtime.bundle.reference import noise_images
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.engines.reference import noise_images
 from uflow_edge.runtime.numeric import Image
 
 FloatBatch: TypeAlias = NDArray[np.float32]

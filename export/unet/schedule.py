@@ -5,8 +5,8 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from uflow_edge.export.checkpoints.wording import brief
 from uflow_edge.export.unet.flags import DEFAULT_STEPS, MOST_STEPS
+from uflow_edge.export.wording import brief
 from uflow_edge.runtime.bundle.unet import ScheduleName
 from uflow_edge.runtime.errors import BadInput
 

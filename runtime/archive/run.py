@@ -10,7 +10,7 @@ from uflow_edge.runtime.archive.cluster import ClusterOptions, connected
 from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary, fitting_shard_size
 from uflow_edge.runtime.archive.shards import ShardJob, process_shards
 from uflow_edge.runtime.cli.command_line import progress
-from uflow_edge.runtime.line.tally import Tally
+from uflow_edge.runtime.tally import Tally
 
 logger = logging.getLogger(__name__)
 

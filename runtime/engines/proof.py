@@ -14,11 +14,11 @@ import numpy as np
 
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Manifest, Precision, Variant
-from uflow_edge.runtime.bundle.reference import STORED_PICTURES, StoredReference, noise_images
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.engines.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.reference import STORED_PICTURES, StoredReference, noise_images
 
 
 class EngineDeviates(EngineFailed):

@@ -113,7 +113,7 @@ def _inspector(arguments: argparse.Namespace, bundle: "Bundle[UFlowManifest]") -
 
 def _show_own_pictures(sources: "Sequence[Source]", bundle: "Bundle[UFlowManifest]") -> None:
     """Let synthetic cameras show images of the bundle, if it has any: every other scene would be an anomaly."""
-    from uflow_edge.runtime.bundle.reference import REFERENCE, StoredReference
+    from uflow_edge.runtime.engines.reference import REFERENCE, StoredReference
     from uflow_edge.runtime.sources.synthetic import SyntheticCamera
 
     cameras = [source for source in sources if isinstance(source, SyntheticCamera)]

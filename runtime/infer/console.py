@@ -9,8 +9,8 @@ from uflow_edge.runtime.cli.logs import print_beside_bar
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection
-    from uflow_edge.runtime.line.tally import Tally
     from uflow_edge.runtime.sources import Frame
+    from uflow_edge.runtime.tally import Tally
 
 _REMEMBERED = 10_000
 

@@ -21,9 +21,9 @@ from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError
 from uflow_edge.runtime.line.capture import CameraState, Capture, ReconnectOptions
 from uflow_edge.runtime.line.inbox import Inbox, Policy
 from uflow_edge.runtime.line.stage import Stage, Stages, called
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.line.triggers import FreeRun
 from uflow_edge.runtime.sinks.names import camera_folders
+from uflow_edge.runtime.tally import Tally
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inferred, Inspection, Prepared

@@ -8,7 +8,6 @@ from threading import Lock
 
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.line.capture import CameraState
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.page.history import STEP_S, CameraHistory, Step, latencies
 from uflow_edge.runtime.page.pictures import AnomalyPictures
 from uflow_edge.runtime.page.status import (
@@ -21,6 +20,7 @@ from uflow_edge.runtime.page.status import (
     VerdictReport,
 )
 from uflow_edge.runtime.sources import Frame
+from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.text import printable
 
 GALLERY = 50

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from uflow_edge.runtime.line.capture import CameraStatus
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.page.history import StageLatency
+from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.text import printable
 from uflow_edge.runtime.verdict import Verdict
 

@@ -22,9 +22,9 @@ from socketserver import StreamRequestHandler
 from typing import TYPE_CHECKING, Final
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.sinks import verdict_only
 from uflow_edge.runtime.sinks.bounded_server import BoundedServer
+from uflow_edge.runtime.tally import Tally
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inspection

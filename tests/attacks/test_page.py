@@ -13,8 +13,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.page import Controls, LivePage, PageServer, serve
+from uflow_edge.runtime.tally import Tally
 
 SOON = 30.0
 

@@ -25,10 +25,10 @@ from uflow_edge.export.writing import ParityLost
 from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
 from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
 from uflow_edge.runtime.bundle.manifest import EXPORTED_PRECISIONS, Precision, Source
-from uflow_edge.runtime.bundle.reference import noise_images
 from uflow_edge.runtime.bundle.training_record import TrainingRecord
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.drift import log_gains
+from uflow_edge.runtime.engines.reference import noise_images
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.files import find_images, read_image
 from uflow_edge.runtime.inspector import Inspector

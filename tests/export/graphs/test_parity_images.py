@@ -5,7 +5,7 @@ from PIL import Image
 
 from uflow_edge.export.graphs.rounding_pictures import rounding_pictures
 from uflow_edge.export.graphs.sample_pictures import parity_images
-from uflow_edge.runtime.bundle.reference import noise_images
+from uflow_edge.runtime.engines.reference import noise_images
 
 
 def grey_folder(folder: Path, count: int) -> Path:

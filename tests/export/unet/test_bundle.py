@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from uflow_edge.export import plan_parity
 from uflow_edge.export.command import main
-from uflow_edge.export.engines import plan_parity
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.engines.plans import build_plans
 from uflow_edge.export.unet.bundle import UNetExportOptions, export_unet_bundle

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from extras import needs
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import BatchRange
-from uflow_edge.runtime.bundle.reference import REFERENCE
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import MOST_AT_ONCE, run_in_batches
@@ -27,6 +26,7 @@ from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine, session_o
 from uflow_edge.runtime.engines.onnx_runtime_gpu import DeviceBinding, OnnxRuntimeGpuEngine
 from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 from uflow_edge.runtime.engines.proof import EngineDeviates
+from uflow_edge.runtime.engines.reference import REFERENCE
 from uflow_edge.runtime.engines.selection import BACKENDS, open_engine
 from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.errors import BadInput, ExitCode, MissingDependency, UsageError

@@ -12,10 +12,10 @@ from functools import partial
 import pytest
 
 from extras import extra
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.page import Controls, LivePage, PageServer, connections, serve
 from uflow_edge.runtime.page import access as guarding
 from uflow_edge.runtime.page import server as serving
+from uflow_edge.runtime.tally import Tally
 from waiting import DEADLINE
 
 httpx, connect = extra("httpx"), extra("websockets.sync.client").connect

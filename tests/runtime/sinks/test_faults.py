@@ -24,7 +24,6 @@ from sink_processes import CHANNELS, in_subprocess, names
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.infer.command import main
 from uflow_edge.runtime.inspection import Inspection
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.sinks import Undeliverable
 from uflow_edge.runtime.sinks.buffered import BufferedSink
@@ -37,6 +36,7 @@ from uflow_edge.runtime.sinks.names import camera_folders, safe_path
 from uflow_edge.runtime.sinks.overlays import OverlayFolder
 from uflow_edge.runtime.sinks.strict import StrictSink
 from uflow_edge.runtime.sources import Frame
+from uflow_edge.runtime.tally import Tally
 from waiting import DEADLINE
 
 PROVENANCE = {"bundle": "belt.uflow", "bundle_sha256": "0" * 64}

@@ -15,10 +15,10 @@ from factories import result
 from uflow_edge.runtime.drift import DriftState
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.inspection import Inspection
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.metrics import Metrics
 from uflow_edge.runtime.sources import Frame
+from uflow_edge.runtime.tally import Tally
 from uflow_edge.runtime.verdict import Timestamps
 
 REGISTRY = extra("prometheus_client").REGISTRY

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from extras import extra
 from factories import result
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.line.tally import Tally
 from uflow_edge.runtime.sinks.modbus import ModbusSink
+from uflow_edge.runtime.tally import Tally
 
 TALLY = Tally(captured=100_000, inspected=70_000, dropped=30_000, anomalous=65_537)
 

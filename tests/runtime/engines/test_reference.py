@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from uflow_edge.runtime.bundle.reference import StoredReference, noise_images
+from uflow_edge.runtime.engines.reference import StoredReference, noise_images
 from uflow_edge.runtime.inspection import LatentStatistics
 
 

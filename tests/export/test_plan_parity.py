@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from extras import needs
-from uflow_edge.export.engines import plan_parity
+from uflow_edge.export import plan_parity
 from uflow_edge.export.engines.plan_options import PlanOptions
-from uflow_edge.export.engines.plan_parity import check_plans
 from uflow_edge.export.engines.plans import build_plans
+from uflow_edge.export.plan_parity import check_plans
 from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Outputs
