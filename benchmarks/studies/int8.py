@@ -44,7 +44,7 @@ _PEER_IMAGES = 8  # onnxruntime's calibrators keep the activations of all images
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class ComparedGraph:
     """A graph to compare.
 
     Attributes:
@@ -72,19 +72,19 @@ def main(arguments: argparse.Namespace) -> ExitCode:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         ours = list(_ours(bundle, train, arguments.error_bound, folder))
-        exact = Contender("fp32", bundle.path(manifest.variants[0]), manifest.variants[0], 0.0)
-        halves = [Contender("fp16", bundle.path(v), v, 0.0) for v in manifest.variants if v.precision == "fp16"]
+        exact = ComparedGraph("fp32", bundle.path(manifest.variants[0]), manifest.variants[0], 0.0)
+        halves = [ComparedGraph("fp16", bundle.path(v), v, 0.0) for v in manifest.variants if v.precision == "fp16"]
         # As onnxruntime's users run them: with its own fusions, which `int8` variants go without.
         files = dict(_onnxruntime_static(exact.file, _spread(train, manifest, _PEER_IMAGES), folder))
         files |= {name: Path(file) for name, _, file in (peer.partition("=") for peer in arguments.peer)}
-        peers = [Contender(name, file, exact.variant) for name, file in files.items()]
+        peers = [ComparedGraph(name, file, exact.variant) for name, file in files.items()]
         contenders = [exact, *halves, *ours, *peers]
         _print_quality(contenders, manifest, [*good, *defective], labels)
         _print_times([exact, *halves, *ours[:2], *peers[:1]], manifest, good[0], arguments.rounds)
     return ExitCode.OK
 
 
-def _ours(bundle: Bundle[UFlowManifest], images: Sequence[Path], bound: float, folder: Path) -> Iterator[Contender]:
+def _ours(bundle: Bundle[UFlowManifest], images: Sequence[Path], bound: float, folder: Path) -> Iterator[ComparedGraph]:
     """The product's graphs, then those with one remedy left out."""
     usual = Int8Options(error_bound=bound)
     variations: Mapping[str, Int8Options] = {
@@ -98,8 +98,8 @@ def _ours(bundle: Bundle[UFlowManifest], images: Sequence[Path], bound: float, f
         changed, result = quantize_bundle(Bundle.load(copy, UFlowManifest), images, options)
         if name == "ours":
             _print_layers(result)
-        yield Contender(name, changed.path(result.variant), result.variant, result.quantized_work)
-    yield Contender("every layer, min-max, no remedy", _plain(bundle, images, folder), result.variant, 1.0)
+        yield ComparedGraph(name, changed.path(result.variant), result.variant, result.quantized_work)
+    yield ComparedGraph("every layer, min-max, no remedy", _plain(bundle, images, folder), result.variant, 1.0)
 
 
 def _plain(bundle: Bundle[UFlowManifest], images: Sequence[Path], folder: Path) -> Path:
@@ -147,7 +147,7 @@ def _print_layers(result: Int8Result) -> None:
 
 
 def _print_quality(
-    contenders: Sequence[Contender], manifest: UFlowManifest, pictures: Sequence[Image], labels: Any
+    contenders: Sequence[ComparedGraph], manifest: UFlowManifest, pictures: Sequence[Image], labels: Any
 ) -> None:
     exact: Seen | None = None
     rows = []
@@ -167,7 +167,7 @@ def _print_quality(
     print(table(heading, rows, left=(0,)) + "\n")
 
 
-def _row(contender: Contender, quality: Quality) -> tuple[str, ...]:
+def _row(contender: ComparedGraph, quality: Quality) -> tuple[str, ...]:
     return (
         contender.name,
         "" if contender.work is None else f"{contender.work:.0%}",
@@ -178,7 +178,7 @@ def _row(contender: Contender, quality: Quality) -> tuple[str, ...]:
     )
 
 
-def _print_times(contenders: Sequence[Contender], manifest: UFlowManifest, picture: Image, rounds: int) -> None:
+def _print_times(contenders: Sequence[ComparedGraph], manifest: UFlowManifest, picture: Image, rounds: int) -> None:
     with ExitStack() as opened:
         runs: dict[tuple[str, str], Callable[[], object]] = {}
         for contender in contenders:

@@ -144,7 +144,7 @@ def image_scores(score: Scorer, stacks: Stacks) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class DetectorRates:
     """One detector on one split: all shares of test cells, but the AUROC."""
 
     auroc: float
@@ -153,14 +153,14 @@ class Measured:
     flagged: float
 
 
-def evaluated(detector: Detector, test: Labelled) -> Measured:
+def evaluated(detector: Detector, test: Labelled) -> DetectorRates:
     """Ranking, found at 5 % false alarms on the test cells, and both shares at the natural threshold, if it has one."""
     natural = detector.natural_threshold
     found, flagged = (np.nan, np.nan) if natural is None else detector.at_threshold(test, natural)
-    return Measured(detector.auroc(test), detector.found_at(test, FALSE_ALARM_RATE), found, flagged)
+    return DetectorRates(detector.auroc(test), detector.found_at(test, FALSE_ALARM_RATE), found, flagged)
 
 
-def one_split(cells: Cells) -> tuple[dict[str, Measured], NullFit]:
+def one_split(cells: Cells) -> tuple[dict[str, DetectorRates], NullFit]:
     """Fit, score, and print the split's own table."""
     calibration, good, defective = (cells.energies[part] for part in PARTS)
     fit = fit_null_model(calibration, cells.channels)
@@ -185,7 +185,7 @@ def one_split(cells: Cells) -> tuple[dict[str, Measured], NullFit]:
     return results, fit
 
 
-def _shares(one: Measured) -> list[str]:
+def _shares(one: DetectorRates) -> list[str]:
     return ["-" if np.isnan(v) else f"{v:.1%}" for v in (one.at_five_percent, one.found, one.flagged)]
 
 

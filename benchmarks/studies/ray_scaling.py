@@ -44,7 +44,7 @@ Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ScalingRun:
     """One run of a contender.
 
     Attributes:
@@ -79,7 +79,7 @@ class TimedInference:
         return timed
 
 
-def local(bundle: Path, images: Path, out: Path, threads: int | None) -> Measured:
+def local(bundle: Path, images: Path, out: Path, threads: int | None) -> ScalingRun:
     """The pipeline of ``uflow-infer``, with this many threads of the engine, into lines of JSON."""
     started = time.perf_counter()
     inspector = Inspector.load(bundle, threads=threads)
@@ -88,10 +88,10 @@ def local(bundle: Path, images: Path, out: Path, threads: int | None) -> Measure
     assert tally.inspected == len(files), tally
     seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    return Measured(seconds, _rate(rows), 1e3 * cpu / len(files), tuple(row["score"] for row in rows))
+    return ScalingRun(seconds, _rate(rows), 1e3 * cpu / len(files), tuple(row["score"] for row in rows))
 
 
-def on_ray(bundle: Path, images: Path, out: Path, workers: int) -> Measured:
+def on_ray(bundle: Path, images: Path, out: Path, workers: int) -> ScalingRun:
     """As many workers as given, into Parquet; this process is connected already."""
     recipe = InspectorRecipe.from_bundle(Bundle.load(bundle, UFlowManifest))
     items = [{"path": str(file.path)} for file in image_files([images])]
@@ -107,7 +107,7 @@ def on_ray(bundle: Path, images: Path, out: Path, workers: int) -> Measured:
         of_worker[summary.worker] += rows[shard * results.shard_size : (shard + 1) * results.shard_size]
     cpu = sum(float(path.read_text()) for path in out.glob("_cpu-*"))
     rate = sum(map(_rate, of_worker.values()))
-    return Measured(seconds, rate, 1e3 * cpu / len(items), tuple(row["score"] for row in rows))
+    return ScalingRun(seconds, rate, 1e3 * cpu / len(items), tuple(row["score"] for row in rows))
 
 
 def _rate(rows: Rows) -> float:
@@ -116,14 +116,14 @@ def _rate(rows: Rows) -> float:
     return float(len(rows) / (last - first))
 
 
-def compare(folder: Path, count: int, rounds: int, side: int, suffix: str) -> dict[str, list[Measured]]:
+def compare(folder: Path, count: int, rounds: int, side: int, suffix: str) -> dict[str, list[ScalingRun]]:
     """Every contender, in every round."""
     (folder / "archive").mkdir()
     for i, frame in enumerate(gravel_frames(count, (480, 640))):
         cv2.imwrite(str(folder / "archive" / f"{i:05d}.{suffix}"), frame)
     bundle = gravel_bundle(folder, side)
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's workers otherwise give way to everything else
-    cores, found = len(os.sched_getaffinity(0)), defaultdict[str, list[Measured]](list)
+    cores, found = len(os.sched_getaffinity(0)), defaultdict[str, list[ScalingRun]](list)
     with connected(ClusterOptions("local", workers=cores)):
         for i in range(rounds):
             outs = iter(folder / f"out-{i}-{k}" for k in range(cores + 2))

@@ -68,7 +68,7 @@ class Roof:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class RooflinePart:
     """One part under its roof."""
 
     work: Work
@@ -81,7 +81,7 @@ class Measured:
         return self.roof.attainable_ms(self.work) / self.took_ms
 
 
-def measure(bundle: Bundle[UFlowManifest], frames: Sequence[Image], threads: int, rounds: int) -> list[Measured]:
+def measure(bundle: Bundle[UFlowManifest], frames: Sequence[Image], threads: int, rounds: int) -> list[RooflinePart]:
     """Every part of a bundle's FP32 graph in onnxruntime, and what comes before and after it.
 
     Args:
@@ -116,9 +116,9 @@ def measure(bundle: Bundle[UFlowManifest], frames: Sequence[Image], threads: int
     ours = Work("NFA", 0, 0, sum(e.nbytes for e in energies) + 4 * manifest.input_size**2)
     one, all_threads = (_roof(count, fastest) for count in (1, threads))
     return [
-        Measured(resize_work(size, manifest.input_size), one, fastest["resize"]),
-        *(Measured(work, all_threads, fastest[work.name]) for work in (*works, all_of_it)),
-        Measured(ours, one, fastest["NFA"]),
+        RooflinePart(resize_work(size, manifest.input_size), one, fastest["resize"]),
+        *(RooflinePart(work, all_threads, fastest[work.name]) for work in (*works, all_of_it)),
+        RooflinePart(ours, one, fastest["NFA"]),
     ]
 
 
@@ -132,7 +132,7 @@ def resize_work(size: Size, side: int) -> Work:
     return Work("resize", macs, 0, 3 * (size[0] * size[1] + side**2))
 
 
-def roofline_table(measured: Sequence[Measured]) -> str:
+def roofline_table(measured: Sequence[RooflinePart]) -> str:
     """In Markdown."""
     rows = [
         (

@@ -18,7 +18,7 @@ from uflow_edge.benchmarks.studies.forensics.baselines import gaussian_noise, jp
 from uflow_edge.benchmarks.studies.forensics.measure import (
     CASES,
     Method,
-    Outcome,
+    MethodQuality,
     clean_scores,
     outcome,
     planted_images,
@@ -46,7 +46,7 @@ DIFF_CFG = "Diff-CFG, SSIM, t = 40"
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class StudySize:
     """How much is measured.
 
     Attributes:
@@ -58,8 +58,8 @@ class Scale:
     training_steps: int
 
 
-FULL = Scale(images=10, training_steps=1200)
-QUICK = Scale(images=2, training_steps=60)
+FULL = StudySize(images=10, training_steps=1200)
+QUICK = StudySize(images=2, training_steps=60)
 
 
 def trained_unet(folder: Path, steps: int, seed: int) -> Path:
@@ -108,7 +108,7 @@ def methods(bundle: Path, seed: int) -> dict[str, Method]:
     }
 
 
-def report(outcomes: Sequence[Outcome]) -> str:
+def report(outcomes: Sequence[MethodQuality]) -> str:
     """The table: found (AUROC) for each trace, then quality."""
     header = ["method", *(f"{case.name}" for case in CASES), "PSNR", "SSIM", "NIQE-like"]
     rows = [
@@ -124,7 +124,7 @@ def report(outcomes: Sequence[Outcome]) -> str:
     return table(header, rows, left={0})
 
 
-def benchmark(out: Path, scale: Scale, seed: int, unet: Path | None) -> ExitCode:
+def benchmark(out: Path, scale: StudySize, seed: int, unet: Path | None) -> ExitCode:
     """Train, plant, purify, detect, report."""
     for module, extra in (("skimage", "dev"), ("diffusers", "train"), ("sklearn", "train")):
         require(module, extra)

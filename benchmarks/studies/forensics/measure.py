@@ -29,7 +29,7 @@ Score = Callable[[Image], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class TraceCase:
     """A trace and the detector that looks for it.
 
     Attributes:
@@ -44,10 +44,10 @@ class Case:
 
 
 CASES = (
-    Case("JPEG history", jpeg_history, lambda image: detect_grids(image).main_score),
-    Case("JPEG splice", jpeg_splice, lambda image: detect_grids(image).foreign_score),
-    Case("noise splice", noise_splice, lambda image: detect_noise_difference(image).score),
-    Case("enlarged splice", resampled_splice, lambda image: detect_resampling(image).score),
+    TraceCase("JPEG history", jpeg_history, lambda image: detect_grids(image).main_score),
+    TraceCase("JPEG splice", jpeg_splice, lambda image: detect_grids(image).foreign_score),
+    TraceCase("noise splice", noise_splice, lambda image: detect_noise_difference(image).score),
+    TraceCase("enlarged splice", resampled_splice, lambda image: detect_resampling(image).score),
 )
 
 
@@ -71,7 +71,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MethodQuality:
     """Of one method.
 
     Attributes:
@@ -109,7 +109,7 @@ def outcome(
     results: Mapping[str, Sequence[Image]],
     clean: Mapping[str, Sequence[float]],
     natural: NaturalnessModel,
-) -> Outcome:
+) -> MethodQuality:
     """Judge one method.
 
     Args:
@@ -131,7 +131,7 @@ def outcome(
         for case in CASES
         for before, after in zip(planted[case.name], results[case.name], strict=True)
     ]
-    return Outcome(
+    return MethodQuality(
         name,
         tuple(findings),
         float(np.mean([psnr(*pair) for pair in pairs])),

@@ -33,7 +33,7 @@ BACKENDS: tuple[NamedBackend, ...] = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EagerTimes:
     """Median milliseconds with one model.
 
     Attributes:
@@ -95,7 +95,7 @@ def eager_contest(models: Sequence[Model], settings: Settings) -> str:
     return "\n\n".join([table, *(outcome.remark for outcome in outcomes if outcome.remark)])
 
 
-def _compete(model: Model, settings: Settings) -> Outcome:
+def _compete(model: Model, settings: Settings) -> EagerTimes:
     eager = EagerPipeline(load_checkpoint(model.checkpoint))
     frames = pictures(settings.pictures, (settings.picture_size, settings.picture_size))
     in_order = [in_rgb(frame) for frame in frames]
@@ -114,7 +114,7 @@ def _compete(model: Model, settings: Settings) -> Outcome:
                 contenders[backend] = over(frames, inspector.inspect)
         medians = interleaved_medians(contenders, settings.rounds, settle=True)
     ours = {backend: medians[backend] for backend in BACKENDS if backend in medians}
-    return Outcome(model, medians["network"], medians["tree"], medians["whole"], ours)
+    return EagerTimes(model, medians["network"], medians["tree"], medians["whole"], ours)
 
 
 def assert_agreement(eager: EagerPipeline, inspector: Inspector, frames_bgr: Sequence[Image]) -> None:

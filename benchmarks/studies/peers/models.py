@@ -32,7 +32,7 @@ _SKIPPED = 7  # pictures of the contest are every so many frames apart
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedTimes:
     """What the authors' own code was measured to take at `INPUT_SIZE`, another time, on two cores.
 
     Attributes:
@@ -58,7 +58,7 @@ class Model:
     name: str
     checkpoint: Path
     bundle: Bundle[UFlowManifest]
-    published: Published | None = None
+    published: PublishedTimes | None = None
 
     @property
     def graph(self) -> Path:
@@ -82,7 +82,7 @@ class Recipe:
     extractor: str
     authors_taps: bool
     standardization: StandardizationChoice
-    published: Published | None = None
+    published: PublishedTimes | None = None
 
     def architecture(self, size: int) -> Architecture:
         """At an input size."""
@@ -91,9 +91,9 @@ class Recipe:
 
 
 RECIPES = {
-    "resnet18": Recipe("resnet18, strides 4, 8, 16", "resnet18", True, "channel", Published(979, 77)),
+    "resnet18": Recipe("resnet18, strides 4, 8, 16", "resnet18", True, "channel", PublishedTimes(979, 77)),
     "lite0-authors-taps": Recipe(
-        "efficientnet_lite0, strides 4, 8, 16", "efficientnet_lite0", True, "channel", Published(911)
+        "efficientnet_lite0, strides 4, 8, 16", "efficientnet_lite0", True, "channel", PublishedTimes(911)
     ),
     "lite0": Recipe("efficientnet_lite0, strides 8, 16, whitened", "efficientnet_lite0", False, "whiten"),
 }

@@ -15,7 +15,7 @@ from uflow_edge.benchmarks.studies.peers.contenders import open_inspector, over
 from uflow_edge.benchmarks.studies.peers.eager_contest import BACKENDS, assert_same
 from uflow_edge.benchmarks.studies.peers.models import Model, in_rgb, pictures
 from uflow_edge.benchmarks.studies.peers.settings import Settings
-from uflow_edge.benchmarks.studies.peers.upstream_peer import REPOSITORY, Stages, UpstreamPeer
+from uflow_edge.benchmarks.studies.peers.upstream_peer import REPOSITORY, UpstreamPeer, UpstreamSeconds
 from uflow_edge.benchmarks.studies.timing import Took, burst, interleaved_medians
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.runtime.errors import MissingDependency
@@ -66,7 +66,7 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
     peer.load(model.checkpoint, settings.threads)
     peer.take([in_rgb(frame) for frame in frames])
     everything = range(len(frames))
-    bursts: list[Stages] = []
+    bursts: list[UpstreamSeconds] = []
     contenders: dict[str, Callable[[], object]] = {
         _ONE: lambda: _one_at_a_time(peer, everything, bursts),
         _ALL: lambda: Took(peer.stages(everything).whole),
@@ -90,8 +90,8 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
     return cells
 
 
-def _one_at_a_time(peer: UpstreamPeer, indices: Sequence[int], bursts: list[Stages]) -> Took:
+def _one_at_a_time(peer: UpstreamPeer, indices: Sequence[int], bursts: list[UpstreamSeconds]) -> Took:
     """A burst, by its mean, which is kept."""
     singly = [astuple(peer.stages([index])) for index in indices]
-    bursts.append(Stages(*(statistics.fmean(seconds) for seconds in zip(*singly, strict=True))))
+    bursts.append(UpstreamSeconds(*(statistics.fmean(seconds) for seconds in zip(*singly, strict=True))))
     return Took(bursts[-1].whole)

@@ -23,7 +23,7 @@ _NEEDED = "import src.model, src.datamodule, src.nfa_tree"
 
 
 @dataclass(frozen=True, slots=True)
-class Stages:
+class UpstreamSeconds:
     """Seconds a picture of their pipeline, by their process's clock."""
 
     preprocessing: float
@@ -82,10 +82,10 @@ class UpstreamPeer(PeerProcess):
         np.save(file, np.stack(pictures_rgb))
         self.ask("take", file=str(file))
 
-    def stages(self, indices: Sequence[int]) -> Stages:
+    def stages(self, indices: Sequence[int]) -> UpstreamSeconds:
         """What it takes it from pictures to verdicts, all in one batch, a picture."""
         seconds = self.ask("inspect", indices=list(indices))["seconds"]
-        return Stages(*(took / len(indices) for took in seconds))
+        return UpstreamSeconds(*(took / len(indices) for took in seconds))
 
     def verdict(self, index: int) -> EagerVerdict:
         """What it finds in a picture."""

@@ -190,13 +190,13 @@ def test_a_comparison_is_five_pictures_wide(photographs: list[Photograph], case:
 @pytest.mark.slow
 def test_the_benchmark_from_end_to_end(tmp_path: Path, capsys) -> None:
     """With a network that has learned next to nothing: only that all of it works."""
-    from uflow_edge.benchmarks.studies.forensics.__main__ import Scale, benchmark
+    from uflow_edge.benchmarks.studies.forensics.__main__ import StudySize, benchmark
     from uflow_edge.training.diffusion import train_unet
     from uflow_edge.training.diffusion_options import DiffusionOptions
 
     write_training_photographs(tmp_path / "photographs")
     train_unet(tmp_path / "photographs", DiffusionOptions(channels=(8, 8), steps=20), tmp_path / "unet")
-    assert benchmark(tmp_path, Scale(images=1, training_steps=1), seed=0, unet=tmp_path / "unet") == 0
+    assert benchmark(tmp_path, StudySize(images=1, training_steps=1), seed=0, unet=tmp_path / "unet") == 0
     assert "Diff-CFG, SSIM, t = 40" in capsys.readouterr().out
     written = json.loads((tmp_path / "forensics.json").read_text())
     assert len(written["outcomes"]) == 8 and len(written["outcomes"][0]["findings"]) == len(CASES)

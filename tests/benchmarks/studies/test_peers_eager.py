@@ -8,8 +8,8 @@ import pytest
 
 from uflow_edge.benchmarks.studies.gravel import gravel_frames
 from uflow_edge.benchmarks.studies.peers.eager import EagerPipeline
-from uflow_edge.benchmarks.studies.peers.eager_contest import Outcome, assert_agreement, assert_same
-from uflow_edge.benchmarks.studies.peers.models import Model, Published, in_rgb, pictures
+from uflow_edge.benchmarks.studies.peers.eager_contest import EagerTimes, assert_agreement, assert_same
+from uflow_edge.benchmarks.studies.peers.models import Model, PublishedTimes, in_rgb, pictures
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
@@ -82,12 +82,12 @@ def test_every_third_picture_is_scratched() -> None:
 
 def test_published_figures_are_kept_apart(exported: Path) -> None:
     bundle = Bundle.load(exported, UFlowManifest)
-    model = Model("small", exported.parent / "none.ckpt", bundle, Published(900, 80))
-    outcome = Outcome(model, network=40.0, tree=10.0, whole=60.0, ours={"onnxruntime": 20.0, "openvino": 15.0})
+    model = Model("small", exported.parent / "none.ckpt", bundle, PublishedTimes(900, 80))
+    outcome = EagerTimes(model, network=40.0, tree=10.0, whole=60.0, ours={"onnxruntime": 20.0, "openvino": 15.0})
     assert outcome.row[1:4] == ["40.0 ms", "10.0 ms", "60.0 ms"]
     assert outcome.row[4:] == ["20.0 ms", "3.0", "15.0 ms", "4.0", "900 ms", "60"]
     assert outcome.remark is not None and outcome.remark.endswith("would take 450 ms here, 30 times ours.")
-    unknown = replace(outcome, model=replace(model, published=Published(900)), ours={"onnxruntime": 20.0})
+    unknown = replace(outcome, model=replace(model, published=PublishedTimes(900)), ours={"onnxruntime": 20.0})
     assert unknown.row[6:] == ["–", "–", "900 ms", "45"]
     assert unknown.remark is None
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from uflow_edge.benchmarks.studies.graph_work import Work
-from uflow_edge.benchmarks.studies.roofline import Measured, Roof, main, measure, resize_work, roofline_table
+from uflow_edge.benchmarks.studies.roofline import Roof, RooflinePart, main, measure, resize_work, roofline_table
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 
@@ -16,11 +16,11 @@ def test_the_higher_limit_holds() -> None:
     dense, wide = Work("dense", 10**9, 10**6, 10**6), Work("wide", 10**6, 3 * 10**7, 10**7)
     assert (ROOF.attainable_ms(dense), ROOF.bound(dense)) == (10.0, "arithmetic")
     assert (ROOF.attainable_ms(wide), ROOF.bound(wide)) == (2.0, "memory")
-    assert Measured(dense, ROOF, took_ms=40.0).share == 0.25
+    assert RooflinePart(dense, ROOF, took_ms=40.0).share == 0.25
 
 
 def test_the_table_says_what_was_measured() -> None:
-    table = roofline_table([Measured(Work("flow", 10**9, 10**6, 10**6), ROOF, 40.0)])
+    table = roofline_table([RooflinePart(Work("flow", 10**9, 10**6, 10**6), ROOF, 40.0)])
     assert "| flow | 1.000 | 2.0 | 2 | 10.00 | arithmetic | 40.00 | 25% |" in table
     assert table.endswith("Measured limits: 2 threads: 100 GMAC/s, 20.0 GB/s.")
 
