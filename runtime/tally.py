@@ -1,4 +1,4 @@
-"""What became of every frame: once the pipeline has drained, each that was captured is counted in one other way."""
+"""Counts of frames. Once the pipeline has drained, each captured frame is counted in exactly one other field."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

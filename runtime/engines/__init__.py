@@ -1,4 +1,4 @@
-"""What runs a graph. All engines keep one small promise, so that nobody need know which one it is."""
+"""Engines run a graph. All of them implement one small protocol."""
 
 from typing import Any, Protocol, TypeAlias
 
@@ -25,7 +25,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> Precision | None:
-        """Of the graph; None for a plan whose graph is no longer in the bundle."""
+        """Precision of the graph; None for a plan whose graph is no longer in the bundle."""
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:
         """Run the graph on N samples, any number from 1 on.

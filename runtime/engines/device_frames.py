@@ -21,7 +21,7 @@ class DeviceFrames:
     """The kernel of gpu_resize.cu writes its pictures where the engine reads them.
 
     Args:
-        engine: closed by whoever opened it, after this.
+        engine: not closed here; close this object first.
         preprocessor: of the same GPU and input size; closed with this.
     """
 

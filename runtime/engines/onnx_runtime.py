@@ -47,7 +47,7 @@ class OnnxRuntimeEngine:
         return run_in_batches(inputs, self._batch, self._run)
 
     def close(self) -> None:
-        """Let go of the session and its memory."""
+        """Release the session and its memory."""
         self._session = None
 
     def _run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
@@ -60,9 +60,9 @@ class OnnxRuntimeEngine:
 
 
 def session_options(threads: int | None) -> Any:
-    """Options of any session: threads of the CPU (default, one a core), only errors told."""
+    """Options of every session: CPU threads (default: one per core), and only errors are logged."""
     onnxruntime = require("onnxruntime")
-    onnxruntime.disable_telemetry_events()  # what a line inspects stays on the line
+    onnxruntime.disable_telemetry_events()  # no usage statistics leave the device
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     # Spinning workers starve the thresholding that runs beside them.

@@ -41,7 +41,7 @@ class OnnxRuntimeGpuEngine:
         variant: which graph it is.
         provider: what runs it; TensorRT takes minutes to build an engine the first time, and keeps it for the user.
         threads: of the CPU, for what the GPU cannot do.
-        stopwatch: told of each run's transfers; default, nobody is.
+        stopwatch: records the transfers of each run; default: nothing is recorded.
 
     Raises:
         MissingDependency: no such provider in this onnxruntime, or it cannot be loaded here.
@@ -84,7 +84,7 @@ class OnnxRuntimeGpuEngine:
         return run_in_batches(inputs, self._batch, self._run)
 
     def close(self) -> None:
-        """Let go of device buffers and session."""
+        """Release the device buffers and the session."""
         self._bindings.clear()
         self._session = None
 

@@ -49,7 +49,7 @@ class OpenVinoEngine:
         return run_in_batches(inputs, self._batch, self._run)
 
     def close(self) -> None:
-        """Let go of the model and its buffers."""
+        """Release the model and its buffers."""
         self._requests.clear()
         self._model = self._core = None
 

@@ -37,7 +37,7 @@ def plans_in(bundle: Bundle[Manifest], precisions: Sequence[Precision]) -> Itera
 
 
 def precision_of(bundle: Bundle[Manifest], plan: Plan) -> Precision | None:
-    """Of the graph that a plan was built from; None where the bundle has no such graph any more."""
+    """Precision of the graph that a plan was built from; None if the bundle no longer has this graph."""
     return next((variant.precision for variant in bundle.manifest.variants if variant.file == plan.graph), None)
 
 

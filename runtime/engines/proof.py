@@ -58,7 +58,7 @@ def has_vnni() -> bool:
 
 
 def likely_cause(precision: Precision) -> str:
-    """Of an engine that deviates, as the end of a sentence; empty where nothing is known."""
+    """Likely cause of a deviation, as the end of a sentence; empty if none is known."""
     if precision != "int8" or has_vnni():
         return ""
     return "; this processor has no VNNI, and without it sums of 8-bit products saturate (pmaddubsw)"

@@ -53,7 +53,7 @@ class StoredReference:
         ]
 
     def deviation(self, found: Sequence[Outputs], channels: Sequence[int]) -> Deviation:
-        """Of what an engine gave for each picture; the channels of every scale, finest first."""
+        """Build it from an engine's outputs for each image; channels of every scale, finest first."""
         return Deviation.between(
             self.statistics, [LatentStatistics.of(outputs, len(channels)) for outputs in found], channels
         )

@@ -55,8 +55,8 @@ def open_engine(
         backend: what runs the model. ``auto`` takes the first of `BACKENDS` that works, and logs which;
             in int8, onnxruntime on the CPU only after all others.
         precision: of the graph or plan; None takes what is faster, fp16 on a GPU, fp32 on a CPU, but never int8.
-        threads: of the CPU; default, one a core.
-        stopwatch: told of the transfers of each run, by engines that compute in another memory than the host's.
+        threads: of the CPU; default: one per core.
+        stopwatch: records the transfers of each run, for engines that compute outside the host's memory.
 
     Raises:
         UsageError: the bundle has no graph in this precision, or the backend does not take it.

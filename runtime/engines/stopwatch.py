@@ -17,7 +17,7 @@ class Transfers:
 
 
 class Stopwatch:
-    """Given to `open_engine`, it is told of the transfers of every run. For the thread that runs the engine.
+    """Pass it to `open_engine` to record the transfers of every run. Use it only in the thread that runs the engine.
 
     Attributes:
         transfers: of all runs since `restart`; None where there are none, as in engines that compute in host memory.
@@ -27,7 +27,7 @@ class Stopwatch:
         self.transfers: Transfers | None = None
 
     def restart(self) -> None:
-        """Forget what was told."""
+        """Forget all records."""
         self.transfers = None
 
     def add(self, run: Transfers) -> None:

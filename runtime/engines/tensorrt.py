@@ -58,8 +58,8 @@ class _TimedTransfers:
     to_device: StreamTimer
     to_host: StreamTimer
 
-    def tell(self) -> None:
-        """Of a run that the stream has been waited for."""
+    def record(self) -> None:
+        """Record the transfers of a run whose stream is synchronised."""
         self.stopwatch.add(Transfers(self.to_device.milliseconds(), self.to_host.milliseconds()))
 
 
@@ -69,7 +69,7 @@ class TensorRtEngine:
     Args:
         bundle: as loaded.
         chosen: the plan, see `plans.find_plan`.
-        stopwatch: told of each run's transfers, as CUDA's events time them; default, nothing is timed.
+        stopwatch: records the transfers of each run, timed by CUDA events; default: nothing is timed.
 
     Attributes:
         cuda: the context, for what else is to be done on this GPU: ``with engine.cuda.current():``.
@@ -162,7 +162,7 @@ class TensorRtEngine:
                     self._download(count)
             self._stream.synchronize()
             if self._timed is not None:
-                self._timed.tell()
+                self._timed.record()
             # Copied: the next run writes the same buffers.
             return [np.array(self._buffers[tensor.name].host[:count]) for tensor in self._outputs]
 
@@ -205,7 +205,7 @@ class TensorRtEngine:
     def _enqueue(self, count: int) -> None:
         context = self._plan.context
         if not context.execute_async_v3(self._stream.handle):
-            raise EngineFailed(f"{self.name}: the run failed ({self._plan.last_words()})")
+            raise EngineFailed(f"{self.name}: the run failed ({self._plan.recent_errors()})")
         if self._timed is None:
             self._download(count)
 
@@ -231,7 +231,7 @@ class TensorRtEngine:
     def _release(self) -> None:
         """In the order of who uses whom. Call it while the context is current."""
         if self._stream is not None:
-            with suppress(self.cuda.driver.Error):  # a run that failed has told so already
+            with suppress(self.cuda.driver.Error):  # a failed run has already raised
                 self._stream.synchronize()
         self._forget_graph()
         self._plan.release()

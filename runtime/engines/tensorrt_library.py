@@ -67,6 +67,6 @@ def logger_of(trt: Any) -> Any:
     return Logger()
 
 
-def last_words(logger: Any) -> str:
+def recent_errors(logger: Any) -> str:
     """What a library said last of what went wrong."""
     return " | ".join(list(dict.fromkeys(logger.errors))[-_TOLD:]) or "it does not say why"

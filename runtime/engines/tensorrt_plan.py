@@ -14,7 +14,7 @@ from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Manifest, Plan, Signature
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.engines.plans import how_to_build
-from uflow_edge.runtime.engines.tensorrt_library import TITLES, last_words, logger_of
+from uflow_edge.runtime.engines.tensorrt_library import TITLES, logger_of, recent_errors
 from uflow_edge.runtime.errors import BadInput
 
 
@@ -44,18 +44,18 @@ class LoadedPlan:
         self._logger.errors.clear()
         self._runtime = runtime = trt.Runtime(self._logger)
         if "version-compatible" in chosen.options:
-            runtime.engine_host_code_allowed = True  # such a plan brings the code of its own TensorRT
+            runtime.engine_host_code_allowed = True  # such a plan contains code of its own TensorRT
         self._engine = engine = runtime.deserialize_cuda_engine(content)
         if engine is None:
-            raise EngineFailed(f"{chosen.file}: {title} refuses it ({self.last_words()}). {how_to_build(bundle)}")
+            raise EngineFailed(f"{chosen.file}: {title} refuses it ({self.recent_errors()}). {how_to_build(bundle)}")
         _check_tensors(trt, engine, bundle.manifest.signature, chosen.file)
         self.context: Any = _execution_context(trt, engine)
         if self.context is None:
-            raise EngineFailed(f"{chosen.file}: {title} cannot run it ({self.last_words()})")
+            raise EngineFailed(f"{chosen.file}: {title} cannot run it ({self.recent_errors()})")
 
-    def last_words(self) -> str:
+    def recent_errors(self) -> str:
         """What the library said last of what went wrong."""
-        return last_words(self._logger)
+        return recent_errors(self._logger)
 
     def release(self) -> None:
         """In the order of who uses whom; the addresses that the context was given are no longer used after this."""

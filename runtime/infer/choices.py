@@ -100,7 +100,7 @@ def sources(arguments: argparse.Namespace) -> "list[Source]":
             raise UsageError("--camera: the same camera is given twice")
         options, shown = camera_options(arguments), [redacted(text) for text in arguments.camera]
         return [
-            # Cameras whose addresses differ in their secrets alone are told apart by a number.
+            # Cameras whose addresses differ only in their secrets get a number.
             parse_camera(text, options, number=1 + shown[:i].count(shown[i]))
             for i, text in enumerate(arguments.camera)
         ]

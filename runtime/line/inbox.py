@@ -1,4 +1,4 @@
-"""Where frames wait for the engine: a lane for each source, taken in turn, so that no camera starves another."""
+"""Frames wait here for the engine: one lane per source, served in turn, so that no camera starves another."""
 
 import threading
 from collections import deque
@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 T = TypeVar("T")
 
 Policy: TypeAlias = Literal["latest", "every"]
-"""``latest``: a new item takes the place of the one that waits. ``every``: whoever brings one waits for room."""
+"""``latest``: a new item replaces the waiting one. ``every``: the producer waits for room."""
 
 
 class Inbox(Generic[T]):

@@ -1,4 +1,4 @@
-"""The steps of a pipeline, each in a thread of its own, and the watch over those that hang."""
+"""The stages of a pipeline, each in its own thread, and the check for stages that hang."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ Out = TypeVar("Out")
 
 
 def called(item: "Frame | tuple[Frame, object]") -> str:
-    """What people call a frame, alone or with what has been made of it."""
+    """Display name of a frame, given alone or as the first item of a tuple."""
     frame = item[0] if isinstance(item, tuple) else item
     return f"{frame.source} #{frame.index}"
 
@@ -41,7 +41,7 @@ class Stage(threading.Thread, Generic[In, Out]):
         """Prepare; `start` begins.
 
         Args:
-            name: for people.
+            name: shown in messages.
             source: closed and emptied when the work fails.
             work: None: the item goes no further.
             target: closed at the end; None for the last stage.
@@ -70,7 +70,7 @@ class Stage(threading.Thread, Generic[In, Out]):
                 self._target.close()
 
     def busy_for(self, seconds: float) -> In | None:
-        """The item that the work has not returned from for so long, if there is one."""
+        """The item that the stage has worked on for at least so many seconds, if any."""
         busy = self._busy  # read once: the thread may finish in between
         return busy[0] if busy is not None and time.monotonic() - busy[1] >= seconds else None
 
@@ -89,14 +89,14 @@ class Stages:
             stage.start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long for the end of all, and say whether that came."""
+        """Wait up to so many seconds; returns whether all have ended."""
         alive = [stage for stage in self._stages if stage.is_alive()]
         if alive:
             alive[0].join(seconds)
         return not any(stage.is_alive() for stage in alive)
 
     def watch(self, *, ending: bool) -> None:
-        """To be called now and then.
+        """Log a stage that hangs; call this regularly.
 
         Raises:
             Stuck: the run is to end, and a stage hangs.
@@ -113,7 +113,7 @@ class Stages:
             self.abandon(HUNG_AT_THE_END, ExitCode.MISSING)
 
     def abandon(self, seconds: float, code: ExitCode) -> None:
-        """Refuse to wait for a stage that has not returned for so long.
+        """Give up on a stage that has worked on one item for at least so many seconds.
 
         Raises:
             Stuck: there is one.

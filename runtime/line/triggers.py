@@ -99,7 +99,7 @@ class SoftwareTrigger:
         self._pending = _Pending()
 
     def fire(self) -> float:
-        """Ask for a frame, and say from when on, seconds since the epoch."""
+        """Request a frame; returns from when on, seconds since the epoch."""
         moment = self._clock()
         self._pending.add(moment)
         return moment
@@ -177,7 +177,7 @@ class GpioTrigger:
 
 
 def parse_trigger(text: str) -> Trigger:
-    """The trigger that a person means: ``free``, ``every:100`` (milliseconds), ``software`` or ``gpio:gpiochip0/17``.
+    """Parse a trigger: ``free``, ``every:100`` (milliseconds), ``software`` or ``gpio:gpiochip0/17``.
 
     A GPIO line may trigger on the falling edge, delayed and debounced by milliseconds:
     ``gpio:gpiochip0/17,falling,delay=20,debounce=5``.
