@@ -174,7 +174,7 @@ def test_without_torch_a_checkpoint_says_which_extra(trained: Path, monkeypatch:
     [
         (["--ckpt", "a.ckpt", "--bundle", "a.uflow"], 2, "--ckpt takes the place of a bundle"),
         (["--all", "--ckpt", "a", "--bundles", "b"], 2, "--ckpt takes the place of a bundle"),
-        (["--ckpt", "a.ckpt", "--ray", "auto", "--ray-state", "x"], 2, "makes a bundle on this machine alone"),
+        (["--ckpt", "a.ckpt", "--ray", "auto", "--ray-state", "x"], 2, "makes a bundle on this machine only"),
         (["--ckpt", "absent.ckpt"], 3, "absent.ckpt: no such checkpoint"),
         (["--ckpt", "."], 3, "a folder of them is for --all"),
     ],
