@@ -11,7 +11,8 @@ from skimage import data
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
-from uflow_edge.runtime.purify.images import FilePurifier, Outcome, plan_jobs
+from uflow_edge.runtime.purify.images import FilePurifier, PurifyOutcome
+from uflow_edge.runtime.purify.jobs import plan_jobs
 
 LINEAR = NoiseSchedule.make("linear")
 PHOTO = data.astronaut()[:100, 180:300]
@@ -37,7 +38,7 @@ def file_purifier(network: Callable | None = None, channels: int = 3, keep: bool
     return FilePurifier(purifier, channels, "smoother", keep_metadata=keep)
 
 
-def purified(path: Path, **options) -> tuple[Outcome, Image.Image]:
+def purified(path: Path, **options) -> tuple[PurifyOutcome, Image.Image]:
     (outcome,) = file_purifier(**options).run(plan_jobs([path], path.parent / "out"))
     assert outcome.status == "purified", outcome.error
     with Image.open(outcome.job.result) as opened:

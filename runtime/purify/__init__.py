@@ -1,1 +1,1 @@
-"""Picture files in, purified PNG files out: ``uflow-purify``. The mathematics is in ``runtime/diffusion``."""
+"""``uflow-purify``: reads image files and writes purified PNG files. The mathematics is in ``runtime/diffusion``."""

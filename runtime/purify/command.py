@@ -15,7 +15,8 @@ from uflow_edge.runtime.purify.arguments import options_of, parser
 from uflow_edge.runtime.text import duration
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.purify.images import FilePurifier, Job, Outcome
+    from uflow_edge.runtime.purify.images import FilePurifier, PurifyOutcome
+    from uflow_edge.runtime.purify.jobs import PurifyJob
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.bundle.unet import UNetManifest
     from uflow_edge.runtime.diffusion.purifier import Purifier
     from uflow_edge.runtime.images.decode import Reading, use
-    from uflow_edge.runtime.purify.images import FilePurifier, plan_jobs
+    from uflow_edge.runtime.purify.images import FilePurifier
+    from uflow_edge.runtime.purify.jobs import plan_jobs
     from uflow_edge.runtime.purify.network import open_network
     from uflow_edge.runtime.storage.files import check_writable
 
@@ -53,7 +55,7 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
 
 
 def purify_images(
-    work: "FilePurifier", jobs: "Sequence[Job]", *, report: Path | None = None, jsonl: Path | None = None
+    work: "FilePurifier", jobs: "Sequence[PurifyJob]", *, report: Path | None = None, jsonl: Path | None = None
 ) -> ExitCode:
     """Purify images, and print how it goes.
 
@@ -64,9 +66,9 @@ def purify_images(
         jsonl: file that gets one line per image, as soon as it is done.
 
     Returns:
-        ``BAD_INPUT`` if any picture failed.
+        ``BAD_INPUT`` if any image failed.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[PurifyOutcome] = []
     remaining = work.evaluations(jobs)
     if remaining:
         logger.info(forecast(work, remaining))
@@ -96,7 +98,7 @@ def forecast(work: "FilePurifier", remaining: int) -> str:
     )
 
 
-def _outcome_line(outcome: "Outcome") -> str:
+def _outcome_line(outcome: "PurifyOutcome") -> str:
     if outcome.status == "failed":
         return f"failed: {outcome.error}"
     notes = "".join(f"; {note}" for note in outcome.notes)
@@ -117,7 +119,7 @@ def _lines(path: Path | None) -> Iterator[Callable[[str], None]]:
         yield lambda line: print(line, file=file, flush=True)
 
 
-def _write_report(path: Path, outcomes: "Sequence[Outcome]", work: "FilePurifier") -> None:
+def _write_report(path: Path, outcomes: "Sequence[PurifyOutcome]", work: "FilePurifier") -> None:
     from uflow_edge.runtime.purify.images import settings
     from uflow_edge.runtime.purify.report import write_report
 

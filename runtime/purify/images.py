@@ -1,7 +1,7 @@
-"""The work of `uflow-purify`: many files, each purified once, whatever happens to the others.
+"""Purifies many files, each one once and independently of the others.
 
-A result is a PNG that says in its own text what it was made from and how. So one that is finished is known for what it
-is and left alone, no list of results can be lost, and nobody who looks takes it for an original.
+A result is a PNG with a text that says how it was made and from what. So finished results are recognised without a
+separate list, and nobody can mistake a result for an original.
 """
 
 import hashlib
@@ -17,18 +17,17 @@ import numpy as np
 from uflow_edge.runtime.diffusion.noise import NoiseField
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
-from uflow_edge.runtime.errors import DISTRIBUTION, BadInput, UsageError
+from uflow_edge.runtime.errors import DISTRIBUTION, BadInput
 from uflow_edge.runtime.images.decode import in_use, require_file
-from uflow_edge.runtime.images.files import find_images
-from uflow_edge.runtime.images.search import refuse_results_inside
 from uflow_edge.runtime.numeric import Image, Size
-from uflow_edge.runtime.purify.pictures import picture_size, read_picture, read_texts, write_picture
+from uflow_edge.runtime.purify.content import read_content, read_texts, stored_size, write_content
+from uflow_edge.runtime.purify.jobs import PurifyJob
 from uflow_edge.runtime.purify.quality import psnr, structural_similarity
 from uflow_edge.runtime.storage.files import ERRORS_OF_ONE_FILE, sha256
 from uflow_edge.runtime.storage.strict_json import parse_json, to_json
 
 RECORD = "uflow-purify"
-"""Keyword of the PNG text that says how a result was made."""
+"""Keyword of the PNG text that records how a result was made."""
 
 _QUICK_S = 2.0
 
@@ -36,29 +35,21 @@ Status = Literal["purified", "finished before", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One picture to purify: where it is, and where the result goes."""
-
-    source: Path
-    result: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one picture.
+class PurifyOutcome:
+    """The outcome for one image.
 
     Attributes:
         job: the files.
-        status: ``finished before`` if the result was there already, made in the same way.
+        status: ``finished before`` if the same result existed already.
         size: (height, width), upright.
-        psnr: of the result against the source, in dB.
-        ssim: likewise.
-        seconds: that purifying took.
-        notes: what people should know about how the source was read.
-        error: why it failed.
+        psnr: PSNR of the result against the source, in dB.
+        ssim: SSIM of the result against the source.
+        seconds: duration of purifying.
+        notes: remarks for people on how the source was read.
+        error: reason of a failure.
     """
 
-    job: Job
+    job: PurifyJob
     status: Status
     size: Size | None = None
     psnr: float | None = None
@@ -68,55 +59,23 @@ class Outcome:
     error: str = ""
 
     def to_json(self) -> str:
-        """As one line; equal pictures, whose PSNR is infinite, have none."""
+        """One line of JSON; an infinite PSNR, of equal images, becomes null."""
         values = asdict(self)
         del values["job"]
         values["psnr"] = None if self.psnr is None or np.isinf(self.psnr) else self.psnr
         return to_json({"source": str(self.job.source), "result": str(self.job.result), **values})
 
 
-def plan_jobs(paths: Iterable[Path], out: Path) -> list[Job]:
-    """Decide where results go: ``out``, in the folders that the sources are in below those that were named, as PNG.
-
-    Two sources of one name (``a.jpg`` and ``a.tif``) keep their suffix before that of the result (``a.jpg.png``).
-
-    Raises:
-        BadInput: a path that does not exist, or a folder without images.
-        UsageError: a result would replace an original or another result, or be taken for an original in the next run.
-    """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: is a file; --out is the folder that results go to")
-    paths, found = list(paths), dict[Path, Path]()
-    refuse_results_inside(paths, {"--out": out})
-    for path in paths:
-        for image in find_images([path]):
-            source = image.resolve() if image.exists() else image.absolute()  # a link to nothing is named itself
-            found.setdefault(source, image.relative_to(path) if path.is_dir() else Path(image.name))
-    short = [str(name.with_suffix("")).lower() for name in found.values()]
-    names = [
-        name.with_suffix(".png") if short.count(alike) == 1 else name.with_name(f"{name.name}.png")
-        for name, alike in zip(found.values(), short, strict=True)
-    ]
-    jobs = [Job(source, out / name) for source, name in zip(found, names, strict=True)]
-    results: dict[str, Path] = {}
-    for job in jobs:
-        if job.result.resolve() in found:
-            raise UsageError(f"{job.result}: would replace an original; choose another folder for --out")
-        if (other := results.setdefault(str(job.result).lower(), job.source)) != job.source:
-            raise UsageError(f"{other} and {job.source} would both become {job.result}; purify them in two runs")
-    return jobs
-
-
 @dataclass(frozen=True, slots=True)
 class FilePurifier:
-    """Purifies files with one purifier.
+    """Purifies files.
 
     Attributes:
-        purifier: what purifies them.
-        channels: of its network: 3 (RGB), or 1 (grey).
-        network: what tells its weights from others, such as their SHA-256.
-        keep_metadata: copy EXIF and ICC profile.
-        overwrite: replace results that were made in another way.
+        purifier: purifies the images.
+        channels: channels of its network: 3 (RGB) or 1 (grey).
+        network: identity of its weights, such as their SHA-256.
+        keep_metadata: copy EXIF data and ICC profile.
+        overwrite: replace results that were made differently.
     """
 
     purifier: Purifier
@@ -125,11 +84,11 @@ class FilePurifier:
     keep_metadata: bool = False
     overwrite: bool = False
 
-    def is_finished(self, job: Job) -> bool:
-        """Whether the result is there, made from the same file in the same way.
+    def is_finished(self, job: PurifyJob) -> bool:
+        """Whether the result exists, made from the same file with the same settings.
 
         Raises:
-            BadInput: there is a file in its place that is something else, and may not be replaced.
+            BadInput: the file of the result is something else, and may not be replaced.
         """
         if not job.result.exists():
             return False
@@ -138,22 +97,22 @@ class FilePurifier:
         if self.overwrite:
             return False
         raise BadInput(
-            f"{job.result}: is there, and was not made from {job.source} in this way; --overwrite replaces it"
+            f"{job.result}: exists, but was not made from {job.source} with these settings; --overwrite replaces it"
         )
 
-    def evaluations(self, jobs: Iterable[Job]) -> int:
-        """Of the network, in patches, that are still to do; files that cannot be read count for nothing."""
+    def evaluations(self, jobs: Iterable[PurifyJob]) -> int:
+        """Remaining evaluations of the network, counted in patches; unreadable files are not counted."""
         total = 0
         for job in jobs:
             try:
                 if not self.is_finished(job):
-                    total += self.purifier.evaluations(picture_size(job.source))
-            except (BadInput, OSError):  # is reported when its turn comes
+                    total += self.purifier.evaluations(stored_size(job.source))
+            except (BadInput, OSError):  # `run` reports the error
                 continue
         return total
 
     def seconds_per_evaluation(self) -> float:
-        """Of one patch in a whole batch, measured; a quick network, whose first run says little, is run twice."""
+        """Measured duration per patch, in a full batch; a fast network runs twice, as its first run is slower."""
         options, side = self.purifier.options, self.purifier.image_size
         blank = np.zeros((options.batch, self.channels, side, side), np.float32)
 
@@ -165,8 +124,8 @@ class FilePurifier:
         first = measured()
         return (measured() if first < _QUICK_S else first) / options.batch
 
-    def run(self, jobs: Sequence[Job], on_step: Callable[[int], None] | None = None) -> Iterator[Outcome]:
-        """Purify one picture after the other; what is wrong with one does not stop the rest.
+    def run(self, jobs: Sequence[PurifyJob], on_step: Callable[[int], None] | None = None) -> Iterator[PurifyOutcome]:
+        """Purify the images one by one; an image that fails does not stop the others.
 
         Args:
             jobs: the files.
@@ -175,36 +134,38 @@ class FilePurifier:
         for job in jobs:
             try:
                 yield self._outcome(job, on_step)
-            except BadInput as error:  # what would fail for all, an engine or a full disk, ends the run
-                yield Outcome(job, "failed", error=str(error))
+            except BadInput as error:  # errors that concern all images, such as a full disk, end the run
+                yield PurifyOutcome(job, "failed", error=str(error))
             except OSError as error:
                 if error.errno not in ERRORS_OF_ONE_FILE:
                     raise
-                yield Outcome(job, "failed", error=f"{job.result}: cannot be written ({error.strerror})")
+                yield PurifyOutcome(job, "failed", error=f"{job.result}: cannot be written ({error.strerror})")
 
-    def _outcome(self, job: Job, on_step: Callable[[int], None] | None) -> Outcome:
+    def _outcome(self, job: PurifyJob, on_step: Callable[[int], None] | None) -> PurifyOutcome:
         if self.is_finished(job):
-            return _measured(Outcome(job, "finished before"), parse_json(read_texts(job.result)[RECORD])["measured"])
+            return _measured(
+                PurifyOutcome(job, "finished before"), parse_json(read_texts(job.result)[RECORD])["measured"]
+            )
         recipe, started = self._recipe(job), time.perf_counter()
-        picture = read_picture(job.source, keep_metadata=self.keep_metadata)
-        if picture.values.shape[2] > self.channels:
-            raise BadInput(f"{job.source}: is in colour, and the network purifies grey pictures only; convert it first")
-        values = self._purified(picture.values, seed_of(recipe), on_step)
+        content = read_content(job.source, keep_metadata=self.keep_metadata)
+        if content.values.shape[2] > self.channels:
+            raise BadInput(f"{job.source}: is in colour, but the network purifies grey images only; convert it first")
+        values = self._purified(content.values, seed_of(recipe), on_step)
         seconds = time.perf_counter() - started
-        quality = psnr(picture.values, values)
+        quality = psnr(content.values, values)
         measured = {
-            "size": picture.values.shape[:2],
+            "size": content.values.shape[:2],
             "psnr": None if np.isinf(quality) else round(quality, 3),
-            "ssim": round(structural_similarity(picture.values, values), 5),
+            "ssim": round(structural_similarity(content.values, values), 5),
             "seconds": round(seconds, 3),
-            "notes": picture.notes,
+            "notes": content.notes,
         }
         texts = {
             "Software": f"{DISTRIBUTION} {version(DISTRIBUTION)}; purified by a diffusion network",
             RECORD: to_json({"recipe": recipe, "measured": measured}),
         }
-        write_picture(job.result, replace(picture, values=values), texts)
-        return _measured(Outcome(job, "purified"), measured)
+        write_content(job.result, replace(content, values=values), texts)
+        return _measured(PurifyOutcome(job, "purified"), measured)
 
     def _purified(self, values: Image, seed: int, on_step: Callable[[int], None] | None) -> Image:
         if values.shape[2] == self.channels:
@@ -212,8 +173,8 @@ class FilePurifier:
         coloured = self.purifier.purify(np.repeat(values, self.channels, axis=2), seed, on_step)
         return np.asarray(np.rint(coloured.mean(axis=2, keepdims=True)), np.uint8)
 
-    def _recipe(self, job: Job) -> dict[str, Any]:
-        """All that decides what the result is."""
+    def _recipe(self, job: PurifyJob) -> dict[str, Any]:
+        """Everything that decides the result."""
         return {
             "source": _digest(job.source),
             "network": self.network,
@@ -224,9 +185,9 @@ class FilePurifier:
 
 
 def settings(options: PurifyOptions) -> dict[str, Any]:
-    """What decides a result, by name, with defaults filled in."""
+    """The options that decide a result, by name, with their defaults."""
     values = {**asdict(options), "guide_scale": options.scale, "respacing": options.evaluations}
-    del values["batch"]  # changes how long it takes, not what comes out
+    del values["batch"]  # changes the duration only
     return values
 
 
@@ -239,18 +200,22 @@ def _digest(source: Path) -> str:
 
 
 def seed_of(recipe: Mapping[str, Any]) -> int:
-    """Pictures have noise of their own, the same in every run."""
+    """The seed of an image's noise: different for each image, the same in every run."""
     return int.from_bytes(hashlib.sha256(f"{recipe['seed']} {recipe['source']}".encode()).digest()[:8], "big")
+
+
+def _record(result: Path) -> Any:
+    return parse_json(read_texts(result)[RECORD])
 
 
 def _recipe_of(result: Path) -> Any:
     try:
-        return parse_json(read_texts(result)[RECORD])["recipe"]
+        return _record(result)["recipe"]
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def _measured(outcome: Outcome, values: Mapping[str, Any]) -> Outcome:
+def _measured(outcome: PurifyOutcome, values: Mapping[str, Any]) -> PurifyOutcome:
     height, width = values["size"]
     return replace(
         outcome,

@@ -14,16 +14,16 @@ from uflow_edge.runtime.engines.selection import Backend, open_engine
 
 @dataclass(frozen=True, slots=True)
 class OpenNetwork:
-    """A network that is ready, and what it was trained with.
+    """A network that is ready to run.
 
     Attributes:
-        predict: runs it.
-        close: gives back memory and device.
-        schedule: of the noise.
-        noisiest_step: index of the last step of it that the network has learned.
+        predict: runs the network.
+        close: releases memory and device.
+        schedule: the noise schedule that it was trained with.
+        noisiest_step: index of the noisiest step that it has learned.
         image_size: S, side of a patch in pixels.
-        channels: C of a patch: 3 (RGB) or 1 (grey).
-        identity: SHA-256 of the checkpoint; the same for all precisions and engines.
+        channels: C, channels of a patch: 3 (RGB) or 1 (grey).
+        identity: SHA-256 of the checkpoint, the same for all precisions and engines.
     """
 
     predict: NoisePredictor
@@ -41,17 +41,15 @@ def open_network(
     precision: Precision | None = None,
     threads: int | None = None,
 ) -> OpenNetwork:
-    """Verify a bundle and make its network ready. Whoever gets it closes it.
+    """Verify a bundle and open its network. The caller closes it.
 
     Args:
-        folder: of the bundle.
-        backend: as for `open_engine`, and so are the others.
-        precision: of the graph or plan.
-        threads: of the CPU.
+        folder: folder of the bundle.
+        backend, precision, threads: see `open_engine`.
 
     Raises:
-        BadInput: not the bundle of a diffusion network, or a damaged one.
-        UsageError, MissingDependency, EngineFailed: as `open_engine`.
+        BadInput: the bundle is damaged, or not one of a diffusion network.
+        UsageError, MissingDependency, EngineFailed: see `open_engine`.
     """
     bundle = Bundle.load(folder, UNetManifest)
     manifest = bundle.manifest

@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.purify.images import Outcome
-from uflow_edge.runtime.purify.pictures import read_picture
+from uflow_edge.runtime.purify.content import read_content
+from uflow_edge.runtime.purify.images import PurifyOutcome
 from uflow_edge.runtime.report.page import render, write_page
 from uflow_edge.runtime.report.pictures import jpeg_uri
 
@@ -21,7 +21,7 @@ _SHOWN_SIDE = 320
 _JPEG_QUALITY = 92
 
 
-def write_report(path: Path, outcomes: Sequence[Outcome], settings: Mapping[str, str]) -> None:
+def write_report(path: Path, outcomes: Sequence[PurifyOutcome], settings: Mapping[str, str]) -> None:
     """Write the page in one rename. Pictures are read from the files that the outcomes name.
 
     Args:
@@ -48,7 +48,7 @@ def difference_picture(before: Image, after: Image) -> Image:
     return np.asarray(np.clip(amplified, 0, 255), np.uint8)
 
 
-def _row(outcome: Outcome) -> list[str]:
+def _row(outcome: PurifyOutcome) -> list[str]:
     error = Markup('<span class="bad">{}</span>').format(outcome.error)
     return [
         outcome.job.source.name,
@@ -61,11 +61,11 @@ def _row(outcome: Outcome) -> list[str]:
     ]
 
 
-def _triple(outcome: Outcome) -> tuple[str, dict[str, str], str]:
+def _triple(outcome: PurifyOutcome) -> tuple[str, dict[str, str], str]:
     """Name of the source, data URIs by caption, and why there are none."""
     name = outcome.job.source.name
     try:
-        before, after = (_middle(read_picture(path).values) for path in (outcome.job.source, outcome.job.result))
+        before, after = (_middle(read_content(path).values) for path in (outcome.job.source, outcome.job.result))
     except BadInput as error:  # gone since
         return name, {}, str(error)
     pictures = {"before": before, "after": after, f"difference × {DIFFERENCE_GAIN}": difference_picture(before, after)}

@@ -17,7 +17,7 @@ from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, UsageError
 from uflow_edge.runtime.purify.command import main, options_of, parser, purify_images
-from uflow_edge.runtime.purify.images import plan_jobs
+from uflow_edge.runtime.purify.jobs import plan_jobs
 from uflow_edge.runtime.purify.report import DIFFERENCE_GAIN
 
 
@@ -103,7 +103,7 @@ def test_other_sources_and_networks_and_strangers_are_noticed(photos: Path, tmp_
     jobs = plan_jobs([photos / "a.png"], tmp_path / "out")
     purify_images(file_purifier(), jobs)
     assert purify_images(replace(file_purifier(), network="another"), jobs) is ExitCode.BAD_INPUT
-    assert "a.png: is there, and was not made from" in capsys.readouterr().out
+    assert "a.png: exists, but was not made from" in capsys.readouterr().out
     shutil.copy(photos / "b.jpg", photos / "a.png")
     assert purify_images(file_purifier(), jobs) is ExitCode.BAD_INPUT
     jobs[0].result.write_text("somebody's notes")

@@ -14,8 +14,9 @@ from purifying import PHOTO, file_purifier, purified
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.decode import Reading, use
-from uflow_edge.runtime.purify.images import RECORD, plan_jobs
-from uflow_edge.runtime.purify.pictures import read_picture, read_texts
+from uflow_edge.runtime.purify.content import read_content, read_texts
+from uflow_edge.runtime.purify.images import RECORD
+from uflow_edge.runtime.purify.jobs import plan_jobs
 
 
 def test_grey_stays_grey(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_sixteen_bits_become_eight_and_say_so(tmp_path: Path, suffix: str) -> No
     cv2.imwrite(str(colour), PHOTO.astype(np.uint16) * 256 + 17)
     outcome, result = purified(grey)
     assert result.mode == "L"
-    assert outcome.notes == ("of 16 bits the upper 8 were purified",)
+    assert outcome.notes == ("only the upper 8 of 16 bits were purified",)
     assert peak_signal_noise_ratio(PHOTO[:, :, 0], np.asarray(result)) > 20
     if suffix == "png":  # Pillow refuses most colour TIFFs of 16 bits
         assert purified(colour)[0].notes == outcome.notes
@@ -67,7 +68,7 @@ def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path) -> None:
     frames = [Image.fromarray(PHOTO), Image.fromarray(PHOTO[::-1])]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     outcome, result = purified(tmp_path / "moving.gif")
-    assert outcome.notes == ("of several pages the first was purified",)
+    assert outcome.notes == ("only the first of several pages was purified",)
     assert peak_signal_noise_ratio(PHOTO, np.asarray(result.convert("RGB"))) > 18
 
 
@@ -75,7 +76,7 @@ def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     Image.fromarray(PHOTO).convert("CMYK").save(tmp_path / "print.tif")
     outcome, result = purified(tmp_path / "print.tif", keep=True)
     assert result.mode == "RGB"
-    assert outcome.notes == ("CMYK became RGB",)
+    assert outcome.notes == ("CMYK was converted to RGB",)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (64, 64), (63, 65), (200, 7)])
@@ -89,11 +90,11 @@ def test_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
 def test_a_huge_picture_is_refused_in_words(tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "huge.png")
     use(Reading(max_megapixels=0.012))
-    assert read_picture(tmp_path / "huge.png").values.shape == PHOTO.shape
+    assert read_content(tmp_path / "huge.png").values.shape == PHOTO.shape
     use(Reading(max_megapixels=0.011))
     try:
         with pytest.raises(BadInput, match=r"huge.png: .* pixels are 0 megapixels, but the limit is 0.011"):
-            read_picture(tmp_path / "huge.png")
+            read_content(tmp_path / "huge.png")
     finally:
         use(Reading())
 

@@ -17,9 +17,9 @@ from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.purify.command import main
+from uflow_edge.runtime.purify.content import read_texts
 from uflow_edge.runtime.purify.images import RECORD, seed_of
 from uflow_edge.runtime.purify.network import open_network
-from uflow_edge.runtime.purify.pictures import read_texts
 from uflow_edge.runtime.storage.files import sha256
 
 SIDE = 32

@@ -10,7 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from purifying import PHOTO, file_purifier
 from uflow_edge.runtime.purify import quality
-from uflow_edge.runtime.purify.images import plan_jobs
+from uflow_edge.runtime.purify.jobs import plan_jobs
 from uflow_edge.runtime.purify.report import DIFFERENCE_GAIN, MOST_SHOWN, difference_picture, write_report
 
 
