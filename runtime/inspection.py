@@ -1,4 +1,4 @@
-"""A frame on its way through the inspector, and what comes of it."""
+"""The records that a frame passes through in the inspector: prepared, inferred, inspected."""
 
 import time
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 from uflow_edge.runtime.resize.cpu import Box
-from uflow_edge.runtime.verdict import Verdict
+from uflow_edge.runtime.verdict import Timestamps, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class LatentStatistics:
-    """Sufficient statistics of the latents, per scale, finest first.
+    """Sufficient statistics of the latents: all that scores need. Per scale, finest first.
 
     Attributes:
         energies: (N, H_i, W_i) float32, sum of squared latents over channels.
@@ -36,7 +36,7 @@ class Inspection:
         energies: per scale, finest first, (H_i, W_i) float32.
         exceedances: likewise; empty where the graph does not count them.
         score: (S, S) float32, −log10 NFA in the model's input; larger where several parts of the frame were inspected.
-        box: the part of the frame that the maps cover.
+        box: the part of the frame that the maps cover, in pixels.
     """
 
     verdict: Verdict
@@ -48,15 +48,15 @@ class Inspection:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A frame as the engine takes it.
+    """A frame ready for the engine.
 
     Attributes:
         frame_bgr: (H, W, 3) uint8.
         pictures: (N, S, S, 3) uint8 RGB, one for each part of the frame; None where the GPU resizes them.
         boxes: the parts.
         size: (height, width) of the frame.
-        clock: started with the work on the frame.
-        preprocessed: when this was done, seconds since the epoch.
+        clock: started when work on the frame began.
+        preprocessed: when preparing ended, seconds since the epoch.
     """
 
     frame_bgr: Image
@@ -69,16 +69,28 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """A frame as it leaves the engine: its latent statistics, and when the engine began and ended."""
+    """A frame with its latent statistics, and the times when the engine began and ended, seconds since the epoch."""
 
     prepared: Prepared
     statistics: LatentStatistics
     engine_started: float
     inferred: float
 
+    def timestamps(self, captured: float, nfa_started: float) -> Timestamps:
+        """Those of all stages, with the NFA done now."""
+        return Timestamps(
+            captured=captured,
+            started=self.prepared.clock.started,
+            preprocessed=self.prepared.preprocessed,
+            inferred=self.inferred,
+            thresholded=self.prepared.clock.now(),
+            engine_started=self.engine_started,
+            nfa_started=nfa_started,
+        )
+
 
 class Clock:
-    """Wall-clock time that cannot jump between two stages of one frame."""
+    """Wall-clock time that cannot jump between two stages of one frame, even if the system's clock is set."""
 
     def __init__(self) -> None:
         self.started = time.time()

@@ -1,7 +1,7 @@
 """Which parts of a frame the model sees: all of it, regions of interest, or tiles where it is larger than the input.
 
-Each part is resized to the model's input and scored on its own. The maps are then laid next to each other again, the
-larger value where parts overlap, so that whoever reads an inspection sees one map, however many parts there were.
+Each part is resized to the model's input and scored on its own. `stitch` then joins the maps into one, with the larger
+value where parts overlap.
 """
 
 import math
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.nfa.regions import Region
-from uflow_edge.runtime.numeric import FloatMap, Size
+from uflow_edge.runtime.numeric import FloatMap, Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.resize.cpu import Box, Fit, inspected_box
+from uflow_edge.runtime.resize.cpu import Box, Fit, inspected_box, model_input
 
 DEFAULT_OVERLAP = 0.25
 MOST_PARTS = 1024
@@ -25,12 +25,13 @@ MOST_PARTS = 1024
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    """Choices of what is inspected.
+    """Options for what is inspected.
 
     Attributes:
-        regions: of interest, in pixels of the frame; none: all of it.
-        tile: side in pixels of the frame of the squares that a region is cut into; None: not cut.
-        overlap: of neighbouring tiles, at least, as a fraction of their side: a defect is whole in one of them.
+        regions: of interest, in pixels of the frame; if empty, the whole frame.
+        tile: side, in pixels of the frame, of the squares that a region is cut into; None: not cut.
+        overlap: smallest overlap of neighbouring tiles, as a fraction of their side; a defect smaller than the overlap
+            is whole in one of them.
 
     Raises:
         UsageError: on construction, for an empty region or an overlap outside [0, 1).
@@ -50,14 +51,14 @@ class ViewOptions:
             raise UsageError(f"tile {self.tile}: expected a number of pixels")
 
     def __str__(self) -> str:
-        """For people: ``whole frames``, or which regions, and in which tiles."""
+        """A description for messages: ``whole frames``, or the regions and tiles."""
         regions = (f"{x},{y},{right - x},{bottom - y}" for x, y, right, bottom in self.regions)
         parts = [f"regions of interest {'; '.join(regions)}"] if self.regions else []
         parts += [f"tiles of {self.tile} that overlap by {self.overlap:g}"] if self.tile else []
         return " in ".join(parts) or "whole frames"
 
     def boxes(self, size: Size, fit: Fit) -> tuple[Box, ...]:
-        """The parts of a frame of this size.
+        """The parts of a frame of this (height, width).
 
         Raises:
             BadInput: a region reaches beyond the frame, or there are more than `MOST_PARTS` parts.
@@ -96,7 +97,7 @@ def parse_region(text: str) -> Box:
 
 
 def _spans(extent: int, tile: int, overlap: float) -> list[tuple[int, int]]:
-    """Evenly spread spans of at most ``tile`` that cover ``extent``."""
+    """Evenly spaced spans of at most ``tile`` that cover ``extent``."""
     if extent <= tile:
         return [(0, extent)]
     count = math.ceil((extent - tile) / max(tile * (1 - overlap), 1)) + 1
@@ -104,16 +105,24 @@ def _spans(extent: int, tile: int, overlap: float) -> list[tuple[int, int]]:
     return [(start, start + tile) for start in starts]
 
 
+def model_inputs(frame_bgr: Image, boxes: Sequence[Box], side: int) -> Image:
+    """Cut the parts out of a frame and resize each, (N, side, side, 3) uint8 RGB."""
+    pictures = np.empty((len(boxes), side, side, 3), np.uint8)
+    for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
+        picture[:] = model_input(frame_bgr[top:bottom, left:right], side)
+    return pictures
+
+
 def stitch(maps: Iterable[FloatMap], boxes: Sequence[Box], outside: float) -> tuple[FloatMap, Box]:
-    """Lay maps of parts of a frame next to each other, the larger value where they overlap.
+    """Join the maps of parts of a frame, with the larger value where they overlap.
 
     Args:
-        maps: (h, w) float32, one a box, all of one shape; one after the other is kept in memory.
+        maps: (h, w) float32, one per box, all of one shape; only one at a time is kept in memory.
         boxes: the parts.
-        outside: value where no part is.
+        outside: value between the parts.
 
     Returns:
-        One map, as fine as the finest of them, and the box it covers. A single map is returned as it is.
+        One map, as fine as the finest of them, and the box that it covers. A single map is returned unchanged.
     """
     maps = iter(maps)
     first = next(maps)
@@ -141,7 +150,7 @@ def hull(boxes: Sequence[Box]) -> Box:
 
 
 def region_in_frame(region: Region, map_size: Size, box: Box) -> Region:
-    """From a map to the frame, rounded outwards so that the box still covers the region."""
+    """Convert a region from pixels of a map to those of the frame, rounded outwards so that its box still covers it."""
     left, top, right, bottom = box
     across, down = (right - left) / map_size[1], (bottom - top) / map_size[0]
     x, y = int(region.x * across), int(region.y * down)
@@ -156,7 +165,7 @@ def region_in_frame(region: Region, map_size: Size, box: Box) -> Region:
 
 
 def mask_in_frame(score: FloatMap, point: OperatingPoint, size: Size, box: Box) -> NDArray[np.bool_]:
-    """(height, width) bool: where the score is above the threshold, in all of the frame."""
+    """Pixels of the frame whose score is above the threshold, (height, width) bool."""
     left, top, right, bottom = box
     mask = np.zeros(size, np.bool_)
     detected = np.asarray(score > point.threshold, np.uint8)
