@@ -88,6 +88,12 @@ def test_values_without_a_value(config) -> None:
     assert namespace("uflow-infer", "--config", config("camera = 0\nserve = false"))["serve"] is None
 
 
+def test_the_example_of_the_page_about_commands(config) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "commands.md").read_text()
+    found = namespace("uflow-infer", "--config", config(page.split("```toml\n")[1].split("```")[0]))
+    assert (found["camera"], found["threshold"], found["serve"]) == (["rtsp://line-1/"], 2.5, "127.0.0.1:8000")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
