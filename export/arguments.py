@@ -17,16 +17,15 @@ from uflow_edge.runtime.bundle.manifest import (
 )
 from uflow_edge.runtime.cli.options import add_bundle_option, add_overwrite_option, given, require_option
 from uflow_edge.runtime.cli.parser import command_parser
-from uflow_edge.runtime.cli.values import finite_float, natural_int, positive_int
+from uflow_edge.runtime.cli.values import natural_int, positive_int
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE
 
 if TYPE_CHECKING:
-    from uflow_edge.export.bundle import ExportOptions, GoodImages
+    from uflow_edge.export.bundle import ExportOptions
     from uflow_edge.export.unet.bundle import UNetExportOptions
 
 _OF_NETWORKS = ("out", "overwrite", "opset", "allow_parity_loss")
-_OF_UFLOWS = ("extractor", "good", "false_alarm_rate", "fit", "block_nfa")
+_OF_UFLOWS = ("extractor", "fit", "block_nfa")
 _OF_ENGINES = ("trt_target", "workspace", "version_compatible", "refittable", "dla_core", "compute_capability")
 
 
@@ -113,19 +112,8 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="frozen backbone; a checkpoint with another one is refused (default: accept any)",
     )
-    group.add_argument(
-        "--good",
-        nargs="+",
-        type=Path,
-        metavar="PATH",
-        help=argparse.SUPPRESS,
-    )
-    group.add_argument(
-        "--false-alarm-rate",
-        type=finite_float,
-        metavar="X",
-        help=argparse.SUPPRESS,
-    )
+    for removed in ("--good", "--false-alarm-rate"):
+        group.add_argument(removed, nargs="+", help=argparse.SUPPRESS)
     group.add_argument(
         "--fit",
         choices=["squash", "crop"],
@@ -186,6 +174,11 @@ def check_option_combinations(arguments: argparse.Namespace) -> None:
         UsageError: the message names them, and what they belong to.
     """
 
+    if removed := given(arguments, "good", "false_alarm_rate"):
+        raise UsageError(
+            f"{', '.join(removed)}: uflow-export no longer sets the threshold; export without it, then run: "
+            "uflow-calibrate --bundle <bundle> --good <images> --max-false-alarms <rate>"
+        )
     if arguments.bundle and not (arguments.trt or arguments.triton):
         raise UsageError("--bundle needs --trt or --triton: name what to build from the graphs of the bundle")
     fixed = [name for name in (*_OF_NETWORKS, *_OF_UFLOWS) if not (arguments.triton and name == "overwrite")]
@@ -198,7 +191,6 @@ def check_option_combinations(arguments: argparse.Namespace) -> None:
         raise UsageError("int8 needs images of the line: export first, then run uflow-calibrate --int8 on the bundle")
     require_option(arguments, "unet", "unet_config")
     require_option(arguments, "trt", *_OF_ENGINES)
-    require_option(arguments, "good", "false_alarm_rate")
 
 
 def plan_options(arguments: argparse.Namespace) -> PlanOptions:
@@ -258,16 +250,6 @@ def unet_export_options(arguments: argparse.Namespace) -> "UNetExportOptions":
         parity_images=tuple(arguments.parity_images or ()),
         allow_parity_loss=arguments.allow_parity_loss,
     )
-
-
-def good_images(arguments: argparse.Namespace) -> "GoodImages | None":
-    """To take the threshold from, where they are given."""
-    from uflow_edge.export.bundle import GoodImages
-
-    if not arguments.good:
-        return None
-    rate = DEFAULT_FALSE_ALARM_RATE if arguments.false_alarm_rate is None else arguments.false_alarm_rate
-    return GoodImages(tuple(arguments.good), rate)
 
 
 def _batch(text: str) -> BatchRange:

@@ -1,35 +1,33 @@
-"""Writes bundles: graphs, parity, manifest, all or nothing."""
+"""Exports a U-Flow checkpoint as a bundle."""
 
 import logging
+import shutil
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from uflow_edge.export.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from uflow_edge.export.engines.plans import carry_over
-from uflow_edge.export.graphs.parity import ENERGY_BOUNDS, PARITY, Parity, Reference, engines_here, parity_json
-from uflow_edge.export.graphs.rounding_pictures import rounding_pictures
-from uflow_edge.export.graphs.sample_pictures import parity_images
+from uflow_edge.export.export_loop import (
+    Exported,
+    GraphOptions,
+    NetworkExport,
+    check_replaceable,
+    export_network,
+    tool_versions,
+)
+from uflow_edge.export.graphs.parity import ENERGY_BOUNDS, Parity, Reference, engines_here
+from uflow_edge.export.graphs.sample_pictures import parity_images, rounding_pictures
 from uflow_edge.export.graphs.trace import trace
 from uflow_edge.export.graphs.weight_rounding import round_weights
 from uflow_edge.export.network.lowered_network import lower
 from uflow_edge.export.network.uflow import EnergyGraph, torch_runner
-from uflow_edge.export.old_calibration import with_old_calibration
-from uflow_edge.export.writing import (
-    Exported,
-    GraphOptions,
-    bundle_there,
-    refuse_parity_loss,
-    refuse_to_replace,
-    tool_versions,
-    write_variant,
-)
-from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle
-from uflow_edge.runtime.bundle.manifest import DEFAULT_OPSET, EXPORTED_PRECISIONS, Precision, Source, Variant
+from uflow_edge.runtime.bundle.calibration_record import REPORT
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.manifest import Precision, Source, Variant
 from uflow_edge.runtime.bundle.training_record import TrainingRecord
 from uflow_edge.runtime.bundle.uflow import LatentScale, UFlowManifest
 from uflow_edge.runtime.cli.command_line import progress
@@ -37,135 +35,68 @@ from uflow_edge.runtime.drift import log_gains
 from uflow_edge.runtime.engines.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.reference import REFERENCE
-from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.decode import in_use, use
-from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspection import LatentStatistics
-from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa.block import DEFAULT_PROBABILITY
-from uflow_edge.runtime.operating_point import DEFAULT_FALSE_ALARM_RATE, conformal_operating_point
+from uflow_edge.runtime.operating_point import LOG_NFA_0
 from uflow_edge.runtime.resize.cpu import Fit
 from uflow_edge.runtime.scoring import Scorer
-from uflow_edge.runtime.sources.admission import admit
-from uflow_edge.runtime.sources.folders import image_files
-from uflow_edge.runtime.storage.files import replacing_folder, sha256
+from uflow_edge.runtime.storage.files import sha256
 from uflow_edge.runtime.text import printable
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class ExportOptions:
-    """Choices of an export.
+class ExportOptions(GraphOptions):
+    """Options of an export of a U-Flow.
 
     Attributes:
-        precisions: of the graphs to write, the reference first.
-        opset: of the ONNX standard operators.
-        batch: images a run that graphs are fixed to; None takes any number.
-        fit: how frames that are not square become so; None: as the checkpoint says, else ``squash``.
+        fit: how frames become square; None: as the checkpoint says, else ``squash``.
         extractor: that the checkpoint must have; None: any.
         block_nfa: whether graphs also count exceedances, for the block rule.
-        parity_images: files and folders to compare graphs and checkpoint on; see `parity_images`.
-        allow_parity_loss: also write graphs that miss their bound.
-        energy_bounds: relative error of energies above which a graph misses it, by precision.
+        energy_bounds: relative error of energies above which a graph misses its bound, by precision.
     """
 
-    precisions: tuple[Precision, ...] = EXPORTED_PRECISIONS
-    opset: int = DEFAULT_OPSET
-    batch: int | None = None
     fit: Fit | None = None
     extractor: str | None = None
     block_nfa: bool = False
-    parity_images: tuple[Path, ...] = ()
-    allow_parity_loss: bool = False
     energy_bounds: Mapping[Precision, float] = field(default_factory=lambda: ENERGY_BOUNDS)
-
-
-@dataclass(frozen=True, slots=True)
-class GoodImages:
-    """Good images of the line that the training has not seen, to take the threshold from.
-
-    Attributes:
-        paths: files and folders.
-        false_alarm_rate: share of good images that may be called anomalous.
-    """
-
-    paths: tuple[Path, ...]
-    false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
 
 
 def export_bundle(
     checkpoint_path: Path,
     folder: Path,
     options: ExportOptions = ExportOptions(),
-    good: GoodImages | None = None,
     *,
     overwrite: bool = False,
 ) -> Exported[UFlowManifest, Parity]:
-    """Turn a checkpoint into a bundle that has proved itself against the checkpoint.
+    """Turn a checkpoint into a bundle whose graphs have been compared with it.
 
     Args:
         checkpoint_path: a U-Flow checkpoint: the authors', anomalib's or ours.
         folder: the bundle, written in one rename.
         options: see `ExportOptions`.
-        good: to take the threshold from; default, it is log-NFA 0.
-        overwrite: replace a bundle that is there, but keep its engines where their graphs stay the same, and its
+        overwrite: replace an existing bundle, but keep its engines where their graphs stay the same, and its
             calibration where it still holds.
 
     Raises:
-        BadInput: a checkpoint that cannot be used, or a bundle that is already there.
+        BadInput: the checkpoint cannot be used, or a bundle exists already.
         ParityLost: no graph keeps its bound; nothing is written.
     """
-    refuse_to_replace(folder, overwrite)
+    check_replaceable(folder, overwrite)
     logger.info("reading the checkpoint …")
     checkpoint = load_checkpoint(checkpoint_path, options.extractor)
-    use(replace(in_use(), bits=checkpoint.bits))  # for pictures to compare graphs on
+    use(replace(in_use(), bits=checkpoint.bits))  # for the images that graphs are compared on
     manifest = _manifest(checkpoint, options)
     logger.info("running it in torch …")
-    side, fit, carried = manifest.input_size, manifest.fit, checkpoint.pictures
-    images = parity_images(checkpoint_path, options.parity_images, side, fit, carried)
-    reference = Reference.of(
-        "torch", torch_runner(energy_graph(checkpoint, block_nfa=options.block_nfa)), images, Scorer(manifest)
+    pictures = parity_images(
+        checkpoint_path, options.parity_images, manifest.input_size, manifest.fit, checkpoint.pictures
     )
-    with replacing_folder(folder, overwrite=overwrite) as temporary:
-        logger.info("tracing the lowered network …")
-        names = manifest.signature.output_names
-        lowered = energy_graph(checkpoint, lowered=True, block_nfa=options.block_nfa)
-        graph = trace(lowered, manifest.input_size, names, options.opset, options.batch)
-        graph_options = GraphOptions(options.opset, options.batch, options.allow_parity_loss)
-        measure = partial(_parities, manifest, reference)
-        results = []
-        for precision in options.precisions:
-            logger.info(f"comparing {precision} with torch …")
-            bound = options.energy_bounds[precision]
-            source = graph
-            if precision == "fp16" and checkpoint.architecture.whitening:  # which makes much of every rounding
-                like = options.parity_images or (() if good is None else good.paths)
-                source = round_weights(graph, rounding_pictures(like, side, fit, carried))
-            variant, result = write_variant(source, precision, temporary, graph_options, bound, measure)
-            results.append(result)
-            if all(parity.holds for parity in result.parities):
-                variant = replace(variant, reference=REFERENCE)
-            if result.written:
-                manifest = replace(manifest, variants=(*manifest.variants, variant))
-        refuse_parity_loss(checkpoint_path, results)
-        reference.stored().save(temporary / REFERENCE, manifest)
-        record = _training_record(checkpoint, temporary, manifest)
-        if record != TrainingRecord():
-            record.save(temporary)
-        parities = {result.file: result.parities for result in results}
-        (temporary / PARITY).write_text(parity_json(parities), encoding="utf-8")
-        if good is not None:
-            logger.info("taking the threshold from good images …")
-            scores = _image_scores(temporary, manifest, good.paths, record)
-            manifest = replace(manifest, operating_point=conformal_operating_point(scores, good.false_alarm_rate))
-        manifest = replace(manifest, files={file.name: sha256(file) for file in sorted(temporary.iterdir())})
-        old = bundle_there(folder, UFlowManifest)
-        if old is not None:
-            manifest = carry_over(old, temporary, manifest)
-            manifest = with_old_calibration(old, temporary, manifest)
-        (temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    return Exported(Bundle.load(folder, UFlowManifest), tuple(results))
+    network = torch_runner(energy_graph(checkpoint, block_nfa=options.block_nfa))
+    reference = Reference.of("torch", network, pictures, Scorer(manifest))
+    export = _UFlowExport(checkpoint, options, manifest, reference)
+    return export_network(export, checkpoint_path, folder, options, overwrite=overwrite)
 
 
 def energy_graph(checkpoint: Checkpoint, *, lowered: bool = False, block_nfa: bool = False) -> EnergyGraph:
@@ -179,15 +110,58 @@ def energy_graph(checkpoint: Checkpoint, *, lowered: bool = False, block_nfa: bo
     return EnergyGraph(lower(network) if lowered and hard else network, checkpoint.normalization, probability).eval()
 
 
-def _parities(manifest: UFlowManifest, reference: Reference, path: Path, variant: Variant, how: str) -> list[Parity]:
-    """In every engine that is here; what is written only to be measured, in the first."""
-    makers = engines_here(path, manifest, variant)
-    parities = []
-    for make in makers[:1] if how else makers:
-        with closing(make()) as engine:
-            parity = reference.compare(engine, variant.error_bound, BOUNDED[variant.precision])
-        parities.append(replace(parity, engine=parity.engine + how))
-    return parities
+@dataclass(frozen=True)
+class _UFlowExport(NetworkExport[UFlowManifest, Parity]):
+    checkpoint: Checkpoint
+    options: ExportOptions
+    manifest: UFlowManifest
+    reference: Reference
+    reference_file = REFERENCE
+
+    def trace(self) -> ir.Model:
+        graph = energy_graph(self.checkpoint, lowered=True, block_nfa=self.options.block_nfa)
+        names = self.manifest.signature.output_names
+        return trace(graph, self.manifest.input_size, names, self.options.opset, self.options.batch)
+
+    def error_bound(self, precision: Precision) -> float:
+        return self.options.energy_bounds[precision]
+
+    def suited_to_fp16(self, graph: ir.Model) -> ir.Model:
+        if not self.checkpoint.architecture.whitening:  # which amplifies every rounding error
+            return graph
+        given, manifest = self.options.parity_images, self.manifest
+        return round_weights(
+            graph, rounding_pictures(given, manifest.input_size, manifest.fit, self.checkpoint.pictures)
+        )
+
+    def compare(self, path: Path, variant: Variant, how: str) -> list[Parity]:
+        """In every engine that is installed; a graph that is not the bundle's, in the first."""
+        makers = engines_here(path, self.manifest, variant)
+        parities = []
+        for make in makers[:1] if how else makers:
+            with closing(make()) as engine:
+                parity = self.reference.compare(engine, variant.error_bound, BOUNDED[variant.precision])
+            parities.append(replace(parity, engine=parity.engine + how))
+        return parities
+
+    def add_files(self, folder: Path, manifest: UFlowManifest) -> None:
+        self.reference.stored().save(folder / REFERENCE, manifest)
+        record = TrainingRecord(self.checkpoint.fitted, self.checkpoint.held_out, self._gains(folder, manifest))
+        if record != TrainingRecord():
+            record.save(folder)
+
+    def keep(self, old: Bundle[UFlowManifest], folder: Path, manifest: UFlowManifest) -> UFlowManifest:
+        return with_old_calibration(old, folder, manifest)
+
+    def _gains(self, folder: Path, manifest: UFlowManifest) -> tuple[tuple[float, ...], ...]:
+        """Of the pictures that the checkpoint carries."""
+        gains = []
+        variant = manifest.variants[0]
+        with closing(OnnxRuntimeEngine(folder / variant.file, manifest, variant)) as engine:
+            for picture in progress(self.checkpoint.pictures, "pictures of the training"):
+                energies = LatentStatistics.of(engine.run(picture[np.newaxis]), len(manifest.scales)).energies
+                gains.append(log_gains(energies, manifest.channels))
+        return tuple(gains)
 
 
 def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
@@ -208,31 +182,45 @@ def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
     )
 
 
-def _inspector(folder: Path, manifest: UFlowManifest) -> Inspector:
-    variant = manifest.variants[0]
-    return Inspector(manifest, OnnxRuntimeEngine(folder / variant.file, manifest, variant))
+def with_old_calibration(old: Bundle[UFlowManifest], folder: Path, manifest: UFlowManifest) -> UFlowManifest:
+    """Keep a calibration if the new graphs give the energies that it was made with, as those of one checkpoint do.
+
+    Args:
+        old: the bundle that will be replaced.
+        folder: of the new bundle, to which files are copied.
+        manifest: of the new bundle.
+    """
+    before = old.manifest
+    calibration = f"threshold {before.operating_point.threshold:.2f}" + (" and null model" if before.null_model else "")
+    calibrated = before.operating_point != LOG_NFA_0 or before.null_model is not None
+    reason = _why_not(before, manifest)
+    if calibrated and reason is None:
+        logger.info(f"keeping the calibration of the bundle that is replaced: {calibration}")
+        names = [name for name in before.files if name in (before.null_model, REPORT)]
+        for name in names:
+            shutil.copyfile(old.folder / name, folder / name)
+        manifest = replace(
+            manifest,
+            files={**manifest.files, **{name: before.files[name] for name in names}},
+            null_model=before.null_model,
+            operating_point=before.operating_point,
+            drift=before.drift,
+            calibration=before.calibration,
+        )
+    elif calibrated:
+        logger.warning(f"discarding the calibration of the bundle that is replaced, {calibration}: {reason}")
+    if any(variant.precision == "int8" for variant in before.variants):
+        logger.warning("discarding the INT8 graph of the replaced bundle; uflow-calibrate --int8 makes it again")
+    return manifest
 
 
-def _training_record(checkpoint: Checkpoint, folder: Path, manifest: UFlowManifest) -> TrainingRecord:
-    inspector = _inspector(folder, manifest)
-    gains = []
-    for picture in progress(checkpoint.pictures, "pictures of the training"):
-        energies = LatentStatistics.of(inspector.engine.run(picture[np.newaxis]), len(manifest.scales)).energies
-        gains.append(log_gains(energies, manifest.channels))
-    return TrainingRecord(checkpoint.fitted, checkpoint.held_out, tuple(gains))
-
-
-def _image_scores(
-    folder: Path,
-    manifest: UFlowManifest,
-    paths: tuple[Path, ...],
-    record: TrainingRecord,
-) -> list[float]:
-    admission = admit(image_files(paths, good=True), record)
-    if admission.unreadable:
-        raise BadInput(admission.unreadable[0])
-    for sentence in admission.left_out:
-        logger.info(sentence)
-    inspector = _inspector(folder, manifest)
-    images = progress(admission.images, "scoring good images")
-    return [inspector.inspect(read_image(image.path)).score for image in images]
+def _why_not(before: UFlowManifest, now: UFlowManifest) -> str | None:
+    """Why a calibration does not hold for the new graphs; None if it does."""
+    if before.source.sha256 != now.source.sha256:
+        return "it was made with another checkpoint"
+    if before.fit != now.fit:
+        return f"frames were made square by {before.fit}, now by {now.fit}"
+    precision = "fp32" if before.calibration is None else before.calibration.precision
+    if precision not in {variant.precision for variant in now.variants}:
+        return f"it was made in {precision}, which is not among the new graphs"
+    return None

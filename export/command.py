@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uflow_edge.export import arguments as cli
-from uflow_edge.export import console
+from uflow_edge.export import tables
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.triton import arguments as triton_arguments
 from uflow_edge.export.triton.repository import write_repository
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         check_writable(bundle.folder / MANIFEST)
     precisions = cli.engine_precisions(arguments)
     if arguments.dry_run:
-        console.print_planned_engines(bundle.manifest, precisions, options)
+        tables.print_planned_engines(bundle.manifest, precisions, options)
     else:
         _build_engines(bundle, precisions, options, arguments.parity_images or ())
     return ExitCode.OK
@@ -52,26 +52,25 @@ def _export(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCod
     for module in ("torch", "timm", "FrEIA", "onnx", "onnxscript"):
         require(module, "export")
     from uflow_edge.export.bundle import export_bundle
-    from uflow_edge.export.forecast import print_forecast
+    from uflow_edge.export.dry_run import print_dry_run
 
     folder = arguments.out or Path(arguments.ckpt.stem + SUFFIX)
     options = cli.export_options(arguments)
     if arguments.dry_run:
-        print_forecast(arguments.ckpt, folder, options)
+        print_dry_run(arguments.ckpt, folder, options)
         if arguments.trt:
-            console.print_new_engines(cli.engine_precisions(arguments), plan_options)
+            tables.print_new_engines(cli.engine_precisions(arguments), plan_options)
         return ExitCode.OK
     exported = export_bundle(
         arguments.ckpt,
         folder,
         options,
-        cli.good_images(arguments),
         overwrite=arguments.overwrite,
     )
-    console.print_variants(exported.variants)
+    tables.print_variants(exported.variants)
     if arguments.trt:
         _build_engines(exported.bundle, cli.engine_precisions(arguments), plan_options, arguments.parity_images or ())
-    console.print_threshold(exported.bundle.manifest.operating_point)
+    tables.print_threshold(exported.bundle.manifest.operating_point)
     calibrated = exported.bundle.manifest.operating_point != LOG_NFA_0
     following = "uflow-infer" if calibrated else "uflow-calibrate"
     what = "--images" if calibrated else "--good"
@@ -92,7 +91,7 @@ def _export_unet(arguments: argparse.Namespace, plan_options: PlanOptions) -> Ex
         cli.unet_export_options(arguments),
         overwrite=arguments.overwrite,
     )
-    console.print_unet_variants(exported.variants)
+    tables.print_unet_variants(exported.variants)
     if arguments.trt:
         _build_engines(exported.bundle, cli.engine_precisions(arguments), plan_options, arguments.parity_images or ())
     print(f"wrote {folder}/; next: uflow-purify --bundle {folder} --images <folder> --out <folder>")
@@ -115,7 +114,7 @@ def _build_engines(
     from uflow_edge.export.engines.plans import build_plans
 
     bundle, results = build_plans(bundle, precisions, options)
-    console.print_plans(results)
+    tables.print_plans(results)
     if options.target == "local":
         _check_engines(bundle, results, images)
 
@@ -128,7 +127,7 @@ def _check_engines(bundle: Bundle[Manifest], results: "Sequence[PlanResult]", im
     except (MissingDependency, EngineFailed) as error:  # the engines are there all the same
         print(f"not compared with the graph: {error}")
     else:
-        console.print_plan_parities(results, parities)
+        tables.print_plan_parities(results, parities)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

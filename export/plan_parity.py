@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from uflow_edge.export.graphs.parity import PARITY, Judged, Reference, parity_json, read_parities
+from uflow_edge.export.graphs.parity import PARITY, AnyParity, Reference, parity_json, read_parities
 from uflow_edge.export.graphs.sample_pictures import parity_images
 from uflow_edge.export.unet.parity import UNET_BOUNDS, UNetReference, parity_samples
 from uflow_edge.runtime.bundle.edit import editing
@@ -20,14 +20,14 @@ from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
 from uflow_edge.runtime.engines.tensorrt import TensorRtEngine
 from uflow_edge.runtime.scoring import Scorer
 
-Comparison: TypeAlias = Callable[[Engine, Variant], Judged]
+Comparison: TypeAlias = Callable[[Engine, Variant], AnyParity]
 
 M = TypeVar("M", bound=Manifest)
 
 
 def check_plans(
     bundle: Bundle[M], plans: Sequence[Plan], images: Sequence[Path] = ()
-) -> tuple[Bundle[M], tuple[Judged, ...]]:
+) -> tuple[Bundle[M], tuple[AnyParity, ...]]:
     """Run engines and note in ``parity.json`` how far they are from the first graph in onnxruntime.
 
     That graph has been held against torch when it was exported.

@@ -12,7 +12,6 @@ from uflow_edge.runtime.errors import BadInput
 Origin = Literal["log_nfa_0", "conformal", "manual"]
 LARGEST_THRESHOLD = 1e30
 """In size; a threshold that no score reaches would switch detection off."""
-DEFAULT_FALSE_ALARM_RATE = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,16 @@ and that good frames score as good ones, for every region above the threshold co
 
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
 from skimage import data
 
+from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.numeric import Image, Size
+from uflow_edge.runtime.sources.folders import image_files
 
 EXTRACTOR = "efficientnet_lite0"
 _GOOD = 60  # frames to learn from; as many again to take the threshold from
@@ -40,7 +43,7 @@ def gravel_frames(count: int, size: Size) -> Iterator[Image]:
 
 
 def gravel_bundle(folder: Path, input_size: int = 256) -> Path:
-    """Train on the belt for an epoch, whitened, and export with a threshold from other frames of it.
+    """Train on the belt for an epoch, whitened, export, and take the threshold from other frames of it.
 
     Args:
         folder: to work in, empty.
@@ -49,7 +52,11 @@ def gravel_bundle(folder: Path, input_size: int = 256) -> Path:
     Returns:
         The bundle, with an FP32 graph.
     """
-    from uflow_edge.export.bundle import ExportOptions, GoodImages, export_bundle
+    from uflow_edge.calibration.calibrate import calibrate
+    from uflow_edge.calibration.operating_point import Promise
+    from uflow_edge.calibration.saving import save_calibration
+    from uflow_edge.calibration.split import CalibrationOptions
+    from uflow_edge.export.bundle import ExportOptions, export_bundle
     from uflow_edge.export.network.architecture import Architecture
     from uflow_edge.training.options import TrainingOptions
     from uflow_edge.training.train import Data, train
@@ -63,7 +70,10 @@ def gravel_bundle(folder: Path, input_size: int = 256) -> Path:
     train(Data(folder / "fit", standardization="whiten"), architecture, TrainingOptions(epochs=1), checkpoint)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracing of operators that are none of ours
-        export_bundle(checkpoint, bundle, ExportOptions(precisions=("fp32",)), GoodImages((folder / "good",)))
+        exported = export_bundle(checkpoint, bundle, ExportOptions(precisions=("fp32",))).bundle
+    options = CalibrationOptions(Promise(0.05, None), null_model=False)
+    with closing(open_engine(exported, "onnxruntime")) as engine:
+        save_calibration(exported, calibrate(exported, image_files([folder / "good"]), engine, options), None)
     return bundle
 
 

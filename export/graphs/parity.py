@@ -28,7 +28,7 @@ ENERGY_BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 
 √(2/C), at 50 channels."""
 
 
-class Judged(Protocol):
+class AnyParity(Protocol):
     """A dataclass of measurements, and whether they are good enough."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -154,7 +154,7 @@ def engines_here(
     return makers
 
 
-def parity_json(parities: Mapping[str, Sequence[Judged]], earlier: Mapping[str, Any] | None = None) -> str:
+def parity_json(parities: Mapping[str, Sequence[AnyParity]], earlier: Mapping[str, Any] | None = None) -> str:
     """``parity.json``: by file name, one entry an engine, after those that `read_parities` found there."""
     entries = {
         name: [{**asdict(parity), "holds": parity.holds} for parity in found] for name, found in parities.items()

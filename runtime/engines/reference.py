@@ -94,16 +94,21 @@ class StoredReference:
 
 
 def noise_images(side: int, seed: int = 0) -> list[Image]:
-    """Seeded pictures with the spectrum of photographs, 1/f (Field, JOSA A 1987), (S, S, 3) uint8."""
+    """Seeded pictures with the spectrum of photographs, (S, S, 3) uint8."""
     random = np.random.default_rng(seed)
-    frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(side), np.fft.fftfreq(side)))
-    amplitude = 1 / np.maximum(frequency, 1 / side)
     images = []
     for _ in range(_NOISE_IMAGES):
-        spectrum = np.fft.rfft2(random.standard_normal((3, side, side))) * amplitude
-        noise = np.fft.irfft2(spectrum, s=(side, side)).transpose(1, 2, 0)
+        noise = one_over_f_noise(random, 3, side).transpose(1, 2, 0)
         images.append(np.clip(128 + 48 * noise / noise.std(), 0, 255).astype(np.uint8))
     return images
+
+
+def one_over_f_noise(random: np.random.Generator, planes: int, side: int) -> NDArray[np.float64]:
+    """Noise whose amplitude falls as 1/f, as in photographs (Field, JOSA A 1987); (planes, S, S), of no set scale."""
+    frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(side), np.fft.fftfreq(side)))
+    amplitude = 1 / np.maximum(frequency, 1 / side)
+    spectrum = np.fft.rfft2(random.standard_normal((planes, side, side))) * amplitude
+    return np.asarray(np.fft.irfft2(spectrum, s=(side, side)))
 
 
 def _check(values: NDArray[Any], shape: tuple[int, ...], dtype: str) -> None:

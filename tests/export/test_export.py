@@ -11,17 +11,15 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from PIL import Image
 
 from uflow_edge.export import bundle as bundle_module
-from uflow_edge.export.bundle import ExportOptions, GoodImages, energy_graph, export_bundle
+from uflow_edge.export.bundle import ExportOptions, energy_graph, export_bundle, with_old_calibration
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.command import main
+from uflow_edge.export.export_loop import ParityLost
 from uflow_edge.export.graphs import trace as onnx_graph
 from uflow_edge.export.graphs.parity import ENERGY_BOUNDS
 from uflow_edge.export.network.uflow import EnergyGraph
-from uflow_edge.export.old_calibration import with_old_calibration
-from uflow_edge.export.writing import ParityLost
 from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
 from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
 from uflow_edge.runtime.bundle.manifest import EXPORTED_PRECISIONS, Precision, Source
@@ -30,10 +28,8 @@ from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.drift import log_gains
 from uflow_edge.runtime.engines.reference import noise_images
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.images.files import find_images, read_image
-from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.storage.files import content_hash, sha256
+from uflow_edge.runtime.storage.files import sha256
 from uflow_edge.runtime.views import ViewOptions
 
 FP32 = ExportOptions(precisions=("fp32",))
@@ -164,36 +160,6 @@ def test_a_variant_that_misses_leaves_the_others(trained: Path, tmp_path: Path) 
     assert not (tmp_path / "x.uflow" / "model.fp16.onnx").exists()
 
 
-@pytest.fixture
-def good(texture_folder: Path, tmp_path: Path) -> Path:
-    """16 pictures that the training has not seen: its own from right to left."""
-    folder = tmp_path / "good"
-    folder.mkdir()
-    for path in (texture_folder / "train" / "good").iterdir():
-        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / path.name)
-    return folder
-
-
-def test_threshold_from_good_images(
-    trained: Path, texture_folder: Path, good: Path, tmp_path: Path, logged: list[str]
-) -> None:
-    """The 14 pictures that the flow was fitted to are left out; the 2 that were held out are not."""
-    given = GoodImages((good, texture_folder / "train" / "good"), 0.1)
-    exported = export_bundle(trained, tmp_path / "x.uflow", FP32, given)
-    assert "Left out, because the flow was fitted to them: 14 of 32 images." in logged
-    point = exported.bundle.manifest.operating_point
-    assert (point.origin, point.false_alarm_rate, point.good_images) == ("conformal", 0.1, 18)
-    inspector = Inspector.load(tmp_path / "x.uflow")
-    fitted = set(load_checkpoint(trained).fitted)
-    images = [path for path in find_images(given.paths) if content_hash(path) not in fitted]
-    scores = [inspector.inspect(read_image(path)).score for path in images]
-    assert len(scores) == 18
-    assert point.threshold == pytest.approx(sorted(scores)[17], rel=1e-6)  # ceil(19 * 0.9) = 18th of 18
-    with pytest.raises(BadInput, match="19 are needed"):
-        export_bundle(trained, tmp_path / "y.uflow", FP32, GoodImages((good,), 0.05))
-    assert not (tmp_path / "y.uflow").exists()
-
-
 def test_an_existing_bundle_is_kept_unless_told(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "x.uflow"
     export_bundle(trained, folder)
@@ -255,16 +221,8 @@ def test_a_calibration_that_does_not_hold_is_discarded_and_named(
     assert logged == [f"discarding the calibration of the bundle that is replaced, threshold 0.41: {reason}"]
 
 
-def test_command_takes_a_threshold(trained: Path, good: Path, tmp_path: Path, monkeypatch, exit_code, capsys) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert exit_code(main, "--ckpt", trained, "--good", good, "--max-false-alarms", "0.2") == 0
-    printed = capsys.readouterr().out
-    assert "at most 20 % of good images called anomalous, on average (from 16 held-out images)" in printed
-    assert Bundle.load("gravel.uflow", UFlowManifest).manifest.source.name == "gravel.ckpt"
-    for code, arguments, message in (
-        (2, ["--ckpt", trained, "--max-false-alarms", "0.1"], "needs --good"),
-        (3, ["--ckpt", trained, "--out", "n.uflow", "--good", good, "--max-false-alarms", "0"], "between 0 and 1"),
-    ):
-        assert exit_code(main, *arguments) == code, arguments
-        assert message in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "gravel.uflow"]
+def test_the_command_says_where_thresholds_are_set_now(trained: Path, tmp_path: Path, exit_code, capsys) -> None:
+    for given in (["--good", tmp_path], ["--false-alarm-rate", "0.1"]):
+        assert exit_code(main, "--ckpt", trained, "--out", tmp_path / "x.uflow", *given) == 2
+        assert "run: uflow-calibrate --bundle <bundle> --good <images>" in capsys.readouterr().err
+    assert not (tmp_path / "x.uflow").exists()

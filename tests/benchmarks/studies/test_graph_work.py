@@ -10,7 +10,7 @@ import pytest
 from uflow_edge.benchmarks.studies.graph_work import PART_NAMES, Graph, Work, load_graph
 from uflow_edge.export.bundle import energy_graph
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
-from uflow_edge.export.forecast import parts
+from uflow_edge.export.dry_run import parts
 from uflow_edge.runtime.errors import BadInput
 
 HAND_MADE = """<ir_version: 8, opset_import: ["" : 18]>

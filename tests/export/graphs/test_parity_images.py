@@ -3,8 +3,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from uflow_edge.export.graphs.rounding_pictures import rounding_pictures
-from uflow_edge.export.graphs.sample_pictures import parity_images
+from uflow_edge.export.graphs.sample_pictures import parity_images, rounding_pictures
 from uflow_edge.runtime.engines.reference import noise_images
 
 

@@ -13,7 +13,7 @@ from uflow_edge.export.bundle import ExportOptions, export_bundle
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.engines.plans import build_plans
 from uflow_edge.export.graphs import weight_rounding
-from uflow_edge.export.graphs.rounding_pictures import rounding_pictures, stand_ins
+from uflow_edge.export.graphs.sample_pictures import rounding_pictures, stand_ins
 from uflow_edge.export.graphs.weight_rounding import round_weights, rounded_by_moments
 from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.runtime.errors import BadInput

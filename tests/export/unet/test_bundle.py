@@ -12,9 +12,9 @@ from uflow_edge.export import plan_parity
 from uflow_edge.export.command import main
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.engines.plans import build_plans
+from uflow_edge.export.export_loop import Exported, ParityLost
 from uflow_edge.export.unet.bundle import UNetExportOptions, export_unet_bundle
 from uflow_edge.export.unet.parity import UNET_BOUNDS, Difference, UNetParity
-from uflow_edge.export.writing import Exported, ParityLost
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine

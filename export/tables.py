@@ -10,9 +10,9 @@ from uflow_edge.runtime.operating_point import OperatingPoint
 
 if TYPE_CHECKING:
     from uflow_edge.export.engines.plans import PlanResult
-    from uflow_edge.export.graphs.parity import Judged, Parity
+    from uflow_edge.export.export_loop import WrittenVariant
+    from uflow_edge.export.graphs.parity import AnyParity, Parity
     from uflow_edge.export.unet.parity import UNetParity
-    from uflow_edge.export.writing import WrittenVariant
 
 
 def print_variants(variants: "Sequence[WrittenVariant[Parity]]") -> None:
@@ -75,7 +75,7 @@ def print_plans(results: "Sequence[PlanResult]") -> None:
     print(f"\n{table(('engine', 'size', 'batch', '', 'layers of the graph'), rows, left=(0, 4))}\n")
 
 
-def print_plan_parities(results: "Sequence[PlanResult]", parities: "Sequence[Judged]") -> None:
+def print_plan_parities(results: "Sequence[PlanResult]", parities: "Sequence[AnyParity]") -> None:
     """One line an engine that was run."""
     rows = [
         (result.plan.file, str(parity), "holds" if parity.holds else "misses its bound")

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from uflow_edge.export.bundle import ExportOptions, energy_graph
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
-from uflow_edge.export.console import megabytes
+from uflow_edge.export.tables import megabytes
 from uflow_edge.runtime.bundle.manifest import Precision
 from uflow_edge.runtime.cli.command_line import table
 
@@ -62,7 +62,7 @@ def _weights(part: nn.Module, called: set[nn.Module]) -> int:
     return sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
 
 
-def print_forecast(checkpoint_path: Path, folder: Path, options: ExportOptions) -> None:
+def print_dry_run(checkpoint_path: Path, folder: Path, options: ExportOptions) -> None:
     """Say what an export of this checkpoint would write."""
     checkpoint = load_checkpoint(checkpoint_path, options.extractor)
     architecture = checkpoint.architecture
