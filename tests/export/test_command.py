@@ -128,15 +128,15 @@ def test_the_library_is_looked_for_before_time_is_spent(trained: Path, desk: Pat
 
 _INTERRUPTED = """
 import os, signal, sys
-from uflow_edge.export import command, writing
+from uflow_edge.export import command, export_loop
 
-real = writing.to_fp16
+real = export_loop.to_fp16
 
 def to_fp16(model):
     os.kill(os.getpid(), signal.SIGINT)
     return real(model)
 
-writing.to_fp16 = to_fp16
+export_loop.to_fp16 = to_fp16
 command.main(sys.argv[1:])
 """
 
