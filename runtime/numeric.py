@@ -1,5 +1,6 @@
-"""Array types that the whole package shares."""
+"""Array types and tile positions that several parts share."""
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,3 +13,12 @@ Frame: TypeAlias = NDArray[Any] | None
 """What is handed in as a frame: OpenCV's own annotations say no more of what ``cv2.imread`` returns. It is checked."""
 Size: TypeAlias = tuple[int, int]
 """(height, width) in pixels."""
+
+
+def even_starts(extent: int, side: int, stride: float) -> tuple[int, ...]:
+    """Evenly spread starts of the fewest tiles of ``side`` pixels, at most ``stride`` apart, that cover ``extent``."""
+    reach = extent - side
+    if reach <= 0:
+        return (0,)
+    count = math.ceil(reach / max(stride, 1)) + 1
+    return tuple(round(k * reach / (count - 1)) for k in range(count))

@@ -4,7 +4,6 @@ Each part is resized to the model's input and scored on its own. `stitch` then j
 value where parts overlap.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.nfa.regions import Region
-from uflow_edge.runtime.numeric import FloatMap, Image, Size
+from uflow_edge.runtime.numeric import FloatMap, Image, Size, even_starts
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.resize.cpu import Box, Fit, inspected_box, model_input
 
@@ -97,12 +96,8 @@ def parse_region(text: str) -> Box:
 
 
 def _spans(extent: int, tile: int, overlap: float) -> list[tuple[int, int]]:
-    """Evenly spaced spans of at most ``tile`` that cover ``extent``."""
-    if extent <= tile:
-        return [(0, extent)]
-    count = math.ceil((extent - tile) / max(tile * (1 - overlap), 1)) + 1
-    starts = [round(i * (extent - tile) / (count - 1)) for i in range(count)]
-    return [(start, start + tile) for start in starts]
+    starts = even_starts(extent, tile, tile * (1 - overlap))
+    return [(start, min(start + tile, extent)) for start in starts]
 
 
 def model_inputs(frame_bgr: Image, boxes: Sequence[Box], side: int) -> Image:

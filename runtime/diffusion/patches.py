@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uflow_edge.runtime.errors import UsageError
-from uflow_edge.runtime.numeric import FloatMap, Size
+from uflow_edge.runtime.numeric import FloatMap, Size, even_starts
 
 Patching: TypeAlias = Literal["blend", "upstream"]
 PATCHINGS: tuple[Patching, ...] = get_args(Patching)
@@ -66,7 +66,7 @@ class Layout:
         if patching == "upstream":
             tops, lefts = (tuple(range(0, extent + 1, patch)) for extent in size)
             return cls(size, patch, "constant", tops, lefts)
-        tops, lefts = (_spread(extent, patch, overlap) for extent in size)
+        tops, lefts = (even_starts(extent, patch, math.floor(patch * (1 - overlap))) for extent in size)
         return cls(size, patch, "reflect", tops, lefts)
 
     @property
@@ -104,15 +104,6 @@ class Layout:
 def cut(padded: Planes, corners: Iterable[Corner], side: int) -> NDArray[np.float32]:
     """Cut patches out of a padded image: (N, C, S, S)."""
     return np.stack([padded[:, top : top + side, left : left + side] for top, left in corners])
-
-
-def _spread(extent: int, patch: int, overlap: float) -> tuple[int, ...]:
-    """The smallest number of evenly spaced starts that keeps the overlap."""
-    reach = extent - patch
-    if reach <= 0:
-        return (0,)
-    count = math.ceil(reach / max(math.floor(patch * (1 - overlap)), 1)) + 1
-    return tuple(round(k * reach / (count - 1)) for k in range(count))
 
 
 def _weights(starts: tuple[int, ...], side: int) -> list[FloatMap]:
