@@ -78,7 +78,7 @@ class NullScale:
         pixel_gain: (H, W) float32 > 0, median energy of good images at each place.
         image_gain: what is divided out beside it.
         tail: of energies over both gains.
-        repeats: (K,) float64 > 0, not falling; entry j is for regions of 2ʲ pixels and more.
+        repeats: (K,) float64 > 0, not falling; entry j, at most 2ʲ, is for regions of 2ʲ pixels and more.
         counts: (K,) float64, likewise, log10.
     """
 
@@ -98,6 +98,8 @@ class NullScale:
             np.diff(repeats).min(initial=0) >= 0
         ):
             raise ValueError(f"size classes: expected counts and rising repeats > 0 up to {_LARGEST:g}, got {repeats}")
+        if (repeats > 2.0 ** np.arange(len(repeats)) * (1 + 1e-6)).any():
+            raise ValueError(f"size classes: expected repeats of at most the pixels of a region, got {repeats}")
 
     def levels(self, energy: FloatMap) -> FloatMap:
         """Energy over both gains, (H*W,) float32: what level sets are taken of.

@@ -204,6 +204,7 @@ def damage(path: Path, **changes: object) -> None:
         {"image_gain_0": [0.5, 2.0, 1.0]},
         {"repeats_0": [1.0, 0.5, 2.0]},
         {"repeats_0": [1.0]},
+        {"repeats_0": [0.9, 1.2, 4.1]},
         {"counts_0": [np.nan, 1.0, 1.0]},
         {"counts_0": np.array([{}], dtype=object)},
     ],
