@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from uflow_edge.runtime.heat import HeatMap
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.overlay import draw_maps
@@ -32,11 +33,13 @@ class Figure:
     kind: str = ""
 
 
-def small_overlay(frame_bgr: Image, inspection: Inspection, channels: tuple[int, ...]) -> Image:
+def small_overlay(
+    frame_bgr: Image, inspection: Inspection, channels: tuple[int, ...], heat_map: HeatMap = "nfa"
+) -> Image:
     """The frame with heat map and outlines, its longer side 320 pixels; see `overlay.draw_maps`."""
     longer = max(frame_bgr.shape[:2])
     height, width = (max(round(side * _LONGER_SIDE / longer), 1) for side in frame_bgr.shape[:2])
-    return draw_maps(frame_bgr, inspection, channels, (height, width))
+    return draw_maps(frame_bgr, inspection, channels, (height, width), heat_map)
 
 
 def jpeg_uri(picture_bgr: Image, quality: int = 82) -> str:

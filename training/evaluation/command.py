@@ -14,10 +14,12 @@ from uflow_edge.runtime.cli.command_line import progress, run_command
 from uflow_edge.runtime.cli.options import (
     add_bundle_option,
     add_engine_options,
+    add_heat_map_option,
     add_json_option,
     add_reading_options,
     add_report_option,
     add_rule_option,
+    require_option,
 )
 from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.engines.selection import open_engine
@@ -79,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     add("--bundles", type=Path, metavar="FOLDER", help="with --all: folder of <category>.uflow (default: this folder)")
     add_json_option(parser)
     add_report_option(parser, "with curves and images of the worst cases")
+    add_heat_map_option(parser)
     model = parser.add_argument_group("model")
     add_engine_options(model, precision_default="fp16 on a GPU, fp32 on a CPU and with --ckpt")
     add_rule_option(model)
@@ -116,6 +119,7 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
         raise UsageError("--ckpt takes the place of a bundle: give one of them")
     if arguments.ground_truth and arguments.no_masks:
         raise UsageError("--ground-truth says where masks are: not with --no-masks")
+    require_option(arguments, "report", "heat_map")
     check_ray_options(arguments, "ray_state")
     if arguments.ray and not arguments.ray_state:
         raise UsageError("--ray needs --ray-state FOLDER, on storage that all workers share")
@@ -194,7 +198,7 @@ def _evaluate(arguments: argparse.Namespace, job: Job, results: Results) -> None
             if arguments.report:
                 from uflow_edge.training.evaluation.report import category_section
 
-                results.sections.append(category_section(evaluation, inspector))
+                results.sections.append(category_section(evaluation, inspector, arguments.heat_map or "nfa"))
         results.evaluations.append(evaluation)
 
 

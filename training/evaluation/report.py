@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from markupsafe import Markup
 
+from uflow_edge.runtime.heat import HeatMap
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.report.charts import Curve, rate_curves
 from uflow_edge.runtime.report.page import render
@@ -31,11 +32,13 @@ class Section:
     Attributes:
         evaluation: of the category.
         threshold: of the operating point.
+        heat_map: what colours show.
         missed, false_alarms: the worst cases, as the evaluation has them.
     """
 
     evaluation: Evaluation
     threshold: float
+    heat_map: HeatMap
     missed: Sequence[Figure]
     false_alarms: Sequence[Figure]
 
@@ -60,19 +63,20 @@ class Section:
         return plots
 
 
-def category_section(evaluation: Evaluation, inspector: Inspector) -> Section:
+def category_section(evaluation: Evaluation, inspector: Inspector, heat_map: HeatMap = "nfa") -> Section:
     """The worst cases of one category, inspected again to draw them.
 
     Args:
         evaluation: what was measured.
         inspector: that measured it.
+        heat_map: see `overlay.draw_maps`.
     """
 
     def draw(cases: Sequence[Case]) -> list[Figure]:
-        return [_figure(case, inspector) for case in cases]
+        return [_figure(case, inspector, heat_map) for case in cases]
 
     threshold = inspector.operating_point.threshold
-    return Section(evaluation, threshold, draw(evaluation.missed), draw(evaluation.false_alarms))
+    return Section(evaluation, threshold, heat_map, draw(evaluation.missed), draw(evaluation.false_alarms))
 
 
 def report_page(sections: Sequence[Section]) -> str:
@@ -106,10 +110,10 @@ def _means(rows: Sequence[Sequence[str]]) -> list[int]:
     return [i for i, row in enumerate(rows) if row[0] == MEAN]
 
 
-def _figure(case: Case, inspector: Inspector) -> Figure:
+def _figure(case: Case, inspector: Inspector, heat_map: HeatMap) -> Figure:
     """Heat map, what is detected outlined in white, and the true defect in blue."""
     frame, truth, inspection = examine_case(case, inspector)
-    picture = small_overlay(frame, inspection, inspector.manifest.channels)
+    picture = small_overlay(frame, inspection, inspector.manifest.channels, heat_map)
     small = cv2.resize(truth.astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     outlines, _ = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, _TRUTH, 2, cv2.LINE_AA)

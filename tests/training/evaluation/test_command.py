@@ -33,6 +33,7 @@ def test_one_category_to_json_and_page(
     text, pictures = re.subn(r"data:image/jpeg;base64,[\w+/=]+", "", page.read_text())
     assert pictures == 10
     assert text.count("<polyline") == 6
+    assert "Colours: the score, from the threshold upwards" in text
     assert not re.search(r"https?://|<script|\bnan\b|\binf\b", text)
 
 
@@ -72,7 +73,11 @@ def test_without_masks_images_alone_are_compared(
     arguments = ["--bundle", exported, "--data", own_labelled_folder, "--threads", 1]
     assert exit_code(main, *arguments, "--json", numbers[0]) == 0
     shutil.rmtree(own_labelled_folder / "ground_truth")
-    assert exit_code(main, *arguments, "--json", numbers[1], "--report", page, "--no-masks") == 0
+    reported = ("--no-masks", "--report", page, "--heat-map", "likelihood")
+    assert exit_code(main, *arguments, "--json", numbers[1], *reported) == 0
+    assert re.search(
+        r"Colours: the likelihood map, from calm to anomalous.*<span>0.75</span>", page.read_text(), re.DOTALL
+    )
     assert "–" in capsys.readouterr().out
     expected, found = (json.loads(path.read_text())["mean"] for path in numbers)
     for group, of_masks in (
