@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uflow_edge.export.engines.plan_options import ON_THE_JETSON, RTX_COMPUTE_CAPABILITIES, PlanOptions
+from uflow_edge.export.engines import arguments as engine_arguments
 from uflow_edge.export.triton import arguments as triton_arguments
 from uflow_edge.runtime.bundle.manifest import (
     DEFAULT_OPSET,
@@ -17,7 +17,7 @@ from uflow_edge.runtime.bundle.manifest import (
 )
 from uflow_edge.runtime.cli.options import add_bundle_option, add_overwrite_option, given, require_option
 from uflow_edge.runtime.cli.parser import command_parser
-from uflow_edge.runtime.cli.values import natural_int, positive_int
+from uflow_edge.runtime.cli.values import positive_int
 from uflow_edge.runtime.errors import BadInput, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _OF_NETWORKS = ("out", "overwrite", "opset", "allow_parity_loss")
 _OF_UFLOWS = ("extractor", "fit", "block_nfa")
-_OF_ENGINES = ("trt_target", "workspace", "version_compatible", "refittable", "dla_core", "compute_capability")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         f"(default: graphs take any, engines {BatchRange()})",
     )
     _add_networks(parser)
-    _add_engines(parser)
+    engine_arguments.add(parser)
     triton_arguments.add(parser)
     return parser
 
@@ -104,7 +103,7 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
         "--unet-config",
         type=Path,
         metavar="FILE",
-        help="with --unet: YAML file with guided-diffusion's flags, for those that the tensors do not tell",
+        help="with --unet: YAML file with the flags of guided-diffusion that the tensors do not show",
     )
     group = parser.add_argument_group("bundle, with --ckpt alone")
     group.add_argument(
@@ -129,41 +128,8 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="PATH",
-        help="compare graphs and checkpoint on up to 32 of these images; FP16 weights are rounded to suit them "
-        "where a network whitens (default: what the checkpoint carries, or else seeded noise, and images beside it)",
-    )
-
-
-def _add_engines(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("engines, with --trt", ON_THE_JETSON)
-    group.add_argument("--trt", action="store_true", help="build TensorRT engines into the bundle")
-    group.add_argument(
-        "--trt-target",
-        choices=["local", "rtx"],
-        help="local: TensorRT for the GPU of this machine; rtx: TensorRT-RTX for others, ahead of time, without a GPU "
-        "(default: local)",
-    )
-    group.add_argument(
-        "--workspace",
-        type=positive_int,
-        metavar="MIB",
-        help=f"scratch memory that an engine may use (default: {PlanOptions().workspace_mebibytes})",
-    )
-    group.add_argument(
-        "--version-compatible", action="store_true", help="let the engine run in later versions of TensorRT"
-    )
-    group.add_argument("--refittable", action="store_true", help="let weights be exchanged without a new build")
-    group.add_argument(
-        "--dla-core",
-        type=natural_int,
-        metavar="N",
-        help="run on this deep learning accelerator, and on the GPU what it cannot run",
-    )
-    group.add_argument(
-        "--compute-capability",
-        nargs="+",
-        metavar="X.Y",
-        help=f"of the GPUs that an rtx engine runs on (default: {' '.join(RTX_COMPUTE_CAPABILITIES)})",
+        help="compare graphs and checkpoint on up to 32 of these images; if the network whitens, its FP16 "
+        "weights are rounded to suit them (default: those in the checkpoint, or seeded noise, and images beside it)",
     )
 
 
@@ -190,21 +156,7 @@ def check_option_combinations(arguments: argparse.Namespace) -> None:
     if not arguments.bundle and "int8" in (arguments.precision or ()):
         raise UsageError("int8 needs images of the line: export first, then run uflow-calibrate --int8 on the bundle")
     require_option(arguments, "unet", "unet_config")
-    require_option(arguments, "trt", *_OF_ENGINES)
-
-
-def plan_options(arguments: argparse.Namespace) -> PlanOptions:
-    """What is asked of the engine builder."""
-    usual = PlanOptions()
-    return PlanOptions(
-        target=arguments.trt_target or usual.target,
-        batch=arguments.batch,
-        workspace_mebibytes=arguments.workspace or usual.workspace_mebibytes,
-        version_compatible=arguments.version_compatible,
-        refittable=arguments.refittable,
-        dla_core=arguments.dla_core,
-        compute_capabilities=tuple(arguments.compute_capability or usual.compute_capabilities),
-    )
+    require_option(arguments, "trt", *engine_arguments.NAMES)
 
 
 def engine_precisions(arguments: argparse.Namespace) -> tuple[Precision, ...]:

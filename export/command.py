@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from uflow_edge.export import arguments as cli
 from uflow_edge.export import tables
+from uflow_edge.export.engines import arguments as engine_arguments
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.triton import arguments as triton_arguments
 from uflow_edge.export.triton.repository import write_repository
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Export as the command line asks."""
     cli.check_option_combinations(arguments)
-    options = cli.plan_options(arguments)
+    options = engine_arguments.options(arguments)
     if arguments.trt and not arguments.dry_run:
         from uflow_edge.export.engines.toolchain import find_toolchain
 
