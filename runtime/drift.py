@@ -1,18 +1,18 @@
-"""Whether good frames still look as they did at calibration; a camera that moves or a light that ages shows here first.
+"""Drift: whether good frames still look as they did at calibration. A moved camera or an ageing light shows here first.
 
-Of every frame judged good a few numbers are taken: per scale ln(mean E / C), and the image score. Each is standardised
-with its mean and standard deviation over held-out good images of the calibration, cut off at ±4, and averaged with
+A few numbers are taken of every frame judged good: ln(mean E / C) per scale, and the image score. Each is standardised
+with its mean and standard deviation over held-out good images of the calibration, clipped at ±4, and averaged with
 weights that fade exponentially (the EWMA chart: Roberts, Technometrics 1, 1959; Lucas & Saccucci, Technometrics 32,
-1990). If frames are exchangeable with the calibration's images, an average z has variance λ/(2 − λ) of its own, and the
-calibrated mean that it is held against has variance 1/N. So z leaves
+1990). If frames are exchangeable with the calibration's images, an average z has variance λ/(2 − λ), and the calibrated
+mean that it is compared with has variance 1/N. So z leaves
 
     ± q · sqrt(λ/(2 − λ) + 1/N)
 
-with q Student's t at N − 1 degrees of freedom where the normal law has five standard deviations, less than once in
-100,000 frames (docs/operating-point.md has the measured rates). A warning is taken back when every average is within
-half of its limit.
+less than once in 100,000 frames, where q is the quantile of Student's t at N − 1 degrees of freedom whose tail
+probability is that of five standard deviations of a normal law (docs/operating-point.md has the measured rates). A
+warning is withdrawn when every average is within half of its limit.
 
-Anomalous frames are left out, as long as they are defects: after twenty in a row they are a change, and count.
+Anomalous frames are left out, because they show defects; more than twenty in a row are a change, and count.
 """
 
 import math
@@ -25,9 +25,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 MEMORY = 100
-"""Frames that an average rests on: two thirds of the weight is theirs."""
+"""Frames of an average's memory: the last hundred have 86 % of the weight."""
 MIN_IMAGES = 20
-"""Fewer know their own spread too little: the limit would lie beyond what is cut off."""
+"""With fewer images the deviation is too uncertain: the limit would exceed the ±4 σ clip."""
 _WEIGHT = 2 / (MEMORY + 1)  # λ
 _FALSE_WARNING = 5.0  # standard deviations
 _CLIP = 4.0
@@ -39,15 +39,15 @@ SCORE = "score"
 
 @dataclass(frozen=True, slots=True)
 class DriftRange:
-    """What the numbers of good images were at calibration: per scale ln(mean E / C), finest first, then the score.
+    """The numbers of good images at calibration: ln(mean E / C) per scale, finest first, then the score.
 
     Attributes:
         mean: of each number.
         deviation: their standard deviations between images, > 0.
-        images: N, how many they were learned from.
+        images: N, the number of images.
 
     Raises:
-        ValueError: on construction, if these are no such numbers.
+        ValueError: on construction, for other numbers.
     """
 
     mean: tuple[float, ...]
@@ -62,30 +62,30 @@ class DriftRange:
 
     @classmethod
     def of(cls, numbers: NDArray[np.float64]) -> "DriftRange":
-        """Learn it from (N, scales + 1) numbers of good images, a row an image (see `drift_numbers`)."""
+        """Learn it from (N, scales + 1) numbers of good images, one row per image (see `drift_numbers`)."""
         images, values = len(numbers), np.asarray(numbers, np.float64)
         if images < MIN_IMAGES:
             raise ValueError(f"drift: expected {MIN_IMAGES} images or more, got {images}")
-        deviation = np.maximum(values.std(axis=0, ddof=1), 1e-6)  # one image, many times over
+        deviation = np.maximum(values.std(axis=0, ddof=1), 1e-6)  # the same image, N times
         return cls(tuple(values.mean(axis=0).tolist()), tuple(deviation.tolist()), images)
 
     @property
     def limit(self) -> float:
-        """How far an average may lie from the calibrated mean, in standard deviations of good images."""
+        """Largest distance of an average from the calibrated mean, in standard deviations of good images."""
         return _student(_FALSE_WARNING, self.images - 1) * math.sqrt(_WEIGHT / (2 - _WEIGHT) + 1 / self.images)
 
 
 @dataclass(frozen=True, slots=True)
 class DriftState:
-    """Where one camera's good frames are, beside those of the calibration.
+    """How one camera's good frames compare with those of the calibration.
 
     Attributes:
-        status: ``warning`` while they are elsewhere.
-        camera: whose frames.
-        statistic: the number that is farthest off: ``gain_0`` (finest scale), ``gain_1``, …, or ``score``.
-        shift: how far, in standard deviations of good images; positive is higher.
+        status: ``warning`` while they differ.
+        camera: the source of the frames.
+        statistic: the number that differs most: ``gain_0`` (finest scale), ``gain_1``, …, or ``score``.
+        shift: its difference, in standard deviations of good images; positive is higher.
         limit: the shift at which a warning is raised.
-        since: when it was raised, seconds since the epoch; None without one.
+        since: when the warning was raised, seconds since the epoch; None without a warning.
     """
 
     status: Literal["ok", "warning"]
@@ -97,7 +97,7 @@ class DriftState:
 
     @property
     def direction(self) -> Literal["higher", "lower"]:
-        """Than at calibration."""
+        """The direction of the shift, compared with the calibration."""
         return "higher" if self.shift >= 0 else "lower"
 
     def as_json(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class DriftState:
 
 
 class DriftMonitor:
-    """Watches every camera by itself. For one thread; microseconds a frame."""
+    """Watches each camera separately. For one thread; takes microseconds per frame."""
 
     def __init__(self, expected: DriftRange) -> None:
         self._expected = expected
@@ -117,7 +117,7 @@ class DriftMonitor:
         """Take a frame into account.
 
         Args:
-            camera: whose frame.
+            camera: the source of the frame.
             numbers: see `drift_numbers`.
             anomalous: the verdict on it.
             captured: seconds since the epoch.
@@ -162,7 +162,7 @@ class _Track:
 
 
 def drift_numbers(energies: Sequence[NDArray[np.float32]], channels: Sequence[int], score: float) -> tuple[float, ...]:
-    """What is watched of one frame.
+    """The numbers that are watched, of one frame.
 
     Args:
         energies: per scale, finest first, of any shape, all parts of the frame together.
@@ -179,7 +179,7 @@ def log_gains(energies: Sequence[NDArray[np.float32]], channels: Sequence[int]) 
 
 
 def _student(normal: float, degrees: int) -> float:
-    """Quantile of Student's t where the normal law has ``normal`` (Abramowitz & Stegun 26.7.5)."""
+    """Student-t quantile at the tail probability of a normal quantile (Abramowitz & Stegun 26.7.5)."""
     z, v = normal, degrees
     return (
         z

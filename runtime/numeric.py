@@ -10,7 +10,7 @@ FloatMap: TypeAlias = NDArray[np.float32]
 IndexMap: TypeAlias = NDArray[np.int32]
 Image: TypeAlias = NDArray[np.uint8]
 Frame: TypeAlias = NDArray[Any] | None
-"""What is handed in as a frame: OpenCV's own annotations say no more of what ``cv2.imread`` returns. It is checked."""
+"""A frame as callers give it: ``cv2.imread`` is annotated no better. It is checked where it is used."""
 Size: TypeAlias = tuple[int, int]
 """(height, width) in pixels."""
 

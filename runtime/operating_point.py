@@ -1,4 +1,4 @@
-"""Where the line is drawn between a good part and an anomalous one, and what that line promises."""
+"""The threshold between good and anomalous parts, and what it promises."""
 
 import math
 import reprlib
@@ -11,27 +11,27 @@ from uflow_edge.runtime.errors import BadInput
 
 Origin = Literal["log_nfa_0", "conformal", "manual"]
 LARGEST_THRESHOLD = 1e30
-"""In size; a threshold that no score reaches would switch detection off."""
+"""Largest absolute value: a threshold that no score reaches would switch detection off."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A threshold on the image score, and where it comes from.
+    """A threshold on the image score, and its origin.
 
     Attributes:
         threshold: an image is anomalous when its score, −log10 NFA, is above.
-        origin: ``log_nfa_0``, the a contrario threshold: fewer than one false detection an image expected if latents
-            follow the null model; ``conformal``, taken from good images of the line itself; or ``manual``, set by a
-            person, which promises nothing.
+        origin: ``log_nfa_0``, the a contrario threshold: fewer than one false detection per image is expected if
+            latents follow the null model; ``conformal``, taken from good images of the line itself; or ``manual``, set
+            by a person, without a promise.
         false_alarm_rate: with ``conformal``, the bound on the probability that a new good image is called anomalous.
         good_images: with ``conformal``, how many images it rests on.
-        confidence: with ``conformal``, of that bound; None: it holds on average.
-        suspicious: how many of these images look anomalous, where the threshold depends on them.
-        doubt: why there is no promise although these numbers would make one; None where there is.
+        confidence: with ``conformal``, the confidence in that bound; None: the bound holds on average.
+        suspicious: how many of these images look anomalous, if the threshold depends on them.
+        doubt: why the promise of these numbers does not hold; None if it does.
 
     Raises:
-        BadInput: on construction, unless the threshold is a finite number, the origin is known, and a conformal one
-            says what it promises.
+        BadInput: on construction, unless the threshold is a finite number, the origin is known, and a conformal
+            threshold has a false-alarm rate and good images.
     """
 
     threshold: float
@@ -56,7 +56,7 @@ class OperatingPoint:
 
     @property
     def promise(self) -> str:
-        """What may be expected of it, for people."""
+        """The promise as a phrase for messages."""
         if self.origin == "manual":
             return "set by hand: no promise"
         if self.doubt is not None:
@@ -72,7 +72,7 @@ class OperatingPoint:
 
     @property
     def condition(self) -> str:
-        """What the promise hangs on, as the end of a sentence; empty where it hangs on nothing."""
+        """The condition of the promise, as the end of a sentence; empty if there is none."""
         if not self.suspicious:
             return ""
         one = self.suspicious == 1
@@ -83,14 +83,14 @@ class OperatingPoint:
         )
 
     def doubted(self, reason: str | None) -> "OperatingPoint":
-        """The same threshold without its promise, if there is a reason and a promise."""
+        """The same threshold without its promise; unchanged if there is no reason, or no promise to lose."""
         if reason is None or self.doubt is not None or self.origin != "conformal":
             return self
         return replace(self, doubt=reason)
 
 
 def _number(name: str, value: Any, largest: float) -> float:
-    """A finite float, from any real number of Python or NumPy; no bool, no text."""
+    """A finite float, from any real number of Python or NumPy, but not from a bool or text."""
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not (real and -largest <= value <= largest):
         raise BadInput(f"{name} {reprlib.repr(value)}: expected a finite number of at most {largest:g} in size")
@@ -107,7 +107,7 @@ def conformal_operating_point(good_scores: Sequence[float], false_alarm_rate: fl
     of the held-out images (Vovk et al., "Algorithmic Learning in a Random World", 2005).
 
     Raises:
-        BadInput: α out of (0, 1), or too few images for it; the message says what they can promise.
+        BadInput: α is not in (0, 1), or there are too few images for it; the message says what they can promise.
     """
     if not 0 < false_alarm_rate < 1:
         raise BadInput(f"false-alarm rate {false_alarm_rate}: expected a number between 0 and 1")

@@ -1,4 +1,4 @@
-"""Text made fit to be shown: it steers no terminal, and holds no secrets."""
+"""Text for display: without control characters and without secrets."""
 
 import re
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 _SCHEME: Final = r"[a-z][a-z0-9+.-]*://"
 _NEXT_ADDRESS: Final = rf"[\s'\"(<=]{_SCHEME}"
 _USER_INFO: Final = re.compile(
-    rf"({_SCHEME})([^@\n]*(?:@(?:(?!{_NEXT_ADDRESS})[^@\n])*(?=@))*)@",  # to the last @: a password may hold some
+    rf"({_SCHEME})([^@\n]*(?:@(?:(?!{_NEXT_ADDRESS})[^@\n])*(?=@))*)@",  # up to the last @: a password may contain some
     re.IGNORECASE,
 )
 _NO_SCHEME: Final = re.compile(rf"^(?!synthetic:|{_SCHEME})([^\s:@]*:)(?=\S).*@", re.IGNORECASE)
@@ -17,11 +17,13 @@ _SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _VALUE: Final = re.compile(r'\*\*\*(?!\w)|"(?:\\.|[^"\\])*"|.*?(?=\s+[\w-]+\s*=|\s!\s|&[\w.%-]+=|$)', re.MULTILINE)
-_QUERY_VALUE: Final = re.compile(r"\*\*\*(?!\w)|.*?(?=\s!\s|&[\w.%-]+=|$)", re.MULTILINE)  # a blank does not end it
+_QUERY_VALUE: Final = re.compile(
+    r"\*\*\*(?!\w)|.*?(?=\s!\s|&[\w.%-]+=|$)", re.MULTILINE
+)  # a blank does not end the value
 
 
 def duration(seconds: float) -> str:
-    """For people, as precise as an estimate is."""
+    """A duration for display, no more precise than an estimate."""
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
@@ -43,7 +45,7 @@ def percent(share: float) -> str:
 
 
 def printable(value: object) -> str:
-    """A value's text on one line that any terminal, log or JSON encoder takes, and that steers none of them.
+    """A value's text on one line, safe for any terminal, log or JSON encoder.
 
     Line breaks, control and format characters, and the surrogates that stand for bytes that are no UTF-8 become escapes
     such as ``\\n`` or ``\\udce9``; everything else stays as it is.

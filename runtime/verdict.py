@@ -1,4 +1,4 @@
-"""What the line is told about a frame."""
+"""The verdict on a frame."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,10 +17,10 @@ class Timestamps:
     """When each stage was done with the frame, in seconds since the epoch.
 
     Attributes:
-        captured: the frame was there.
+        captured: the frame was captured.
         started: work on it began.
         preprocessed, inferred, thresholded: that stage ended.
-        engine_started, nfa_started: that stage took it up, if that was not at once.
+        engine_started, nfa_started: that stage began; None if it began when the one before it ended.
     """
 
     captured: float
@@ -50,7 +50,7 @@ class Timestamps:
 
     @property
     def work_ms(self) -> float:
-        """All stages, without what the frame waited between them, in milliseconds."""
+        """All stages, without the waiting between them, in milliseconds."""
         return self.preprocess_ms + self.engine_ms + self.nfa_ms
 
     @property
@@ -61,7 +61,7 @@ class Timestamps:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision on one frame and what it rests on.
+    """The decision on one frame, with its evidence.
 
     Attributes:
         frame: number of the frame in its source, from 0.
@@ -69,11 +69,11 @@ class Verdict:
         size: (height, width) of the frame.
         anomalous: the decision: score above the operating point's threshold.
         score: −log10 NFA of the most significant region.
-        operating_point: the threshold, and where it comes from.
+        operating_point: the threshold and its origin.
         regions: where the score map exceeds the threshold, in pixels of the frame, the most significant first.
         mask: (height, width) bool, the same regions pixel by pixel.
         timestamps: of each stage.
-        drift: where this camera's good frames are beside those of the calibration; None without a calibration.
+        drift: how this camera's good frames compare with those of the calibration; None without a calibration.
     """
 
     frame: int
@@ -112,8 +112,8 @@ class Verdict:
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
-    """Lengths of alternating runs of False and True down the columns, starting with False (so maybe with 0)."""
-    if not mask.any():  # most frames; of a large one, going down the columns takes a millisecond
+    """Lengths of alternating runs of False and True down the columns; the first, of False, may be 0."""
+    if not mask.any():  # most frames; going down the columns of a large one takes a millisecond
         return [mask.size]
     column_by_column = mask.ravel(order="F")
     edges = np.flatnonzero(np.diff(column_by_column)) + 1

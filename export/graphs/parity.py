@@ -1,4 +1,4 @@
-"""What an engine computes against what it should, in the numbers a user cares about. Needs no torch."""
+"""Parity: how much the results of an engine differ from those of its reference. Needs no torch."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass
@@ -24,18 +24,17 @@ from uflow_edge.runtime.storage.strict_json import decode, finite, read_json, to
 
 PARITY = "parity.json"
 ENERGY_BOUNDS: Mapping[Precision, float] = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
-"""Relative error that a variant's energies may have. A twentieth is a quarter of the spread that they have by nature,
-√(2/C), at 50 channels."""
+"""Largest relative error of a variant's energies. At 50 channels, 5e-2 is a quarter of their natural spread, √(2/C)."""
 
 
 class AnyParity(Protocol):
-    """A dataclass of measurements, and whether they are good enough."""
+    """A dataclass of measurements that says whether they are good enough."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def holds(self) -> bool:
-        """Whether what was measured may be shipped."""
+        """Whether the measured graph may be shipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +42,15 @@ class Parity(Deviation):
     """How far an engine is from its reference, worst case over the images.
 
     Attributes:
-        engine: what ran the variant.
-        reference: what it was held against.
-        images: how many images were compared.
+        engine: name of the engine that ran the variant.
+        reference: name of what it was compared with.
+        images: number of images compared.
         score_change: largest change of an image's score, in decades of NFA.
         mask_iou: smallest intersection over union of the masks at the operating point; 1 where both are empty.
-        bound: what energy errors may not exceed, at each scale.
-        bounded: which of them.
-        threshold: the operating point, on the score.
-        calibrated: whether the score is by the bundle's null model, instead of its tree rule.
+        bound: limit of the energies' errors at each scale.
+        bounded: the errors that the limit is for.
+        threshold: of the operating point.
+        calibrated: whether the bundle's null model gave the scores, not its tree rule.
     """
 
     engine: str
@@ -71,7 +70,7 @@ class Parity(Deviation):
 
     @property
     def bounded_error(self) -> float:
-        """What the bound is on, at the scale where it is largest."""
+        """The error that the bound is for, at the scale where it is largest."""
         return self.error(self.bounded)
 
     def __str__(self) -> str:
@@ -85,14 +84,14 @@ class Parity(Deviation):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a network makes of some pictures where nothing is lost, computed once for all engines.
+    """The exact results of a network on some pictures, computed once for all engines.
 
     Attributes:
-        name: what computed it.
+        name: of what computed it.
         images: (S, S, 3) uint8 RGB, at the model's input size.
         statistics: of each.
         scores: (S, S) float32 of each, −log10 NFA.
-        scorer: what decides in the bundle: its null model if it has one, and its operating point.
+        scorer: of the bundle.
     """
 
     name: str
@@ -103,7 +102,7 @@ class Reference:
 
     @classmethod
     def of(cls, name: str, run: Callable[[Image], Outputs], images: Sequence[Image], scorer: Scorer) -> "Reference":
-        """Run what computes it, (N, S, S, 3) uint8 RGB to a graph's outputs, on pictures (S, S, 3) uint8 RGB."""
+        """Run a network, (N, S, S, 3) uint8 RGB to a graph's outputs, on pictures, (S, S, 3) uint8 RGB each."""
         statistics = tuple(_statistics(scorer, run(image[np.newaxis])) for image in progress(images, name))
         scores = tuple(next(scorer.scores(found)) for found in statistics)
         return cls(name, tuple(images), statistics, scores, scorer)
@@ -114,12 +113,12 @@ class Reference:
         return StoredReference(tuple(self.images[i] for i in chosen), tuple(self.statistics[i] for i in chosen))
 
     def compare(self, engine: Engine, bound: float, bounded: Bounded) -> Parity:
-        """Run an engine on the same pictures; compare all that leaves it, and what follows from it.
+        """Run an engine on the same pictures; compare its outputs, and the scores and masks that follow from them.
 
         Args:
             engine: to be compared.
             bound: on the relative error of its energies.
-            bounded: of which; see `BOUNDED`.
+            bounded: the errors that the bound is for; see `BOUNDED`.
         """
         threshold = self.scorer.manifest.operating_point.threshold
         found: list[LatentStatistics] = []
@@ -147,7 +146,7 @@ class Reference:
 def engines_here(
     graph: Path, manifest: Manifest, variant: Variant, threads: int | None = None
 ) -> list[Callable[[], Engine]]:
-    """Every way to run a graph on this machine, not yet loaded: onnxruntime, and OpenVINO where it is installed."""
+    """Constructors of the engines that can run a graph here: onnxruntime, and OpenVINO if it is installed."""
     makers: list[Callable[[], Engine]] = [lambda: OnnxRuntimeEngine(graph, manifest, variant, threads)]
     if find_spec("openvino") is not None:
         makers.append(lambda: OpenVinoEngine(graph, manifest, variant, threads))
@@ -163,10 +162,10 @@ def parity_json(parities: Mapping[str, Sequence[AnyParity]], earlier: Mapping[st
 
 
 def read_parities(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """What ``parity.json`` holds; nothing where there is none.
+    """Read ``parity.json``; empty if there is none.
 
     Raises:
-        BadInput: it cannot be read, or is something else.
+        BadInput: it cannot be read, or has another content.
     """
     if not path.exists():
         return {}

@@ -2,16 +2,17 @@
 
 Three kinds of nodes, told apart by what rounding does to them (Micikevicius et al., Mixed Precision Training, 2018):
 
-* convolutions and matrix products gain by FP16, and their sums average its rounding out. Those next to the picture do
-  neither and stay in FP32: the first one, for pixels next to each other are alike and so are their rounding errors,
-  and those after it that sum up few products a result (a depthwise convolution, a resize), and behind these one that
-  halves what there is to be cast, if it comes next. Nor do products with one vector an image (the time embedding of a
-  diffusion network): there are few, and an error in one is in every pixel;
-* element-wise arithmetic and whatever only moves values take the precision of their surroundings: FP32 if nothing but
-  FP32 reads the result or FP32 is all that they read, otherwise FP16. So in FP32 are the prologue of the picture, the
-  residual stream of a transformer, the exponents of the couplings, and the last coupling with the energies behind it;
-* everything else loses by FP16 and stays in FP32: sums of squares, means, exponentials, softmax, normalisations,
-  comparisons. Their range is wide, or a little error decides.
+* convolutions and matrix products gain from FP16, and their sums average its rounding out. Exceptions stay in FP32:
+  - the first one, because neighbouring pixels are alike, and so are their rounding errors;
+  - those after it with few products per result (a depthwise convolution, a resize), and the next one behind them if it
+    halves the values to be cast;
+  - products with one vector per image (the time embedding of a diffusion network): they are few, and an error in one
+    is in every pixel;
+* element-wise arithmetic and nodes that only move values take the precision of their surroundings: FP32 if all their
+  readers or all their inputs are FP32, otherwise FP16. So these are in FP32: the prologue of the picture, the residual
+  stream of a transformer, the exponents of the couplings, and the last coupling with the energies behind it;
+* everything else loses from FP16 and stays in FP32: sums of squares, means, exponentials, softmax, normalisations,
+  comparisons. Their range is wide, or a small error decides.
 
 Inputs and outputs keep their types.
 """

@@ -1,4 +1,4 @@
-"""What a graph computes on the way to its outputs, in onnxruntime, one picture at a time."""
+"""Intermediate values of a graph, computed by onnxruntime, one picture at a time."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,11 +14,11 @@ class Probe:
     """A session whose outputs are any values of a graph.
 
     Args:
-        model: with one input, pictures; it is left as it is.
+        model: with pictures as its one input; it is not changed.
         names: of the values.
 
     Raises:
-        BadInput: no such value, or onnxruntime cannot load the graph.
+        BadInput: the graph has no such value, or onnxruntime cannot load it.
     """
 
     def __init__(self, model: ir.Model, names: Sequence[str]) -> None:
@@ -49,7 +49,7 @@ class Probe:
         return {name: output[0] for name, output in zip(self.names, outputs, strict=True)}
 
     def each(self, pictures: Iterable[Image]) -> Iterator[dict[str, FloatMap]]:
-        """`run` of one picture after the other."""
+        """Run one picture after the other."""
         for picture in pictures:
             yield self.run(picture)
 

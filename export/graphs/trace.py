@@ -1,4 +1,4 @@
-"""From a torch network to ONNX files that say nothing of the machine they were made on."""
+"""From a torch network to ONNX models without traces of the machine that they were made on."""
 
 import hashlib
 import warnings
@@ -19,10 +19,10 @@ from uflow_edge.runtime.bundle.uflow import INPUT_NAME
 from uflow_edge.runtime.errors import BadInput, require
 
 TRACED_BATCH = 2
-"""Of examples that stand for any batch: torch.export takes a 1 for a constant."""
+"""Batch of the examples for graphs of any batch: torch.export would treat a 1 as a constant."""
 
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-_LARGEST_FOLDED = 1 << 24  # elements of a constant; what is computed of weights is as large as the weights
+_LARGEST_FOLDED = 1 << 24  # elements of a constant; results computed from weights are as large as the weights
 
 
 def trace(
@@ -93,7 +93,7 @@ def trace_module(
 
 
 def simplify(model: ir.Model) -> None:
-    """Fold constants and batch norms, drop what nothing reads, store equal weights once, and clear all origins.
+    """Fold constants and batch norms, drop unused values, store equal weights once, and clear all origins.
 
     Stack traces, local paths and tool notes are private, and different in every export.
 

@@ -2,12 +2,12 @@
 
 An activation's rounding differs from pixel to pixel, and sums average it out. A weight's or bias's is the same in every
 pixel of every image: it moves the features, and the features of good parts vary so little in some directions that what
-follows, which divides by that variation (standardisation, whitening), makes much of it. Of the energies' error in a
-whitened network three quarters come from there, and none from the products that whiten (docs/export.md).
+follows divides by that variation (standardisation, whitening) and magnifies the error. Three quarters of the energies'
+error in a whitened network come from there, and none from the products that whiten (docs/export.md).
 
-So the error of one weight is made good by those not yet rounded: for inputs x of a layer, its bias a weight of the
-constant 1, what is kept small is E|δw·x|² = δwᵀ E[x xᵀ] δw. Going through the weights one by one, each takes the
-nearest FP16 number, and the others move to where that hurts least (Hassibi & Stork, "Second order derivatives for
+So the weights that are not yet rounded compensate the error of one that is: for inputs x of a layer, with its bias as
+a weight of the constant 1, E|δw·x|² = δwᵀ E[x xᵀ] δw is kept small. One weight after the other takes the nearest FP16
+number, and the others move to where that hurts least (Hassibi & Stork, "Second order derivatives for
 network pruning", 1992; Frantar et al., "GPTQ", 2023, equations 2 and 3).
 """
 
@@ -24,7 +24,7 @@ from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.numeric import FloatMap, Image
 
 _NORMALIZATIONS = frozenset({"LayerNormalization", "GroupNormalization", "InstanceNormalization"})
-_PLACES = 256  # of a picture, at which a layer's inputs are looked at
+_PLACES = 256  # of a picture, at which a layer's inputs are sampled
 _DAMPING = 1e-3  # of the mean square of an input, so that few pictures do not decide everything
 _BLOCK = 128  # weights whose corrections reach the others as one matrix product
 
@@ -35,8 +35,8 @@ def round_weights(model: ir.Model, pictures: Sequence[Image]) -> ir.Model:
     Only those that `to_fp16` computes in FP16, and that share their weights with no other node.
 
     Args:
-        model: in FP32, with pictures for its one input; it is left as it is.
-        pictures: (S, S, 3) uint8 RGB, as like those of the line as can be had.
+        model: in FP32, with pictures as its one input; it is not changed.
+        pictures: (S, S, 3) uint8 RGB, as similar to those of the line as possible.
     """
     model = model.clone()
     layers = [Layer.of(node) for node in _before_a_normalization(model.graph)]

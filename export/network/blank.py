@@ -12,7 +12,7 @@ _INITIALIZERS = {Tensor.uniform_, Tensor.normal_, Tensor.erfinv_, Tensor.mul_, T
 
 
 class _WithoutInitialization(TorchFunctionMode):
-    """Leaves out what would only give a tensor without data its initial values: 20 seconds for `mcait` otherwise."""
+    """Skips initialisation of tensors without data, which would take 20 seconds for `mcait`."""
 
     def __torch_function__(
         self,
@@ -28,6 +28,6 @@ class _WithoutInitialization(TorchFunctionMode):
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Modules created within have parameters and buffers of the right shape and type, but no data in them."""
+    """Modules created within have parameters and buffers of the right shape and type, but without data."""
     with torch.device("meta"), _WithoutInitialization():
         yield

@@ -1,4 +1,4 @@
-"""The whole network rewritten for inference: the lowered flow, on features stored as it wants them."""
+"""The whole network rewritten for inference: the lowered flow, on features in the form that it expects."""
 
 from copy import deepcopy
 from typing import cast
@@ -12,7 +12,7 @@ from uflow_edge.export.network.uflow import UFlow
 
 
 class LoweredUFlow(nn.Module):
-    """Images to the latents of a `UFlow`; the order of their channels is another."""
+    """Images to the latents of a `UFlow`, their channels in another order."""
 
     def __init__(self, network: UFlow) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class LoweredUFlow(nn.Module):
 
 @torch.no_grad()
 def lower(network: UFlow) -> LoweredUFlow:
-    """Rewrite a network for inference; the original is left as it is.
+    """Rewrite a network for inference; the original is not changed.
 
     Args:
         network: in evaluation mode, with hard permutations.
@@ -39,7 +39,7 @@ def lower(network: UFlow) -> LoweredUFlow:
 
 
 def _absorb(extractor: FeatureExtractor, level: int, required: Affine) -> None:
-    """Let the affine end of a feature normalisation deliver channels as the flow wants them stored."""
+    """Change the affine end of a feature normalisation so that its channels come as the flow expects them."""
     norm = extractor.last_normalization(level)  # of [C], or of [C, H, W]
     by_channel = (-1, *[1] * (norm.weight.ndim - 1))
     gain, offset = required.gain.view(by_channel), required.offset.view(by_channel)
@@ -53,11 +53,10 @@ def _absorb(extractor: FeatureExtractor, level: int, required: Affine) -> None:
 
 
 class _OffsetWhitening(nn.Module):
-    """A `Whitening` that also delivers channels as the flow wants them stored.
+    """A `Whitening` whose channels come as the flow expects them.
 
-    What it reads stays standardised: FP16 rounds numbers near 0 the least.
-
-    Channels come last on the way, as engines that compute channels-last have them anyway: no transposition is left.
+    Its input stays standardised, because FP16 rounds numbers near 0 the least. Channels come last in between, as in
+    engines that compute channels-last, so that no transposition is left.
     """
 
     weight: Tensor

@@ -1,17 +1,17 @@
 """The flow rewritten for inference: the same latents, without FrEIA, Jacobian, global affines and permutations.
 
 A flow block applies a coupling, then one gain and one offset a channel, then a permutation. All but the coupling is
-linear and per channel, so it need not be computed: channels stay where they are, and what they mean is kept in mind as
+linear and per channel, so it need not be computed: channels stay where they are, and their meaning is tracked as
 
     value = gain * stored + offset
 
-one such `Affine` a channel, from where the channel enters the flow (the affine end of a feature normalisation) to where
+one such `Affine` per channel, from where it enters the flow (the affine end of a feature normalisation) to where
 it leaves it (a latent). Gains and offsets then fold into the weights that read the channel. Two readers cannot take an
 offset: the product with exp(s) in the next coupling, and the energy. But every coupling's translation has a bias, and
-so has the normalisation; "no offset here" is walked back to the last of them before it. What is left are offsets that
-3x3 convolutions read. Zero padding makes them count for less at the border, so their sum is kept as a constant map.
+so has the normalisation; "no offset here" is traced back to the last bias before it. What remains are the offsets that
+3x3 convolutions read. Zero padding reduces their effect at the border, so their sum is kept as a constant map.
 
-Only the order of the latents' channels is lost, which energies do not see.
+Only the order of the latents' channels is lost, which energies do not depend on.
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ from torch import Tensor, nn
 
 from uflow_edge.export.network.architecture import Architecture, Coupling, upward_channels
 
-_SUBNET_SCALE = 0.1  # FrEIA multiplies what a subnet returns by it
+_SUBNET_SCALE = 0.1  # FrEIA multiplies the results of a subnet by it
 _UPSAMPLING = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """What stored channels mean: value = gain * stored + offset, (C,) float64 each."""
+    """The meaning of stored channels: value = gain * stored + offset, (C,) float64 each."""
 
     gain: Tensor
     offset: Tensor

@@ -1,4 +1,4 @@
-"""The U-Flow network: frozen features, their normalisation, the flow; and the graph that is exported of it.
+"""The U-Flow network: frozen features, their normalisation and the flow; and the graph that is exported.
 
 Module names follow the authors' checkpoints, so that theirs load here and ours load there.
 """
@@ -39,7 +39,7 @@ class UFlow(nn.Module):
         self.flow = build_flow(architecture)
 
     def set_whitening(self, matrices: Sequence[Tensor]) -> None:
-        """Whiten the features from now on, (H_i*W_i, C_i, C_i) a scale, finest first."""
+        """Whiten the features from now on, with (H_i*W_i, C_i, C_i) per scale, finest first."""
         self.architecture = replace(self.architecture, whitening=True)
         modules = [Whitening(m.shape[0], m.shape[1]) for m in matrices]
         for module, matrix in zip(modules, matrices, strict=True):
@@ -56,7 +56,7 @@ class UFlow(nn.Module):
 
 
 class EnergyGraph(nn.Module):
-    """What is exported: the resized picture in, sufficient statistics of the latents out.
+    """The exported graph: from the resized picture to sufficient statistics of the latents.
 
     Cast, layout and normalisation of the picture are inside, so they travel with the weights.
 
@@ -99,7 +99,7 @@ class EnergyGraph(nn.Module):
 
 
 def torch_runner(graph: EnergyGraph) -> Callable[[Image], Outputs]:
-    """Runs a graph in torch, as an engine runs one: (N, S, S, 3) uint8 RGB to its outputs."""
+    """A function that runs a graph in torch, as engines do: (N, S, S, 3) uint8 RGB to its outputs."""
 
     def run(images: Image) -> Outputs:
         with torch.no_grad():

@@ -1,7 +1,9 @@
 """Block NFA: how many channels exceed a fixed quantile in a window around each pixel (arXiv 2211.12353v1).
 
 The older of U-Flow's two detection rules. Under the null model each latent exceeds the quantile with probability
-1 − p, so the number of exceedances in a window follows a binomial law.
+1 − p, so the number of exceedances in a window follows a binomial law. The scales' tails are multiplied, and windows
+may be anywhere on any scale: Σ H_i·W_i tests. So a score above 0 means NFA < 1 as the authors count; it is no bound if
+channels or scales depend on each other.
 """
 
 import math

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from uflow_edge.runtime.compiled import compiled
 
 _PRECISION = 1e-15
-_TINY = 1e-300  # keeps a denominator that happens to vanish from dividing by 0
+_TINY = 1e-300  # replaces denominators of 0
 _LN_10 = math.log(10.0)
 _LARGEST_DEGREES = 1e8
 _TERMS = 1_000_000  # thirty times as many as the largest degrees take

@@ -19,7 +19,7 @@ _RADIX_BITS = 11
 _RADIX = 1 << _RADIX_BITS
 _OUTSIDE = -1
 _LOWEST = -1e36
-"""What a value is cut off at, so that it stays finite in float32 and where maps are resized and added."""
+"""Lower limit of values, so that they stay finite in float32 and when maps are resized and added."""
 
 
 @compiled

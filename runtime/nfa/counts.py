@@ -1,4 +1,4 @@
-"""How many regions there are to test: the number of tests in the number of false alarms (paper, section 4.2).
+"""The number of tests, that is of candidate regions, in the number of false alarms (paper, section 4.2).
 
 A connected region of r pixels on the square grid is a polyomino; their number grows like α βʳ / r (Jensen and
 Guttmann, "Statistics of lattice animals (polyominoes) and polygons", J. Phys. A 33, 2000).
@@ -43,7 +43,7 @@ def log10_tests(pixels_by_scale: tuple[int, ...]) -> float:
 
 @lru_cache(maxsize=64)
 def log10_tests_by_size(pixels: int, scales: int) -> NDArray[np.float64]:
-    """log10 of the tests a region of n pixels pays for when each of S sizes and k scales may raise 1/(kS) alarms.
+    """log10 of the number of tests for a region of n pixels, if each of S sizes and k scales may raise 1/(kS) alarms.
 
     Args:
         pixels: S, pixels of the map.

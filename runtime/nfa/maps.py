@@ -1,4 +1,4 @@
-"""What every score asks of the maps it is given, and how maps grow to the size of the picture."""
+"""Checks of the maps that scores are computed from, and resizing of maps to the size of the picture."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from uflow_edge.runtime.numeric import FloatMap, Size
 
 
 def checked_maps(name: str, maps: Sequence[ArrayLike], channels: Sequence[int], size: Size) -> list[FloatMap]:
-    """The maps as contiguous float32, after every check that keeps a wrong input from becoming a wrong verdict.
+    """Check maps and return them as contiguous float32, so that wrong inputs never become wrong verdicts.
 
     Raises:
         ValueError: no map, not one channel count a map, not two-dimensional, empty, negative, NaN or infinite (in
@@ -27,7 +27,7 @@ def checked_maps(name: str, maps: Sequence[ArrayLike], channels: Sequence[int], 
     for scale, (one, count) in enumerate(zip(maps, channels, strict=True)):
         if count < 1:
             raise ValueError(f"{name} map {scale}: expected at least 1 channel, got {count}")
-        with np.errstate(over="ignore"):  # what overflows float32 is reported below, as infinite
+        with np.errstate(over="ignore"):  # overflow in float32 is reported below, as infinity
             values = np.ascontiguousarray(one, dtype=np.float32)
         if values.ndim != 2 or values.size == 0:
             raise ValueError(f"{name} map {scale}: expected [H, W] with at least one pixel, got shape {values.shape}")

@@ -1,6 +1,6 @@
-"""The calibrated null model: what energies look like on *this* line when nothing is wrong, and the NFA that follows.
+"""The calibrated null model: the energies of good parts on *this* line, and the NFA that follows from them.
 
-A good pixel's energy is taken as the product of a gain of its place, a gain of the image and a random factor, whose
+A good pixel's energy is modelled as the product of a gain of its place, a gain of the image and a random factor, whose
 tail is a `TailLaw`.
 
 Neighbouring pixels repeat each other, so a region of n pixels is not n independent tests. How many regions of at least
@@ -38,12 +38,12 @@ __all__ = ["ImageGain", "NullModel", "NullScale", "TailLaw"]
 FORMAT = 1
 _LIMIT = 64 << 20
 _LARGEST = 1e6
-"""Of gains of images, repeats and counts; all are near 1, or a few hundred, on any line."""
+"""Limit of gains of images, repeats and counts; on real lines all are near 1, or a few hundred."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageGain:
-    """How far an image may be brighter or calmer as a whole before that is evidence.
+    """How much brighter or calmer than usual an image may be as a whole before that counts as evidence.
 
     The gain of an image is the median of its energies over their places' gains. Only a power of it is divided out, and
     it is cut off where good images end, so that a large defect cannot explain itself away.
@@ -59,10 +59,10 @@ class ImageGain:
 
     def __post_init__(self) -> None:
         if not (0 <= self.exponent <= 1 and 1 / _LARGEST <= self.lowest <= self.highest <= _LARGEST):
-            raise ValueError(f"no gain of images: {self}")
+            raise ValueError(f"expected 0 <= exponent <= 1 and 0 < lowest <= highest up to {_LARGEST:g}, got {self}")
 
     def of(self, ratios: FloatMap) -> float:
-        """What to divide an image by, from its energies over the gains of their places."""
+        """The divisor of an image, from its energies over the gains of their places."""
         if self.exponent == 0:
             return 1.0
         middle = ratios.size // 2
@@ -111,14 +111,14 @@ class NullScale:
 
     @staticmethod
     def normalised(energy: FloatMap, pixel_gain: FloatMap, image_gain: ImageGain) -> FloatMap:
-        """The same for gains that no tail has been fitted to yet."""
+        """The same, for gains without a fitted tail."""
         with np.errstate(over="ignore"):
             ratios = np.abs(energy / pixel_gain).ravel()  # the sort by bit patterns needs -0.0 to be 0.0
             levels = ratios / np.float32(image_gain.of(ratios))
         return np.asarray(np.minimum(levels, np.finfo(np.float32).max, out=levels), np.float32)
 
     def evidence(self, energy: FloatMap, scales: int) -> Evidence:
-        """One map as regions are weighed; values are log10 NFA.
+        """The evidence of one map; values are log10 NFA.
 
         Args:
             energy: (H, W) float32, not negative.
@@ -142,11 +142,11 @@ def _by_size(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NullModel:
-    """All scales, finest first, and how many good images they were learned from.
+    """The null model of all scales.
 
     Attributes:
         scales: finest first.
-        good_images: N.
+        good_images: N, the number of images that it was learned from.
     """
 
     scales: tuple[NullScale, ...]

@@ -43,14 +43,14 @@ class TailLaw:
     spread: float
 
     def __post_init__(self) -> None:
-        """Levels are near 1, so that wide bounds hold every real law, and none takes long to compute."""
+        """Levels are near 1, so these wide bounds admit every real law, and none that takes long to compute."""
         positive = (self.degrees, self.scale, self.threshold, self.spread)
         within = all(0 < value <= _LARGEST for value in positive) and -_LARGEST <= self.shift < self.threshold
         within = within and self.degrees >= _FEWEST_DEGREES
         if not (within and 1e-300 <= self.exceedance <= 1 and 0 <= self.shape < 10):
-            raise ValueError(f"no distribution of levels: {self}")
+            raise ValueError(f"expected a distribution of levels near 1, got {self}")
         if self.threshold - self.shift > _LARGEST_BODY * self.scale:
-            raise ValueError(f"no distribution of levels, its body is too narrow: {self}")
+            raise ValueError(f"expected a distribution of levels with a wider body, got {self}")
 
     def log10_tail(self, levels: ArrayLike) -> NDArray[np.float64]:
         """log10 P(level ≥ x) of a good pixel, element by element; the body to 1e-4 or better.

@@ -1,4 +1,4 @@
-"""From a score map to the regions a person is shown."""
+"""Detected regions of a score map."""
 
 from dataclasses import dataclass
 

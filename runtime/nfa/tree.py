@@ -26,14 +26,14 @@ DEFAULT_RULE: TreeRule = "one_sided"
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One scale's map as regions are weighed: one of n pixels, the lowest of which is q, is worth
+    """The evidence of one scale's map: a region of n pixels, the lowest of which is q, has the value
     ``repeats[n] * log_tail[q] + log_tests[n]``.
 
     Attributes:
         levels: (H*W,) float32, finite, not negative, no -0.0: what the upper level sets are taken of.
         log_tail: (H*W,) float64, log10 of the probability that a pixel reaches its level by chance; falls with it.
-        repeats: (H*W + 1,) float64, how many independent pixels a region of n pixels is worth.
-        log_tests: (H*W + 1,) float64, log10 of the number of tests that a region of n pixels pays for.
+        repeats: (H*W + 1,) float64, how many independent pixels a region of n pixels counts for.
+        log_tests: (H*W + 1,) float64, log10 of the number of tests for regions of n pixels.
         outside: value of pixels in no region.
     """
 
@@ -69,20 +69,20 @@ def tree_score(
     *,
     rule: TreeRule = DEFAULT_RULE,
 ) -> FloatMap:
-    """Map of −log10 NFA of the most significant region that each pixel lies in, latents being N(0, 1) by chance.
+    """Map of −log10 NFA of the most significant region that each pixel lies in, for latents that are N(0, 1) by chance.
 
     ``upstream`` agrees with the authors' code, habits included: the bound is applied below the mean too, where it
     does not hold, so latents calmer than the null model count as anomalous; and of regions with exactly equal
     probability only one is painted. ``one_sided`` sets P = 1 for E ≤ C. ``per_size`` also counts the tests size by
-    size, so that a small region does not pay for the number of large ones: sharp, and meant for latents that do
-    follow the null model. `null_model.calibrated_score` is for those that do not.
+    size, so that the number of large regions does not count against small ones: sharp, and meant for latents that do
+    follow the null model. `null_model.NullModel.score` is for those that do not.
 
     Args:
         energies: per scale, finest first, (H_i, W_i): sum of squared latents over channels. Finite, not negative;
             converted to float32, the precision in which engines deliver them.
         channels: per scale, C_i, the number of latent channels.
         size: (height, width) of the result.
-        rule: how regions are weighed against each other and against chance.
+        rule: how regions are compared with each other and with chance.
 
     Returns:
         (height, width) float32, higher is more anomalous; above 0, fewer than one detection expected by chance.
