@@ -1,4 +1,4 @@
-"""Which images to learn from, and to test with: data sets laid out like MVTec AD; `layouts` has others to learn from.
+"""Training and test images of data sets in the layout of MVTec AD; for training, `images.layouts` knows others too.
 
 bottle/train/good/*.png                      good images to learn from
 bottle/test/<kind>/*.png                     images to test with; the kind "good" is good
@@ -22,15 +22,15 @@ GOOD = "good"
 
 @dataclass(frozen=True, slots=True)
 class TestImage:
-    """An image to test with.
+    """A test image.
 
     Attributes:
-        path: of the image.
-        kind: ``good`` (of folders ``ok`` and ``normal`` too), or the kind of defect.
-        mask: picture of where the defect is, once it was looked for (`evaluation.ground_truth`).
+        path: file of the image.
+        kind: ``good`` (also for folders ``ok`` and ``normal``), or the kind of defect.
+        mask: file of the defect's mask, set by `evaluation.ground_truth`.
     """
 
-    __test__ = False  # not a test case, whatever pytest makes of the name
+    __test__ = False  # for pytest: not a test case
 
     path: Path
     kind: str
@@ -38,7 +38,7 @@ class TestImage:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing is wrong with it."""
+        """Whether the image shows no defect."""
         return self.kind == GOOD
 
 
@@ -46,16 +46,16 @@ def training_images(folder: Path) -> list[Path]:
     """The good images of a data set, or all images in a folder of good ones; see `layouts.good_images`.
 
     Raises:
-        BadInput: no such folder, no images in it, or others than good ones.
+        BadInput: the folder is missing, has no images, or has others than good ones.
     """
     return good_images(folder)
 
 
 def test_images(folder: Path) -> list[TestImage]:
-    """The images in ``test``, by kind and name, without masks; none if there is no such folder.
+    """The images in ``test``, sorted by kind and name, without masks; empty without such a folder.
 
     Raises:
-        BadInput: a kind's folder without images.
+        BadInput: the folder of a kind has no images.
     """
     kinds = sorted(kind for kind in (folder / "test").glob("*") if kind.is_dir())
     return [
@@ -67,23 +67,23 @@ test_images.__test__ = False  # type: ignore[attr-defined]
 
 
 def hold_out(paths: Sequence[Path], fraction: float, seed: int) -> tuple[list[Path], list[Path]]:
-    """Split at random, repeatably: images to fit, and images to watch the fit with (at least one of each).
+    """Split the images at random by a seed: images to fit, and held-out images (at least one of each).
 
     Raises:
         BadInput: fewer than two images.
     """
     if len(paths) < 2:
-        raise BadInput(f"{len(paths)} image: at least 2 are needed, one to fit and one to watch the fit with")
+        raise BadInput(f"{len(paths)} image: expected at least 2, one to fit and one to hold out")
     order = np.random.default_rng(seed).permutation(len(paths))
     held = min(max(round(len(paths) * fraction), 1), len(paths) - 1)
     return [paths[i] for i in sorted(order[held:])], [paths[i] for i in sorted(order[:held])]
 
 
 def checked_images(paths: Sequence[Path]) -> dict[Path, str]:
-    """The `content_hash` of every image, once each of them has been read as it will be read later.
+    """Read every image as a check, and return their `content_hash`es.
 
     Raises:
-        BadInput: some cannot be read; the message names them all.
+        BadInput: some images cannot be read; the message names them.
     """
     hashes: dict[Path, str] = {}
     faults: list[str] = []
@@ -93,5 +93,5 @@ def checked_images(paths: Sequence[Path]) -> dict[Path, str]:
             hashes[path] = content_hash(path)
         except (BadInput, OSError) as error:
             faults.append(str(error))
-    refuse_faults(faults, "Repair them or take them out of the folder")
+    refuse_faults(faults, "Repair them or remove them from the folder")
     return hashes

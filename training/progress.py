@@ -1,4 +1,4 @@
-"""Where a fit stands, how people see it, and where its state is kept; light to import, for command lines."""
+"""The progress of a fit, its display, and the file of its state; quick to import, for command lines."""
 
 import logging
 import sys
@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the fit stands, after a step.
+    """The progress of a fit after a step.
 
     Attributes:
-        step, steps: done, and at most to do.
-        loss: of what this step has seen. Of a flow, nats a latent; of a UNet, the mean squared error of the predicted
-            noise, which costs 1 to predict as none.
-        held_out: the same on held-out images after the last look at them; None before.
+        step, steps: steps done, and the largest number of steps.
+        loss: loss of this step's batch. For a flow, in nats per latent; for a UNet, the mean squared error of the
+            predicted noise, which is 1 if no noise is predicted.
+        held_out: loss of the last evaluation on held-out images; None before the first.
     """
 
     step: int
@@ -34,7 +34,7 @@ class Progress:
 
 
 class FitBar:
-    """Loss, held-out loss and time left: in a bar on a terminal, and in lines elsewhere."""
+    """Shows loss, held-out loss and remaining time: as a bar on a terminal, as lines elsewhere."""
 
     _SECONDS_BETWEEN_LINES = 10.0
 
@@ -46,7 +46,7 @@ class FitBar:
         self._seen = self._printed = 0.0
 
     def update(self, progress: Progress) -> None:
-        """Show where the fit stands."""
+        """Show the progress."""
         before, self._seen = self._seen, time.monotonic()
         if self._bar is None:
             self._bar = progress_bar((), self._doing, progress.steps, "step")
@@ -64,7 +64,7 @@ class FitBar:
         self._print_after_an_epoch(progress)
 
     def _print_after_an_epoch(self, progress: Progress) -> None:
-        """A log gets a line when an epoch has ended, but not many at once."""
+        """Print a line to a log after an epoch, at most one every ten seconds."""
         if progress.held_out == self._held_out or sys.stderr.isatty():
             return
         self._held_out = progress.held_out
@@ -75,21 +75,21 @@ class FitBar:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar; it stays visible."""
         if self._bar is not None:
             self._bar.close()
 
 
 def resume_file(out: Path) -> Path:
-    """Where a training keeps its state, beside what it is to write."""
+    """The file of a training's state, beside its result."""
     return out.with_name(out.name + ".resume")
 
 
 def print_interrupted(out: Path) -> None:
-    """Say what an interrupted training has left."""
+    """Tell the user how to continue an interrupted training."""
     state = resume_file(out)
     if state.exists():
-        line = f"stopped; nothing is lost: the same command goes on from {state}"
+        line = f"stopped; nothing is lost: the same command continues from {state}"
     else:
-        line = "stopped before the first step: there is nothing to go on from"
+        line = "stopped before the first step: the same command starts again"
     logger.error(line)

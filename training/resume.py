@@ -1,4 +1,4 @@
-"""The state of an interrupted run: read back only if it belongs to the same run, and kept until its result is safe."""
+"""The state of an interrupted training: read only by the same training, and kept until its result is written."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ S = TypeVar("S")
 
 
 def refuse_to_replace(out: Path, kind: Literal["file", "folder"], overwrite: bool) -> None:
-    """Make sure, before the work, that a training may and can write its result and its state.
+    """Check before the work that a training can and may write its result and its state.
 
     Raises:
-        BadInput: something is there that may not be replaced, or nothing can be written there.
+        BadInput: the result exists and may not be replaced, or cannot be written.
     """
     check_writable(out, kind)
     check_writable(resume_file(out))
@@ -27,32 +27,32 @@ def refuse_to_replace(out: Path, kind: Literal["file", "folder"], overwrite: boo
 
 @contextmanager
 def state_until_written(out: Path) -> Iterator[None]:
-    """Write the result of a training in the body; its state goes only once that is done.
+    """Write the result of a training in the body; its state is deleted only after that.
 
     Raises:
-        BadInput: the result cannot be written; the message says how to go on.
+        BadInput: the result cannot be written; the message says how to continue.
     """
     state = resume_file(out)
     try:
         yield
     except OSError as error:
         raise BadInput(
-            f"{out}: cannot be written ({error.strerror or error}); nothing is lost: mend that, and the same command "
-            f"goes on from {state}"
+            f"{out}: cannot be written ({error.strerror or error}); nothing is lost: fix this, and the same command "
+            f"continues from {state}"
         ) from error
     state.unlink(missing_ok=True)
 
 
 def read_state(path: Path, run: dict[str, Any], kind: Callable[..., S]) -> S | None:
-    """What an interrupted run has left, or None if there is nothing.
+    """The state of an interrupted run, or None if there is no file.
 
     Args:
         path: a file that holds a dictionary with the entry ``run``.
-        run: everything that decides the weights, by name; the file's must be the same.
-        kind: of state; made of the file's other entries.
+        run: everything that decides the weights, by name; the file must have the same values.
+        kind: constructor of the state, called with the other entries of the file.
 
     Raises:
-        BadInput: the file cannot be read, or belongs to another run; the message says what differs.
+        BadInput: the file cannot be read, or belongs to another run; the message names the differences.
     """
     if not path.exists():
         return None
@@ -68,16 +68,16 @@ def read_state(path: Path, run: dict[str, Any], kind: Callable[..., S]) -> S | N
     if different:
         raise BadInput(
             f"{path}: belongs to an interrupted run that differs: {'; '.join(different)}. "
-            "Give the same command to go on, or start over with --restart"
+            "Repeat that command to continue it, or start over with --restart"
         )
     return state
 
 
-def _difference(name: str, saved: Any, asked: Any) -> str:
+def _difference(name: str, saved: Any, current: Any) -> str:
     label = name.replace("_", " ")
     if saved is None:
-        return f"{label} not recorded there, as by another version of uflow-edge"
-    if isinstance(asked, list):  # content hashes
-        gone, new = len(set(saved) - set(asked)), len(set(asked) - set(saved))
+        return f"{label} not recorded, as in another version of uflow-edge"
+    if isinstance(current, list):  # content hashes
+        gone, new = len(set(saved) - set(current)), len(set(current) - set(saved))
         return f"{label}: {gone} of {len(saved)} gone, {new} new" if gone or new else f"{label} in another order"
-    return f"{label} {saved} there, {asked} here"
+    return f"{label} {saved} there, {current} here"

@@ -1,12 +1,12 @@
-"""What the features are made to look like before the flow: mean 0, variance 1, and where it can be had, uncorrelated.
+"""Standardises features before the flow: mean 0, variance 1 and, with whitening, uncorrelated channels.
 
-Mean and variance are kept in the extractor's own layer normalisation, whose affine part holds one gain and one offset
-for each channel and pixel. Trained along with the flow, as upstream does, the gain is a way to cheat: the flow's
-Jacobian does not count it, so shrinking it raises the likelihood of everything. Set once from the training images and
-left alone, it gives the flow a fair start, and upstream's code can still load it.
+Mean and variance are stored in the extractor's own layer normalisation, whose affine part has one gain and one offset
+per channel and pixel. If the gain is trained with the flow, as upstream does, it distorts the fit: the flow's Jacobian
+does not include the gain, so a smaller gain raises every likelihood. Here it is computed once from the training images
+and then fixed, which upstream's code can still load.
 
-Whitening adds one C x C matrix for each pixel. The flow's own convolutions are the same everywhere, so on parts that
-lie aligned they cannot learn which channels go together *here*; the covariances can (Defard et al., "PaDiM", 2021).
+Whitening adds one C x C matrix per pixel. The flow's convolutions are the same at every pixel, so on aligned parts they
+cannot learn the correlations of a particular place; the covariances can (Defard et al., "PaDiM", 2021).
 """
 
 from collections.abc import Iterator
@@ -23,24 +23,23 @@ from uflow_edge.training.features import Features
 from uflow_edge.training.options import Standardization, StandardizationChoice
 
 LARGEST_WHITENING = 64 * 2**20
-"""Bytes of matrices beyond which ``auto`` does not consider them: they travel with the model."""
+"""Size limit in bytes of the whitening matrices with ``auto``, because they become part of the model."""
 
 _BATCH = 16
 _PRIOR_IMAGES = 32
-"""How many images' worth of weight the whole map has in one pixel's variance and correlations."""
+"""Weight of the whole map in a pixel's variance and correlations, in images."""
 _SMALLEST_VARIANCE = 1e-4
 _RIDGE = 0.01
-"""Of the correlations, so that channels that repeat each other do not blow up."""
+"""Added to the diagonal of the correlations, so that redundant channels are not amplified."""
 
 
 @dataclass(frozen=True, slots=True)
 class Normal:
-    """A normal law of one scale's features.
+    """The normal law of the features of one scale.
 
     Attributes:
         mean, variance: broadcastable to (C, H, W), float32.
-        whitening: (H*W, C, C) float32, symmetric, of the standardised features; None where channels are taken as
-            independent.
+        whitening: (H*W, C, C) float32, symmetric, for the standardised features; None for independent channels.
     """
 
     mean: Tensor
@@ -57,18 +56,18 @@ class Normal:
         return float(0.5 * scores.square().sum(dtype=torch.float64) + len(features) * log_volume)
 
 
-def suited(network: UFlow, choice: StandardizationChoice) -> StandardizationChoice:
-    """The choice, or ``none`` for ``auto`` where there is no layer normalisation of ours to keep the moments in.
+def supported_choice(network: UFlow, choice: StandardizationChoice) -> StandardizationChoice:
+    """The choice, or ``none`` for ``auto`` if the extractor has no layer normalisation of ours to store the moments.
 
     Raises:
-        UsageError: the extractor has none, and something else than ``none`` is asked for.
+        UsageError: the extractor has none, and the choice is neither ``auto`` nor ``none``.
     """
     if network.feature_extractor.feature_normalizations:
         return choice
     if choice not in ("auto", "none"):
         raise UsageError(
-            f"standardising by {choice}: the backbones of {network.architecture.extractor} normalise their features "
-            "themselves, and the flow takes them as they are; leave it out, or say none"
+            f"--standardize {choice}: the backbones of {network.architecture.extractor} normalise their features "
+            "themselves; leave the option out, or use --standardize none"
         )
     return "none"
 
@@ -76,19 +75,19 @@ def suited(network: UFlow, choice: StandardizationChoice) -> StandardizationChoi
 def standardize(
     network: UFlow, fit: Features, held_out: Features, choice: StandardizationChoice = "auto"
 ) -> Standardization:
-    """Set the network's layer normalisation, and its whitening if that is chosen, from training images.
+    """Set the network's layer normalisation, and its whitening if chosen, from training images.
 
-    ``position`` takes mean and variance of each channel at each pixel, ``whiten`` the covariance of the channels there
-    too: right for parts that lie aligned. ``channel`` takes mean and variance over all pixels: right for textures.
-    ``auto`` takes whichever makes the held-out images likeliest.
+    ``position`` uses mean and variance of each channel at each pixel, ``whiten`` also the covariance of the channels
+    there: both suit aligned parts. ``channel`` uses mean and variance over all pixels and suits textures. ``auto``
+    chooses the one with the best likelihood of the held-out images.
 
     Args:
         network: changed in place.
-        fit: images to take the moments from.
-        held_out: other good images, to choose by.
+        fit: features of the images that give the moments.
+        held_out: features of other good images, which decide ``auto``.
 
     Returns:
-        What was chosen.
+        The choice.
     """
     if choice == "none":
         return choice
@@ -104,7 +103,7 @@ def standardize(
 
 
 def whitening_bytes(architecture: Architecture) -> int:
-    """Size of the matrices that whitening adds to a model."""
+    """Size in bytes of the matrices that whitening adds to a model."""
     return sum(4 * scale.side**2 * scale.channels**2 for scale in architecture.features)
 
 
@@ -134,7 +133,7 @@ def _batches(features: Features) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _by_position(features: Features) -> list[Normal]:
-    """Per channel and pixel, the variance shrunk towards the channel's, so that few images do not make wild gains."""
+    """Per channel and pixel; the variance is shrunk towards the channel's, as few images would give extreme gains."""
     n = len(features)
     sums: list[Tensor] = []
     squares: list[Tensor] = []
@@ -156,14 +155,14 @@ def _by_position(features: Features) -> list[Normal]:
 
 
 def _by_channel(normal: Normal) -> Normal:
-    """The same features' mean and variance over all pixels of a channel."""
+    """Mean and variance over all pixels of a channel, from those per pixel."""
     mean = normal.mean.mean(dim=(1, 2), keepdim=True)
     spread = (normal.mean - mean).square().mean(dim=(1, 2), keepdim=True)
     return Normal(mean, normal.variance.mean(dim=(1, 2), keepdim=True) + spread)
 
 
 def _whitened(features: Features, normals: list[Normal]) -> list[Normal]:
-    """The same laws with the correlations of the channels at each pixel, shrunk towards those of the whole map."""
+    """Add the whitening per pixel, from correlations of the channels that are shrunk towards those of the whole map."""
     n = len(features)
     products: list[Tensor] = []
     for batch in _batches(features):

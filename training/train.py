@@ -30,30 +30,31 @@ from uflow_edge.training.options import HOLD_OUT, Augmentation, CacheChoice, Sta
 from uflow_edge.training.pretrained import load_pretrained
 from uflow_edge.training.progress import Progress, resume_file
 from uflow_edge.training.resume import read_state, refuse_to_replace, state_until_written
-from uflow_edge.training.standardize import standardize, suited
+from uflow_edge.training.standardize import standardize, supported_choice
 
 logger = logging.getLogger(__name__)
 
 FEW_IMAGES = 20
-"""Below so many, a detector is hardly worth the name."""
+"""With fewer good images, a detector is poor."""
 KEPT_PICTURES = 24
-"""Half as many again as FP16 weights are rounded by, so that a third prove something."""
+"""FP16 weights are rounded with two thirds of them; the others are an independent check."""
 _LIGHTNING_LAYOUT = "2.0.0"
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What to learn from, and how it is prepared.
+    """The training images and their preparation.
 
     Attributes:
-        folder: good images, or an MVTec layout.
-        augmentation: of the images that are fitted.
-        standardization: of the features before the flow.
-        cache: where features are kept.
-        weights: files with the extractor's weights, one a backbone; default, its ImageNet weights.
-        keep_pictures: whether the checkpoint carries two dozen held-out images, for export to compare graphs on and to
-            round FP16 weights by.
-        hold_out: share of the images that is not fitted: the fit stops by them, and calibration may use them.
+        folder: folder of good images, or a data set; see `images.layouts`.
+        augmentation: changes of the images that are fitted.
+        standardization: standardisation of the features before the flow.
+        cache: where features are cached.
+        weights: files with the extractor's weights, one per backbone; by default its ImageNet weights.
+        keep_pictures: store 24 held-out images in the checkpoint, with which export compares graphs and rounds FP16
+            weights.
+        hold_out: share of the images that is held out: they decide when the training stops, and calibration may use
+            them.
 
     Raises:
         UsageError: on construction, unless the share lies between 0 and 1.
@@ -69,7 +70,7 @@ class Data:
 
     def __post_init__(self) -> None:
         if not 0 < self.hold_out < 1:
-            raise UsageError(f"hold out {self.hold_out:g} of the images: expected a share between 0 and 1")
+            raise UsageError(f"--hold-out {self.hold_out:g}: expected a share of the images between 0 and 1")
 
 
 def train(
@@ -85,19 +86,19 @@ def train(
     """Train a U-Flow and write its checkpoint in one rename.
 
     Args:
-        data: see `Data`.
-        architecture: of the network.
-        options: of the fit.
-        checkpoint: to write; while training, `resume_file` of it holds what is needed to go on.
-        restart: forget an interrupted run.
-        overwrite: replace a checkpoint that is there.
+        data: the images.
+        architecture: architecture of the network.
+        options: options of the fit.
+        checkpoint: file to write; during the training its `resume_file` holds the state.
+        restart: discard an interrupted run.
+        overwrite: replace an existing checkpoint.
         on_step: told where the fit stands.
 
     Raises:
-        BadInput: images that cannot be used, an interrupted run that does not fit these options, or a checkpoint that
-            is there already or cannot be written. All of this is looked at before the first feature is computed.
-        UsageError: the extractor's features cannot be standardised so.
-        MissingDependency: the extractor's weights are not to be had.
+        BadInput: images cannot be used, an interrupted run has other options, or the checkpoint exists already or
+            cannot be written. All of this is checked before the first feature is computed.
+        UsageError: the extractor does not support this standardisation.
+        MissingDependency: the extractor's weights are not available.
         KeyboardInterrupt: on Ctrl-C, after everything was saved.
     """
     refuse_to_replace(checkpoint, "file", overwrite)
@@ -112,10 +113,10 @@ def train(
     hashes = checked_images(images)
     trained_on = {FITTED: [hashes[path] for path in fit_paths], HELD_OUT: [hashes[path] for path in held_paths]}
     kept = spread(held_paths, KEPT_PICTURES) if data.keep_pictures else []
-    pictures = [model_input(read_image(path), architecture.input_size) for path in kept]
+    images_kept = [model_input(read_image(path), architecture.input_size) for path in kept]
 
     network = seeded_network(architecture, options.seed)
-    standardization = suited(network, data.standardization)
+    standardization = supported_choice(network, data.standardization)
     origin = load_pretrained(network.feature_extractor, architecture.extractor, data.weights)
     logger.info(f"weights of {architecture.extractor}: {origin}")
     run = _run(network, data, standardization, options, trained_on)
@@ -136,7 +137,7 @@ def train(
             resume.unlink(missing_ok=True)
         result = fit_flow(network, fit, held, options, resume_file=resume, run=run, on_step=on_step)
     with state_until_written(checkpoint):
-        save_checkpoint(network, result, pictures, trained_on, checkpoint)
+        save_checkpoint(network, result, images_kept, trained_on, checkpoint)
     return result
 
 
@@ -147,7 +148,7 @@ def _run(
     options: TrainingOptions,
     trained_on: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """Everything that decides the weights, by a name for people; patience only decides how many of them are tried."""
+    """Everything that decides the weights, by names for people; patience only decides when to stop."""
     fitting = asdict(options)
     del fitting["patience"]
     return {
@@ -170,7 +171,7 @@ def _digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def _bytes_to_write(network: UFlow) -> int:
-    """Of the checkpoint and of the state beside it, which has the flow four times: now, at best, and Adam's moments."""
+    """Size of checkpoint and state; the state holds the flow four times: current, best, and Adam's two moments."""
 
     def size(module: nn.Module) -> int:
         return sum(value.numel() * value.element_size() for value in module.state_dict().values())
@@ -179,7 +180,7 @@ def _bytes_to_write(network: UFlow) -> int:
 
 
 def seeded_network(architecture: Architecture, seed: int) -> UFlow:
-    """A network whose initial weights and permutations follow from the seed; global random states are left alone."""
+    """A network whose seed decides its initial weights and permutations; global random states do not change."""
     numpy_state = np.random.get_state()  # noqa: NPY002 - FrEIA draws its permutations from the global generator
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -191,18 +192,16 @@ def seeded_network(architecture: Architecture, seed: int) -> UFlow:
 
 
 def save_checkpoint(
-    network: UFlow, result: Fit, pictures: Sequence[Image], trained_on: Mapping[str, Sequence[str]], path: Path
+    network: UFlow, result: Fit, images: Sequence[Image], trained_on: Mapping[str, Sequence[str]], path: Path
 ) -> None:
-    """Write weights as the authors' trainer does, and beside them what theirs leaves out: a few numbers and pictures.
-
-    The depth of the pictures is kept too, where `reading.use` was given one.
+    """Write the weights in the layout of the authors' trainer, with our hashes, images and bit depth beside them.
 
     Args:
-        network: to save.
-        result: of the training.
-        pictures: (S, S, 3) uint8 RGB each, good ones that were not fitted; may be none.
-        trained_on: the `content_hash` of every picture under `FITTED` and `HELD_OUT`, so that calibration can tell
-            pictures that the network has seen from new ones.
+        network: the network to save.
+        result: result of the fit.
+        images: held-out good images, (S, S, 3) uint8 RGB each; may be empty.
+        trained_on: the `content_hash` of every image under `FITTED` and `HELD_OUT`, so that calibration recognises
+            images that the network has seen.
         path: the file.
     """
     state = {PREFIX + name: value for name, value in network.state_dict().items()}
@@ -217,6 +216,6 @@ def save_checkpoint(
     }
     if (bits := in_use().bits) is not None:
         content[BITS] = bits
-    if pictures:
-        content[PICTURES] = torch.from_numpy(np.stack(pictures))
+    if images:
+        content[PICTURES] = torch.from_numpy(np.stack(images))
     save_tensors(content, path)

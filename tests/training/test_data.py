@@ -70,7 +70,7 @@ def test_all_broken_images_are_named(texture_folder: Path, tmp_path: Path) -> No
     paths = [Path(shutil.copy(path, tmp_path)) for path in sorted((texture_folder / "train" / "good").iterdir())]
     for path in (paths[0], paths[15]):
         path.write_bytes(path.read_bytes()[:400])
-    with pytest.raises(BadInput, match=r"00\.png: .*; .*15\.png: .*Repair them or take them out"):
+    with pytest.raises(BadInput, match=r"00\.png: .*; .*15\.png: .*Repair them or remove them"):
         checked_images(paths)
 
 

@@ -228,7 +228,7 @@ def test_command(photographs: Path, tmp_path: Path, exit_code, capsys) -> None:
         (2, ["--channels", 12], "multiple of 8"),
         (2, ["--learning-rate", 0], "argument --learning-rate: expected a number above 0, got 0"),
         (2, ["--steps", 0], "1 or more"),
-        (3, ["--image-size", 128], "3.png: 100 x 100 pixels, smaller than a patch"),
+        (3, ["--image-size", 128], "3.png: 100 x 100 pixels; expected at least the size of a patch"),
         (3, [], "exists already; choose another --out, or replace it with --overwrite"),
     ):
         overwrite = ["--overwrite"] if extra else []

@@ -190,7 +190,7 @@ def test_command(texture_folder: Path, tmp_path: Path, exit_code, capsys) -> Non
         (2, ["--learning-rate", "-1"], "argument --learning-rate: expected a number above 0, got -1"),
         (2, ["--seed", "-1"], "argument --seed: expected a number of 0 or more, got -1"),
         (3, ["--out", tmp_path], "is a folder; expected the name of a file"),
-        (2, ["--hold-out", "1"], "expected a share between 0 and 1"),
+        (2, ["--hold-out", "1"], "expected a share of the images between 0 and 1"),
     ):
         assert exit_code(main, *arguments, "--overwrite", *extra) == code, extra
         assert message in capsys.readouterr().err

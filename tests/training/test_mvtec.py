@@ -16,7 +16,7 @@ from uflow_edge.runtime.errors import UsageError
 from uflow_edge.training.command import main, parser
 from uflow_edge.training.mvtec import CONFIGS
 from uflow_edge.training.options import TrainingOptions
-from uflow_edge.training.standardize import suited
+from uflow_edge.training.standardize import supported_choice
 
 pytestmark = pytest.mark.long
 
@@ -104,9 +104,9 @@ def test_only_extractors_with_a_normalisation_of_ours_are_standardised() -> None
     for extractor, known in EXTRACTORS.items():
         with without_weights():
             network = UFlow(Architecture.default(extractor, known.fixed_input_size or 64, 1))
-        assert suited(network, "auto") == ("none" if extractor == "mcait" else "auto")
-    with pytest.raises(UsageError, match=r"by channel: the backbones of mcait"):
-        suited(network, "channel")
+        assert supported_choice(network, "auto") == ("none" if extractor == "mcait" else "auto")
+    with pytest.raises(UsageError, match="--standardize channel: the backbones of mcait"):
+        supported_choice(network, "channel")
 
 
 def test_features_of_mcait_enter_the_flow_as_its_backbones_give_them(shallow_mcait: list[Path]) -> None:

@@ -49,7 +49,7 @@ def test_a_run_is_known_by_what_decides_its_weights(
     with pytest.raises(KeyboardInterrupt):
         train(Data(good), architecture, OPTIONS, out, on_step=interrupted_at(1))
     logged.clear()
-    with pytest.raises(BadInput, match=r"differs: epochs 2 there, 3 here\. Give the same command"):
+    with pytest.raises(BadInput, match=r"differs: epochs 2 there, 3 here\. Repeat that command"):
         train(Data(good), architecture, replace(OPTIONS, epochs=3), out)
     copies = Path(shutil.copytree(good, tmp_path / "copies", copy_function=shutil.copy))
     broken = copies / "00.png"
@@ -76,7 +76,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_state(good: Path, tmp_pa
     try:
         with pytest.raises(
             BadInput,
-            match=r"x\.ckpt: cannot be written \(File too large\); nothing is lost: .* goes on from .*x\.ckpt\.resume",
+            match=r"x\.ckpt: cannot be written \(File too large\); nothing is lost.* continues from .*x\.ckpt\.resume",
         ):
             train(Data(good), SMALL, OPTIONS, out, on_step=fill_the_disk)
     finally:
@@ -107,10 +107,10 @@ def test_stopped_before_the_first_step_nothing_is_left_or_promised(
         train(Data(good, cache="disk"), SMALL, OPTIONS, out)
     assert [path.name for path in tmp_path.iterdir()] == ["good"]
     print_interrupted(out)
-    assert "there is nothing to go on from" in logged[-1]
+    assert "stopped before the first step" in logged[-1]
     (tmp_path / "x.ckpt.resume").touch()
     print_interrupted(out)
-    assert f"the same command goes on from {out}.resume" in logged[-1]
+    assert f"the same command continues from {out}.resume" in logged[-1]
 
 
 class StopAtFeatures(logging.Handler):
