@@ -228,7 +228,7 @@ def test_a_file_that_is_missing_or_something_else(tmp_path: Path, content: bytes
 
 def test_laws_that_cannot_be() -> None:
     for changes in ({"degrees": 0.0}, {"shift": 99.0}, {"exceedance": 1.5}, {"spread": 0.0}, {"shape": np.inf}):
-        with pytest.raises(ValueError, match="no distribution"):
+        with pytest.raises(ValueError, match="expected a distribution of levels"):
             replace(law(), **changes)
 
 
