@@ -27,7 +27,7 @@ from uflow_edge.export.network.lowered_network import lower
 from uflow_edge.export.network.uflow import EnergyGraph, torch_runner
 from uflow_edge.runtime.bundle.calibration_record import REPORT
 from uflow_edge.runtime.bundle.folder import Bundle
-from uflow_edge.runtime.bundle.manifest import Precision, Source, Variant
+from uflow_edge.runtime.bundle.manifest import CheckpointSource, Precision, Variant
 from uflow_edge.runtime.bundle.training_record import TrainingRecord
 from uflow_edge.runtime.bundle.uflow import LatentScale, UFlowManifest
 from uflow_edge.runtime.cli.command_line import progress
@@ -167,7 +167,7 @@ class _UFlowExport(NetworkExport[UFlowManifest, Parity]):
 def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
     architecture = checkpoint.architecture
     return UFlowManifest(
-        source=Source(printable(checkpoint.path.name), sha256(checkpoint.path), checkpoint.origin),
+        source=CheckpointSource(printable(checkpoint.path.name), sha256(checkpoint.path), checkpoint.origin),
         extractor=architecture.extractor,
         input_size=architecture.input_size,
         mean=checkpoint.normalization.mean,

@@ -1,4 +1,4 @@
-"""What an export would build, said before it is built."""
+"""Prints what an export would write, without writing it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,8 @@ class Part:
 
     Attributes:
         name: extractor or flow.
-        weights: how many numbers it holds.
-        macs: multiply-accumulate operations an image: of convolutions and matrix products, not of what is element-wise.
+        weights: number of its weights.
+        macs: multiply-accumulate operations per image, in convolutions and matrix products.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Part:
     macs: int
 
     def size_bytes(self, precision: Precision) -> int:
-        """Of its weights in a graph of this precision, which is most of what the graph weighs."""
+        """Size of the weights in a graph of this precision: nearly the size of the graph."""
         return self.weights * _BYTES[precision]
 
 
 def parts(network: nn.Module, input_size: int) -> tuple[Part, ...]:
-    """Extractor and flow of a network as it is exported, lowered or not; what it holds but never runs is left out."""
+    """Extractor and flow of a network, lowered or not; modules that never run are left out."""
     called: set[nn.Module] = set()
     hooks = [module.register_forward_pre_hook(lambda m, _: called.add(m)) for module in network.modules()]
     counter = FlopCounterMode(display=False, depth=2)
@@ -56,14 +56,14 @@ def parts(network: nn.Module, input_size: int) -> tuple[Part, ...]:
 
 
 def _weights(part: nn.Module, called: set[nn.Module]) -> int:
-    """Numbers in modules that were called, or have a module in them that was."""
+    """Weights of the modules that were called, or contain one that was."""
     run = [module for module in part.modules() if any(inner in called for inner in module.modules())]
     tensors = (tensor for m in run for tensor in (*m.parameters(recurse=False), *m.buffers(recurse=False)))
     return sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
 
 
 def print_dry_run(checkpoint_path: Path, folder: Path, options: ExportOptions) -> None:
-    """Say what an export of this checkpoint would write."""
+    """Print what an export of this checkpoint would write."""
     checkpoint = load_checkpoint(checkpoint_path, options.extractor)
     architecture = checkpoint.architecture
     found = parts(energy_graph(checkpoint, lowered=True).network, architecture.input_size)
@@ -71,7 +71,7 @@ def print_dry_run(checkpoint_path: Path, folder: Path, options: ExportOptions) -
     print(f"{checkpoint_path}: {checkpoint.origin}, {architecture.extractor}, {architecture.flow_steps} flow steps")
     print(f"input {architecture.input_size} x {architecture.input_size}, latents {scales}\n")
     rows = [(part.name, f"{part.macs / 1e9:.3f}", f"{part.weights / 1e6:.2f}") for part in found]
-    print(table(("part", "GMAC an image", "million weights"), rows, left=(0,)) + "\n")
+    print(table(("part", "GMAC per image", "million weights"), rows, left=(0,)) + "\n")
     batch = "any batch" if options.batch is None else f"batch {options.batch}"
     for precision in options.precisions:
         size = megabytes(sum(part.size_bytes(precision) for part in found))

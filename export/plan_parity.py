@@ -1,4 +1,4 @@
-"""A TensorRT engine on the GPU it was built for, against the FP32 graph beside it; needs no torch."""
+"""Compares TensorRT engines with the FP32 graph of their bundle, on the GPU they were built for; needs no torch."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -30,18 +30,18 @@ def check_plans(
 ) -> tuple[Bundle[M], tuple[AnyParity, ...]]:
     """Run engines and note in ``parity.json`` how far they are from the first graph in onnxruntime.
 
-    That graph has been held against torch when it was exported.
+    The export has compared that graph with torch.
 
     Args:
-        bundle: as loaded; its parity report is written again.
-        plans: engines in it, for this machine's GPU.
-        images: files and folders; default, seeded noise and the images beside the bundle.
+        bundle: as loaded; its parity report is replaced.
+        plans: engines in it, for the GPU of this machine.
+        images: files and folders; default: seeded noise and the images beside the bundle.
 
     Returns:
-        The bundle as it is now, and one result a plan.
+        The new bundle, and one result per plan.
 
     Raises:
-        MissingDependency: pycuda or TensorRT is absent.
+        MissingDependency: pycuda or TensorRT is missing.
         EngineFailed: an engine cannot be run.
     """
     manifest = bundle.manifest
@@ -60,7 +60,7 @@ def check_plans(
 
 
 def _comparison(bundle: Bundle[Manifest], exact: Engine, name: str, images: Sequence[Path]) -> Comparison:
-    """What the exact engine computes, once, as a yardstick for others."""
+    """Run the exact engine once, so that others can be compared with it."""
     manifest = bundle.manifest
     if isinstance(manifest, UNetManifest):
         pictures = parity_images(bundle.folder, images, manifest.image_size, "crop") if images else ()

@@ -1,4 +1,4 @@
-"""What ``uflow-export`` tells people; light to import, for a device without torch."""
+"""The tables that ``uflow-export`` prints; light to import, for a device without torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_variants(variants: "Sequence[WrittenVariant[Parity]]") -> None:
-    """One line for each graph and each engine that ran it."""
+    """One line per graph and engine that ran it."""
     rows = [
         (
             variant.file if first else "",
@@ -35,11 +35,11 @@ def print_variants(variants: "Sequence[WrittenVariant[Parity]]") -> None:
     header = ("graph", "size", "engine", "energy error", "bound", "score change", "mask IoU", "")
     compared = table(header, rows, left=(0, 2, 7))
     print(f"\ncompared with torch on {images} images:\n{compared}")
-    print("energy error of the worst pixel; in fp16, of all but one in a thousand\n")
+    print("energy error: of the worst pixel; in fp16, of all pixels but one in a thousand\n")
 
 
 def print_unet_variants(variants: "Sequence[WrittenVariant[UNetParity]]") -> None:
-    """One line for each graph and each engine that ran it."""
+    """One line per graph and engine that ran it."""
     rows = [
         (
             variant.file if first else "",
@@ -61,7 +61,7 @@ def print_unet_variants(variants: "Sequence[WrittenVariant[UNetParity]]") -> Non
 
 
 def print_plans(results: "Sequence[PlanResult]") -> None:
-    """One line an engine."""
+    """One line per engine."""
     rows = [
         (
             result.plan.file,
@@ -76,7 +76,7 @@ def print_plans(results: "Sequence[PlanResult]") -> None:
 
 
 def print_plan_parities(results: "Sequence[PlanResult]", parities: "Sequence[AnyParity]") -> None:
-    """One line an engine that was run."""
+    """One line per engine that was run."""
     rows = [
         (result.plan.file, str(parity), "holds" if parity.holds else "misses its bound")
         for result, parity in zip(results, parities, strict=True)
@@ -85,7 +85,7 @@ def print_plan_parities(results: "Sequence[PlanResult]", parities: "Sequence[Any
 
 
 def print_planned_engines(manifest: Manifest, precisions: Sequence[Precision], options: PlanOptions) -> None:
-    """Which engines a bundle would get, and which it has."""
+    """Which engines would be built, and which are up to date."""
     from uflow_edge.export.engines.plans import plan_for
     from uflow_edge.export.engines.toolchain import find_toolchain
 
@@ -98,7 +98,7 @@ def print_planned_engines(manifest: Manifest, precisions: Sequence[Precision], o
 
 
 def print_new_engines(precisions: Sequence[Precision], options: PlanOptions) -> None:
-    """Which engines a bundle would get that is not there yet."""
+    """Which engines would be built for a bundle that does not exist yet."""
     from uflow_edge.export.engines.plans import plan_file
     from uflow_edge.export.engines.toolchain import find_toolchain
 
@@ -108,7 +108,7 @@ def print_new_engines(precisions: Sequence[Precision], options: PlanOptions) -> 
 
 
 def print_threshold(point: OperatingPoint) -> None:
-    """Where the threshold lies, and why."""
+    """The threshold and where it comes from."""
     if point.false_alarm_rate is None:
         print("threshold: log-NFA 0, the a contrario one; uflow-calibrate takes one from good images of your line")
     else:
@@ -116,12 +116,12 @@ def print_threshold(point: OperatingPoint) -> None:
 
 
 def megabytes(size_bytes: int) -> str:
-    """For people."""
+    """A size such as ``24.1 MB``."""
     return f"{size_bytes / 1e6:.1f} MB"
 
 
 def _layers(by_type: Mapping[str, int]) -> str:
-    """Floating point by type; all others compute shapes and indices."""
+    """Numbers of floating-point layers by type; all others compute shapes and indices."""
     counts = {kind: count for kind, count in by_type.items() if kind[:2] in ("fp", "bf")}
     others = sum(by_type.values()) - sum(counts.values())
     return ", ".join(f"{count} {kind}" for kind, count in [*sorted(counts.items()), ("other", others)])

@@ -1,4 +1,4 @@
-"""What may be asked of an engine builder; light to import, for the command line."""
+"""Options of an engine build; light to import, for the command line."""
 
 import re
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ ON_THE_JETSON = (
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """Choices of an engine build.
+    """Options of an engine build.
 
     Attributes:
-        target: ``local`` is TensorRT for the GPU of this machine; ``rtx`` is TensorRT-RTX for the GPUs of others,
-            built ahead of time without one.
-        batch: images a run; None takes the graph's own where it is fixed, and the usual range where it is not.
-        workspace_mebibytes: scratch memory on the GPU that the engine may ask for.
-        version_compatible: the plan also runs in later versions of TensorRT, at some cost in speed and size.
-        refittable: weights can be exchanged without a new build, at some cost in speed.
-        dla_core: number of the deep learning accelerator to run on, the GPU taking what it cannot do; None: GPU alone.
+        target: ``local``: TensorRT, for the GPU of this machine; ``rtx``: TensorRT-RTX, for GPUs of other machines,
+            built ahead of time without a GPU.
+        batch: images per run; None: the graph's own if it is fixed, else the default range.
+        workspace_mebibytes: scratch memory on the GPU that the engine may use.
+        version_compatible: the plan also runs in later versions of TensorRT, but is larger and slower.
+        refittable: weights can be replaced without a new build, but the engine is slower.
+        dla_core: index of the deep learning accelerator to run on; the GPU runs what it cannot. None: the GPU alone.
         compute_capabilities: of the GPUs that an ``rtx`` plan runs on.
 
     Raises:
@@ -52,17 +52,17 @@ class PlanOptions:
             if self.dla_core is not None:
                 raise UsageError(f"an rtx engine has no DLA core. {ON_THE_JETSON}")
             if self.version_compatible or self.refittable:
-                # Its builder asks for a lean runtime that it does not ship, and for a GPU to compile refits on.
+                # Its builder needs a lean runtime that it does not ship, and a GPU to compile refits on.
                 raise UsageError("an rtx engine can be neither version-compatible nor refittable; build with local")
             wrong = [text for text in self.compute_capabilities if not re.fullmatch(r"\d+\.\d", text)]
             if wrong or not self.compute_capabilities:
                 raise UsageError(f"compute capabilities {', '.join(wrong)}: expected one or more such as 8.6")
 
     def batch_for(self, variant: Variant) -> BatchRange:
-        """Images a run of an engine for this graph.
+        """Images per run of an engine for this graph.
 
         Raises:
-            UsageError: a range was asked for that the graph, or a DLA, cannot have.
+            UsageError: the graph or the DLA does not support the requested range.
         """
         fixed = variant.batch and BatchRange(variant.batch, variant.batch, variant.batch)
         batch = self.batch or fixed or BatchRange()
@@ -73,7 +73,7 @@ class PlanOptions:
         return batch
 
     def __str__(self) -> str:
-        """All that the other fields of a `Plan` do not say."""
+        """The options that the other fields of a `Plan` do not state."""
         parts = [f"workspace {self.workspace_mebibytes} MiB"]
         parts += ["version-compatible"] if self.version_compatible else []
         parts += ["refittable"] if self.refittable else []

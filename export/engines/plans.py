@@ -1,9 +1,8 @@
-"""TensorRT plans in a bundle: which can be kept, what the others are called, and when the manifest says so.
+"""Builds the TensorRT plans of a bundle, and keeps those that still fit.
 
-A bundle holds at most one plan for each library, version (10.3, say), set of GPUs and precision; the file is named
-after these, and so whoever looks for an engine finds one answer. A build with another batch or other options, from
-another graph, or by another patch release replaces it; if nothing differs, it is kept. At every moment of a build the
-bundle can be loaded: a plan is listed in the manifest only while its file is the one that was hashed.
+A bundle holds at most one plan for each library, version (10.3, say), set of GPUs and precision; its file is named
+after these. A build with another batch or other options, from another graph, or by another patch release replaces the
+plan; if nothing differs, it is kept.
 """
 
 import logging
@@ -29,19 +28,19 @@ M = TypeVar("M", bound=Manifest)
 
 _TYPES = {"uint8": "uint8", "float32": "fp32"}
 _SHORT = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}
-_TIMING = ".timing"  # not in the manifest: TensorRT changes it with every build, and ignores one that does not fit
+_TIMING = ".timing"  # not in the manifest: TensorRT changes it with every build, and ignores it if it does not fit
 
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
-    """What became of one variant.
+    """The result for one variant.
 
     Attributes:
         plan: as the manifest lists it.
-        reused: it was there already, and nothing that matters has changed.
-        seconds: that the build took; 0 if reused.
+        reused: the plan existed already and still fits.
+        seconds: duration of the build; 0 if reused.
         size_bytes: of the plan.
-        layers: number of layers of the parsed network that compute, by type: ``{"fp16": 280, "fp32": 12, …}``.
+        layers: number of computing layers of the parsed network, by type: ``{"fp16": 280, "fp32": 12, …}``.
     """
 
     plan: Plan
@@ -56,20 +55,20 @@ def build_plans(
     precisions: Sequence[Precision],
     options: PlanOptions = PlanOptions(),
 ) -> tuple[Bundle[M], tuple[PlanResult, ...]]:
-    """Give a bundle an engine for each of its variants in these precisions, keeping those that still fit.
+    """Build an engine for each variant of a bundle in these precisions; engines that still fit are kept.
 
     Args:
-        bundle: as loaded; its folder gets the plans, one after the other, each with a log of its layers.
+        bundle: as loaded; each plan is added to it with a log of its layers.
         precisions: of the variants to build.
         options: see `PlanOptions`.
 
     Returns:
-        The bundle as it is now, and one result a variant.
+        The new bundle, and one result per variant.
 
     Raises:
-        UsageError: the bundle has no variant in one of these precisions, or options that cannot be had.
-        MissingDependency: no library, or no GPU, for this target.
-        BadInput: a graph that the library cannot parse, or that is not what the manifest says.
+        UsageError: the bundle has no variant in one of these precisions, or the options are not supported.
+        MissingDependency: the library or the GPU for this target is missing.
+        BadInput: the library cannot parse a graph, or a graph is not what the manifest says.
         BuildFailed: the library built no engine.
     """
     variants = _variants(bundle.manifest, precisions)
@@ -82,15 +81,15 @@ def build_plans(
 
 
 def carry_over(old: Bundle[M], new_folder: Path, new_manifest: M) -> M:
-    """Take along the plans of a bundle that is exported again, where their graphs have not changed.
+    """Keep the plans of a bundle that is exported again, if their graphs have not changed.
 
     Args:
         old: the bundle that will be replaced.
-        new_folder: holds the files that ``new_manifest`` lists; plans, their logs and timing caches are copied there.
+        new_folder: of the new bundle; plans, their logs and the timing caches are copied there.
         new_manifest: of the new bundle.
 
     Returns:
-        The new manifest with the plans that were kept.
+        The new manifest, with the plans that are kept.
     """
     kept = _still_valid(old.manifest.plans, new_manifest)
     names = [name for plan in kept for name in (plan.file, layers_file(plan)) if name in old.manifest.files]
@@ -105,7 +104,7 @@ def carry_over(old: Bundle[M], new_folder: Path, new_manifest: M) -> M:
 
 
 def plan_for(manifest: Manifest, variant: Variant, options: PlanOptions, toolchain: Toolchain) -> Plan:
-    """The plan that a build would give: equal to one in the manifest if that can be kept."""
+    """The plan that a build would give; if it equals one in the manifest, that one can be kept."""
     return Plan(
         file=plan_file(variant.precision, toolchain),
         graph=variant.file,
@@ -120,14 +119,14 @@ def plan_for(manifest: Manifest, variant: Variant, options: PlanOptions, toolcha
 
 
 def plan_file(precision: Precision, toolchain: Toolchain) -> str:
-    """Where in a bundle the plan for this precision goes."""
+    """The file of the plan for this precision, relative to the bundle."""
     release = ".".join(toolchain.version.split(".")[:2])
     gpus = "+".join(capability.replace(".", "") for capability in toolchain.compute_capabilities)
     return f"{ENGINES}/sm{gpus}-{_SHORT[toolchain.library]}{release}-{precision}.plan"
 
 
 def layers_file(plan: Plan) -> str:
-    """The log of a plan's layers, beside it."""
+    """The file with the log of a plan's layers, relative to the bundle."""
     return plan.file.removesuffix(".plan") + ".layers.json"
 
 
@@ -179,7 +178,7 @@ def _signature(manifest: Manifest, variant: Variant) -> tuple[list[TensorSpec], 
 
 
 def _timing_cache(plan: Path) -> Path:
-    """One a library and GPU: kernels of all precisions in one file."""
+    """One file per library and GPU, with the kernels of all precisions."""
     return plan.with_name(plan.stem.rpartition("-")[0] + _TIMING)
 
 
@@ -202,7 +201,7 @@ def _still_valid(plans: Sequence[Plan], manifest: Manifest) -> tuple[Plan, ...]:
 def _log(plan: Plan, layers: Layers, seconds: float) -> str:
     meaning = {
         "engine": "as they run, after fusion, by TensorRT's inspector",
-        "network": "as parsed, before fusion: the engine could not be loaded where it was built, which takes its GPU",
+        "network": "as parsed, before fusion: loading the engine needs its GPU, which was not there",
     }
     log = {
         "plan": asdict(plan),

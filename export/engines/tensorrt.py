@@ -13,13 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 from typing import Any, Literal
 
-from uflow_edge.export.engines.plan_options import ON_THE_JETSON, PlanOptions
-from uflow_edge.export.engines.tensorrt_progress import progress_monitor
+from tqdm import tqdm
+
+from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.export.engines.toolchain import Toolchain
 from uflow_edge.runtime.bundle.manifest import BatchRange
+from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.cli.interrupts import deferred_interrupts
 from uflow_edge.runtime.engines.tensorrt_library import logger_of
 from uflow_edge.runtime.errors import BadInput, UflowEdgeError, UsageError
@@ -31,12 +34,12 @@ _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}  # the others are cal
 
 
 class BuildFailed(UflowEdgeError):
-    """TensorRT read the graph but made no engine of it."""
+    """TensorRT could read the graph, but could not build an engine from it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class TensorSpec:
-    """An input or output of a graph: type as in ``uint8`` or ``fp32``, shape with `DYNAMIC` for a free batch."""
+    """An input or output of a graph: a type such as ``uint8`` or ``fp32``, and a shape with `DYNAMIC` for any batch."""
 
     name: str
     type: str
@@ -48,14 +51,14 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """What an engine is made of.
+    """The layers of an engine.
 
     Attributes:
-        described: ``engine``, layers as they run, after fusion; or ``network``, as parsed, where no GPU was there to
-            load the engine on.
-        details: one entry a layer.
-        by_type: number of layers of the parsed network that compute, by the type of their result.
-        warnings: of parser and builder.
+        described: ``engine``: layers as they run, after fusion; ``network``: layers as parsed, where there was no GPU
+            to load the engine on.
+        details: one entry per layer.
+        by_type: number of computing layers of the parsed network, by the type of their result.
+        warnings: from the parser and the builder.
     """
 
     described: Literal["engine", "network"]
@@ -73,23 +76,23 @@ def build_engine(
     batch: BatchRange,
     timing_cache: Path,
 ) -> tuple[Any, Layers]:
-    """Parse, check and build. Ctrl-C stops the builder at its next step.
+    """Parse a graph, check it and build an engine; Ctrl-C stops the builder at its next step.
 
     Args:
         toolchain: the library and its target.
-        graph: an ONNX file; weights may lie in a second one beside it.
+        graph: an ONNX file; a second file beside it may hold its weights.
         inputs, outputs: that it must have.
         options: see `PlanOptions`.
-        batch: images a run.
-        timing_cache: measured kernel times, read and written where the target is this machine's GPU.
+        batch: images per run.
+        timing_cache: file of measured kernel times; read and written if the target is the GPU of this machine.
 
     Returns:
-        The plan, a buffer of bytes to write to a file, and what is in it.
+        The plan, a buffer of bytes, and its layers.
 
     Raises:
         BadInput: the graph cannot be parsed, or has other inputs or outputs.
-        UsageError: this version or machine lacks what the options ask for.
-        BuildFailed: the builder's own words say why.
+        UsageError: this version or machine does not support the options.
+        BuildFailed: the builder failed; the message is its own.
     """
     trt = toolchain.module
     logger = logger_of(trt)
@@ -106,7 +109,7 @@ def build_engine(
     config = _configured(toolchain, builder, network, options, batch)
     if toolchain.library == "tensorrt":  # ahead of time nothing is timed
         _load_timing_cache(config, timing_cache)
-    config.progress_monitor = monitor = progress_monitor(trt)
+    config.progress_monitor = monitor = _progress_monitor(trt)
     plan = _build(builder, network, config, monitor)
     if plan is None:
         raise BuildFailed(f"{graph}: {toolchain} built no engine ({options}): {_joined(logger.errors)}")
@@ -120,13 +123,36 @@ def build_engine(
     return plan, Layers("network", layers, by_type, warnings)
 
 
+def _progress_monitor(trt: Any) -> Any:
+    """Progress bars of the builder's phases, one line each; setting ``interrupted`` stops the builder."""
+
+    class Monitor(trt.IProgressMonitor):
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.interrupted = Event()
+            self.bars: dict[str, tqdm[Any]] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.bars[phase_name] = progress((), phase_name, total=num_steps, unit="step")
+            self.bars[phase_name].leave = False
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            self.bars[phase_name].update()
+            return not self.interrupted.is_set()
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.bars.pop(phase_name).close()
+
+    return Monitor()
+
+
 def _parser_errors(parser: Any, logger: Any) -> list[str]:
-    # The parser names the node; what is logged first names the cause, such as a file that is not there.
+    # The parser names the node; the first logged error names the cause, such as a missing file.
     return [*list(logger.errors)[:1], *(str(parser.get_error(i)) for i in range(parser.num_errors))]
 
 
 def _build(builder: Any, network: Any, config: Any, monitor: Any) -> Any:
-    # In a thread of its own: Python hears Ctrl-C in the main thread, and only while that is not inside the library.
+    # In its own thread: Python handles Ctrl-C in the main thread, and only while that is not inside the library.
     with deferred_interrupts(monitor.interrupted.set) as interrupted, ThreadPoolExecutor(1) as executor:
         plan = executor.submit(builder.build_serialized_network, network, config).result()
     if interrupted():
@@ -139,22 +165,22 @@ def _configured(toolchain: Toolchain, builder: Any, network: Any, options: PlanO
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mebibytes << 20)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if hasattr(trt.BuilderFlag, "TF32"):  # on by default, and a third precision: what the graph calls fp32 is meant
+    if hasattr(trt.BuilderFlag, "TF32"):  # on by default, but it would compute fp32 layers with less precision
         config.clear_flag(trt.BuilderFlag.TF32)
     if options.version_compatible:
-        config.set_flag(_needed(toolchain, trt.BuilderFlag, "VERSION_COMPATIBLE"))
+        config.set_flag(toolchain.member(trt.BuilderFlag, "VERSION_COMPATIBLE"))
     if options.refittable:
-        config.set_flag(_needed(toolchain, trt.BuilderFlag, "REFIT"))
+        config.set_flag(toolchain.member(trt.BuilderFlag, "REFIT"))
     if options.dla_core is not None:
         if options.dla_core >= builder.num_DLA_cores:
             raise UsageError(f"DLA core {options.dla_core}: {toolchain} finds {builder.num_DLA_cores} here")
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla_core
-        config.set_flag(_needed(toolchain, trt.BuilderFlag, "GPU_FALLBACK"))
+        config.set_flag(toolchain.member(trt.BuilderFlag, "GPU_FALLBACK"))
     if toolchain.library == "tensorrt_rtx":
         config.num_compute_capabilities = len(toolchain.compute_capabilities)
         for i, capability in enumerate(toolchain.compute_capabilities):
-            config.set_compute_capability(_compute_capability(toolchain, capability), i)
+            config.set_compute_capability(toolchain.compute_capability(capability), i)
     tensors = [network.get_input(i) for i in range(network.num_inputs)]
     if any(tensor.shape[0] == DYNAMIC for tensor in tensors):
         profile = builder.create_optimization_profile()
@@ -164,22 +190,6 @@ def _configured(toolchain: Toolchain, builder: Any, network: Any, options: PlanO
             profile.set_shape(tensor.name, *shapes)
         config.add_optimization_profile(profile)
     return config
-
-
-def _needed(toolchain: Toolchain, enumeration: Any, name: str) -> Any:
-    member = getattr(enumeration, name, None)
-    if member is None:
-        raise UsageError(f"{toolchain} cannot do this: it has no {name}")
-    return member
-
-
-def _compute_capability(toolchain: Toolchain, wanted: str) -> Any:
-    members = toolchain.module.ComputeCapability.__members__
-    known = {f"{name[2:-1]}.{name[-1]}": member for name, member in members.items() if name.startswith("SM")}
-    if wanted not in known:
-        listed = ", ".join(known)
-        raise UsageError(f"compute capability {wanted}: {toolchain} builds for {listed}. {ON_THE_JETSON}")
-    return known[wanted]
 
 
 def _check_signature(network: Any, graph: Path, inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> None:
@@ -221,14 +231,14 @@ def _engine_layers(trt: ModuleType, plan: Any) -> list[Any] | None:
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     try:
         found: list[Any] = parse_json(text)["Layers"]
-    except (ValueError, KeyError):  # a description that cannot be read is no reason to lose the engine
+    except (ValueError, KeyError):  # the engine is good even if its description cannot be read
         return None
     return found
 
 
 def _load_timing_cache(config: Any, path: Path) -> None:
     kept = path.read_bytes() if path.is_file() else b""
-    for content in (kept, b""):  # TensorRT refuses the cache of another version or GPU: then start an empty one
+    for content in (kept, b""):  # TensorRT refuses a cache of another version or GPU; then start with an empty one
         cache = config.create_timing_cache(content)
         if cache is not None and config.set_timing_cache(cache, False):
             return

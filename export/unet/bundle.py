@@ -20,7 +20,7 @@ from uflow_edge.export.graphs.sample_pictures import parity_images
 from uflow_edge.export.unet.checkpoint import UNetCheckpoint, load_unet
 from uflow_edge.export.unet.graph import torch_predictor, trace_unet
 from uflow_edge.export.unet.parity import UNET_BOUNDS, Difference, UNetParity, UNetReference, parity_samples
-from uflow_edge.runtime.bundle.manifest import Precision, Source, Variant
+from uflow_edge.runtime.bundle.manifest import CheckpointSource, Precision, Variant
 from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
@@ -73,7 +73,7 @@ def export_unet_bundle(
 def manifest_of(checkpoint: UNetCheckpoint) -> UNetManifest:
     """The manifest before there are files."""
     return UNetManifest(
-        source=Source(printable(checkpoint.path.name), sha256(checkpoint.path), checkpoint.origin),
+        source=CheckpointSource(printable(checkpoint.path.name), sha256(checkpoint.path), checkpoint.origin),
         image_size=checkpoint.image_size,
         channels=checkpoint.channels,
         learned_variance=checkpoint.learned_variance,

@@ -61,7 +61,7 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CheckpointSource:
     """The checkpoint a bundle was made from: its file name, its SHA-256, and who wrote it."""
 
     name: Text
@@ -181,7 +181,7 @@ class Manifest(ABC):
     option: ClassVar[str]
     """Of uflow-export, which makes one."""
 
-    source: Source
+    source: CheckpointSource
     variants: tuple[Variant, ...]
     files: Mapping[Text, Digest]
     tools: Mapping[Text, Text]

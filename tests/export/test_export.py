@@ -22,7 +22,7 @@ from uflow_edge.export.graphs.parity import ENERGY_BOUNDS
 from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
 from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
-from uflow_edge.runtime.bundle.manifest import EXPORTED_PRECISIONS, Precision, Source
+from uflow_edge.runtime.bundle.manifest import EXPORTED_PRECISIONS, CheckpointSource, Precision
 from uflow_edge.runtime.bundle.training_record import TrainingRecord
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.drift import log_gains
@@ -204,7 +204,7 @@ def test_a_bundle_that_is_exported_again_keeps_its_calibration(
 @pytest.mark.parametrize(
     ("before", "reason"),
     [
-        ({"source": Source("other.ckpt", "0" * 64)}, "it was made with another checkpoint"),
+        ({"source": CheckpointSource("other.ckpt", "0" * 64)}, "it was made with another checkpoint"),
         ({"fit": "crop"}, "frames were made square by crop, now by squash"),
         (
             {"calibration": CalibrationRecord.of(ViewOptions(), "int8", "OpenVINO", 40, [(96, 96)])},

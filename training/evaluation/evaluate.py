@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uflow_edge.runtime.bundle.manifest import Source
+from uflow_edge.runtime.bundle.manifest import CheckpointSource
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.errors import BadInput
@@ -45,7 +45,7 @@ class Evaluation:
     """
 
     category: str
-    checkpoint: Source
+    checkpoint: CheckpointSource
     engine: str
     scoring: str
     good: int

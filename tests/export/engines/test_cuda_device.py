@@ -3,7 +3,7 @@
 import pytest
 
 from uflow_edge.export.engines import cuda_device
-from uflow_edge.export.engines.cuda_device import CudaDevice
+from uflow_edge.export.engines.toolchain import CudaDevice
 from uflow_edge.runtime.engines import cuda
 from uflow_edge.runtime.errors import MissingDependency
 

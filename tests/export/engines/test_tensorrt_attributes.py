@@ -20,7 +20,6 @@ pytestmark = needs("tensorrt_rtx_bindings")
 
 MODULES = [
     "uflow_edge.export.engines.tensorrt",
-    "uflow_edge.export.engines.tensorrt_progress",
     "uflow_edge.export.engines.toolchain",
     "uflow_edge.runtime.engines.tensorrt",
     "uflow_edge.runtime.engines.tensorrt_library",

@@ -10,7 +10,7 @@ import pytest
 
 from uflow_edge.runtime.bundle.edit import BundleChanged, save_operating_point
 from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle, find_bundle, parse_manifest
-from uflow_edge.runtime.bundle.manifest import Manifest, Source, Variant
+from uflow_edge.runtime.bundle.manifest import CheckpointSource, Manifest, Variant
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.errors import BadInput, UsageError
@@ -125,7 +125,7 @@ def test_a_threshold_is_not_saved_into_a_bundle_that_was_calibrated_again(
 @pytest.fixture
 def unet() -> UNetManifest:
     return UNetManifest(
-        source=Source("unet.pt", "0" * 64),
+        source=CheckpointSource("unet.pt", "0" * 64),
         variants=(Variant("model.fp32.onnx", "fp32", 18),),
         files={"model.fp32.onnx": "1" * 64},
         tools={},

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from extras import extra
 from uflow_edge.runtime.bundle.folder import parse_manifest
-from uflow_edge.runtime.bundle.manifest import BatchRange, Manifest, Plan, Source, Variant
+from uflow_edge.runtime.bundle.manifest import BatchRange, CheckpointSource, Manifest, Plan, Variant
 from uflow_edge.runtime.bundle.schema import manifest_schema
 from uflow_edge.runtime.bundle.uflow import LatentScale, UFlowManifest
 from uflow_edge.runtime.bundle.unet import UNetManifest
@@ -24,7 +24,7 @@ from uflow_edge.runtime.storage.strict_json import to_json
 
 GOLDEN = {file.stem: file.read_text() for file in (Path(__file__).parents[2] / "data" / "manifests").glob("*.json")}
 
-SOURCE = Source("bottle.ckpt", "a" * 64, "U-Flow's code")
+SOURCE = CheckpointSource("bottle.ckpt", "a" * 64, "U-Flow's code")
 PLAN = Plan(
     file="engines/sm87-trt10.3-fp16.plan",
     graph="model.fp32.onnx",

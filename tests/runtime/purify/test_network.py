@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 
 from uflow_edge.runtime.bundle.folder import MANIFEST
-from uflow_edge.runtime.bundle.manifest import Source, Variant
+from uflow_edge.runtime.bundle.manifest import CheckpointSource, Variant
 from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
@@ -50,7 +50,7 @@ def bundle(tmp_path: Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, folder / "model.fp32.onnx")
     manifest = UNetManifest(
-        source=Source("unet.pt", "0" * 64),
+        source=CheckpointSource("unet.pt", "0" * 64),
         variants=(Variant("model.fp32.onnx", "fp32", 18),),
         files={"model.fp32.onnx": sha256(folder / "model.fp32.onnx")},
         tools={},
