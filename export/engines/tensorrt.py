@@ -20,7 +20,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from uflow_edge.export.engines.plan_options import PlanOptions
-from uflow_edge.export.engines.toolchain import Toolchain
+from uflow_edge.export.engines.toolchain import Toolchain, needed
 from uflow_edge.runtime.bundle.manifest import BatchRange
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.cli.interrupts import deferred_interrupts
@@ -109,7 +109,7 @@ def build_engine(
     config = _configured(toolchain, builder, network, options, batch)
     if toolchain.library == "tensorrt":  # ahead of time nothing is timed
         _load_timing_cache(config, timing_cache)
-    config.progress_monitor = monitor = _progress_monitor(trt)
+    config.progress_monitor = monitor = progress_monitor(trt)
     plan = _build(builder, network, config, monitor)
     if plan is None:
         raise BuildFailed(f"{graph}: {toolchain} built no engine ({options}): {_joined(logger.errors)}")
@@ -123,7 +123,7 @@ def build_engine(
     return plan, Layers("network", layers, by_type, warnings)
 
 
-def _progress_monitor(trt: Any) -> Any:
+def progress_monitor(trt: Any) -> Any:
     """Progress bars of the builder's phases, one line each; setting ``interrupted`` stops the builder."""
 
     class Monitor(trt.IProgressMonitor):
@@ -168,15 +168,15 @@ def _configured(toolchain: Toolchain, builder: Any, network: Any, options: PlanO
     if hasattr(trt.BuilderFlag, "TF32"):  # on by default, but it would compute fp32 layers with less precision
         config.clear_flag(trt.BuilderFlag.TF32)
     if options.version_compatible:
-        config.set_flag(toolchain.member(trt.BuilderFlag, "VERSION_COMPATIBLE"))
+        config.set_flag(needed(toolchain, trt.BuilderFlag, "VERSION_COMPATIBLE"))
     if options.refittable:
-        config.set_flag(toolchain.member(trt.BuilderFlag, "REFIT"))
+        config.set_flag(needed(toolchain, trt.BuilderFlag, "REFIT"))
     if options.dla_core is not None:
         if options.dla_core >= builder.num_DLA_cores:
             raise UsageError(f"DLA core {options.dla_core}: {toolchain} finds {builder.num_DLA_cores} here")
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla_core
-        config.set_flag(toolchain.member(trt.BuilderFlag, "GPU_FALLBACK"))
+        config.set_flag(needed(toolchain, trt.BuilderFlag, "GPU_FALLBACK"))
     if toolchain.library == "tensorrt_rtx":
         config.num_compute_capabilities = len(toolchain.compute_capabilities)
         for i, capability in enumerate(toolchain.compute_capabilities):

@@ -81,17 +81,6 @@ class Toolchain:
     def __str__(self) -> str:
         return f"{TITLES[self.library]} {self.version}"
 
-    def member(self, enumeration: Any, name: str) -> Any:
-        """A member of one of the library's enumerations.
-
-        Raises:
-            UsageError: this version does not have it.
-        """
-        member = getattr(enumeration, name, None)
-        if member is None:
-            raise UsageError(f"{self} cannot do this: it has no {name}")
-        return member
-
     def compute_capability(self, wanted: str) -> Any:
         """The library's constant for a compute capability such as ``8.6``.
 
@@ -103,6 +92,18 @@ class Toolchain:
         if wanted not in known:
             raise UsageError(f"compute capability {wanted}: {self} builds for {', '.join(known)}. {ON_THE_JETSON}")
         return known[wanted]
+
+
+def needed(toolchain: Toolchain, enumeration: Any, name: str) -> Any:
+    """A member of one of the library's enumerations.
+
+    Raises:
+        UsageError: this version does not have it.
+    """
+    member = getattr(enumeration, name, None)
+    if member is None:
+        raise UsageError(f"{toolchain} cannot do this: it has no {name}")
+    return member
 
 
 def find_toolchain(options: PlanOptions) -> Toolchain:

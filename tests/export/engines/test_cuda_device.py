@@ -2,7 +2,7 @@
 
 import pytest
 
-from uflow_edge.export.engines import cuda_device
+from uflow_edge.export.engines import toolchain
 from uflow_edge.export.engines.toolchain import CudaDevice
 from uflow_edge.runtime.engines import cuda
 from uflow_edge.runtime.errors import MissingDependency
@@ -31,12 +31,12 @@ class Orin:
 
 
 def test_capability_and_version_are_read_as_people_write_them(monkeypatch) -> None:
-    monkeypatch.setattr(cuda_device, "driver_library", lambda: Orin())
+    monkeypatch.setattr(toolchain, "driver_library", lambda: Orin())
     assert CudaDevice.first() == CudaDevice(compute_capability="8.7", cuda="12.6")
 
 
 def test_a_driver_without_a_gpu_is_said_to_be_so(monkeypatch) -> None:
-    monkeypatch.setattr(cuda_device, "driver_library", lambda: Orin(result=100))
+    monkeypatch.setattr(toolchain, "driver_library", lambda: Orin(result=100))
     with pytest.raises(MissingDependency, match="cuInit answered error 100"):
         CudaDevice.first()
 

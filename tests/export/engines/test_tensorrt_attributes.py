@@ -46,7 +46,7 @@ ROLES = {
     "runtime_config": "IRuntimeConfig",
     "tensor": "ITensor",
 }
-PROBES = {"getattr": 0, "hasattr": 0, "_needed": 1}  # called with an object at this position, and a name after it
+PROBES = {"getattr": 0, "hasattr": 0, "needed": 1}  # called with an object at this position, and a name after it
 
 
 class Lookup(ast.NodeVisitor):
