@@ -303,7 +303,7 @@ def test_pictures_that_the_flow_was_fitted_to_are_left_out(
     assert exit_code(command.main, *argv) == 3
     refused = capsys.readouterr().err
     assert "19 good images are too few" in refused
-    assert "fitted to them: 41 of 60 images. Give good images that the training has not seen, or train" in refused
+    assert "fitted to them: 41 of 60 images. Use good images that the training has not seen, or train" in refused
     assert (bundle_folder / "manifest.json").read_bytes() == before
 
 
