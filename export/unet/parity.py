@@ -1,6 +1,6 @@
 """What an engine makes of noised pictures against what the network makes of them. Needs no torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from uflow_edge.runtime.bundle.manifest import Precision
 from uflow_edge.runtime.cli.command_line import progress
+from uflow_edge.runtime.diffusion.sampling import NoisePredictor
 from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.reference import noise_images
 from uflow_edge.runtime.numeric import Image
 
 FloatBatch: TypeAlias = NDArray[np.float32]
-NoisePredictor: TypeAlias = Callable[[FloatBatch, FloatBatch], tuple[FloatBatch, ...]]
-"""(N, C, S, S) in [-1, 1] and (N,) steps to the noise, and the variance where it is learned, each (N, C, S, S)."""
 
 NOISINESS = (0.005, 0.04, 0.3, 0.9)
 """Steps to compare at, as fractions of the schedule; purification runs through the first 4 %."""
