@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from uflow_edge.export.graphs.trace import TRACED_BATCH, trace_module
 from uflow_edge.export.unet.checkpoint import UNetCheckpoint
-from uflow_edge.export.unet.parity import FloatBatch, NoisePredictor
+from uflow_edge.export.unet.parity import FloatBatch
 from uflow_edge.runtime.bundle.manifest import DEFAULT_OPSET, Signature
+from uflow_edge.runtime.diffusion.sampling import NoisePredictor
 
 
 class NoiseGraph(nn.Module):
