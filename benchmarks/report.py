@@ -22,7 +22,7 @@ _THUMBNAIL = 260
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DemoStep:
     """One step of the demo.
 
     Attributes:
@@ -40,7 +40,7 @@ def write_report(
     detectors: list[Detector],
     verdicts: list[dict[str, Any]],
     overlays: list[Path],
-    stages: list[Stage],
+    stages: list[DemoStep],
 ) -> None:
     """Write the page in one rename.
 

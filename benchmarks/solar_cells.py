@@ -23,7 +23,7 @@ from uflow_edge.benchmarks.baselines import (
     standardized_by_channel,
 )
 from uflow_edge.benchmarks.evaluation import Detector, Labelled
-from uflow_edge.benchmarks.report import Stage, write_report
+from uflow_edge.benchmarks.report import DemoStep, write_report
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.runtime.cli.command_line import progress, run_command
@@ -83,13 +83,13 @@ def lay_out_images(folder: Path, seed: int) -> None:
             shutil.copy(path, folder / name)
 
 
-def run_tool(command: str, *arguments: object) -> Stage:
+def run_tool(command: str, *arguments: object) -> DemoStep:
     """Print one of the product's commands, run it and time it."""
     words = [command, *map(str, arguments)]
     print(f"\n$ {' '.join(words)}", flush=True)
     start = time.perf_counter()
     subprocess.run([str(Path(sys.executable).parent / command), *words[1:]], check=True)
-    return Stage(" ".join(words), time.perf_counter() - start)
+    return DemoStep(" ".join(words), time.perf_counter() - start)
 
 
 def flow_detectors(bundle: Path, test: Labelled) -> list[Detector]:
@@ -153,7 +153,7 @@ def demo(out: Path, seed: int, epochs: int) -> ExitCode:
     test = Labelled([image.path for image in images], np.array([not image.is_good for image in images]))
     detectors = flow_detectors(folders.bundle, test)
     detectors += baseline_detectors(folders.checkpoint, training_images(folders.data), test, seed)
-    stages.append(Stage("comparison with the baselines", time.perf_counter() - start))
+    stages.append(DemoStep("comparison with the baselines", time.perf_counter() - start))
     verdicts = [json.loads(line) for line in folders.verdicts.read_text(encoding="utf-8").splitlines()]
     write_report(folders.report, test, detectors, verdicts, list(find_images([folders.overlays])), stages)
     for detector in detectors:

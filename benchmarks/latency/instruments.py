@@ -18,7 +18,7 @@ from uflow_edge.benchmarks.latency.tegrastats import Tegrastats, open_tegrastats
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MachineState:
     """The state of the machine at one moment.
 
     Attributes:
@@ -55,12 +55,12 @@ class Instruments:
         self._root = root
         self._started = time.perf_counter()
 
-    def read(self) -> Reading:
+    def read(self) -> MachineState:
         """Read everything that can be read now."""
         tegra = self._tegrastats.latest() if self._tegrastats else None
         nvml = self.nvml
         gpu_mhz = nvml.megahertz() if nvml else None
-        return Reading(
+        return MachineState(
             seconds=time.perf_counter() - self._started,
             cpu_mhz=cpu_megahertz(self._root),
             celsius=hottest_zone(self._root),

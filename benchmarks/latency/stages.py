@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from uflow_edge.benchmarks.latency.contenders import Contender
-from uflow_edge.benchmarks.latency.instruments import Instruments, Reading
+from uflow_edge.benchmarks.latency.instruments import Instruments, MachineState
 from uflow_edge.benchmarks.latency.statistics import FEWEST_SAMPLES
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.engines.reference import noise_images
@@ -57,7 +57,7 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurements:
     """The measurements of all contenders.
 
     Attributes:
@@ -69,7 +69,7 @@ class Measured:
 
     samples: tuple[Samples, ...]
     rounds_ms: tuple[float, ...]
-    readings: tuple[Reading, ...]
+    readings: tuple[MachineState, ...]
     meter: str | None
 
 
@@ -88,7 +88,7 @@ def measure(
     batches: Sequence[int],
     rounds: int,
     instruments: Instruments,
-) -> Measured:
+) -> Measurements:
     """Time every contender on the same frames.
 
     Args:
@@ -109,7 +109,7 @@ def measure(
         meter = _energy(contenders, samples, frames, instruments)
     finally:
         cv2.setNumThreads(threads)
-    return Measured(samples, tuple(rounds_ms), tuple(readings), meter)
+    return Measurements(samples, tuple(rounds_ms), tuple(readings), meter)
 
 
 def _rounds(
@@ -119,7 +119,7 @@ def _rounds(
     stacks: _Stacks,
     rounds: int,
     instruments: Instruments,
-) -> tuple[list[float], list[Reading]]:
+) -> tuple[list[float], list[MachineState]]:
     """Milliseconds of each round, and the readings after it."""
     durations, readings = [], []
     anomalous = [0] * len(contenders)

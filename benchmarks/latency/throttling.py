@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from uflow_edge.benchmarks.latency.instruments import Reading
+from uflow_edge.benchmarks.latency.instruments import MachineState
 from uflow_edge.benchmarks.latency.statistics import FEWEST_SAMPLES
 
 State: TypeAlias = Literal[
@@ -37,7 +37,7 @@ class Throttling:
     evidence: tuple[str, ...]
 
 
-def assess(rounds_ms: Sequence[float], readings: Sequence[Reading]) -> Throttling:
+def assess(rounds_ms: Sequence[float], readings: Sequence[MachineState]) -> Throttling:
     """Compare the last third of the rounds with the first.
 
     Args:
@@ -83,7 +83,7 @@ def assess(rounds_ms: Sequence[float], readings: Sequence[Reading]) -> Throttlin
     return Throttling(state, trend, tuple(evidence))
 
 
-def _hardware_report(readings: Sequence[Reading], evidence: list[str]) -> bool | None:
+def _hardware_report(readings: Sequence[MachineState], evidence: list[str]) -> bool | None:
     """Whether the hardware itself reports throttling; None where it reports nothing."""
     counts = [reading.throttle_events for reading in readings if reading.throttle_events is not None]
     flags = [reading.gpu_throttled for reading in readings if reading.gpu_throttled is not None]

@@ -44,10 +44,10 @@ def read_pickle(
         NotData: it names something that is not allowed, or is too long.
         Exception: it is damaged; of many types.
     """
-    return _Machine(construct, persistent, allowed).run(file)
+    return _PickleMachine(construct, persistent, allowed).run(file)
 
 
-class _Machine:
+class _PickleMachine:
     """Python's pickle machine without its power to call."""
 
     def __init__(

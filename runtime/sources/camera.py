@@ -79,7 +79,7 @@ class Camera:
             raise (SourceLost if self._seen else Unavailable)(f"{self.name} can be opened, but delivers no frames")
         raise SourceLost(f"{self.name} stopped delivering after {index + 1 - first} frames")
 
-    def _captures(self, stop: threading.Event) -> "Generator[_Capture, None, None]":
+    def _captures(self, stop: threading.Event) -> "Generator[_CapturedImage, None, None]":
         try:
             device = self._connect()
         except Unavailable as error:
@@ -90,23 +90,23 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
-class _Capture:
+class _CapturedImage:
     image_bgr: Image
     number: int
     captured: float
 
 
-def _every(device: Device, stop: threading.Event) -> Generator[_Capture, None, None]:
+def _every(device: Device, stop: threading.Event) -> Generator[_CapturedImage, None, None]:
     try:
         number = 0
         while not stop.is_set() and (read := device.read()) is not None:
-            yield _Capture(read[0], number, read[1])
+            yield _CapturedImage(read[0], number, read[1])
             number += 1
     finally:
         device.release()
 
 
-def _newest(device: Device, stop: threading.Event, silence_s: float) -> Generator[_Capture, None, None]:
+def _newest(device: Device, stop: threading.Event, silence_s: float) -> Generator[_CapturedImage, None, None]:
     drain = _Drain(device)
     try:
         while (capture := drain.take(stop, silence_s)) is not None:
@@ -121,14 +121,14 @@ class _Drain:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._changed = threading.Condition()
-        self._newest: _Capture | None = None
+        self._newest: _CapturedImage | None = None
         self._over = False
         self._error: BaseException | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
         self._thread.start()
 
-    def take(self, stop: threading.Event, silence_s: float) -> _Capture | None:
+    def take(self, stop: threading.Event, silence_s: float) -> _CapturedImage | None:
         """Wait for a new frame; None on ``stop``, at the end, and after ``silence_s`` seconds without a frame."""
         deadline = time.monotonic() + silence_s
         with self._changed:
@@ -169,6 +169,6 @@ class _Drain:
             if read is None:
                 return
             with self._changed:
-                self._newest = _Capture(read[0], number, read[1])
+                self._newest = _CapturedImage(read[0], number, read[1])
                 self._changed.notify_all()
             number += 1

@@ -16,8 +16,8 @@ from uflow_edge.runtime.archive.run import Run, execute
 from uflow_edge.runtime.archive.run_folder import Item, RunFolder, ShardSummary, shard_name
 from uflow_edge.runtime.archive.shards import worker_name
 from uflow_edge.training.dataset import TestImage
+from uflow_edge.training.evaluation.accumulators import Accumulators
 from uflow_edge.training.evaluation.evaluate import Evaluation, conclude, masks_are_known
-from uflow_edge.training.evaluation.measured import Measured
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspector import Inspector
@@ -54,9 +54,9 @@ def evaluate_archive(
     run = Run(folder, parameters, items, Measurement(recipe, masks), shard_size, retry)
     results, _ = execute(run, cluster)
     threshold = recipe.bundle.manifest.operating_point.threshold
-    measured = Measured(threshold)
+    measured = Accumulators(threshold)
     for shard in range(results.shards):
-        measured.merge(Measured.load(_accumulators(results, shard), threshold))
+        measured.merge(Accumulators.load(_accumulators(results, shard), threshold))
     engines = sorted({summary.engine for summary in results.summaries()})
     return conclude(category, measured, recipe.bundle.manifest, "; ".join(engines), time.perf_counter() - started)
 
@@ -81,7 +81,7 @@ class MeasurementWork:
         self._masks = masks
 
     def __call__(self, shard: int, items: Sequence[Item]) -> ShardSummary:
-        measured = Measured(self._inspector.operating_point.threshold)
+        measured = Accumulators(self._inspector.operating_point.threshold)
         measured.inspect(map(_image, items), self._inspector, masks=self._masks)
         measured.save(_accumulators(self._run, shard))
         return ShardSummary(

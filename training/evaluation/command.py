@@ -33,7 +33,7 @@ from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.evaluate import Evaluation, evaluate
 from uflow_edge.training.evaluation.ground_truth import labelled_images
 from uflow_edge.training.evaluation.models import models_of, opened
-from uflow_edge.training.evaluation.results import Results
+from uflow_edge.training.evaluation.results import EvaluationResults
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     todo = jobs(arguments)
     if not arguments.ray:
         _name_unreadable(todo)
-    results = Results()
+    results = EvaluationResults()
     try:
         for job in todo:
             try:
@@ -184,7 +184,7 @@ def _name_unreadable(todo: Sequence[Job]) -> None:
             logger.warning("unreadable: %(error)s", {"error": error})
 
 
-def _evaluate(arguments: argparse.Namespace, job: Job, results: Results) -> None:
+def _evaluate(arguments: argparse.Namespace, job: Job, results: EvaluationResults) -> None:
     with ExitStack() as stack:
         bundle = stack.enter_context(opened(job.model, arguments.precision, block_nfa=arguments.rule == "block"))
         use(Reading.of(arguments, bundle.manifest.bits))

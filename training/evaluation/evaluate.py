@@ -1,6 +1,6 @@
 """Evaluates one category: labelled test images in, all metrics out.
 
-Memory does not grow with the number of images: pixels go into histograms (2 MB per map); see `measured.py`.
+Memory does not grow with the number of images: pixels go into histograms (2 MB per map); see `accumulators.py`.
 """
 
 import time
@@ -20,8 +20,8 @@ from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.training.dataset import TestImage
+from uflow_edge.training.evaluation.accumulators import Accumulators, Case, MapMetrics
 from uflow_edge.training.evaluation.ground_truth import read_truth
-from uflow_edge.training.evaluation.measured import Case, MapMetrics, Measured
 from uflow_edge.training.evaluation.pixels import DecisionMetrics
 from uflow_edge.training.evaluation.score_maps import AXES, MapName
 
@@ -97,7 +97,7 @@ def evaluate(
         BadInput: a mask does not fit its image, or too few images could be read to compare good with defective ones.
     """
     started = time.perf_counter()
-    measured = Measured(inspector.operating_point.threshold)
+    measured = Accumulators(inspector.operating_point.threshold)
     measured.inspect(progress(images, f"inspecting {category}"), inspector, masks=masks_are_known(images))
     return conclude(category, measured, inspector.manifest, inspector.engine.name, time.perf_counter() - started)
 
@@ -107,7 +107,7 @@ def masks_are_known(images: Sequence[TestImage]) -> bool:
     return all(image.is_good or image.mask is not None for image in images)
 
 
-def conclude(category: str, measured: Measured, manifest: UFlowManifest, engine: str, seconds: float) -> Evaluation:
+def conclude(category: str, measured: Accumulators, manifest: UFlowManifest, engine: str, seconds: float) -> Evaluation:
     """Compute the metrics.
 
     Args:

@@ -15,8 +15,8 @@ from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.report.charts import Curve, rate_curves
 from uflow_edge.runtime.report.page import render
 from uflow_edge.runtime.report.pictures import Figure, jpeg_uri, small_overlay
+from uflow_edge.training.evaluation.accumulators import Case
 from uflow_edge.training.evaluation.evaluate import Evaluation, examine_case
-from uflow_edge.training.evaluation.measured import Case
 from uflow_edge.training.evaluation.ranking import PRO_LIMIT
 from uflow_edge.training.evaluation.score_maps import MapName
 from uflow_edge.training.evaluation.tables import DECISION_HEAD, MEAN, RANKING_HEAD, decision_rows, ranking_rows

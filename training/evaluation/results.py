@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class EvaluationResults:
     """The results of all categories so far.
 
     Attributes:

@@ -9,8 +9,8 @@ from typing import TypeAlias
 import numpy as np
 
 from uflow_edge.runtime.operating_point import LOG_NFA_0
+from uflow_edge.training.evaluation.accumulators import MapMetrics
 from uflow_edge.training.evaluation.evaluate import Evaluation
-from uflow_edge.training.evaluation.measured import MapMetrics
 from uflow_edge.training.evaluation.pixels import DecisionMetrics
 from uflow_edge.training.evaluation.score_maps import AXES
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from uflow_edge.benchmarks.latency.instruments import Reading
+from uflow_edge.benchmarks.latency.instruments import MachineState
 from uflow_edge.benchmarks.latency.throttling import assess
 
 _ROUNDS = 60
@@ -13,10 +13,10 @@ def _durations(last_third: float) -> list[float]:
     return list(20 * trend * np.exp(random.normal(0, 0.02, _ROUNDS)))
 
 
-def _readings(**courses: tuple[float, float]) -> list[Reading]:
+def _readings(**courses: tuple[float, float]) -> list[MachineState]:
     """Figures that go evenly from one value to another."""
     lines = {name: np.linspace(*ends, _ROUNDS) for name, ends in courses.items()}
-    return [Reading(float(i), **{name: float(line[i]) for name, line in lines.items()}) for i in range(_ROUNDS)]
+    return [MachineState(float(i), **{name: float(line[i]) for name, line in lines.items()}) for i in range(_ROUNDS)]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_is_not_readable_is_said():
 
 
 def test_few_rounds_are_not_judged():
-    found = assess([20.0, 20.0, 90.0], [Reading(float(i)) for i in range(3)])
+    found = assess([20.0, 20.0, 90.0], [MachineState(float(i)) for i in range(3)])
     assert found.state == "too few rounds to tell"
     assert found.trend == 4.5
 

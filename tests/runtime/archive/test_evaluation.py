@@ -19,11 +19,11 @@ from uflow_edge.runtime.archive.cluster import ClusterOptions
 from uflow_edge.runtime.archive.recipe import InspectorRecipe
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.training.evaluation.accumulators import Accumulators
 from uflow_edge.training.evaluation.archive import evaluate_archive
 from uflow_edge.training.evaluation.command import main
 from uflow_edge.training.evaluation.evaluate import conclude, evaluate
 from uflow_edge.training.evaluation.ground_truth import labelled_images
-from uflow_edge.training.evaluation.measured import Measured
 
 Recipe = Callable[..., InspectorRecipe]
 Hold = Callable[[Path], Any]
@@ -63,13 +63,13 @@ def without_time(evaluation: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def parts(labelled: Path, exported: Path) -> list[Measured]:
+def parts(labelled: Path, exported: Path) -> list[Accumulators]:
     """Each image, measured by itself."""
     from uflow_edge.runtime.inspector import Inspector
 
     inspector, found = Inspector.load(exported, threads=1), []
     for image in labelled_images(labelled):
-        found.append(Measured(inspector.operating_point.threshold))
+        found.append(Accumulators(inspector.operating_point.threshold))
         found[-1].inspect([image], inspector, masks=True)
     return found
 
@@ -78,23 +78,23 @@ def parts(labelled: Path, exported: Path) -> list[Measured]:
 @given(st.lists(st.booleans(), min_size=11, max_size=11))
 @settings(deadline=None, max_examples=10)
 def test_parts_merged_and_read_back_are_the_whole(
-    parts: list[Measured], exported: Path, tmp_path_factory: pytest.TempPathFactory, cuts: list[bool]
+    parts: list[Accumulators], exported: Path, tmp_path_factory: pytest.TempPathFactory, cuts: list[bool]
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "part.npz"
 
-    def merged(chosen: list[Measured]) -> Measured:
-        total = Measured(chosen[0].threshold)
+    def merged(chosen: list[Accumulators]) -> Accumulators:
+        total = Accumulators(chosen[0].threshold)
         for part in chosen:
             total.merge(part)
         return total
 
-    shards: list[list[Measured]] = [[]]
+    shards: list[list[Accumulators]] = [[]]
     for part, cut in zip(parts, [False, *cuts], strict=True):
         shards = [*shards, [part]] if cut and shards[-1] else [*shards[:-1], [*shards[-1], part]]
     read_back = []
     for shard in shards:
         merged(shard).save(file)
-        read_back.append(Measured.load(file, shard[0].threshold))
+        read_back.append(Accumulators.load(file, shard[0].threshold))
     manifest = Bundle.load(exported, UFlowManifest).manifest
     assert conclude("gravel", merged(read_back), manifest, "", 0.0) == conclude(
         "gravel", merged(parts), manifest, "", 0.0

@@ -101,7 +101,7 @@ class _Extremes:
 
 
 @dataclass(slots=True)
-class Measured:
+class Accumulators:
     """Everything that was measured so far.
 
     Attributes:
@@ -183,7 +183,7 @@ class Measured:
         self.is_defective.append(not image.is_good)
         (self.false_alarms if image.is_good else self.missed).add(Case(image, verdict.score))
 
-    def merge(self, later: "Measured") -> None:
+    def merge(self, later: "Accumulators") -> None:
         """Add what was measured on images that come after these."""
         self.at_log_nfa_0.merge(later.at_log_nfa_0)
         self.at_operating_point.merge(later.at_operating_point)
@@ -225,7 +225,7 @@ class Measured:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
     @classmethod
-    def load(cls, path: Path, threshold: float) -> "Measured":
+    def load(cls, path: Path, threshold: float) -> "Accumulators":
         """Read what `save` wrote.
 
         Args:
