@@ -90,7 +90,7 @@ def train_unet(
         out: folder to write.
         restart: discard an interrupted run.
         overwrite: replace an existing folder.
-        on_step: told where the fit stands.
+        on_step: called after each step with the progress.
 
     Raises:
         BadInput: images that cannot be used, an interrupted run that does not fit these options, a folder that is

@@ -56,7 +56,7 @@ def fit_unet(
         options: options of the training.
         run: everything that decides the result; the state of another run is refused.
         resume_file: file for the state, written every ``report_every`` steps and on Ctrl-C.
-        on_step: told where the fit stands.
+        on_step: called after each step with the progress.
 
     Returns:
         Mean squared error of the predicted noise at each evaluation on the held-out patches.

@@ -85,7 +85,7 @@ def fit_flow(
         fit, held_out: features of the images to fit, and of the held-out images that decide when to stop.
         resume_file: file for the state.
         run: everything that decides the weights; a resume file of another run is refused.
-        on_step: told where the fit stands.
+        on_step: called after each step with the progress.
 
     Raises:
         BadInput: the resume file belongs to another run, or the likelihood is no longer finite.

@@ -92,7 +92,7 @@ def train(
         checkpoint: file to write; during the training its `resume_file` holds the state.
         restart: discard an interrupted run.
         overwrite: replace an existing checkpoint.
-        on_step: told where the fit stands.
+        on_step: called after each step with the progress.
 
     Raises:
         BadInput: images cannot be used, an interrupted run has other options, or the checkpoint exists already or
