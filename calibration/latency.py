@@ -30,7 +30,7 @@ def latencies_ms(bundle: Bundle[UFlowManifest]) -> Mapping[tuple[str, str], floa
     with ExitStack() as stack:
         runs: dict[tuple[str, str], Callable[[], float]] = {}
         for variant in bundle.manifest.variants:
-            made: list[Engine] = [OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant)]
+            made: list[Engine] = [OnnxRuntimeEngine.from_bundle(bundle, variant)]
             if find_spec("openvino"):
                 made.append(OpenVinoEngine(bundle.path(variant), bundle.manifest, variant))
             for engine in made:

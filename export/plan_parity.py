@@ -46,7 +46,7 @@ def check_plans(
     """
     manifest = bundle.manifest
     graph = manifest.variants[0]
-    with closing(OnnxRuntimeEngine(bundle.path(graph), manifest, graph)) as exact:
+    with closing(OnnxRuntimeEngine.from_bundle(bundle, graph)) as exact:
         compare = _comparison(bundle, exact, f"{graph.file} in {exact.name}", images)
     found = []
     for plan in plans:

@@ -51,7 +51,7 @@ done("import our own modules")
 loaded = bundle.Bundle.load(sys.argv[2], uflow_manifest.UFlowManifest)
 done("bundle: read and verify")
 variant = loaded.manifest.variants[0]
-engine = onnx_runtime.OnnxRuntimeEngine(loaded.path(variant), loaded.manifest, variant)
+engine = onnx_runtime.OnnxRuntimeEngine.from_bundle(loaded, variant)
 done("engine: open a session")
 engine.run(*[tensor.zeros() for tensor in loaded.manifest.signature.inputs])
 done("engine: first run")

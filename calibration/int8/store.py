@@ -88,7 +88,7 @@ def _drop_int8(edit: BundleEdit[UFlowManifest]) -> None:
 def _reference(bundle: Bundle[UFlowManifest], pictures: Sequence[Image]) -> Reference:
     manifest = bundle.manifest
     exact = manifest.variants[0]
-    with closing(OnnxRuntimeEngine(bundle.path(exact), manifest, exact)) as engine:
+    with closing(OnnxRuntimeEngine.from_bundle(bundle, exact)) as engine:
         name = f"{exact.file} in {engine.name}"
         return Reference.of(name, engine.run, pictures, Scorer.load(bundle.folder, manifest))
 

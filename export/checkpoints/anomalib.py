@@ -1,4 +1,4 @@
-"""Checkpoints of anomalib 2's ``Uflow``: how they differ from the authors', and how their pictures were prepared.
+"""Reads checkpoints of anomalib 2's ``Uflow``, with the preprocessing of their pictures.
 
 Checked with anomalib 2.0.0, 2.3.0 and 2.7.0. The flow has the authors' names and layout, and FrEIA 0.2's coupling in a
 copy of anomalib's own. Up to 2.6, a preprocessing other than the default is pickled into the hyper-parameters as an
@@ -29,12 +29,12 @@ _SUPPORTED = "it repeats a bilinear Resize with antialiasing, a CenterCrop of th
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How pictures were prepared.
+    """The preprocessing of pictures.
 
     Attributes:
-        size: height and width they were resized to; None where it is not stated.
+        size: height and width that they were resized to; None if it is not stated.
         normalization: of RGB in [0, 1].
-        fit: how pictures that are not square become so; None where that is not stated.
+        fit: how pictures become square; None if it is not stated.
     """
 
     size: tuple[int, int] | None = None
@@ -44,7 +44,7 @@ class Preprocessing:
 
 DEFAULT_SIZE = (448, 448)
 DEFAULT = Preprocessing(DEFAULT_SIZE, IMAGENET, "squash")
-"""Of a ``Uflow`` that was not given another."""
+"""Preprocessing of a ``Uflow`` by default."""
 
 
 def is_anomalib(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bool:
@@ -54,12 +54,12 @@ def is_anomalib(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> bo
 
 
 def authors_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights under the names that the authors' model has for them."""
+    """The same weights under the names in the authors' model."""
     return {name.replace(_BACKBONE, "feature_extractor.extractor.", 1): value for name, value in weights.items()}
 
 
 def read_anomalib(content: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[Architecture, Preprocessing]:
-    """What a checkpoint states about the network and about its input.
+    """The architecture and the preprocessing that a checkpoint states.
 
     Raises:
         BadInput: hyper-parameters are missing, or of a model or a preprocessing that cannot be exported.
@@ -90,10 +90,10 @@ def _text(size: tuple[int, int]) -> str:
 
 
 def read_preprocessing(content: Mapping[str, Any]) -> Preprocessing:
-    """From the plain data of anomalib 2.7, or from the object that earlier ones pickled.
+    """Read the plain data of anomalib 2.7, or the object that earlier versions pickled.
 
     Raises:
-        BadInput: it holds a step that the runtime does not take.
+        BadInput: it holds a step that the runtime does not support.
     """
     stored = content.get(_CONFIG)
     if stored is None or stored == {}:
@@ -177,6 +177,6 @@ def _sides(size: Any) -> tuple[int, ...]:
 
 
 def _height_width(size: Any) -> tuple[int, int]:
-    """One side is, of a Resize, the shorter; of the square model input, both."""
+    """A single number is the shorter side of a Resize, or both sides of the square model input."""
     sides = _sides(size)
     return sides[0], sides[-1]

@@ -1,4 +1,4 @@
-"""Checkpoints in: the authors', anomalib's and our own, told apart by what is inside; no code in them is run."""
+"""Reads checkpoints of the authors, of anomalib and of ours, told apart by their content; no code in them is run."""
 
 import re
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ from uflow_edge.runtime.resize.cpu import Fit
 
 PREFIX = "model."
 PICTURES = "pictures"
-"""Key of the pictures that our checkpoints carry."""
+"""Key of the pictures in our checkpoints."""
 TRAINED_ON = "trained_on"
 """Key of the `content_hash` of every training picture, in two lists under `FITTED` and `HELD_OUT`; ours have it."""
 BITS = "bits"
-"""Key of the depth of the pictures that our checkpoints were trained on, where it was said; see `reading.Reading`."""
+"""Key of the bit depth of the training pictures in our checkpoints, if it was stated; see `decode.Reading`."""
 FITTED, HELD_OUT = "fitted", "held_out"
 AUTHORS = "U-Flow authors'"
 _FIRST = "flow."
@@ -46,10 +46,10 @@ class Checkpoint:
     Attributes:
         path: the file.
         architecture: of the network.
-        weights: of the network, by name; parts of it that nothing reads are left out.
+        weights: of the network, by name; parts that are never used are left out.
         normalization: of the pictures it was trained on.
-        fit: how pictures that are not square became so in training; None where it does not say.
-        origin: who wrote it, for people.
+        fit: how pictures became square in training; None if the checkpoint does not say.
+        origin: who wrote it, in messages.
         pictures: (S, S, 3) uint8 RGB each, good ones that were not fitted; ours carry some.
         fitted, held_out: `content_hash` of every training picture; ours have them.
         bits: that cameras used of the 16 in the files of training pictures; None: 16.
@@ -81,11 +81,11 @@ def load_checkpoint(path: Path, extractor: str | None = None) -> Checkpoint:
 
     Args:
         path: the file.
-        extractor: that it must have; default, any.
+        extractor: that it must have; None: any.
 
     Raises:
-        BadInput: not a checkpoint, truncated, holding code, of another model or extractor, or with weights that are
-            missing, left over, of the wrong shape or not finite.
+        BadInput: the file is not a checkpoint, is truncated, holds code, or is of another model or extractor; or
+            weights are missing, left over, of the wrong shape or not finite.
     """
     with reading(path, "a U-Flow checkpoint"):
         checkpoint = _read(path, load_tensors(path, "a checkpoint of plain tensors", inert=True))
@@ -118,7 +118,7 @@ def _read(path: Path, content: Any) -> Checkpoint:
 
 
 def _weights(content: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Those of the network, without a prefix, and those beside it that are no states of metrics."""
+    """Weights of the network, without a prefix, and other weights that are not states of metrics."""
     state = find_state(content, _FIRST)
     if state is None:
         stored = content.get("state_dict") if isinstance(content, dict) else None

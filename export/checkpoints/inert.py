@@ -30,13 +30,13 @@ _PLAIN = frozenset(
 
 @dataclass(slots=True, eq=False)
 class Inert:
-    """What stands for one pickled object, class or function.
+    """A placeholder for one pickled object, class or function.
 
     Attributes:
         original: full name of the class or function.
-        arguments: what it was to be called with.
-        state: its attributes, in the form its class pickles them: usually a dict.
-        items: what was to be appended to it, for kinds of lists and sets.
+        arguments: of its call.
+        state: its attributes, as its class pickles them: usually a dict.
+        items: its items, for kinds of lists and sets.
     """
 
     original: str

@@ -1,4 +1,4 @@
-"""The permutations in a checkpoint's flow: they tell which FrEIA wrote it, and so what its couplings compute.
+"""Reads the permutations of a flow, which tell which FrEIA wrote it and therefore what its couplings compute.
 
 FrEIA up to 0.2, and anomalib's copy of it, store each permutation as a matrix. Its pull request 165 (2023) went over to
 index vectors and, at the same time, to another clamping of the coupling's exponent. Rotations ("soft permutations")
@@ -36,7 +36,7 @@ def read_permutations(
 
     Args:
         weights: by name.
-        shapes: of the network's weights; permutations that it has not are left alone, for they may be of any size.
+        shapes: of the network's weights; permutations that the network does not have are ignored.
 
     Raises:
         BadInput: there are none, one is neither a permutation nor a rotation, or they are of different forms.
@@ -61,10 +61,10 @@ def read_permutations(
 
 
 def coupling_of(form: Form, stated: Coupling | None) -> Coupling:
-    """What the couplings compute, from the form of the permutations and what the checkpoint states, if it does.
+    """What the couplings compute, from the form of the permutations and what the checkpoint states, if anything.
 
     Raises:
-        BadInput: it states nothing, and the form fits more than one formula.
+        BadInput: the checkpoint states nothing, and the form fits more than one formula.
     """
     if form == "indices":
         return replace(stated or Coupling(), formula="clamp_tanh_ratio", permutation="hard")

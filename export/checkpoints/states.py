@@ -92,7 +92,7 @@ def state_dicts(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[str, Te
 
 
 def only_tensors(weights: Mapping[str, Tensor | Inert]) -> dict[str, Tensor]:
-    """The same weights.
+    """The same weights, after a check.
 
     Raises:
         BadInput: one is sparse, quantised or nested, or has no data.
@@ -106,12 +106,12 @@ def only_tensors(weights: Mapping[str, Tensor | Inert]) -> dict[str, Tensor]:
 def check_tensors(
     weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str = "tensors {}"
 ) -> None:
-    """Exactly these tensors, with these shapes, of floating-point numbers; no value is looked at.
+    """Check that there are exactly these tensors, of these shapes, with floating-point numbers; values are not checked.
 
     Args:
-        weights: by name. Those that stand for batch norm's count of batches are whole numbers.
+        weights: by name; batch norm's counts of batches must be integers.
         shapes: that they must have.
-        what: for the error, with a place for the fault.
+        what: words of the error, with a place for the fault.
 
     Raises:
         BadInput: the message names up to five that are not as expected.
@@ -137,7 +137,7 @@ def check_tensors(
 
 
 def in_float32(weights: Mapping[str, Tensor], what: str = "tensors {}") -> dict[str, Tensor]:
-    """The same tensors, in float32 if they are floating-point numbers; those that are so already are not copied.
+    """The same tensors, with floating-point numbers in float32; tensors in float32 are not copied.
 
     Raises:
         BadInput: one is not finite, or too large for float32.

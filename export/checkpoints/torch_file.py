@@ -1,7 +1,7 @@
-"""Both formats of ``torch.save``, read without ``torch.load``.
+"""Reads both formats of ``torch.save`` without ``torch.load``.
 
-That believes whatever sizes a file states, unpacks compressed parts, and checks no checksum. Here storages together
-have no more bytes than the file, and tensors no more than `_MOST_REPEATED` beyond.
+``torch.load`` trusts the sizes that a file states, unpacks compressed parts and checks no checksum. Here all storages
+together have at most as many bytes as the file, and all tensors at most `_MOST_REPEATED` more.
 """
 
 import math
@@ -45,17 +45,17 @@ _REBUILD = "torch._utils._rebuild_"
 
 
 def read_torch_file(path: Path, allowed: Callable[[str], bool]) -> Any:
-    """The content of a file, tensors and all.
+    """Read the content of a file with its tensors.
 
-    Tensors that are no plain arrays of numbers come as `Inert`.
+    Tensors that are not plain arrays of numbers are returned as `Inert`.
 
     Args:
         path: the file.
-        allowed: names of classes and functions that may stand in it.
+        allowed: whether the file may contain a name of a class or function.
 
     Raises:
-        NotData: it is of another kind, claims more than it has, or holds something that is not allowed.
-        Exception: it is damaged; of many types.
+        NotData: the file is of another kind, claims more than it has, or holds something that is not allowed.
+        Exception: of any type, if the file is damaged.
     """
     with path.open("rb") as file:
         return _read_zip(file, allowed) if zipfile.is_zipfile(file) else _read_legacy(file, allowed)
@@ -63,7 +63,7 @@ def read_torch_file(path: Path, allowed: Callable[[str], bool]) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Storage:
-    """Numbers in a row, which tensors are views of."""
+    """A sequence of numbers; tensors are views of it."""
 
     dtype: torch.dtype
     numbers: int
@@ -72,12 +72,12 @@ class _Storage:
 
 @dataclass(slots=True)
 class _Contents:
-    """Storages and tensors of one file: storages together claim no more than the file has.
+    """Storages and tensors of one file; together, storages may not claim more bytes than the file has.
 
     Attributes:
         left: bytes of the file that no storage has claimed.
-        left_to_claim: bytes that tensors may still have, as if none shared its numbers with another.
-        allowed: names that may stand in its pickle.
+        left_to_claim: bytes that tensors may still have, counting shared numbers each time.
+        allowed: whether the pickle may contain a name.
         fill: writes a storage's bytes into an array, given its key.
         made: storages by their keys.
     """
@@ -93,7 +93,7 @@ class _Contents:
         return read_pickle(pickle, self.construct, self.persistent, self.allowed)
 
     def persistent(self, identity: Any) -> Any:
-        """What a pickle refers to by ('storage', kind, key, device, numbers)."""
+        """The storage that a pickle refers to by ('storage', kind, key, device, numbers)."""
         if isinstance(identity, tuple) and identity[:1] == ("module",) and len(identity) > 1:
             return identity[1]  # a class with its source, before 2020
         _, kind, key, _, numbers, *view = identity
@@ -117,7 +117,7 @@ class _Contents:
         return _Storage(dtype, numbers, data)
 
     def construct(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        """What stands for the result of a call in a pickle."""
+        """The value that replaces a call in a pickle."""
         if name.startswith("torch._utils._rebuild_parameter"):
             return arguments[0]
         if name == "torch._tensor._rebuild_from_type_v2":  # a tensor of another class, or with attributes
@@ -214,7 +214,7 @@ def _fill(source: Any, data: np.ndarray) -> None:
 
 
 def _number(dtype: Any, data: Any = b"") -> Any:
-    """A NumPy scalar as a plain number, where it is one."""
+    """A NumPy scalar as a plain number, if it is one."""
     kind = dtype.arguments[0] if isinstance(dtype, Inert) and dtype.arguments else None
     if isinstance(data, bytes) and isinstance(kind, str) and kind in _SCALARS and len(data) == int(kind[1]):
         order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"

@@ -1,4 +1,4 @@
-"""What Triton is told of each model of a repository: its ``config.pbtxt``, in protobuf's text format.
+"""Writes the ``config.pbtxt`` of each model of a Triton repository, in protobuf's text format.
 
 The fields are those of `ModelConfig` in Triton's ``model_config.proto``; a test reads them with Triton's own schema.
 """
@@ -20,7 +20,7 @@ _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
 class Enum(str):
-    """A name that the schema defines, so written without quotes."""
+    """A name that the schema defines; it is written without quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class RepositoryModels:
     """The three models of a bundle.
 
     Attributes:
-        name: of the bundle; the models' names follow from it.
+        name: of the bundle, from which the models' names are derived.
         manifest: of the bundle.
-        platform: what runs the network.
+        platform: that runs the network.
         sha256: of its file, written into every config.
-        batch: pictures a run: preferred is its optimum, and its maximum.
-        queue_delay_microseconds: that a picture may wait for others to share a run.
-        judges: processes that turn energies into verdicts.
+        batch: pictures per run; Triton prefers its optimum and its maximum.
+        queue_delay_microseconds: how long a picture may wait for others to share a run.
+        judges: number of processes that turn energies into verdicts.
     """
 
     name: str
@@ -46,7 +46,7 @@ class RepositoryModels:
     judges: int
 
     def network(self) -> Message:
-        """Pictures in; energies and exceedances out. Requests of all clients share its runs."""
+        """Pictures in, latent statistics out; requests of all clients share its runs."""
         signature = self.manifest.signature
         kind = "KIND_GPU" if self.platform == "tensorrt_plan" else "KIND_AUTO"
         return {
@@ -110,7 +110,7 @@ class RepositoryModels:
 
 
 def _step(model: str, inputs: Sequence[str], outputs: Sequence[str]) -> Message:
-    """Tensors between the steps have the names that the models give them."""
+    """Tensors between steps have the same names as in the models."""
     return {
         "model_name": model,
         "model_version": -1,

@@ -1,4 +1,4 @@
-"""The Python backend model of a Triton repository: energies of pictures in, verdicts out.
+"""The Python backend model of a Triton repository, which turns energies into verdicts.
 
 `uflow-export --triton` copies this file there as ``model.py``, with the bundle's manifest and null model beside it.
 Triton makes a `TritonPythonModel` for each instance; the server's Python needs uflow-edge. See docs/triton.md.
@@ -24,10 +24,10 @@ Verdicts = dict[str, NDArray[Any]]
 
 
 class TritonPythonModel:
-    """Decides as `Inspector` does on pictures of the input size; drift is not watched."""
+    """Gives the verdicts of `Inspector` for pictures of the input size; drift is not watched."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load what lies beside this file, and compile the kernels before the first request.
+        """Load the files beside this one, and compile the kernels before the first request.
 
         Raises:
             BadInput: the manifest or the null model is missing, damaged, or not from one bundle.
@@ -42,7 +42,7 @@ class TritonPythonModel:
         self._verdicts([energy.zeros() for energy in energies])
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer each request; one that cannot be answered gets an error, and the others their verdicts."""
+        """Answer each request; a request that cannot be answered gets an error, the others get their verdicts."""
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
@@ -55,7 +55,7 @@ class TritonPythonModel:
         return triton.InferenceResponse([triton.Tensor(name, values) for name, values in verdicts.items()])
 
     def _verdicts(self, energies: Sequence[FloatMap]) -> Verdicts:
-        """Of N pictures, from (N, H_i, W_i) float32, finest scale first."""
+        """Verdicts of N pictures, from energies (N, H_i, W_i) float32, finest scale first."""
         scores = np.stack([self._scorer.score(picture) for picture in zip(*energies, strict=True)])
         threshold = self._scorer.manifest.operating_point.threshold
         peaks = scores.max(axis=(1, 2))[:, np.newaxis]

@@ -34,15 +34,15 @@ class TritonOptions:
     """Choices of a repository.
 
     Attributes:
-        precision: of the graph; None, the bundle's first.
+        precision: of the graph; None: that of the bundle's first graph.
         plan: file of a TensorRT plan in the bundle, served instead of a graph; `ONLY_PLAN`: the only one it has;
             None: a graph.
-        batch: pictures a run of a graph: preferred is its optimum, and its maximum. A plan has its own.
-        queue_delay_microseconds: that a picture may wait for others to share a run.
-        judges: processes that turn energies into verdicts.
+        batch: pictures per run of a graph; Triton prefers its optimum and its maximum. A plan has its own.
+        queue_delay_microseconds: how long a picture may wait for others to share a run.
+        judges: number of processes that turn energies into verdicts.
 
     Raises:
-        UsageError: on construction, if Triton could not do that.
+        UsageError: on construction, if Triton does not support it.
     """
 
     precision: Precision | None = None
@@ -62,7 +62,7 @@ class TritonOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Network:
-    """What Triton runs as the network: the file, where it goes, and what must lie beside it."""
+    """The file that Triton runs as the network, its name in the repository, and a file that must be beside it."""
 
     platform: Platform
     file: str
@@ -79,10 +79,10 @@ def write_repository(
     *,
     overwrite: bool = False,
 ) -> str:
-    """Write the repository, whole or not at all.
+    """Write the repository, completely or not at all.
 
     Args:
-        bundle: as loaded; its folder's name, without the suffix, is what the models are called.
+        bundle: as loaded; the models are named after its folder, without the suffix.
         repository: the folder to write.
         options: see `TritonOptions`.
         overwrite: replace a repository that this function wrote.
@@ -92,8 +92,8 @@ def write_repository(
 
     Raises:
         BadInput: something else is in the way, or the bundle has no such graph or plan, or none that Triton can batch.
-        UsageError: the bundle's name cannot be that of a model.
-        OSError: it cannot be written; what was there is still there.
+        UsageError: the bundle's name is not a valid model name.
+        OSError: it cannot be written; an earlier repository is still there.
     """
     name = _model_name(bundle.folder)
     network = _plan(bundle.manifest, options) if options.plan is not None else _graph(bundle.manifest, options)
@@ -175,7 +175,7 @@ def _refuse_to_replace(repository: Path, overwrite: bool) -> None:
 
 
 def _model_folder(repository: Path, config: Message) -> Path:
-    """Write what Triton is told of a model, and make the folder that its only version goes into."""
+    """Write the configuration of a model, and make the folder of its only version."""
     version = repository / str(config["name"]) / VERSION
     version.mkdir(parents=True)
     (version.parent / CONFIG).write_text(text_format(config), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Diffusion UNets in: guided-diffusion's state dicts and folders of diffusers. No code in them is run."""
+"""Reads diffusion UNets: state dicts of guided-diffusion and folders of diffusers; no code in them is run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,9 +43,9 @@ class UNetCheckpoint:
         channels: C.
         learned_variance: whether it returns 2 C channels, the second half being the variance.
         schedule: of the noise in training.
-        steps: of that schedule.
-        noisiest_step: index of the last one that the network has learned; None, all.
-        origin: who wrote it, for people.
+        steps: number of steps of that schedule.
+        noisiest_step: index of the last step that the network has learned; None: all.
+        origin: who wrote it, in messages.
     """
 
     path: Path
@@ -65,12 +65,12 @@ def load_unet(path: Path, config: Path | None = None) -> UNetCheckpoint:
     Args:
         path: a state dict of guided-diffusion (.pt, .pth or .safetensors), a model folder of diffusers, or a pipeline
             folder with ``unet/`` in it.
-        config: flags of the network in YAML, where its tensors do not tell them; see `uflow_edge.export.unet.flags`. Of
-            a folder it may state what the folder is silent about, and image size and variance must agree.
+        config: YAML file with flags that the tensors do not tell; see `uflow_edge.export.unet.flags`. For a folder, it
+            may state what the folder does not say, and image size and variance must agree.
 
     Raises:
-        BadInput: not a UNet, truncated, holding code, not of the flags stated, conditioned on something, predicting
-            something else than noise, or with tensors missing, left over, of another shape or not finite.
+        BadInput: the file is not a UNet, is truncated, holds code or contradicts the flags; the network is conditional
+            or does not predict noise; or tensors are missing, left over, of another shape or not finite.
         MissingDependency: diffusers or PyYAML is not installed.
     """
     stated = StatedFlags() if config is None else read_flags(config)
@@ -134,7 +134,7 @@ def _read_folder(path: Path, stated: StatedFlags) -> UNetCheckpoint:
 
 
 def _new_name(name: str, needed: Mapping[str, Any]) -> str:
-    """What newer versions of diffusers call an attention's tensor."""
+    """The name of an attention's tensor in newer versions of diffusers."""
     if name not in needed:
         for old, new in _OLD_NAMES.items():
             name = name.replace(old, new)
@@ -144,9 +144,9 @@ def _new_name(name: str, needed: Mapping[str, Any]) -> str:
 def _schedule(
     path: Path, folder: Path, learned_variance: bool, stated: StatedFlags
 ) -> tuple[ScheduleName, int, int | None]:
-    """Of the noise: the scheduler's wherever it lies, else as stated, else as published networks have it.
+    """The schedule of a scheduler file, else the stated one, else that of published networks.
 
-    What is stated must agree with the scheduler in the folder that was given; over one around it, it has precedence.
+    Stated flags must agree with a scheduler in the given folder; they override one in a folder around it.
     """
     file, inside = find_scheduler(path, folder)
     if file is None:

@@ -158,11 +158,11 @@ class GuidedDiffusionFlags:
 
 
 def read_flags(path: Path) -> StatedFlags:
-    """The flags in a YAML file such as Diff-CF's ``parameters.yaml``; those that shape no network are passed over.
+    """Read the flags in a YAML file such as Diff-CF's ``parameters.yaml``; flags that shape no network are ignored.
 
     Raises:
-        BadInput: no such file, not YAML, an unknown flag (a misspelt one would be silently lost), or a value that
-            cannot be meant.
+        BadInput: there is no such file, it is not YAML, it has an unknown flag (which may be misspelt), or a value is
+            invalid.
         MissingDependency: PyYAML is not installed.
     """
     yaml = require("yaml", "export")
@@ -191,7 +191,7 @@ def read_flags(path: Path) -> StatedFlags:
 
 
 def _loader(yaml: ModuleType) -> type:
-    """PyYAML's safe loader without aliases, by which a short text can stand for an endless value."""
+    """PyYAML's safe loader without aliases, which can turn a short text into an endless value."""
 
     class Loader(yaml.SafeLoader):  # type: ignore[name-defined]
         def compose_node(self, parent: Any, index: Any) -> Any:
@@ -203,10 +203,10 @@ def _loader(yaml: ModuleType) -> type:
 
 
 def settled(flag: str, stated: _T | None, found: _T, tensor: str) -> _T:
-    """What was found, unless something else was stated.
+    """The value that was found.
 
     Raises:
-        BadInput: it was.
+        BadInput: another one was stated.
     """
     if stated is not None and stated != found:
         raise BadInput(f"{flag} is stated as {stated}, but {tensor} says {found}; correct the flag, or leave it out")

@@ -1,4 +1,4 @@
-"""Folders of diffusers: which of their files are read, wherever they lie, and what these say."""
+"""Finds and reads the files in a folder of diffusers."""
 
 import json
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ _MOST_CHANNELS = 1 << 16
 _OF_AVERAGING = frozenset(
     {"decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power"}
 )
-"""What diffusers' EMAModel adds to the configuration of the network that it averages."""
+"""Entries that diffusers' EMAModel adds to the configuration of the network that it averages."""
 
 
 def network_folder(path: Path) -> Path:
     """The folder with the network's configuration, in a model folder or a pipeline folder.
 
     Raises:
-        BadInput: a pipeline whose network works on something else than pictures.
+        BadInput: the network of the pipeline does not work on pictures.
     """
     if (path / _PIPELINE).is_file():
         parts = read_json(path / _PIPELINE)
@@ -47,7 +47,7 @@ def network_folder(path: Path) -> Path:
 
 
 def find_scheduler(path: Path, folder: Path) -> tuple[Path | None, bool]:
-    """The configuration of the scheduler, and whether it lies in the folder that was given, not in one around it."""
+    """The configuration file of the scheduler, and whether it is inside the given folder, not in one around it."""
     inside = (path / "scheduler" / SCHEDULER, folder / SCHEDULER, path / SCHEDULER)
     found = next((file for file in inside if file.is_file()), None)
     around = folder.parent / "scheduler" / SCHEDULER
@@ -57,10 +57,10 @@ def find_scheduler(path: Path, folder: Path) -> tuple[Path | None, bool]:
 
 
 def find_weights(folder: Path) -> Path:
-    """The file of weights, or the index of several: of full precision where there are more.
+    """The file of weights, or the index of several files; those of full precision are preferred.
 
     Raises:
-        BadInput: there is none, or it is not clear which is meant.
+        BadInput: there is none, or more than one may be meant.
     """
     names = [name for variant in _VARIANTS for suffix in _SUFFIXES for name in _file_names(variant, suffix)]
     found = next((folder / name for name in names if (folder / name).is_file()), None)
@@ -78,13 +78,13 @@ def find_weights(folder: Path) -> Path:
 
 
 def _file_names(variant: str, suffix: str) -> tuple[str, str]:
-    """Of all weights in one file, and of the index of several files."""
+    """The name for all weights in one file, and that of the index of several files."""
     middle = f".{variant}" if variant else ""
     return f"{_WEIGHTS}{middle}.{suffix}", f"{_WEIGHTS}.{suffix}.index{middle}.json"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The network's tensors from one file, or from those that an index lists."""
+    """Read the network's tensors from one file, or from those that an index lists."""
     if path.suffix != ".json":
         return _state(path)
     placed = read_json(path).get("weight_map")
@@ -118,7 +118,7 @@ def _is_name(value: Any) -> bool:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The arguments of ``UNet2DModel`` in a ``config.json``, with the defaults of those it leaves out."""
+    """The arguments of ``UNet2DModel`` in a ``config.json``, completed with the defaults."""
     content = read_json(path)
     if content.get("_class_name") != "UNet2DModel":
         kind = brief(content.get("_class_name")).strip("'")
@@ -140,7 +140,7 @@ def network_of(config: Mapping[str, Any], path: Path) -> nn.Module:
     """The network that a configuration describes, without weights.
 
     Raises:
-        BadInput: it is of a kind that is not run here, or none that diffusers can make.
+        BadInput: the network is not supported, or diffusers cannot make it.
     """
     channels, returned, size = (config[name] for name in ("in_channels", "out_channels", "sample_size"))
     refused = {

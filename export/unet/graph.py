@@ -1,4 +1,4 @@
-"""The graph of a diffusion UNet: a noised picture and its step in, the noise out, and the variance if it is learned."""
+"""The graph of a diffusion UNet, which predicts noise and, if learned, variance from a noised picture and its step."""
 
 import onnx_ir as ir
 import torch
@@ -12,7 +12,7 @@ from uflow_edge.runtime.diffusion.sampling import NoisePredictor
 
 
 class NoiseGraph(nn.Module):
-    """What is traced.
+    """The module that is traced.
 
     Takes ``sample`` (N, C, S, S) float32 in [-1, 1] and ``timestep`` (N,) float32, whole numbers: indices into the
     schedule. Returns ``noise`` (N, C, S, S) and, where it is learned, ``variance`` (N, C, S, S): -1 for the smallest
@@ -39,10 +39,10 @@ def trace_unet(
         checkpoint: as `load_unet` returns it.
         signature: of the manifest.
         opset: of the ONNX standard operators. From 23 on attention is one node, which TensorRT-RTX refuses in FP32.
-        batch: pictures a run; None takes any number.
+        batch: pictures per run; None: any number.
 
     Raises:
-        BadInput: the exporter does not know this opset.
+        BadInput: the exporter does not support this opset.
     """
     examples = {value.name: torch.zeros(batch or TRACED_BATCH, *value.shape) for value in signature.inputs}
     graph = NoiseGraph(checkpoint).eval()
@@ -50,7 +50,7 @@ def trace_unet(
 
 
 def torch_predictor(checkpoint: UNetCheckpoint) -> NoisePredictor:
-    """Runs the network itself."""
+    """A function that runs the network itself."""
     graph = NoiseGraph(checkpoint).eval()
 
     def predict(sample: FloatBatch, timestep: FloatBatch) -> tuple[FloatBatch, ...]:

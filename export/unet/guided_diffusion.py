@@ -1,8 +1,9 @@
-"""From guided-diffusion's state dict to the configuration and weights of the same network in diffusers.
+"""Converts a state dict of guided-diffusion to the configuration and weights of the same network in diffusers.
 
 Both are the UNet of Dhariwal & Nichol, 2021. guided-diffusion numbers its blocks; diffusers sorts them by level. On the
 way down a level is its residual blocks, then what halves the resolution; on the way up one residual block more, then,
-inside the last of these blocks, what doubles it. Queries, keys and values are one matrix there and three here.
+inside the last of these blocks, what doubles it. Queries, keys and values are one matrix in guided-diffusion and three
+in diffusers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -84,11 +85,11 @@ def unet_config(flags: GuidedDiffusionFlags) -> dict[str, Any]:
 
 
 def renamed(flags: GuidedDiffusionFlags, names: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """For each tensor of guided-diffusion its name in diffusers; three of them for queries, keys and values.
+    """The name in diffusers of each tensor of guided-diffusion; three names for queries, keys and values.
 
     Args:
         flags: of the network.
-        names: of all tensors in diffusers; modules without any, such as a shortcut not needed, are left out.
+        names: of all tensors in diffusers; modules without tensors, such as a shortcut not needed, are left out.
     """
     found = {}
     for old, new in _modules(flags):
@@ -100,7 +101,7 @@ def renamed(flags: GuidedDiffusionFlags, names: Mapping[str, Any]) -> dict[str, 
 
 
 def split_qkv(rows: Tensor, flags: GuidedDiffusionFlags) -> tuple[Tensor, ...]:
-    """Queries, keys and values from the one tensor (3 C, …) that holds the rows of all."""
+    """Queries, keys and values from the tensor (3 C, …) that holds the rows of all three."""
     if flags.use_new_attention_order:
         return rows.chunk(3)
     by_head = rows.unflatten(0, (-1, 3, flags.num_head_channels))
@@ -108,7 +109,7 @@ def split_qkv(rows: Tensor, flags: GuidedDiffusionFlags) -> tuple[Tensor, ...]:
 
 
 def _modules(flags: GuidedDiffusionFlags) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each module with weights: its name in guided-diffusion, and in diffusers."""
+    """Names of each module with weights, in guided-diffusion and in diffusers."""
     yield "time_embed.0", ("time_embedding.linear_1",)
     yield "time_embed.2", ("time_embedding.linear_2",)
     yield "input_blocks.0.0", ("conv_in",)
@@ -170,7 +171,7 @@ def _attention(old: str, new: str) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _old_shape(name: str, shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """Of a tensor in guided-diffusion, from the shapes of its parts in diffusers."""
+    """Shape of a tensor in guided-diffusion, from the shapes of its parts in diffusers."""
     rows, rest = sum(shape[0] for shape in shapes), shapes[0][1:]
     one_pixel = name.endswith((".qkv.weight", ".proj_out.weight"))  # a convolution there, a matrix here
     return (rows, *rest, 1) if one_pixel else (rows, *rest)

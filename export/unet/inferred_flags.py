@@ -1,8 +1,8 @@
-"""The flags of a guided-diffusion network from its tensors.
+"""Infers the flags of a guided-diffusion network from its tensors.
 
-A state dict carries no flags, but shapes and names tell most of them. What they cannot tell (the size of the pictures,
-of the attention heads, the order of the rows of queries, keys and values, the noise schedule) is stated, or is as in
-OpenAI's published unconditional networks. What is stated must agree with the tensors.
+A state dict carries no flags, but shapes and names tell most of them. The others (the size of the pictures and of the
+attention heads, the order of the rows of queries, keys and values, the noise schedule) are stated by the user, or are
+those of OpenAI's published unconditional networks. Stated flags must agree with the tensors.
 """
 
 import re
@@ -29,8 +29,8 @@ def settle_flags(state: Mapping[str, Tensor], stated: StatedFlags = StatedFlags(
     """The flags of the network that a state dict in guided-diffusion's names belongs to.
 
     Raises:
-        BadInput: a network that this program does not run, a flag that contradicts a tensor, or one that must be
-            stated; the message names flag and tensor.
+        BadInput: the network is not supported, a flag contradicts a tensor or must be stated; the message names flag
+            and tensor.
     """
     _refuse_others(state, stated)
     blocks = settled("num_res_blocks", stated.num_res_blocks, *_res_blocks(state))
@@ -89,7 +89,7 @@ def _refuse_others(state: Mapping[str, Tensor], stated: StatedFlags) -> None:
 
 
 def _res_blocks(state: Mapping[str, Tensor]) -> tuple[int, str]:
-    """Residual blocks a level, and the tensor that tells: the upsampler that ends the coarsest level on the way up."""
+    """Residual blocks per level, and the telling tensor: the upsampler that ends the coarsest level on the way up."""
     total = _last_index(state, "output_blocks") + 1
     for k in range(total):
         for part in (1, 2):
@@ -137,7 +137,7 @@ def _attention_levels(
 
 
 def _head_channels(stated: StatedFlags, attended: set[int]) -> int:
-    """Of each head, given the numbers of channels that there is attention over."""
+    """Channels of each head, given the channel counts of the levels with attention."""
     listed = ", ".join(map(str, sorted(attended)))
     if stated.num_head_channels in (None, -1) and stated.num_heads is not None:
         if len(attended) > 1 or stated.num_heads_upsample not in (None, -1, stated.num_heads):

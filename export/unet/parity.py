@@ -1,4 +1,4 @@
-"""What an engine makes of noised pictures against what the network makes of them. Needs no torch."""
+"""Compares what engines and the network predict for noised pictures; needs no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Difference:
 
     Attributes:
         maximum: largest |difference| of any value.
-        rms: root of the mean squared difference, the worst of the pictures.
+        rms: root of the mean squared difference, for the worst picture.
     """
 
     maximum: float
@@ -34,14 +34,14 @@ class Difference:
 
     @classmethod
     def between(cls, expected: FloatBatch, found: FloatBatch) -> "Difference":
-        """Infinite where something found is not a finite number."""
+        """The difference; infinite if a value that was found is not finite."""
         if not np.isfinite(found).all():
             return cls(np.inf, np.inf)
         squares = np.square(found.astype(np.float64) - expected)
         return cls(float(np.sqrt(squares.max())), float(np.sqrt(squares.mean(axis=(1, 2, 3)).max())))
 
     def worst(self, other: "Difference") -> "Difference":
-        """The larger of both, number by number."""
+        """The larger value of each number."""
         return Difference(max(self.maximum, other.maximum), max(self.rms, other.rms))
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class Difference:
 
 
 UNET_BOUNDS: Mapping[Precision, Difference] = {"fp32": Difference(1e-3, 1e-4), "fp16": Difference(0.1, 5e-3)}
-"""That a variant may have. For FP16, what the authors' own half precision has on the reference network."""
+"""Largest allowed differences. For FP16, those of the authors' own half precision on the reference network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,12 @@ class UNetParity:
     """How far an engine is from its reference, worst case over pictures and steps.
 
     Attributes:
-        engine: what ran the variant.
-        reference: what it was held against.
-        timesteps: that were compared, one picture each.
-        noise: of the noise.
-        variance: of the variance; None where it is not learned.
-        bound: what neither may exceed.
+        engine: that ran the variant.
+        reference: that it was compared with.
+        timesteps: that were compared, with one picture each.
+        noise: difference of the noise.
+        variance: difference of the variance; None if it is not learned.
+        bound: on both.
     """
 
     engine: str
@@ -90,13 +90,13 @@ class UNetParity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UNetReference:
-    """What a network makes of some noised pictures where nothing is lost, computed once for all engines.
+    """Exact predictions for some noised pictures, computed once for all engines.
 
     Attributes:
-        name: what computed it.
+        name: of what computed them.
         samples: noised pictures, (1, C, S, S) each.
-        timesteps: of each.
-        outputs: noise and, where it is learned, variance of each.
+        timesteps: one per picture.
+        outputs: noise and, if it is learned, variance of each picture.
     """
 
     name: str
@@ -108,13 +108,13 @@ class UNetReference:
     def of(
         cls, name: str, predict: NoisePredictor, samples: Sequence[FloatBatch], timesteps: Sequence[int]
     ) -> "UNetReference":
-        """Run the network on one picture after the other: a large one takes gigabytes for each."""
+        """Run the network on one picture after the other, for a large network takes gigabytes per picture."""
         pairs = list(zip(samples, timesteps, strict=True))
         outputs = tuple(predict(sample, _batch(step)) for sample, step in progress(pairs, name))
         return cls(name, tuple(samples), tuple(timesteps), outputs)
 
     def compare(self, engine: Engine, bound: Difference) -> UNetParity:
-        """Run an engine on the same pictures."""
+        """Run an engine on the same pictures and compare."""
         worst = [Difference(0.0, 0.0) for _ in self.outputs[0]]
         cases = zip(self.samples, self.timesteps, self.outputs, strict=True)
         for sample, step, expected in progress(cases, engine.name, len(self.samples)):
@@ -128,7 +128,7 @@ class UNetReference:
 def parity_samples(
     alphas_cumprod: NDArray[np.float64], side: int, channels: int = 3, pictures: Sequence[Image] = ()
 ) -> tuple[list[FloatBatch], list[int]]:
-    """Noised pictures to compare on, and the step of each.
+    """Noised pictures for the comparison, and the step of each.
 
     Args:
         alphas_cumprod: ᾱ of every step of the schedule.

@@ -1,4 +1,4 @@
-"""The noise that a network was trained with, as a ``scheduler_config.json`` of diffusers describes it."""
+"""The noise schedule of a network, read from a ``scheduler_config.json`` of diffusers."""
 
 from collections.abc import Mapping
 from math import isclose
@@ -19,10 +19,10 @@ _SCHEDULERS = (
     *("EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete"),
     *("LMSDiscrete", "SASolver"),
 )
-"""Those that state the noise in training alike, and differ in how they sample; others mean something else by it."""
+"""Schedulers that describe the noise in training in the same way and differ only in sampling."""
 
 NOISIEST_STEP = "noisiest_step"
-"""Entry of our own: index of the last step that the network has learned, where that is not the schedule's last."""
+"""Our own entry: index of the last step that the network has learned, if it is not the schedule's last."""
 
 
 def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool) -> tuple[ScheduleName, int]:
@@ -34,8 +34,8 @@ def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool)
         learned_variance: whether the network returns a variance.
 
     Raises:
-        BadInput: another schedule, a network that predicts something else than noise, or a variance that the network
-            does not have, or has and this denies.
+        BadInput: the schedule is another one, the network does not predict noise, or the file and the network disagree
+            about the variance.
     """
     steps = config.get("num_train_timesteps", DEFAULT_STEPS)
     if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= MOST_STEPS:
@@ -62,20 +62,20 @@ def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool)
     for flag, applies in wrong.items():
         if applies:
             raise BadInput(
-                f"{path}: {flag} is {brief(config.get(flag))}; run here are, of DDPM, DDIM and the like, the schedules "
-                f"linear (0.0001 to 0.02 at 1000 steps) and squaredcos_cap_v2, prediction_type epsilon, and "
-                f"variance_type {_LEARNED} if and only if "
-                "the network returns a variance"
+                f"{path}: {flag} is {brief(config.get(flag))}; supported are schedulers such as DDPM "
+                "and DDIM, the schedules linear (0.0001 to 0.02 at 1000 steps) and "
+                f"squaredcos_cap_v2, prediction_type epsilon, and variance_type {_LEARNED} "
+                "if and only if the network returns a variance"
             )
     assert name is not None
     return name, steps
 
 
 def read_noisiest_step(path: Path, config: Mapping[str, Any], steps: int) -> int | None:
-    """The last step that the network has learned; None where it has learned them all.
+    """The last step that the network has learned; None if it has learned all.
 
     Raises:
-        BadInput: no step of the schedule.
+        BadInput: the schedule has no such step.
     """
     found = config.get(NOISIEST_STEP)
     if found is None:

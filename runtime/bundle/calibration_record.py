@@ -1,4 +1,4 @@
-"""What a bundle was calibrated on and with: on a line that runs otherwise its promise does not hold."""
+"""The conditions of a calibration: its promise does not hold on a line that runs under others."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ _ASPECT_TOLERANCE = 1.02
 
 @dataclass(frozen=True, slots=True)
 class CalibrationRecord:
-    """The conditions of a calibration. The energies that it saw are in the manifest's drift range.
+    """The conditions of a calibration. The energies of its images are in the manifest's drift range.
 
     Attributes:
         views: which parts of a frame were inspected.
-        precision: of the graph; None where the engine does not say.
-        engine: what ran it, for people.
-        images: how many good images were used.
+        precision: of the graph; None if the engine does not say.
+        engine: name of the engine that ran it.
+        images: number of good images.
         heights, widths: smallest and largest of the images, in pixels.
         aspects: smallest and largest ratio of width to height.
-        null_model: whether the threshold is one of scores that a null model gives; None in bundles that do not say so.
+        null_model: whether the threshold is for the scores of a null model; None in older bundles, which do not say.
     """
 
     views: ViewOptions
@@ -45,7 +45,7 @@ class CalibrationRecord:
         sizes: Iterable[Size],
         null_model: bool | None = None,
     ) -> "CalibrationRecord":
-        """For images of these (height, width), at least one."""
+        """The record for images of these (height, width), at least one."""
         heights, widths = zip(*sizes, strict=True)
         aspects = [width / height for height, width in zip(heights, widths, strict=True)]
         return cls(
@@ -61,11 +61,11 @@ class CalibrationRecord:
 
     @property
     def usual_size(self) -> Size:
-        """(height, width) in the middle of the images'; of their proportions where all have the same."""
+        """(height, width) in the middle between the smallest and the largest image."""
         return sum(self.heights) // 2, sum(self.widths) // 2
 
     def difference(self, views: ViewOptions, precision: Precision | None) -> str | None:
-        """How a line differs that runs with these options, in one phrase; None where it does not."""
+        """How a line with these options differs, in one phrase; None if it does not."""
         if str(views) != str(self.views):
             return f"calibrated on {self.views}, run on {views}"
         if precision != self.precision:
@@ -73,7 +73,7 @@ class CalibrationRecord:
         return None
 
     def difference_of_frame(self, size: Size) -> str | None:
-        """How a frame of this (height, width) differs, in one phrase; None where it does not."""
+        """How a frame of this (height, width) differs, in one phrase; None if it does not."""
         height, width = size
         narrowest, widest = self.aspects
         if (

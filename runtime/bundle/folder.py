@@ -1,12 +1,12 @@
-"""The bundle: a folder with graphs, a manifest and its own evidence; the whole of what a line needs.
+"""The bundle: a folder with everything that a line needs: graphs, a manifest and the evidence for both.
 
     bottle.uflow/
       manifest.json      what the files are, and the SHA-256 of each
       model.fp32.onnx    the network
       model.fp16.onnx    the same with half-precision weights and arithmetic where that is safe
-      parity.json        every graph against the network it was traced from
-      reference.npz      a few pictures and what FP32 makes of them, for engines to be held against
-      engines/           TensorRT plans, named after what they run on, each with a log of its layers beside it
+      parity.json        how far each graph is from the network it was traced from
+      reference.npz      a few pictures and their FP32 outputs, which engines are checked against
+      engines/           TensorRT plans, named after what they run on, each with a log of its layers
 
 docs/bundle.md specifies it.
 """
@@ -48,7 +48,7 @@ class Bundle(Generic[M_co]):
             kind: of manifest that it must have; `Manifest` takes any.
 
         Raises:
-            BadInput: no bundle there, one of another kind, a manifest that cannot be read, or a file that is missing or
+            BadInput: there is no bundle, it is of another kind, its manifest cannot be read, or a file is missing or
                 differs from what was exported; the message names the file.
         """
         folder = Path(folder)
@@ -66,12 +66,12 @@ class Bundle(Generic[M_co]):
         return Bundle(folder, manifest)
 
     def path(self, variant: Variant) -> Path:
-        """Where a variant's graph is."""
+        """The file of a variant's graph."""
         return self.folder / variant.file
 
 
 def write_manifest(folder: Path, manifest: M) -> Bundle[M]:
-    """Give a bundle on disk another manifest, which must list its files as they are.
+    """Replace the manifest of a bundle that is being edited; it must list the files as they are.
 
     Raises:
         OSError: it cannot be written; the old one is still there.
@@ -82,11 +82,11 @@ def write_manifest(folder: Path, manifest: M) -> Bundle[M]:
 
 
 def parse_manifest(text: str, kind: type[M]) -> M:
-    """Parse what `Manifest.to_json` wrote, in this version or an earlier one.
+    """Parse the text of a ``manifest.json`` of this version or an earlier one.
 
     Args:
-        text: of ``manifest.json``.
-        kind: that it must be; `Manifest` takes any.
+        text: of the file.
+        kind: of manifest that it must be; `Manifest` accepts any.
 
     Raises:
         BadInput: not JSON, a newer schema or another kind, or fields missing, unknown, or of the wrong type or range.
@@ -132,10 +132,10 @@ def _rename_energy_bound(values: dict[str, Any]) -> None:
 
 
 def read_manifest(path: Path, kind: type[M]) -> M:
-    """Read a manifest; the files that it lists are not looked at.
+    """Read a manifest without checking the files that it lists.
 
     Raises:
-        BadInput: see `parse_manifest`; or there is none.
+        BadInput: there is none, or see `parse_manifest`.
     """
     try:
         return _parsed(lambda: read_json(path), kind)
@@ -154,7 +154,7 @@ def _option(kind: type[Manifest]) -> str:
 
 
 def find_bundle(folder: Path, kind: type[Manifest] = UFlowManifest) -> Path:
-    """The one bundle of a kind in a folder.
+    """The only bundle of a kind in a folder.
 
     Raises:
         UsageError: there is none, or more than one; the message lists them.

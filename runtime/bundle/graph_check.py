@@ -1,11 +1,11 @@
-"""What an ONNX graph may not do, looked up in its file before any engine loads it.
+"""Refuses unsafe ONNX graphs before any engine loads them.
 
-A graph comes with its bundle and may come from anywhere. Refused are weights in files that the manifest does not list,
-control flow (a loop need not end), operators of other domains, random numbers, and constants that a few bytes describe
-but that take gigabytes when the engine computes them as it loads. Ours have none of these.
+A bundle may come from anywhere. Refused are weights in files that the manifest does not list, control flow (a loop may
+never end), operators of other domains, random numbers, and constants of a few bytes that take gigabytes once an engine
+has computed them. Exported graphs have none of these.
 
-The file is read as Protocol Buffers lay it out (protobuf.dev/programming-guides/encoding), by the field numbers of
-onnx.proto; weights are skipped, not read.
+The file is read as Protocol Buffers (protobuf.dev/programming-guides/encoding) by the field numbers of onnx.proto;
+weights are skipped.
 """
 
 import mmap
@@ -26,7 +26,7 @@ _INT64 = 7  # of TensorProto.DataType
 _KEY, _VALUE = 1, 2  # of StringStringEntryProto
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 _SIZE_INPUT = {"ConstantOfShape": 0, "Expand": 1, "OneHot": 1, "Pad": 1, "Range": 1, "Resize": 3, "Tile": 1}
-"""Operators whose result is as large as an input says, and which one that is."""
+"""Operators whose result has the size that an input states, and the index of that input."""
 _NO_LARGER = frozenset(
     (
         *("Abs", "Cast", "Ceil", "Constant", "DequantizeLinear", "Exp", "Flatten", "Floor", "Identity", "Log", "Neg"),
@@ -43,18 +43,18 @@ _COMBINED = frozenset(
 )
 """Operators whose result may be as large as the product of their inputs, by broadcasting or otherwise."""
 _LARGEST = 1 << 26
-"""Elements of the largest constant that may be made so; 256 MiB in float32."""
+"""Most elements of a computed constant; 256 MiB in float32."""
 
 
 def check_graph(file: Path, data: Collection[str]) -> None:
     """Refuse a graph that is not safe to load.
 
     Args:
-        file: with the graph.
+        file: of the graph.
         data: names of the files beside it that may hold its weights.
 
     Raises:
-        BadInput: it is not safe, or no graph; the message says what was found.
+        BadInput: the graph is unsafe, or the file is not a graph; the message says what was found.
     """
     try:
         with file.open("rb") as opened:  # the map is closed by the last view of it
@@ -65,13 +65,13 @@ def check_graph(file: Path, data: Collection[str]) -> None:
 
 @dataclass(slots=True)
 class _Constants:
-    """Values that depend on no input of the graph, by name: their size at most, and of a few integers the product."""
+    """Values that depend on no input of the graph: largest size and, for a few integers, product, by name."""
 
     elements: dict[str, int] = field(default_factory=dict)
     products: dict[str, int] = field(default_factory=dict)
 
     def elements_of(self, operator: str, inputs: list[str]) -> int | None:
-        """Most elements that an operator can make of constants; None: nobody knows."""
+        """Most elements that an operator can make from constants; None: unknown."""
         index = _SIZE_INPUT.get(operator)
         if index is not None:
             sizes = inputs[: index + 1] if operator == "Range" else inputs[index : index + 1]
@@ -145,7 +145,7 @@ def _check_attribute(attribute: memoryview, outputs: list[str], constants: _Cons
 
 
 def _add_tensor(tensor: memoryview, constants: _Constants, data: Collection[str], name: str = "") -> None:
-    """Note how large it is, check where its values lie, and multiply them if they are few whole numbers."""
+    """Note its size, check where its values are stored, and note the product of a few integers."""
     dims, values, whole = [], [], False
     for number, value in _fields(tensor):
         if number == _NAME:

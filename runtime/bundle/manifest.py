@@ -1,6 +1,6 @@
-"""What every bundle's ``manifest.json`` says, whatever kind of network it holds.
+"""The part of ``manifest.json`` that all kinds of bundles share.
 
-The two kinds are in uflow_manifest.py and unet_manifest.py; docs/bundle.md specifies the file.
+The two kinds are in uflow.py and unet.py; docs/bundle.md specifies the file.
 """
 
 from abc import ABC, abstractmethod
@@ -22,28 +22,28 @@ SCHEMA = 5
 ENGINES = "engines"
 DEFAULT_OPSET = 18
 OPSETS = range(18, 25)
-"""Versions of the ONNX standard operators that torch's exporter writes whole networks in."""
+"""Versions of the ONNX standard operators in which torch's exporter can write whole networks."""
 
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 EXPORTED_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-"""Those that need nothing but a checkpoint; int8 takes images of the line, see docs/int8.md."""
+"""Precisions that need only a checkpoint; int8 needs images of the line, see docs/int8.md."""
 PlanLibrary: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=65536)]
 Side: TypeAlias = Annotated[int, Meta(ge=1, le=8192)]
-"""Pixels of a side of the network's input."""
+"""Pixels along a side of the network's input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input or output of a graph; its shape is that of one sample, without the batch that comes first."""
+    """An input or output of a graph; its shape is that of one sample, without the batch axis, which comes first."""
 
     name: str
     shape: tuple[int, ...]
     dtype: Literal["uint8", "float32"] = "float32"
 
     def zeros(self, batch: int = 1) -> NDArray[Any]:
-        """An array that fits."""
+        """An array of this type and shape."""
         return np.zeros((batch, *self.shape), self.dtype)
 
 
@@ -56,7 +56,6 @@ class Signature:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of the outputs."""
         return tuple(output.name for output in self.outputs)
 
 
@@ -77,10 +76,10 @@ class Variant:
         file: its name in the bundle.
         precision: of weights and arithmetic; inputs and outputs are the same in all.
         opset: of the ONNX standard operators.
-        batch: samples a run, where the graph is fixed to that; None takes any number.
-        error_bound: how far from torch the export let it be (parity.json has how far it is).
-        data: a second file with the weights, for graphs too large for one.
-        reference: a file of pictures and what FP32 makes of them, that engines are held against when they are opened;
+        batch: samples per run that the graph is fixed to; None: any number.
+        error_bound: largest allowed difference from torch; parity.json has the difference.
+        data: a second file with the weights, for graphs too large for one file.
+        reference: a file of pictures and their FP32 outputs that engines are checked against when they are opened;
             None in older bundles, and for a graph that was written although it missed its bound.
     """
 
@@ -95,7 +94,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class BatchRange:
-    """How many samples a run an engine is built for: at least, most often, at most.
+    """The samples per run that an engine is built for: fewest, most frequent, most.
 
     Raises:
         UsageError: on construction, unless 1 <= minimum <= optimum <= maximum.
@@ -111,10 +110,10 @@ class BatchRange:
 
     @classmethod
     def parse(cls, text: str) -> "BatchRange":
-        """Read ``4`` (that many, always) or ``1:4:8`` (minimum, optimum, maximum).
+        """Read ``4`` (always four) or ``1:4:8`` (minimum, optimum, maximum).
 
         Raises:
-            UsageError: neither of the two.
+            UsageError: the text is neither.
         """
         try:
             sizes = [int(part) for part in text.split(":")]
@@ -128,7 +127,7 @@ class BatchRange:
 
     @property
     def fixed(self) -> int | None:
-        """The batch when there is only one; None for a range."""
+        """The only batch; None for a range."""
         return self.maximum if self.minimum == self.maximum else None
 
     def __str__(self) -> str:
@@ -137,19 +136,19 @@ class BatchRange:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A TensorRT engine in the bundle, and everything that decides whether it can be used as it is.
+    """A TensorRT engine in the bundle, and everything that decides whether it can be used.
 
     Attributes:
         file: in the bundle, as a relative POSIX path.
         graph: file of the variant it was built from.
-        graph_sha256: of that file, and of its weights where they lie apart, when it was built.
-        library: what runs it: TensorRT, or TensorRT-RTX.
+        graph_sha256: of that file and its weights when it was built; see `Manifest.graph_sha256`.
+        library: that runs it: TensorRT or TensorRT-RTX.
         version: of that library.
-        cuda: newest version of CUDA that the driver it was built with supports; for TensorRT-RTX, which asks no driver
-            to build, the one in the name of its package.
+        cuda: newest version of CUDA that the driver supported at the build; for TensorRT-RTX, which needs no driver to
+            build, the version in the name of its package.
         compute_capabilities: of the GPUs it runs on, such as ``8.7``.
-        batch: samples a run.
-        options: everything else that was asked of the builder, as one line of text.
+        batch: samples per run.
+        options: all other options of the build, as one line of text.
     """
 
     file: Text
@@ -165,21 +164,21 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(ABC):
-    """What the manifests of all kinds have in common.
+    """The part that the manifests of all kinds share.
 
     Attributes:
         source: the checkpoint.
         variants: graphs, the reference one first.
         plans: engines built from them.
-        files: SHA-256 of every file in the bundle but the manifest, by name.
-        tools: version of every tool that made it, by name.
+        files: SHA-256 of every file in the bundle except the manifest, by name.
+        tools: versions of the tools that made it, by name.
     """
 
     kind: ClassVar[str]
     noun: ClassVar[str]
-    """What it is of, for people."""
+    """What the bundle holds, in messages."""
     option: ClassVar[str]
-    """Of uflow-export, which makes one."""
+    """Option of uflow-export that makes such a bundle."""
 
     source: CheckpointSource
     variants: tuple[Variant, ...]
@@ -194,10 +193,10 @@ class Manifest(ABC):
 
     @abstractmethod
     def plausible(self, outputs: Sequence[NDArray[np.float32]]) -> bool:
-        """Whether outputs of the right shapes, all finite, can be what the network computes."""
+        """Whether finite outputs of the right shapes can come from this network."""
 
     def check(self) -> None:
-        """What types and ranges of single fields cannot say; holds of every manifest that is read.
+        """Check what the types and ranges of single fields cannot express.
 
         Raises:
             ValueError: fields contradict each other.
@@ -214,11 +213,11 @@ class Manifest(ABC):
                 raise ValueError(f"files: {name!r} has no checksum")
 
     def to_json(self) -> str:
-        """As written to ``manifest.json``."""
+        """The text of ``manifest.json``."""
         return to_json({"schema": SCHEMA, "kind": self.kind, **asdict(self)}, indent=2) + "\n"
 
     def graph_sha256(self, variant: Variant) -> str:
-        """Of a graph or, where its weights lie in a second file, of the two digests in a row."""
+        """Digest of a graph; if its weights are in a second file, the digest of both digests."""
         if variant.data is None:
             return self.files[variant.file]
         return sha256((self.files[variant.file] + self.files[variant.data]).encode()).hexdigest()

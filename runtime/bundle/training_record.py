@@ -1,4 +1,4 @@
-"""What a bundle knows of the pictures that its flow was trained on: calibration tells them from new ones by it."""
+"""The training pictures of a bundle, so that calibration can tell them from new ones."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +13,12 @@ TRAINING = "training.json"
 
 @dataclass(frozen=True, slots=True)
 class TrainingRecord:
-    """Of the training, as far as its checkpoint says.
+    """What the checkpoint says about its training.
 
     Attributes:
         fitted: `files.content_hash` of the pictures that the flow was fitted to.
-        held_out: likewise of those that have stopped the training.
-        gains: ln(mean E / C) of every scale, finest first, of some good pictures that were not fitted.
+        held_out: likewise, of those that decided when the training stopped.
+        gains: ln(mean E / C) of every scale, finest first, for some good pictures that were not fitted.
     """
 
     fitted: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class TrainingRecord:
 
     @classmethod
     def load(cls, bundle: Bundle[UFlowManifest]) -> "TrainingRecord":
-        """Of a bundle that was loaded; empty where it has none.
+        """The record of a loaded bundle; empty if it has none.
 
         Raises:
             BadInput: it cannot be read.

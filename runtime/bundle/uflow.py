@@ -1,4 +1,4 @@
-"""The manifest of a U-Flow bundle: pictures in, latent statistics out."""
+"""The manifest of a U-Flow bundle, whose graphs turn pictures into latent statistics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,12 +35,12 @@ class LatentScale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UFlowManifest(Manifest):
-    """What ``manifest.json`` says of a U-Flow.
+    """The manifest of a U-Flow.
 
     Attributes:
         extractor: name of the frozen backbone.
         input_size: S, side of the square input in pixels.
-        mean, std: of RGB in [0, 1], as the extractor is given it; the graph does this itself.
+        mean, std: by which RGB in [0, 1] is normalised for the extractor; the graph does this itself.
         fit: how a frame that is not square becomes one: ``squash`` it, or ``crop`` its centre.
         scales: of the latents, finest first.
         exceedance_probability: p at which the graphs count exceedances; None: they give energies alone.
@@ -48,9 +48,9 @@ class UFlowManifest(Manifest):
             bundle is calibrated with are tree scores.
         null_model: file of the calibrated null model, which then takes the place of ``rule``; None without one.
         operating_point: threshold on the image score.
-        bits: that cameras used of the 16 in an image file, where the model was trained on such; None: 16.
-        calibration: what the null model and the threshold were made on and with; None: nobody has noted it.
-        drift: what good frames looked like at calibration, to notice when they no longer do; None: nobody watches.
+        bits: that cameras used of the 16 in an image file; None: 16.
+        calibration: conditions under which null model and threshold were made; None: unknown.
+        drift: statistics of good frames at calibration, to detect drift; None: drift is not watched.
     """
 
     kind: ClassVar[str] = "uflow"
@@ -89,7 +89,7 @@ class UFlowManifest(Manifest):
         return Signature((Tensor(INPUT_NAME, (side, side, 3), "uint8"),), maps)
 
     def plausible(self, outputs: Sequence[NDArray[np.float32]]) -> bool:
-        """Sums of squares and counts are not negative."""
+        """Whether all sums of squares and counts are at least 0."""
         return all(bool((output >= 0).all()) for output in outputs)
 
     def check(self) -> None:

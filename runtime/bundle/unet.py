@@ -1,4 +1,4 @@
-"""The manifest of a diffusion UNet's bundle: a noisy picture and its step in, the noise in it out."""
+"""The manifest of a diffusion UNet's bundle, whose graphs predict the noise in a noisy picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ SCHEDULES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UNetManifest(Manifest):
-    """What ``manifest.json`` says of a diffusion UNet.
+    """The manifest of a diffusion UNet.
 
     Attributes:
         image_size: S, side of the square patches in pixels.
         channels: C of a patch; 3, RGB in [-1, 1].
-        learned_variance: the network gives the variance of a step too, between its two bounds.
-        schedule: how noise grows over the steps.
-        steps: of that schedule.
-        noisiest_step: index of the last one that the network has learned; None, all.
+        learned_variance: whether the network also returns the variance of a step, between its two bounds.
+        schedule: of the noise over the steps.
+        steps: number of steps of that schedule.
+        noisiest_step: index of the last step that the network has learned; None: all.
     """
 
     kind: ClassVar[str] = "unet"
@@ -51,7 +51,7 @@ class UNetManifest(Manifest):
         )
 
     def plausible(self, outputs: Sequence[NDArray[np.float32]]) -> bool:
-        """Any finite numbers can be noise."""
+        """Any finite numbers are plausible noise."""
         return True
 
     def check(self) -> None:

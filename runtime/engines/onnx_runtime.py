@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Manifest, Variant
 from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
@@ -41,6 +42,11 @@ class OnnxRuntimeEngine:
         self._batch = batch_of(variant)
         self.precision = variant.precision
         self.name = f"onnxruntime {onnxruntime.__version__}, CPU, {variant.precision}"
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle[Manifest], variant: Variant, threads: int | None = None) -> "OnnxRuntimeEngine":
+        """An engine for a graph of a loaded bundle."""
+        return cls(bundle.path(variant), bundle.manifest, variant, threads)
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:
         """See `Engine.run`."""

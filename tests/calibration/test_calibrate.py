@@ -46,7 +46,7 @@ def files(count: int) -> list[ImageFile]:
 def calibrated(bundle_folder: Path, good: Path, **options: object) -> Calibration:
     bundle = Bundle.load(bundle_folder, UFlowManifest)
     variant = bundle.manifest.variants[0]
-    engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant, 1)
+    engine = OnnxRuntimeEngine.from_bundle(bundle, variant, 1)
     chosen = CalibrationOptions(PROMISE, **options)  # type: ignore[arg-type]
     return calibrate(bundle, chosen_images([good], []), engine, chosen)
 

@@ -81,7 +81,7 @@ def test_both_graphs_are_proved(exported) -> None:
 def test_an_engine_runs_it_in_any_batch(exported) -> None:
     bundle = exported.bundle
     variant = bundle.manifest.variants[0]
-    engine = OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant)
+    engine = OnnxRuntimeEngine.from_bundle(bundle, variant)
     sample = np.random.default_rng(0).standard_normal((5, 3, 16, 16)).astype(np.float32)
     outputs = engine.run(sample, np.arange(5, dtype=np.float32))
     assert [output.shape for output in outputs] == [sample.shape] * 2

@@ -62,7 +62,7 @@ def assert_same(found_outputs: Outputs, expected_outputs: Outputs, tolerance: fl
 
 def on_cpu(bundle: Bundle) -> OnnxRuntimeEngine:
     variant = bundle.manifest.variants[0]
-    return OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant)
+    return OnnxRuntimeEngine.from_bundle(bundle, variant)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("fp16", 2e-2)])

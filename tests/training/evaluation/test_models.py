@@ -150,9 +150,7 @@ def test_a_rule_leaves_out_the_null_model(exported: Path) -> None:
     plain = with_rule(calibrated, "upstream")
     assert (plain.manifest.null_model, plain.manifest.operating_point) == (None, LOG_NFA_0)
     variant = plain.manifest.variants[0]
-    Inspector.from_bundle(
-        plain, OnnxRuntimeEngine(plain.path(variant), plain.manifest, variant, 1)
-    )  # reads no such file
+    Inspector.from_bundle(plain, OnnxRuntimeEngine.from_bundle(plain, variant, 1))  # reads no such file
 
 
 def test_int8_needs_images_of_the_line(trained: Path) -> None:

@@ -29,7 +29,7 @@ def bundle(exported: Path, tmp_path: Path) -> Bundle:
 def network(bundle: Bundle) -> Iterator[OnnxRuntimeEngine]:
     """What the plan computes, by onnxruntime."""
     variant = bundle.manifest.variants[0]
-    with closing(OnnxRuntimeEngine(bundle.path(variant), bundle.manifest, variant)) as engine:
+    with closing(OnnxRuntimeEngine.from_bundle(bundle, variant)) as engine:
         yield engine
 
 
