@@ -1,4 +1,4 @@
-"""Pickles read as data: a stack machine builds plain values from them and never imports or calls anything."""
+"""Reads pickles as data: a stack machine builds plain values and never imports or calls anything."""
 
 import pickletools
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -23,7 +23,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class NotData(BadInput):
-    """A pickle that does something else than build data."""
+    """A pickle that does more than build data."""
 
 
 def read_pickle(
@@ -35,10 +35,10 @@ def read_pickle(
     """The value that a pickle describes.
 
     Args:
-        file: is left behind the pickle's end.
-        construct: what stands for the result of calling this name with these arguments.
-        persistent: what stands for an object that lies elsewhere.
-        allowed: which names may stand in the pickle.
+        file: read up to the end of the pickle.
+        construct: returns the value that replaces a call of this name with these arguments.
+        persistent: returns the value that replaces an object stored elsewhere.
+        allowed: whether the pickle may contain a name.
 
     Raises:
         NotData: it names something that is not allowed, or is too long.
@@ -48,7 +48,7 @@ def read_pickle(
 
 
 class _PickleMachine:
-    """Python's pickle machine without its power to call."""
+    """Python's pickle machine, without calls."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class _PickleMachine:
         return items
 
     def named(self, module: str, name: str) -> Inert:
-        """What stands for a class or function, under its name in Python 3."""
+        """The placeholder for a class or function, under its name in Python 3."""
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
         name = f"{module}.{name}"
         if not self.allowed(name):
@@ -201,7 +201,7 @@ class _PickleMachine:
 
 
 def as_dict(items: Any) -> dict[Any, Any]:
-    """A dictionary of what a kind of dictionary is called with: another one, or pairs."""
+    """A dictionary from the arguments of a kind of dictionary: another dictionary, or pairs."""
     if isinstance(items, dict):
         return items
     pairs = _checked(items, list)
