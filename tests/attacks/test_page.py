@@ -83,7 +83,7 @@ def test_bodies_and_headers(server: PageServer, line: Line, times: int, attacks,
             body = json.dumps(new).encode("utf-8", "surrogatepass")
             body = body if seed % 2 else change.of_bytes(body)
             method, target = targets[0] if seed % 4 else change.random.choice(targets)
-            origin = change.of_bytes(b"http://127.0.0.1").replace(b"\n", b"").replace(b"\r", b"").replace(b"\0", b"")
+            origin = change.of_bytes(b"http://127.0.0.1").translate(None, b"\0\n\v\f\r")  # which httpx refuses to send
             headers = {b"Origin": origin.strip()} if seed % 5 == 0 else {}
 
             ask = partial(answered, client, method, target, content=body, headers=headers)
