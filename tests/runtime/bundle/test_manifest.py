@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ def test_manifests_of_every_schema_are_read() -> None:
     assert (second.plans, second.files) == ((PLAN,), FILES)
     assert parse_manifest(GOLDEN["schema3"], UFlowManifest) == CALIBRATED
     assert parse_manifest(GOLDEN["schema4"], UFlowManifest) == CALIBRATED
+    assert parse_manifest(GOLDEN["schema5"], UFlowManifest) == replace(CALIBRATED, exceedance_probability=None)
     unet = parse_manifest(GOLDEN["schema3_unet"], UNetManifest)
     assert (unet.image_size, unet.learned_variance, unet.schedule, unet.noisiest_step) == (64, True, "cosine", 249)
 
