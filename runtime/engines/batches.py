@@ -1,4 +1,4 @@
-"""Any number of samples through an engine that takes only some."""
+"""Run any number of samples through an engine with a limited batch size."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.numeric import FloatMap
 
 MOST_AT_ONCE = 8
-"""Samples a run where a graph takes any number: each takes 1 to 16 MB while it is computed, and a frame may have a
-thousand parts. More at once make no engine faster on a CPU."""
+"""Samples per run where a graph takes any number. A sample needs 1 to 16 MB during a run, and a frame may be cut into
+a thousand tiles. Larger batches make no engine faster on a CPU."""
 
 
 def batch_of(variant: Variant) -> BatchRange | None:
-    """Samples a run that a graph takes: the one number it is fixed to, or any (None)."""
+    """Batch sizes that a graph takes; None if it takes any."""
     return None if variant.batch is None else BatchRange(variant.batch, variant.batch, variant.batch)
 
 
@@ -25,12 +25,12 @@ def run_in_batches(
     batch: BatchRange | None,
     run: Callable[[Sequence[NDArray[Any]]], Sequence[FloatMap]],
 ) -> Outputs:
-    """Run a graph on as many samples as there are, at least one.
+    """Run a graph on N ≥ 1 samples.
 
     Args:
         inputs: (N, …) each.
-        batch: how many a run; the last run is filled up to the minimum. None: any number, up to `MOST_AT_ONCE`.
-        run: n samples of every input to the outputs, (n, …) each.
+        batch: samples per run; the last run is padded to the minimum. None: up to `MOST_AT_ONCE`.
+        run: takes n samples of every input and returns the outputs, (n, …) each.
 
     Returns:
         The outputs of the N samples.

@@ -1,9 +1,9 @@
-"""The GPU as pycuda shows it: its context, buffers with a twin on the host, and work recorded once and launched often.
+"""The GPU through pycuda: its context, buffers with a copy on the host, and CUDA graphs.
 
 CUDA keeps a stack of current contexts for each thread, and pycuda ends the process when a thread ends while its stack
-is not empty. So the context is current only inside a ``with`` block, in whichever thread that runs.
+is not empty. So the context is current only inside a ``with`` block, in the thread that runs the block.
 
-Sources: CUDA Driver API, sections on primary contexts and on graphs; pycuda 2026.1, which has no graphs of its own.
+Sources: CUDA Driver API, sections on primary contexts and on graphs; pycuda 2026.1, which does not wrap graphs.
 """
 
 import atexit
@@ -22,28 +22,28 @@ from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import MissingDependency, install_command
 
 DRIVER_LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-_CAPTURE_MODE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_…: what other threads do meanwhile is no error
+_CAPTURE_MODE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_…: work of other threads is no error
 
 
 class CudaContext:
-    """The primary context of the first GPU, which CUDA's runtime, and so TensorRT, uses too.
+    """The primary context of the first GPU. CUDA's runtime uses the same context, and so does TensorRT.
 
     Attributes:
         driver: the module ``pycuda.driver``.
-        gpu: name of the GPU, for people.
+        gpu: name of the GPU.
         compute_capability: such as ``8.7``.
 
     Raises:
-        MissingDependency: no pycuda, no driver or no GPU.
+        MissingDependency: pycuda, the driver or a GPU is missing.
     """
 
     def __init__(self) -> None:
         try:
             driver: Any = import_module("pycuda.driver")
-        except (ImportError, OSError) as error:  # OSError: a library behind it is missing
+        except (ImportError, OSError) as error:  # OSError: a library that it loads is missing
             raise MissingDependency(
                 f"pycuda cannot be loaded ({error}). Install it with: {install_command('trt')}; "
-                "docs/engines.md says what it needs"
+                "see docs/engines.md for its requirements"
             ) from error
         self.driver = driver
         try:
@@ -58,7 +58,7 @@ class CudaContext:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current in this thread for the length of the block; blocks may be nested."""
+        """Make the context current in this thread during the block; blocks may be nested."""
         self._context.push()
         try:
             yield
@@ -66,29 +66,29 @@ class CudaContext:
             self.driver.Context.pop()
 
     def release(self) -> None:
-        """Release the context; nothing that was made in it may be used afterwards."""
+        """Release the context; objects that were made in it may not be used afterwards."""
         self._context.detach()
 
 
 @cache
 def primary_context() -> CudaContext:
-    """The one `CudaContext` of this process, kept until it ends.
+    """The one `CudaContext` of this process, kept until the process ends.
 
-    TensorRT holds on to the primary context just as long, so releasing it earlier would free nothing.
+    TensorRT keeps the primary context just as long, so an earlier release would free nothing.
 
     Raises:
-        MissingDependency: no pycuda, no driver or no GPU.
+        MissingDependency: pycuda, the driver or a GPU is missing.
     """
     context = CudaContext()
-    atexit.register(context.release)  # left to its destructor, pycuda calls a function that fails, and says so
+    atexit.register(context.release)  # pycuda's destructor calls a function that fails at exit, and prints the error
     return context
 
 
 class TwinBuffer:
-    """An array on the GPU and its page-locked twin on the host. Make, use and free it while the context is current.
+    """An array on the GPU and its page-locked copy on the host. Make, use and free it while the context is current.
 
     Attributes:
-        host: (N, …) array to read or write; what is in it changes with every run.
+        host: (N, …) array to read or write; every run overwrites it.
         pointer: address on the GPU, valid until `free`.
     """
 
@@ -107,7 +107,7 @@ class TwinBuffer:
         self._driver.memcpy_dtoh_async(self.host[:count], self._device, stream)
 
     def free(self) -> None:
-        """Give back both; nothing on a stream may still be using them."""
+        """Free both arrays; no work on a stream may still use them."""
         self._device.free()
         self.host = np.empty(0, self.host.dtype)  # the last reference to the page-locked memory frees it
 
@@ -120,25 +120,25 @@ class StreamTimer:
 
     @contextmanager
     def timing(self, stream: Any) -> Iterator[None]:
-        """What is put on the stream inside the block is timed; it may not be recording."""
+        """Time the work that the block puts on the stream; the stream may not be recording a graph."""
         self._start.record(stream)
         yield
         self._end.record(stream)
 
     def milliseconds(self) -> float:
-        """From the first to the last of it, once the stream has been waited for."""
+        """Duration of the timed work; synchronise the stream first."""
         return float(self._end.time_since(self._start))
 
 
 class CudaGraph:
-    """Work on a stream, recorded once; launching it costs one call instead of one a kernel.
+    """Work on a stream, recorded once; a launch costs one call instead of one per kernel.
 
     Args:
         stream: handle of the stream to record on; nothing runs while recording.
         enqueue: puts the work on that stream.
 
     Raises:
-        EngineFailed: this driver cannot record, or this work cannot be recorded.
+        EngineFailed: the driver cannot record graphs, or this work cannot be recorded.
     """
 
     def __init__(self, stream: int, enqueue: Callable[[], None]) -> None:
@@ -149,7 +149,7 @@ class CudaGraph:
         try:
             enqueue()
         except BaseException:
-            # The stream must leave its recording state, whatever that says.
+            # The stream must stop recording; errors of this call do not matter.
             _call("cuStreamEndCapture", handle, ctypes.byref(graph), check=False)
             _destroy_graph(graph)
             raise
@@ -164,7 +164,7 @@ class CudaGraph:
         _call("cuGraphLaunch", self._executable, ctypes.c_void_p(stream))
 
     def close(self) -> None:
-        """Forget the recording; it may not be running."""
+        """Free the recording; it may not be running."""
         if self._executable:
             _call("cuGraphExecDestroy", self._executable, check=False)
             self._executable = ctypes.c_void_p()
@@ -181,7 +181,7 @@ def _call(name: str, *arguments: Any, check: bool = True) -> None:
     except (OSError, AttributeError) as error:
         raise EngineFailed(f"this CUDA driver has no {name} ({error})") from error
     if check and result != 0:
-        raise EngineFailed(f"{name} answered CUDA error {result}")
+        raise EngineFailed(f"{name} returned CUDA error {result}")
 
 
 @cache

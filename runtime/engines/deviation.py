@@ -1,4 +1,4 @@
-"""How far an engine's outputs are from what they should be: one measure, for the export and for every start."""
+"""How far an engine's outputs are from the expected ones: the same measure at export and at every start."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from uflow_edge.runtime.numeric import FloatMap
 
 Bounded: TypeAlias = Literal["worst", "most", "mean"]
 BOUNDED: Mapping[Precision, Bounded] = {"fp32": "worst", "fp16": "most", "int8": "mean"}
-"""Whether a bound holds for every pixel, for all but one in a thousand, or for the mean. Rounding is noise, and how
-large the largest of its values is depends on how many pixels were compared."""
+"""Whether a bound holds for every pixel, for all but one in a thousand, or for the mean. The maximum of rounding noise
+grows with the number of pixels, so FP16 is bounded at the 99.9 % quantile."""
 _MOST = 0.999
 _OUTLIERS = 10
 """Where most pixels are bounded, no pixel may be further off than this many times the bound."""
@@ -24,11 +24,11 @@ class Deviation:
     """How far an engine's outputs are from the expected ones, over some pictures.
 
     Attributes:
-        energy_error: per scale, finest first, largest |difference| / |value| of any pixel's energy.
-        most_energy_error: likewise, of all but one pixel in a thousand.
+        energy_error: per scale, finest first, the largest |difference| / |value| of the energy of any pixel.
+        most_energy_error: likewise, the largest among all but one pixel in a thousand.
         mean_energy_error: likewise, the mean over pixels and pictures.
-        exceedance_error: per scale, mean |difference| of the counts as a fraction of the channels, the worst picture;
-            empty where the graph does not count.
+        exceedance_error: per scale, mean |difference| of the counts as a fraction of the channels, in the worst
+            picture; empty if the graph does not count exceedances.
     """
 
     energy_error: tuple[float, ...]
@@ -46,8 +46,8 @@ class Deviation:
         """Compare the statistics of the same pictures, picture by picture.
 
         Args:
-            expected: what they should be.
-            found: what the engine computed; where it is not finite, the error is infinite.
+            expected: reference statistics.
+            found: statistics from the engine; the error of a value that is not finite is infinite.
             channels: C_i of every scale, finest first.
         """
         pairs = list(zip(expected, found, strict=True))
@@ -64,12 +64,12 @@ class Deviation:
         )
 
     def error(self, bounded: Bounded) -> float:
-        """The energies' error that a bound holds for, at the scale where it is largest."""
+        """The error of the energies that a bound applies to, at the scale where it is largest."""
         errors = {"worst": self.energy_error, "most": self.most_energy_error, "mean": self.mean_energy_error}
         return max(errors[bounded])
 
     def within(self, bound: float, bounded: Bounded) -> bool:
-        """Whether energies and exceedances keep a bound."""
+        """Whether the errors of energies and exceedances are within a bound."""
         outliers = bounded == "most" and max(self.energy_error) > _OUTLIERS * bound
         return not outliers and max((self.error(bounded), *self.exceedance_error)) <= bound
 

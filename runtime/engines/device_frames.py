@@ -1,4 +1,4 @@
-"""Frames to engine outputs on one GPU: what crosses to it is the raw frame, and back comes a few kilobytes."""
+"""From frames to engine outputs on one GPU: the raw frame is uploaded, and a few kilobytes are downloaded."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 class DeviceFrames:
-    """The kernel of gpu_resize.cu writes its pictures where the engine reads them.
+    """Resizes frames with the kernel of gpu_resize.cu, straight into the engine's input buffer.
 
     Args:
-        engine: not closed here; close this object first.
-        preprocessor: of the same GPU and input size; closed with this.
+        engine: the caller closes it, after this object.
+        preprocessor: of the same GPU and input size; `close` closes it.
     """
 
     def __init__(self, engine: "TensorRtEngine", preprocessor: "CudaPreprocessor") -> None:
@@ -34,11 +34,11 @@ class DeviceFrames:
 
         Args:
             frame_bgr: (H, W, 3) uint8, BGR.
-            boxes: one a sample.
+            boxes: one per sample.
 
         Raises:
             BadInput: a box is not inside the frame.
-            EngineFailed: the GPU gave up.
+            EngineFailed: the GPU failed.
         """
         largest = self._engine.largest_batch
         runs = [self._run(frame_bgr, boxes[start : start + largest]) for start in range(0, len(boxes), largest)]
@@ -51,15 +51,15 @@ class DeviceFrames:
         return self._engine.run_on_device(write, len(boxes))
 
     def close(self) -> None:
-        """Give back what the preprocessor holds on the GPU."""
+        """Free the preprocessor's memory on the GPU."""
         self._preprocessor.close()
 
 
 def device_frames(engine: "Engine", side: int) -> DeviceFrames | None:
-    """What resizes on the GPU for an engine that runs there natively; None where the CPU has to do it.
+    """The resize on the GPU for a native TensorRT engine; None if the CPU has to resize.
 
     Args:
-        engine: as opened.
+        engine: open engine.
         side: S of its input, in pixels.
     """
     from uflow_edge.runtime.engines.gpu_resize import CudaPreprocessor

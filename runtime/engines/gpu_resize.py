@@ -1,6 +1,6 @@
-"""Raw camera frames to the model's input picture on an NVIDIA GPU, written straight into an engine's input buffer.
+"""Resize raw camera frames on an NVIDIA GPU, straight into an engine's input buffer.
 
-`gpu_resize.cu` computes; this module checks frames, keeps in device memory what the kernels need, and launches them.
+This module checks frames, keeps the filters in device memory, and launches the kernel of `gpu_resize.cu`.
 Only `CudaPreprocessor` needs pycuda and a GPU. With the native TensorRT engine:
 
     preprocessor = CudaPreprocessor(engine.cuda, side)
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.engines.cuda import CudaContext
 
 AXES: Final[tuple[Axis, ...]] = get_args(Axis)
-"""In the order of gpu_resize.cu, which numbers them."""
+"""The order must match the numbers in gpu_resize.cu."""
 
 KERNEL: Final = "resample"
 PARAMETERS: Final = "PiiiiiiPPPPii"
-"""The types of its parameters, named as in the struct module: P, a pointer; i, an int."""
+"""Types of its parameters, named as in the struct module: P, a pointer; i, an int."""
 
 BLOCK: Final = (32, 8, 1)
-"""Threads of a block: neighbours lie along a row, so that they read and write neighbouring bytes."""
+"""Threads per block; neighbours lie along a row, so that they read and write neighbouring bytes."""
 
 SOURCE: Final = Path(__file__).with_name("gpu_resize.cu")
 _MOST_FILTERS: Final = 32
@@ -47,7 +47,7 @@ class Launch:
 
 
 def packed_filter(length: int, side: int) -> Image:
-    """An `AxisFilter` in one piece: the bytes of first, count and weights, one after the other."""
+    """An `AxisFilter` as one array: the bytes of first, count and weights, one after the other."""
     chosen = axis_filter(length, side)
     return np.vstack([chosen.first, chosen.count, chosen.weights]).view(np.uint8).ravel()
 
@@ -55,20 +55,20 @@ def packed_filter(length: int, side: int) -> Image:
 def launches(
     frame: RawFrame, box: Box, side: int, across: int, down: int, between: int, picture: int
 ) -> tuple[Launch, ...]:
-    """What makes one picture: two launches, or one where the box has the picture's width or height already.
+    """The launches that make one picture: two, or one if the box already has the picture's width or height.
 
     Args:
-        frame: to read.
-        box: the part of it to resize, with at least one pixel and inside the frame.
+        frame: the frame to read.
+        box: the part of the frame to resize; inside it, with at least one pixel.
         side: S in pixels.
         across: address of the `packed_filter` from the box's width to S.
-        down: the same from its height to S.
+        down: address of the `packed_filter` from its height to S.
         between: address of scratch memory, `scratch_bytes` long.
         picture: address of the result, (S, S, 3) uint8 RGB.
     """
     left, top, right, bottom = box
     height, width = bottom - top, right - left
-    axes = filtered_axes((height, width), side) or ("rows",)  # by a filter that changes nothing, to convert the pixels
+    axes = filtered_axes((height, width), side) or ("rows",)  # one identity filter, which converts the pixels
     made = []
     for axis in axes:
         height, width = (height, side) if axis == "rows" else (side, width)
@@ -79,7 +79,7 @@ def launches(
 
 
 def scratch_bytes(box: Box, side: int) -> int:
-    """Bytes that `launches` needs between its two launches, whichever axis comes first."""
+    """Bytes of scratch memory that `launches` needs, whichever axis comes first."""
     left, top, right, bottom = box
     return max(right - left, bottom - top) * side * 3
 
@@ -94,17 +94,17 @@ def _launch(frame: RawFrame, corner: tuple[int, int], axis: Axis, packed: int, s
 
 
 class CudaPreprocessor:
-    """Resizes raw frames on the GPU. Not for use by two threads at once; frames may differ in size.
+    """Resizes raw frames on the GPU. Two threads may not use it at once; frames may differ in size.
 
     Args:
-        cuda: the context to work in; every method makes it current for as long as it works.
+        cuda: the context; every method makes it current while it works.
         side: S in pixels.
         pixel_format: of all frames.
-        fit: which part of a frame is inspected where a call does not say so.
-        compiled: gpu_resize.cu as a cubin or PTX file; by default the CUDA compiler makes one, which pycuda caches.
+        fit: the part of a frame that is inspected if a call gives no boxes.
+        compiled: gpu_resize.cu as a cubin or PTX file; by default it is compiled here, and pycuda caches the result.
 
     Raises:
-        MissingDependency: no CUDA compiler, or it cannot compile for this GPU.
+        MissingDependency: there is no CUDA compiler, or it cannot compile for this GPU.
     """
 
     def __init__(
@@ -120,8 +120,8 @@ class CudaPreprocessor:
         self._side = side
         self._format: PixelFormat = pixel_format
         self._fit: Fit = fit
-        self._filters: OrderedDict[int, Any] = OrderedDict()  # packed, on the device, by the length they start from
-        self._staged = np.empty(0, np.uint8)  # page-locked: a copy from elsewhere would hold up this thread
+        self._filters: OrderedDict[int, Any] = OrderedDict()  # packed, on the device, by input length
+        self._staged = np.empty(0, np.uint8)  # page-locked: a copy from other memory would block this thread
         self._frame = _Scratch(cuda.driver)
         self._between = _Scratch(cuda.driver)
         with cuda.current():
@@ -131,16 +131,16 @@ class CudaPreprocessor:
             self._copied = cuda.driver.Event(cuda.driver.event_flags.DISABLE_TIMING)
 
     def run(self, frame: Image, output_pointer: int, stream: Any, boxes: Sequence[Box] | None = None) -> None:
-        """Put the copy of a frame and its resize onto a stream; does not wait for them.
+        """Put the upload of a frame and its resize onto a stream, without waiting for them.
 
         Args:
-            frame: as `picture_size` takes it; free to be changed once this returns.
-            output_pointer: device address of (N, S, S, 3) uint8 RGB, one picture a box.
-            stream: ``pycuda.driver.Stream``; while one is at work, calls are for the same.
-            boxes: the parts of the frame to resize; default, the one that ``fit`` chooses.
+            frame: as for `picture_size`; the caller may change it afterwards.
+            output_pointer: device address of (N, S, S, 3) uint8 RGB, one picture per box.
+            stream: ``pycuda.driver.Stream``; use the same one until its work is done.
+            boxes: the parts of the frame to resize; by default, the one that ``fit`` chooses.
 
         Raises:
-            BadInput: not such a frame, or a box that is not inside it.
+            BadInput: the frame has the wrong shape or type, or a box is not inside it.
         """
         size = picture_size(frame, self._format)
         chosen = self._chosen(boxes, size)
@@ -152,13 +152,13 @@ class CudaPreprocessor:
     def run_on_device(
         self, frame: RawFrame, output_pointer: int, stream: Any, boxes: Sequence[Box] | None = None
     ) -> None:
-        """The same for a frame that already lies in device memory, such as a hardware decoder's."""
+        """Like `run`, for a frame that is already in device memory, such as that of a hardware decoder."""
         chosen = self._chosen(boxes, frame.size)
         with self._cuda.current():
             self._resize(frame, chosen, output_pointer, stream)
 
     def close(self) -> None:
-        """Wait for the GPU, then give back what is held there."""
+        """Wait for the GPU, then free its memory."""
         with self._cuda.current():
             self._cuda.driver.Context.synchronize()
             while self._filters:
@@ -174,8 +174,8 @@ class CudaPreprocessor:
         return chosen
 
     def _upload(self, rows: Image, stream: Any) -> int:
-        """Start to copy a frame; its address on the device."""
-        self._copied.synchronize()  # the last copy may still be reading the staged bytes
+        """Start to copy a frame; returns its address on the device."""
+        self._copied.synchronize()  # the last copy may still read the staged bytes
         if rows.size > self._staged.size:
             self._staged = self._cuda.driver.pagelocked_empty(rows.size, np.uint8)
         staged = self._staged[: rows.size]
@@ -196,7 +196,7 @@ class CudaPreprocessor:
                 self._kernel.prepared_async_call(launch.grid, BLOCK, stream, *launch.arguments)
 
     def _filter(self, length: int) -> int:
-        """Address of a packed filter on the device; frames of ever new sizes must not fill its memory."""
+        """Address of a packed filter on the device. Their number is bounded, whatever the sizes of frames."""
         driver = self._cuda.driver
         if length not in self._filters:
             driver.Context.synchronize()
@@ -205,14 +205,14 @@ class CudaPreprocessor:
             packed = packed_filter(length, self._side)
             allocation = driver.mem_alloc(packed.nbytes)
             driver.memcpy_htod(allocation, packed)
-            driver.Context.synchronize()  # a copy from memory that can be paged out may return before it has arrived
+            driver.Context.synchronize()  # a copy from pageable memory may return before it is complete
             self._filters[length] = allocation
         self._filters.move_to_end(length)
         return int(self._filters[length])
 
 
 class _Scratch:
-    """Device memory that grows to the largest size asked for."""
+    """Device memory that grows to the largest requested size."""
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
@@ -220,7 +220,7 @@ class _Scratch:
         self._size = 0
 
     def at_least(self, size: int) -> int:
-        """Address of that many bytes or more, whose content is lost when they have to grow."""
+        """Address of at least ``size`` bytes; growing loses their content."""
         if size > self._size:
             self._driver.Context.synchronize()
             self.free()
@@ -228,7 +228,7 @@ class _Scratch:
         return int(self._allocation)
 
     def free(self) -> None:
-        """Give it back; nothing may still be using it."""
+        """Free the memory; no work may still use it."""
         if self._allocation is not None:
             self._allocation.free()
         self._allocation, self._size = None, 0
@@ -242,6 +242,6 @@ def _module(driver: Any, compiled: Path | None) -> Any:
         return compiler.SourceModule(SOURCE.read_text(encoding="utf-8"), no_extern_c=True)
     except (OSError, driver.CompileError) as error:
         raise MissingDependency(
-            f"{SOURCE.name} cannot be compiled for this GPU ({error}). Put a CUDA compiler (nvcc) that knows it on the "
-            "PATH, or leave the resize to the CPU"
+            f"{SOURCE.name} cannot be compiled for this GPU ({error}). Put a CUDA compiler (nvcc) that supports it "
+            "on the PATH, or let the CPU resize"
         ) from error

@@ -11,19 +11,19 @@ from uflow_edge.runtime.bundle.manifest import Variant
 
 @contextmanager
 def beside_its_weights(graph: Path, variant: Variant) -> Iterator[Path]:
-    """Where an engine can load a graph from, for the length of the block.
+    """The path from which an engine can load a graph during the block.
 
-    onnxruntime and OpenVINO refuse weights that lie outside the graph's folder, and follow links to see where they lie.
-    What the manifest vouches for by its digest is therefore copied next to the graph, into a folder that goes again.
+    onnxruntime and OpenVINO follow links, and refuse weights that lie outside the graph's folder. So the graph and its
+    weights, whose digests the manifest holds, are copied into one temporary folder.
 
     Args:
         graph: the ONNX file in the bundle.
-        variant: which graph it is.
+        variant: the entry of the graph in the manifest.
     """
     if variant.data is None or not graph.with_name(variant.data).is_symlink():
         yield graph
         return
-    # Where files that are mapped into memory cannot be deleted, they are left to the system.
+    # Some systems cannot delete files that are mapped into memory: they stay in the temporary folder.
     with TemporaryDirectory(prefix="uflow-", ignore_cleanup_errors=True) as folder:
         for name in (graph.name, variant.data):
             shutil.copyfile(graph.with_name(name), Path(folder) / name)

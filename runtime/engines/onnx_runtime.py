@@ -21,7 +21,7 @@ class OnnxRuntimeEngine:
     """An onnxruntime session over one graph.
 
     Raises:
-        MissingDependency: onnxruntime is absent, or installed twice over.
+        MissingDependency: onnxruntime is not installed, or is installed twice.
         BadInput: the graph cannot be loaded.
     """
 
@@ -49,11 +49,9 @@ class OnnxRuntimeEngine:
         return cls(bundle.path(variant), bundle.manifest, variant, threads)
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:
-        """See `Engine.run`."""
         return run_in_batches(inputs, self._batch, self._run)
 
     def close(self) -> None:
-        """Release the session and its memory."""
         self._session = None
 
     def _run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
@@ -66,7 +64,7 @@ class OnnxRuntimeEngine:
 
 
 def session_options(threads: int | None) -> Any:
-    """Options of every session: CPU threads (default: one per core), and only errors are logged."""
+    """Options of every session: CPU threads (default: one per core), and a log of errors only."""
     onnxruntime = require("onnxruntime")
     onnxruntime.disable_telemetry_events()  # no usage statistics leave the device
     options = onnxruntime.SessionOptions()
@@ -78,16 +76,16 @@ def session_options(threads: int | None) -> Any:
 
 
 def compute_as_written(options: Any) -> None:
-    """Keep onnxruntime from fusing what quantised graphs say into integer kernels of its own.
+    """Keep onnxruntime from fusing quantised graphs into its own integer kernels.
 
-    It would quantise biases and, on x86, shift all activations to unsigned numbers: our graphs, which leave results of
-    layers in floating point, get slower by that, and biases overflow where these are FP16 (onnxruntime 1.32).
+    Those quantise biases and, on x86, shift all activations to unsigned numbers. Our graphs keep the results of layers
+    in floating point: the kernels would make them slower, and FP16 biases would overflow (onnxruntime 1.32).
     """
     options.add_session_config_entry("session.disable_quant_qdq", "1")
 
 
 def refuse_clashing_packages() -> None:
-    """onnxruntime and onnxruntime-gpu write into the same folder: with both, which one runs is luck.
+    """Refuse onnxruntime beside onnxruntime-gpu: both write into the same folder, so which one runs is luck.
 
     Raises:
         MissingDependency: both are installed; the message says how to keep the GPU one.

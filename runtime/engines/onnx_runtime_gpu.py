@@ -1,7 +1,7 @@
 """The ONNX graph in onnxruntime on an NVIDIA GPU, by its CUDA or its TensorRT execution provider.
 
-Input and outputs stay bound to buffers on the device, made once for a batch size and used again. onnxruntime falls back
-to the CPU without a word when a provider cannot be loaded, so what a session really runs on is asked for afterwards.
+Inputs and outputs are bound to buffers on the device, which are made once per batch size. onnxruntime silently falls
+back to the CPU if it cannot load a provider, so each new session is checked for the provider it really uses.
 
 Source: onnxruntime's pages on I/O binding, on the CUDA and on the TensorRT execution provider.
 """
@@ -38,14 +38,14 @@ class OnnxRuntimeGpuEngine:
     Args:
         graph: the ONNX file.
         manifest: of its bundle.
-        variant: which graph it is.
-        provider: what runs it; TensorRT takes minutes to build an engine the first time, and keeps it for the user.
-        threads: of the CPU, for what the GPU cannot do.
-        stopwatch: records the transfers of each run; default: nothing is recorded.
+        variant: the entry of the graph in the manifest.
+        provider: execution provider; TensorRT builds an engine for minutes the first time, and caches it per user.
+        threads: CPU threads for operators that do not run on the GPU.
+        stopwatch: records the transfers of each run; None records nothing.
 
     Raises:
-        MissingDependency: no such provider in this onnxruntime, or it cannot be loaded here.
-        UsageError: TensorRT was asked to run an fp16 graph.
+        MissingDependency: this onnxruntime lacks the provider, or cannot load it here.
+        UsageError: the provider is TensorRT and the graph is not in fp32.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class OnnxRuntimeGpuEngine:
         tensorrt = provider == "TensorrtExecutionProvider"
         self._batch = batch_of(variant) or (BatchRange() if tensorrt else None)
         options = _tensorrt_options(manifest, variant, self._batch) if tensorrt else {"use_tf32": "0"}
-        # What TensorRT leaves over goes to CUDA, and what that does to the CPU.
+        # Operators that TensorRT does not support run on CUDA, and the rest on the CPU.
         providers: list[Any] = [(provider, options), *(["CUDAExecutionProvider"] if tensorrt else [])]
         with beside_its_weights(graph, variant) as path:
             self._session: Any = _session(onnxruntime, path, [*providers, "CPUExecutionProvider"], threads)
         if self._session.get_providers()[0] != provider:
             raise MissingDependency(
-                f"onnxruntime lists {provider} but runs on {self._session.get_providers()[0]}: a library it needs is "
-                f"missing or of another version (onnxruntime's own message above names it)"
+                f"onnxruntime lists {provider} but runs on {self._session.get_providers()[0]}: a library that it needs "
+                "is missing or has another version; onnxruntime's message above names it"
             )
         self._signature = manifest.signature
         self._stopwatch = stopwatch
@@ -80,18 +80,16 @@ class OnnxRuntimeGpuEngine:
         self.name = f"onnxruntime {onnxruntime.__version__}, {_TITLES[provider]}, {variant.precision}"
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:
-        """See `Engine.run`."""
         return run_in_batches(inputs, self._batch, self._run)
 
     def close(self) -> None:
-        """Release the device buffers and the session."""
         self._bindings.clear()
         self._session = None
 
     def _run(self, inputs: Sequence[NDArray[Any]]) -> list[FloatMap]:
         try:
             batch = len(inputs[0])
-            if batch not in self._bindings:  # of `MOST_AT_ONCE` sizes at most
+            if batch not in self._bindings:  # at most `MOST_AT_ONCE` sizes
                 self._bindings[batch] = DeviceBinding(self._session, self._signature, batch, "cuda")
             return self._bindings[batch].run(inputs, self._stopwatch)
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
@@ -102,7 +100,7 @@ class DeviceBinding:
     """Buffers on a device for one batch size, bound to a session's input and outputs.
 
     Args:
-        session: that runs.
+        session: onnxruntime session.
         signature: its inputs and outputs.
         batch: N.
         device: ``cuda``, or ``cpu`` in a test.
@@ -123,9 +121,9 @@ class DeviceBinding:
             self._binding.bind_ortvalue_output(tensor.name, value)
 
     def run(self, inputs: Sequence[NDArray[Any]], stopwatch: Stopwatch | None = None) -> list[FloatMap]:
-        """Inputs, (N, …) each, to outputs, (N, …) float32 each, both on the host.
+        """Run inputs, (N, …) each, to outputs, (N, …) float32 each, all on the host.
 
-        Every call waits for the device, so that the host's clock tells its parts.
+        Every step waits for the device, so that the host's clock can time it.
         """
         started = time.perf_counter()
         for value, values in zip(self._inputs, inputs, strict=True):
@@ -141,12 +139,12 @@ class DeviceBinding:
 
 
 def _session(onnxruntime: ModuleType, graph: Path, providers: list[Any], threads: int | None) -> Any:
-    # onnxruntime prints its troubles to stdout, which may be carrying verdicts.
+    # onnxruntime prints messages to stdout, where verdicts may go.
     with redirect_stdout(sys.stderr):
-        if hasattr(onnxruntime, "preload_dlls"):  # finds CUDA and cuDNN where pip has put them
+        if hasattr(onnxruntime, "preload_dlls"):  # finds CUDA and cuDNN in pip's folders
             onnxruntime.preload_dlls()
         try:
-            # Without fallback: a failed run is to be heard of, not repeated on the CPU.
+            # No fallback: a failed run must raise an error, not be repeated on the CPU.
             return onnxruntime.InferenceSession(
                 str(graph), session_options(threads), providers=providers, enable_fallback=0
             )
@@ -157,8 +155,8 @@ def _session(onnxruntime: ModuleType, graph: Path, providers: list[Any], threads
 def _tensorrt_options(manifest: Manifest, variant: Variant, batch: BatchRange | None) -> dict[str, str]:
     if variant.precision != "fp32":
         raise UsageError(
-            "onnxruntime's TensorRT provider decides itself where to compute in half precision, even where the graph "
-            "says that it overflows; run the fp32 graph with it, or build an engine: uflow-export --bundle … --trt"
+            "onnxruntime's TensorRT provider runs fp32 graphs only: it decides itself what runs in half precision, "
+            "even where that overflows. Use --precision fp32, or build an engine: uflow-export --bundle … --trt"
         )
     options = _cache_options(manifest.files[variant.file])
     if batch is not None and batch.fixed is None:
@@ -170,7 +168,7 @@ def _tensorrt_options(manifest: Manifest, variant: Variant, batch: BatchRange | 
 
 
 def _cache_options(graph_sha256: str) -> dict[str, str]:
-    """Keep engines in the user's cache folder, never in the bundle. Where that cannot be written, build them anew."""
+    """Cache engines in the user's cache folder, never in the bundle; without a writable folder, cache nothing."""
     from platformdirs import user_cache_path
 
     version = require("onnxruntime").__version__

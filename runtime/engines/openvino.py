@@ -16,10 +16,10 @@ from uflow_edge.runtime.numeric import FloatMap
 
 
 class OpenVinoEngine:
-    """A model compiled from one graph: for one sample, which is an eighth faster, and on demand for any number.
+    """A model compiled from one graph: for batch size 1, which is an eighth faster, and on demand for any other.
 
     Raises:
-        MissingDependency: openvino is absent.
+        MissingDependency: openvino is not installed.
         BadInput: the graph cannot be loaded.
     """
 
@@ -27,7 +27,7 @@ class OpenVinoEngine:
         openvino = require("openvino", "openvino")
         self._properties = {
             "PERFORMANCE_HINT": "LATENCY",
-            # Left to itself it computes in bfloat16 where the CPU can, which is not what the graph says.
+            # By default it computes in bfloat16 where the CPU can, and not in the graph's precision.
             "INFERENCE_PRECISION_HINT": "f32",
             **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
         }
@@ -45,11 +45,9 @@ class OpenVinoEngine:
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU, {variant.precision}"
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:
-        """See `Engine.run`."""
         return run_in_batches(inputs, self._batch, self._run)
 
     def close(self) -> None:
-        """Release the model and its buffers."""
         self._requests.clear()
         self._model = self._core = None
 
@@ -60,7 +58,6 @@ class OpenVinoEngine:
         return [np.array(request.get_tensor(name).data) for name in self._signature.output_names]
 
     def _request(self, count: int) -> Any:
-        """What runs so many samples."""
         fixed = 1 if self._batch is None and count == 1 else None
         if fixed not in self._requests:
             model = self._model.clone()

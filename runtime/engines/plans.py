@@ -1,4 +1,4 @@
-"""Which TensorRT plan of a bundle can run on the machine it is on; never a guess, always with a reason."""
+"""Find the TensorRT plan of a bundle that can run on this machine, or the reason why each cannot."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,12 +12,12 @@ def find_plan(bundle: Bundle[Manifest], precisions: Sequence[Precision], compute
     """The plan for this machine, in the first of these precisions that has one.
 
     Args:
-        bundle: as loaded.
-        precisions: that will do, the best first.
+        bundle: loaded bundle.
+        precisions: accepted precisions, the best first.
         compute_capability: of the GPU, such as ``8.7``.
 
     Raises:
-        MissingDependency: none fits; the message gives the reason for each, and says how to build one that does.
+        MissingDependency: no plan fits; the message gives the reason for each, and says how to build one.
     """
     reasons = []
     for plan in plans_in(bundle, precisions):
@@ -25,11 +25,11 @@ def find_plan(bundle: Bundle[Manifest], precisions: Sequence[Precision], compute
         if reason is None:
             return plan
         reasons.append(f"{plan.file}: {reason}")
-    raise MissingDependency(f"{'; '.join(reasons) or 'there is none'}. {how_to_build(bundle)}")
+    raise MissingDependency(f"{'; '.join(reasons) or 'the bundle has no such TensorRT plan'}. {how_to_build(bundle)}")
 
 
 def plans_in(bundle: Bundle[Manifest], precisions: Sequence[Precision]) -> Iterator[Plan]:
-    """Plans in these precisions, whether they fit or not, in the order of the precisions."""
+    """All plans in these precisions, in the order of the precisions."""
     for precision in precisions:
         for plan in bundle.manifest.plans:
             if precision_of(bundle, plan) == precision:
@@ -42,7 +42,7 @@ def precision_of(bundle: Bundle[Manifest], plan: Plan) -> Precision | None:
 
 
 def how_to_build(bundle: Bundle[Manifest]) -> str:
-    """What to type for a plan that fits."""
+    """The command that builds a plan for this machine, as a sentence."""
     return f"Build an engine for this machine with: uflow-export --bundle {bundle.folder} --trt"
 
 
@@ -61,7 +61,7 @@ def _misfit(manifest: Manifest, plan: Plan, compute_capability: str) -> str | No
         return None
     if "version-compatible" in plan.options and _runs_later(plan.version, version):
         return None
-    return f"built by {TITLES[plan.library]} {plan.version}, here is {version}"
+    return f"built by {TITLES[plan.library]} {plan.version}, but {version} is installed"
 
 
 def _runs_later(built: str, here: str) -> bool:

@@ -1,8 +1,8 @@
-"""An engine proves itself on the machine that runs it, before it is used.
+"""Checks an engine on the machine that runs it, before it is used.
 
-A U-Flow's energies of a few pictures are compared with those of FP32, by the measure and the bound of the export. That
-a graph kept its bound where it was made says little about another processor or another library: INT8 products saturate
-on an x86 without VNNI, and good parts come out as anomalies.
+The U-Flow's energies of a few pictures are compared with those of FP32, by the measure and the bound of the export. A
+graph that kept its bound where it was exported may miss it on another processor or in another library: INT8 products
+saturate on an x86 without VNNI, and good parts come out as anomalies.
 """
 
 import platform
@@ -22,19 +22,19 @@ from uflow_edge.runtime.engines.reference import STORED_PICTURES, StoredReferenc
 
 
 class EngineDeviates(EngineFailed):
-    """An engine runs, but computes something else than its graph in FP32."""
+    """An engine runs, but its outputs differ from those of FP32."""
 
 
 def prove(engine: Engine, bundle: Bundle[Manifest], variant: Variant) -> None:
-    """Run an engine, and refuse it if its outputs are not what they should be.
+    """Run an engine, and refuse it if its outputs are wrong.
 
     Args:
-        engine: as opened.
-        bundle: whose graph it runs.
-        variant: that graph.
+        engine: open engine.
+        bundle: the bundle whose graph it runs.
+        variant: the graph.
 
     Raises:
-        EngineFailed: it fails, or gives arrays of wrong shapes or numbers that no network of this kind computes.
+        EngineFailed: it fails, or its outputs have wrong shapes or impossible values.
         EngineDeviates: its energies miss the variant's bound.
         BadInput: the bundle's reference cannot be read.
     """
@@ -48,7 +48,7 @@ def prove(engine: Engine, bundle: Bundle[Manifest], variant: Variant) -> None:
 
 
 def has_vnni() -> bool:
-    """Whether this processor multiplies 8-bit integers without saturating; yes where that cannot be found out."""
+    """Whether this processor multiplies 8-bit integers without saturating; True if that is unknown."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     try:
@@ -65,7 +65,7 @@ def likely_cause(precision: Precision) -> str:
 
 
 def _reference(engine: Engine, folder: Path, manifest: UFlowManifest, variant: Variant) -> StoredReference | None:
-    """What the bundle carries. For older ones, what onnxruntime, which proved their graphs, makes of the same graph."""
+    """The reference of the bundle. Older bundles have none: onnxruntime, which checked their export, computes it."""
     if variant.reference is not None:
         return StoredReference.load(folder / variant.reference, manifest)
     if isinstance(engine, OnnxRuntimeEngine):
@@ -88,13 +88,15 @@ def _compare(engine: Engine, manifest: UFlowManifest, variant: Variant, referenc
 
 
 def _run(engine: Engine, manifest: Manifest, inputs: Sequence[np.ndarray]) -> Outputs:
-    """One sample, and only numbers that can be right."""
+    """Run one sample, and check the shapes and the plausibility of the outputs."""
     found = engine.run(*inputs)
     shapes = [(1, *tensor.shape) for tensor in manifest.signature.outputs]
     if [output.shape for output in found] != shapes:
-        raise EngineFailed(f"{engine.name} gives arrays of {[output.shape for output in found]} instead of {shapes}")
+        raise EngineFailed(
+            f"{engine.name}: expected outputs of shapes {shapes}, got {[output.shape for output in found]}"
+        )
     if not all(np.isfinite(output).all() for output in found) or not manifest.plausible(found):
-        raise EngineFailed(f"{engine.name} gives numbers that are not finite, or cannot be what the network computes")
+        raise EngineFailed(f"{engine.name}: some outputs are not finite, or impossible for this network")
     return found
 
 

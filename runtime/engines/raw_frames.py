@@ -1,4 +1,4 @@
-"""Raw camera frames: how their bytes are meant, and what of them may be looked at."""
+"""Raw camera frames: pixel formats, and checks of shapes and boxes."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -11,7 +11,7 @@ from uflow_edge.runtime.resize.cpu import Box
 
 PixelFormat = Literal["bgr", "rgb", "gray", "yuyv", "nv12"]
 PIXEL_FORMATS: Final[tuple[PixelFormat, ...]] = get_args(PixelFormat)
-"""In the order of gpu_resize.cu, which numbers them."""
+"""The order must match the numbers in gpu_resize.cu."""
 
 _SHAPES: Final[dict[PixelFormat, str]] = {
     "bgr": "[H, W, 3]",
@@ -24,13 +24,13 @@ _SHAPES: Final[dict[PixelFormat, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class RawFrame:
-    """A raw frame where the kernels can read it.
+    """A raw frame in memory that the kernels can read.
 
     Attributes:
         pointer: address of its first byte.
-        pitch: bytes from one row to the next; those of NV12's chroma follow the last row of luma at the same pitch.
+        pitch: bytes from one row to the next; the chroma rows of NV12 follow its luma rows, at the same pitch.
         size: (height, width) of the picture, in pixels.
-        pixel_format: how its bytes are meant.
+        pixel_format: layout of the bytes.
     """
 
     pointer: int
@@ -44,10 +44,10 @@ def picture_size(frame: Image, pixel_format: PixelFormat) -> Size:
 
     Args:
         frame: uint8; BGR and RGB (H, W, 3), GRAY (H, W), YUYV (H, W, 2), NV12 (3/2 H, W). YUV is BT.601, limited range.
-        pixel_format: what the frame is meant to be.
+        pixel_format: expected format.
 
     Raises:
-        BadInput: it is not.
+        BadInput: the frame has another shape or type.
     """
     expected = f"a {pixel_format.upper()} frame must be a uint8 array {_SHAPES[pixel_format]}"
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
@@ -69,11 +69,11 @@ def picture_size(frame: Image, pixel_format: PixelFormat) -> Size:
 
 
 def check_box(box: Box, size: Size) -> None:
-    """Raise BadInput for a box that is empty or reaches beyond a picture of ``size``: kernels do not look."""
+    """Raise BadInput for a box that is empty or reaches beyond a picture of ``size``: the kernels do not check."""
     left, top, right, bottom = box
     height, width = size
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise BadInput(
-            f"the region of interest {box} (left, top, right, bottom) must hold a pixel "
+            f"region of interest {box} (left, top, right, bottom): it must hold at least one pixel "
             f"and lie inside the frame of {width} x {height} pixels"
         )

@@ -1,4 +1,4 @@
-"""A few pictures and what the network computes of them in FP32: what engines are held against when they are opened."""
+"""A few pictures and their FP32 outputs; every engine is compared with them when it is opened."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from uflow_edge.runtime.storage.npz import read_npz
 
 REFERENCE = "reference.npz"
 INT8_REFERENCE = "reference.int8.npz"
-"""An INT8 graph is held to its bound on pictures of the line alone: others exceed the ranges it was made for."""
+"""An INT8 graph has its own pictures, from the line: others exceed the ranges that it was calibrated for."""
 STORED_PICTURES = 3
-"""Each takes a run at every start."""
+"""Each costs one run at every start."""
 _NOISE_IMAGES = 4
 _LIMIT = 256 << 20
 
@@ -31,7 +31,7 @@ class StoredReference:
 
     Attributes:
         pictures: (S, S, 3) uint8 RGB each, at the model's input size.
-        statistics: one a picture, maps of (1, H_i, W_i).
+        statistics: one per picture, maps of (1, H_i, W_i).
     """
 
     pictures: tuple[Image, ...]
@@ -39,12 +39,12 @@ class StoredReference:
 
     @classmethod
     def of(cls, run: Callable[[Image], Outputs], pictures: Sequence[Image], scales: int) -> "StoredReference":
-        """What an engine makes of pictures, one at a time."""
+        """Run an engine on pictures, one at a time, and keep the outputs."""
         found = (LatentStatistics.of(run(picture[np.newaxis]), scales) for picture in pictures)
         return cls(tuple(pictures), tuple(found))
 
     def photographs_bgr(self) -> list[Image]:
-        """The pictures that are not `noise_images`, which stand in where an export had none: (S, S, 3) uint8 BGR."""
+        """The pictures that are photographs, (S, S, 3) uint8 BGR; an export without images stores `noise_images`."""
         noise = noise_images(self.pictures[0].shape[0])
         return [
             np.ascontiguousarray(picture[:, :, ::-1])
@@ -53,13 +53,13 @@ class StoredReference:
         ]
 
     def deviation(self, found: Sequence[Outputs], channels: Sequence[int]) -> Deviation:
-        """Build it from an engine's outputs for each image; channels of every scale, finest first."""
+        """Compare the outputs of an engine for each picture; ``channels`` are those of every scale, finest first."""
         return Deviation.between(
             self.statistics, [LatentStatistics.of(outputs, len(channels)) for outputs in found], channels
         )
 
     def save(self, path: Path, manifest: UFlowManifest) -> None:
-        """Write it, under the names of the graph's input and outputs."""
+        """Write the arrays, named like the graph's input and outputs."""
         tensors = (*manifest.signature.inputs, *manifest.signature.outputs)
         maps = zip(*((*found.energies, *found.exceedances) for found in self.statistics), strict=True)
         arrays: dict[str, Any] = dict(
@@ -77,7 +77,7 @@ class StoredReference:
         """Read what `save` wrote.
 
         Raises:
-            BadInput: missing, damaged, or not what the manifest's graphs take and give.
+            BadInput: the file is missing or damaged, or does not fit the signature in the manifest.
         """
         (image,), maps = manifest.signature.inputs, manifest.signature.outputs
         try:
@@ -86,7 +86,7 @@ class StoredReference:
             for tensor, values in zip((image, *maps), (pictures, *outputs), strict=True):
                 _check(values, (len(pictures), *tensor.shape), tensor.dtype)
         except (OSError, ValueError, KeyError) as error:
-            raise BadInput(f"{path}: not a reference for this bundle ({error}); export it again") from error
+            raise BadInput(f"{path}: this is no reference for the bundle ({error}); export the bundle again") from error
         each = (
             LatentStatistics.of([one[i : i + 1] for one in outputs], len(manifest.scales)) for i in range(len(pictures))
         )
@@ -104,7 +104,7 @@ def noise_images(side: int, seed: int = 0) -> list[Image]:
 
 
 def one_over_f_noise(random: np.random.Generator, planes: int, side: int) -> NDArray[np.float64]:
-    """Noise whose amplitude falls as 1/f, as in photographs (Field, JOSA A 1987); (planes, S, S), of no set scale."""
+    """Noise whose amplitude falls as 1/f, as in photographs (Field, JOSA A 1987): (planes, S, S), arbitrary units."""
     frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(side), np.fft.fftfreq(side)))
     amplitude = 1 / np.maximum(frequency, 1 / side)
     spectrum = np.fft.rfft2(random.standard_normal((planes, side, side))) * amplitude
@@ -115,4 +115,4 @@ def _check(values: NDArray[Any], shape: tuple[int, ...], dtype: str) -> None:
     if values.shape != shape or values.dtype != dtype or not len(values):
         raise ValueError(f"{values.dtype} of {values.shape}, expected {dtype} of {shape}")
     if not np.isfinite(values).all():
-        raise ValueError("numbers that are not finite")
+        raise ValueError("some numbers are not finite")

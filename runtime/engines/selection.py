@@ -1,7 +1,7 @@
-"""``--backend``: the engine that was asked for, or the best that truly runs.
+"""``--backend``: opens the requested engine, or the best one that runs.
 
-What a library says of itself is not believed: before an engine is used, it must compute what FP32 computes on a few
-pictures (proof.py). A backend that is asked for by name is used or is an error; only ``auto`` goes on to the next.
+Before an engine is used, it must compute the FP32 outputs of a few pictures (proof.py). A backend that is requested by
+name is used or is an error; only ``auto`` tries the next one.
 """
 
 import logging
@@ -26,7 +26,7 @@ Backend: TypeAlias = Literal["auto"] | NamedBackend
 BACKENDS: tuple[NamedBackend, ...] = get_args(NamedBackend)
 """The best first: the order in which ``auto`` tries them."""
 
-# What is taken unasked. Never int8: it decides otherwise on some images, so it has to be asked for.
+# Default precisions, the preferred one first. Never int8: its verdicts differ on some images, so it must be requested.
 _PRECISIONS: dict[NamedBackend, tuple[Precision, ...]] = {
     "tensorrt": ("fp16", "fp32"),
     "onnxruntime-tensorrt": ("fp32",),
@@ -34,7 +34,9 @@ _PRECISIONS: dict[NamedBackend, tuple[Precision, ...]] = {
     "onnxruntime": ("fp32", "fp16"),  # a CPU is slower in half precision
     "openvino": ("fp32", "fp16"),
 }
-_FOR_INT8 = tuple(sorted(BACKENDS, key="onnxruntime".__eq__))  # last: on a CPU it computes such graphs in FP32
+_FOR_INT8 = tuple(
+    sorted(BACKENDS, key="onnxruntime".__eq__)
+)  # onnxruntime last: it computes INT8 graphs in FP32 on a CPU
 _PROVIDERS: dict[NamedBackend, "Provider"] = {
     "onnxruntime-tensorrt": "TensorrtExecutionProvider",
     "onnxruntime-cuda": "CUDAExecutionProvider",
@@ -48,21 +50,21 @@ def open_engine(
     threads: int | None = None,
     stopwatch: "Stopwatch | None" = None,
 ) -> Engine:
-    """An engine that has proved itself on this machine. The caller closes it.
+    """Open an engine and check its outputs on this machine. The caller closes it.
 
     Args:
-        bundle: as loaded.
-        backend: what runs the model. ``auto`` takes the first of `BACKENDS` that works, and logs which;
-            in int8, onnxruntime on the CPU only after all others.
-        precision: of the graph or plan; None takes what is faster, fp16 on a GPU, fp32 on a CPU, but never int8.
-        threads: of the CPU; default: one per core.
+        bundle: loaded bundle.
+        backend: library that runs the model. ``auto`` takes the first of `BACKENDS` that works, and logs its name; in
+            int8, it tries onnxruntime on the CPU last.
+        precision: of the graph or plan; None takes fp16 on a GPU and fp32 on a CPU, which are faster there.
+        threads: CPU threads; None: one per core.
         stopwatch: records the transfers of each run, for engines that compute outside the host's memory.
 
     Raises:
-        UsageError: the bundle has no graph in this precision, or the backend does not take it.
+        UsageError: the bundle has no graph in this precision, or the backend does not support it.
         MissingDependency: the backend cannot run here; the message says what to install or to build.
-        EngineFailed: it was loaded, but fails, or computes something else than FP32.
-        BadInput: a graph or plan that cannot be loaded.
+        EngineFailed: the engine was loaded, but fails, or its outputs differ from those of FP32.
+        BadInput: a graph or plan cannot be loaded.
     """
     if precision is not None:
         _variant(bundle.manifest, [precision])
@@ -74,16 +76,16 @@ def open_engine(
             continue
         try:
             return _open_and_try(bundle, candidate, precision, threads, stopwatch)
-        except Exception as error:  # whatever a third party's library raises, the line goes on with the next
+        except Exception as error:  # libraries raise errors of any type; the next backend is tried
             failures[candidate] = error
             logger.warning(
                 "warning: %(backend)s is skipped: %(error)s", {"backend": candidate, "error": _in_one_line(error)}
             )
-    raise failures["onnxruntime"]  # never absent, so its is the error to mend first
+    raise failures["onnxruntime"]  # it is always installed, so its error is the most useful one
 
 
 def _may_be_here(backend: NamedBackend, bundle: Bundle[Manifest]) -> bool:
-    """Whether a backend is worth trying; found out at no cost."""
+    """Whether a backend is worth trying, by a check that costs nothing."""
     if backend == "tensorrt":
         return bool(bundle.manifest.plans)
     if backend == "openvino":
@@ -116,9 +118,9 @@ def _open(
     threads: int | None,
     stopwatch: "Stopwatch | None",
 ) -> tuple[Engine, Variant]:
-    """What runs a graph of the bundle, and that graph."""
+    """The engine, and the graph that it runs."""
     precisions = _PRECISIONS[backend] if precision is None else (precision,)
-    # Imported here: a machine needs one of them only.
+    # Imported here, because a machine needs only one of them.
     if backend == "tensorrt":
         from uflow_edge.runtime.engines.cuda import primary_context
         from uflow_edge.runtime.engines.plans import find_plan
@@ -152,5 +154,5 @@ def _variant(manifest: Manifest, precisions: Sequence[Precision]) -> Variant:
 
 
 def _in_one_line(error: Exception) -> str:
-    told = " ".join(str(error).split())
-    return told if isinstance(error, UflowEdgeError) else f"{type(error).__name__}: {told}"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UflowEdgeError) else f"{type(error).__name__}: {text}"

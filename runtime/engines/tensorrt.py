@@ -1,12 +1,12 @@
-"""A TensorRT plan of the bundle, run natively: no copy, allocation or kernel launch that is not needed.
+"""Runs a TensorRT plan of the bundle natively, without needless copies, allocations or kernel launches.
 
-Buffers for the largest batch are made once, on the GPU and page-locked on the host, and their addresses given to
-TensorRT once. All work goes to one stream of the engine's own. From the second run of a batch size on, inference and
-the copies back are one CUDA graph; where that cannot be recorded, they are launched one by one. With a stopwatch the
-graph ends before the copies, so that events can stand between the two.
+Buffers for the largest batch are made once, on the GPU and page-locked on the host, and their addresses are set in
+TensorRT once. Each engine has its own stream. From the second run of a batch size on, inference and the copies back are
+one CUDA graph; if it cannot be recorded, they are launched one by one. With a stopwatch the graph ends before the
+copies, so that events can time both parts.
 
-The engine may be made in one thread and run in another: every method makes the CUDA context current for as long as it
-works (see cuda.py). Like all engines it is for one thread at a time.
+The engine may be made in one thread and run in another: every method makes the CUDA context current while it works
+(see cuda.py). Like all engines it is for one thread at a time.
 
 The library's object is held in a variable named after its class (``context``), see tensorrt_plan.py.
 
@@ -37,12 +37,12 @@ from uflow_edge.runtime.numeric import FloatMap
 
 @dataclass(frozen=True, slots=True)
 class DeviceInput:
-    """Where a preprocessor on the GPU puts the model's first input.
+    """Memory into which a preprocessor on the GPU writes the model's first input.
 
     Attributes:
-        pointer: address on the GPU, ``shape`` long, without gaps; of a U-Flow, uint8 RGB.
-        shape: (N, …) of what is to be written; of a U-Flow, (N, S, S, 3).
-        stream: ``pycuda.driver.Stream`` to write it on (its ``handle`` is the CUstream); no need to wait for it.
+        pointer: address on the GPU of a contiguous array; uint8 RGB for a U-Flow.
+        shape: (N, …) of the array; (N, S, S, 3) for a U-Flow.
+        stream: ``pycuda.driver.Stream`` for the kernels (its ``handle`` is the CUstream); do not wait for it.
     """
 
     pointer: int
@@ -52,7 +52,7 @@ class DeviceInput:
 
 @dataclass(frozen=True, slots=True)
 class _TimedTransfers:
-    """Tells a stopwatch what was timed on the GPU."""
+    """Passes the times of transfers, measured on the GPU, to a stopwatch."""
 
     stopwatch: Stopwatch
     to_device: StreamTimer
@@ -64,20 +64,20 @@ class _TimedTransfers:
 
 
 class TensorRtEngine:
-    """A plan in TensorRT or TensorRT-RTX, on the GPU that CUDA counts first.
+    """A plan in TensorRT or TensorRT-RTX, on CUDA's first GPU.
 
     Args:
-        bundle: as loaded.
+        bundle: loaded bundle.
         chosen: the plan, see `plans.find_plan`.
-        stopwatch: records the transfers of each run, timed by CUDA events; default: nothing is timed.
+        stopwatch: records the transfers of each run, timed by CUDA events; None times nothing.
 
     Attributes:
-        cuda: the context, for what else is to be done on this GPU: ``with engine.cuda.current():``.
+        cuda: the context, for other work on this GPU: ``with engine.cuda.current():``.
 
     Raises:
-        MissingDependency: no pycuda, GPU or library.
-        BadInput: the plan's file is not what the manifest says, or not an engine of this bundle.
-        EngineFailed: the library does not take the plan, or the GPU has no memory for it; the message says why.
+        MissingDependency: pycuda, a GPU or the library is missing.
+        BadInput: the plan's file differs from the manifest, or is no engine of this bundle.
+        EngineFailed: the library refuses the plan, or the GPU has too little memory for it; the message says why.
     """
 
     def __init__(self, bundle: Bundle[Manifest], chosen: Plan, stopwatch: Stopwatch | None = None) -> None:
@@ -94,7 +94,7 @@ class TensorRtEngine:
         self._count = 0
         self.precision = precision_of(bundle, chosen)
         self.name = f"{TITLES[chosen.library]} {trt.__version__}, {self.cuda.gpu}, {self.precision}"
-        cannot_hold = f"{chosen.file}: the GPU cannot hold it"
+        cannot_hold = f"{chosen.file}: the GPU cannot load this plan"
         with self._at_work(cannot_hold):
             self._plan = LoadedPlan(trt, bundle, chosen)
         try:
@@ -105,34 +105,33 @@ class TensorRtEngine:
             raise
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:
-        """See `Engine.run`."""
         return run_in_batches(inputs, self._batch, self._run)
 
     @property
     def largest_batch(self) -> int:
-        """Samples that `run_on_device` takes at once."""
+        """The most samples that `run_on_device` takes at once."""
         return self._batch.maximum
 
     def run_on_device(self, write: Callable[[DeviceInput], None], count: int = 1) -> Outputs:
-        """Run samples of the one input that are made on the GPU: nothing but the outputs crosses to the host.
+        """Run samples that are made on the GPU, so that only the outputs are copied to the host.
 
         Args:
-            write: puts kernels on the stream it is given that write the input, in this thread, with the CUDA context
-                current.
-            count: N, how many samples.
+            write: puts the kernels that write the input on the given stream; called in this thread, with the CUDA
+                context current.
+            count: N, the number of samples.
 
         Raises:
-            UsageError: more samples than the plan takes at once.
+            UsageError: there are more samples than the plan takes at once.
         """
         if not 1 <= count <= self.largest_batch:
-            raise UsageError(f"{count} samples at once: {self.name} takes 1 to {self.largest_batch}")
+            raise UsageError(f"{self.name}: expected 1 to {self.largest_batch} samples at once, got {count}")
         first = self._inputs[0]
         target = DeviceInput(self._buffers[first.name].pointer, (count, *first.shape), self._stream)
         outputs = self._execute(max(count, self._batch.minimum), lambda: write(target))
         return tuple(output[:count] for output in outputs)
 
     def close(self) -> None:
-        """Wait for the stream, then give back everything on the GPU."""
+        """Wait for the stream, then free all memory on the GPU."""
         if not self._closed:
             self._closed = True
             with self.cuda.current():
@@ -167,39 +166,39 @@ class TensorRtEngine:
             return [np.array(self._buffers[tensor.name].host[:count]) for tensor in self._outputs]
 
     @contextmanager
-    def _at_work(self, what_if_not: str) -> Iterator[None]:
-        """Keep the CUDA context current, and put errors of CUDA into words."""
+    def _at_work(self, failure: str) -> Iterator[None]:
+        """Keep the CUDA context current, and raise errors of CUDA as EngineFailed with this text."""
         with self.cuda.current():
             try:
                 yield
             except BaseException as error:
-                # What its frames hold of the library would otherwise live on the GPU for as long as the error is kept.
+                # Otherwise the objects in its stack frames would stay on the GPU for as long as the error is kept.
                 clear_frames(error.__traceback__)
                 if isinstance(error, self.cuda.driver.Error):
-                    raise EngineFailed(f"{what_if_not} ({error})") from error
+                    raise EngineFailed(f"{failure} ({error})") from error
                 raise
 
     def _launch(self, count: int) -> None:
-        """Inference, and unless they are timed the copies back, onto the stream."""
+        """Put inference onto the stream, and the copies back too unless they are timed."""
         if count != self._count:
-            self._set_count(count)  # the first run after this also does what TensorRT has put off: not for recording
+            self._set_count(count)  # TensorRT does postponed work in the next run, so that run is not recorded
         elif self._graph is None and self._records:
             with suppress(EngineFailed, self.cuda.driver.Error):
                 self._graph = CudaGraph(self._stream.handle, lambda: self._enqueue(count))
-            self._records = self._graph is not None  # what failed once is not tried again
+            self._records = self._graph is not None  # a failed recording is not tried again
         if self._graph is not None:
             self._graph.launch(self._stream.handle)
         else:
             self._enqueue(count)
 
     def _set_count(self, count: int) -> None:
-        # A graph is good for one input size, and not to be kept once the context it was recorded from has changed.
+        # A graph holds for one input size, and must be freed before its context changes.
         self._forget_graph()
         self._count = 0
         context = self._plan.context
         for tensor in self._inputs:
             if not context.set_input_shape(tensor.name, (count, *tensor.shape)):
-                raise EngineFailed(f"{self.name} refuses {count} samples a run; its plan is for {self._batch}")
+                raise EngineFailed(f"{self.name} refuses a batch of {count} samples; its plan is for {self._batch}")
         self._count = count
 
     def _enqueue(self, count: int) -> None:
@@ -221,7 +220,7 @@ class TensorRtEngine:
         for tensor in (*self._inputs, *self._outputs):
             self._buffers[tensor.name] = TwinBuffer(driver, (largest, *tensor.shape), tensor.dtype)
             if not context.set_tensor_address(tensor.name, self._buffers[tensor.name].pointer):
-                raise EngineFailed(f"{self.name} does not take a buffer for {tensor.name!r}")
+                raise EngineFailed(f"{self.name} refuses the buffer for {tensor.name!r}")
 
     def _forget_graph(self) -> None:
         if self._graph is not None:
@@ -229,9 +228,9 @@ class TensorRtEngine:
             self._graph = None
 
     def _release(self) -> None:
-        """In the order of who uses whom. Call it while the context is current."""
+        """Free each object before the ones that it uses. The context must be current."""
         if self._stream is not None:
-            with suppress(self.cuda.driver.Error):  # a failed run has already raised
+            with suppress(self.cuda.driver.Error):  # a failed run has already raised it
                 self._stream.synchronize()
         self._forget_graph()
         self._plan.release()

@@ -1,4 +1,4 @@
-"""TensorRT or TensorRT-RTX, whichever name it was installed under, and the logger that both want."""
+"""Imports TensorRT or TensorRT-RTX under any of their names, and makes the logger that both need."""
 
 from collections import deque
 from functools import cache
@@ -12,29 +12,29 @@ from uflow_edge.runtime.errors import MissingDependency, install_command
 TITLES: dict[PlanLibrary, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 _MODULES: dict[PlanLibrary, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
-    # The wheels on the package index install the second name; NVIDIA's own archive installs the first.
+    # The wheels of the package index install the second name; NVIDIA's own archive installs the first.
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
 _EXTRAS: dict[PlanLibrary, str] = {"tensorrt": "trt", "tensorrt_rtx": "rtx"}
 _KEPT_MESSAGES = 1000
-_TOLD = 3
+_SHOWN_MESSAGES = 3
 
 
 def load_library(library: PlanLibrary, how_to_install: str | None = None) -> ModuleType:
-    """Import it, whichever name it was installed under.
+    """Import a library, under any of its names.
 
     Args:
-        library: one of the two.
-        how_to_install: what the error is to say of that; default, what a machine needs that runs plans.
+        library: the library.
+        how_to_install: remedy in the error message; by default, the one for a machine that runs plans.
 
     Raises:
-        MissingDependency: it is not installed, or cannot be loaded.
+        MissingDependency: the library is not installed, or cannot be loaded.
     """
     reasons = []
     for name in _MODULES[library]:
         try:
             return import_module(name)
-        except (ImportError, OSError) as error:  # OSError: a shared library behind it is missing
+        except (ImportError, OSError) as error:  # OSError: a shared library that it loads is missing
             if not (isinstance(error, ImportError) and error.name == name):
                 reasons.append(str(error))
     how_to_install = how_to_install or (
@@ -49,7 +49,7 @@ def load_library(library: PlanLibrary, how_to_install: str | None = None) -> Mod
 def logger_of(trt: Any) -> Any:
     """The one logger of a library, with its last ``errors`` and ``warnings``.
 
-    TensorRT keeps the first logger it is given until the process ends, so builder and engines share this one.
+    TensorRT keeps its first logger until the process ends, so builder and engines share this one.
     """
 
     class Logger(trt.ILogger):
@@ -68,5 +68,5 @@ def logger_of(trt: Any) -> Any:
 
 
 def recent_errors(logger: Any) -> str:
-    """What a library said last of what went wrong."""
-    return " | ".join(list(dict.fromkeys(logger.errors))[-_TOLD:]) or "it does not say why"
+    """The library's last error messages, on one line."""
+    return " | ".join(list(dict.fromkeys(logger.errors))[-_SHOWN_MESSAGES:]) or "it gives no reason"

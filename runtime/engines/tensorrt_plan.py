@@ -1,4 +1,4 @@
-"""A TensorRT plan of the bundle, read, checked and made ready to run.
+"""Reads and checks a TensorRT plan of the bundle, and makes it ready to run.
 
 Objects of the library are held in variables named after their class (``runtime``, ``engine``, ``context``), so that a
 test can look up every attribute used here in the real bindings.
@@ -19,32 +19,34 @@ from uflow_edge.runtime.errors import BadInput
 
 
 class LoadedPlan:
-    """What TensorRT makes of a plan. Make, use and release it while the CUDA context is current.
+    """A plan that TensorRT has loaded. Make, use and release it while the CUDA context is current.
 
     Args:
         trt: the library.
-        bundle: as loaded.
+        bundle: loaded bundle.
         chosen: the plan.
 
     Attributes:
-        context: ``IExecutionContext``, None once released.
+        context: ``IExecutionContext``; None once released.
 
     Raises:
-        BadInput: the plan's file is not what the manifest says, or not an engine of this bundle.
-        EngineFailed: the library does not take it; the message says why.
+        BadInput: the plan's file differs from the manifest, or is no engine of this bundle.
+        EngineFailed: the library refuses the plan; the message says why.
     """
 
     def __init__(self, trt: ModuleType, bundle: Bundle[Manifest], chosen: Plan) -> None:
         content = (bundle.folder / chosen.file).read_bytes()
-        # These bytes are hashed, not what the file's name leads to by then.
+        # Hash the bytes that were read: the file may be replaced meanwhile.
         if hashlib.sha256(content).hexdigest() != bundle.manifest.files[chosen.file]:
-            raise BadInput(f"{chosen.file}: differs from what was built (SHA-256). {how_to_build(bundle)}")
+            raise BadInput(
+                f"{chosen.file}: the file is not the plan that was built (its SHA-256 differs). {how_to_build(bundle)}"
+            )
         title = f"{TITLES[chosen.library]} {trt.__version__}"
         self._logger: Final = logger_of(trt)
         self._logger.errors.clear()
         self._runtime = runtime = trt.Runtime(self._logger)
         if "version-compatible" in chosen.options:
-            runtime.engine_host_code_allowed = True  # such a plan contains code of its own TensorRT
+            runtime.engine_host_code_allowed = True  # such a plan contains code of the TensorRT that built it
         self._engine = engine = runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise EngineFailed(f"{chosen.file}: {title} refuses it ({self.recent_errors()}). {how_to_build(bundle)}")
@@ -54,18 +56,18 @@ class LoadedPlan:
             raise EngineFailed(f"{chosen.file}: {title} cannot run it ({self.recent_errors()})")
 
     def recent_errors(self) -> str:
-        """What the library said last of what went wrong."""
+        """The library's last error messages, on one line."""
         return recent_errors(self._logger)
 
     def release(self) -> None:
-        """In the order of who uses whom; the addresses that the context was given are no longer used after this."""
+        """Release each object before the ones that it uses; afterwards the context's buffers may be freed."""
         self.context = None
         self._engine = None
         self._runtime = None
 
 
 def records_graphs_itself(trt: ModuleType) -> bool:
-    """TensorRT-RTX does, as it compiles kernels on the way."""
+    """Whether the library records CUDA graphs itself: TensorRT-RTX does, as it compiles kernels while it runs."""
     return hasattr(trt, "CudaGraphStrategy")
 
 
@@ -85,6 +87,6 @@ def _check_tensors(trt: ModuleType, engine: Any, signature: Signature, file: str
     }
     if found != {tensor.name: (tensor.shape, tensor.dtype) for tensor in (*signature.inputs, *signature.outputs)}:
         raise BadInput(
-            f"{file}: its inputs and outputs are {', '.join(sorted(found))} in other shapes or types than "
-            "the manifest says; build it again"
+            f"{file}: its inputs and outputs ({', '.join(sorted(found))}) differ from the manifest in name, shape or "
+            "type; build the plan again"
         )

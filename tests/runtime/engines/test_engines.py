@@ -301,7 +301,7 @@ def test_without_a_cache_folder_the_tensorrt_provider_builds_at_each_start(bundl
 
 def test_the_tensorrt_provider_may_not_choose_half_precision(bundle, pretend) -> None:
     pretend(runs_on=lambda asked: asked, run=lambda: None)
-    with pytest.raises(UsageError, match="decides itself where to compute in half precision"):
+    with pytest.raises(UsageError, match="decides itself what runs in half precision"):
         open_engine(bundle, "onnxruntime-tensorrt", "fp16")
 
 
@@ -388,9 +388,9 @@ def test_when_onnxruntime_fails_the_next_one_runs(bundle, monkeypatch, logged: l
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda energy: energy * np.nan, "not finite, or cannot be"),
-        (lambda energy: -energy - 1, "not finite, or cannot be"),
-        (lambda energy: energy[:, 1:], "instead of"),
+        (lambda energy: energy * np.nan, "not finite, or impossible"),
+        (lambda energy: -energy - 1, "not finite, or impossible"),
+        (lambda energy: energy[:, 1:], "expected outputs of shapes"),
     ],
 )
 def test_an_engine_that_computes_nonsense_is_closed_and_not_chosen(bundle, monkeypatch, spoil, message) -> None:
@@ -467,7 +467,7 @@ def test_engines_of_older_bundles_are_held_against_the_graph_in_onnxruntime(bund
 def test_a_reference_that_does_not_fit_the_bundle_is_a_bad_bundle(bundle, tmp_path) -> None:
     folder = Path(shutil.copytree(bundle.folder, tmp_path / "x.uflow"))
     np.savez(folder / REFERENCE, image=np.zeros((1, 8, 8, 3), np.uint8))
-    with pytest.raises(BadInput, match=r"reference\.npz: not a reference for this bundle"):
+    with pytest.raises(BadInput, match=r"reference\.npz: this is no reference for the bundle"):
         open_engine(Bundle(folder, bundle.manifest), "onnxruntime")
 
 
