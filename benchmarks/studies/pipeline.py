@@ -32,7 +32,8 @@ from uflow_edge.runtime.cli.values import positive_int
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.line.pipeline import Feed, Pipeline
+from uflow_edge.runtime.line.capture import Feed
+from uflow_edge.runtime.line.pipeline import Pipeline
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.resize.cpu import model_input

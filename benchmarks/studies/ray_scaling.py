@@ -36,7 +36,8 @@ from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.cli.command_line import table
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.line.pipeline import Feed, Pipeline
+from uflow_edge.runtime.line.capture import Feed
+from uflow_edge.runtime.line.pipeline import Pipeline
 from uflow_edge.runtime.sinks.json_lines import JsonLines
 from uflow_edge.runtime.sources.folders import ImageFiles, image_files
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.bundle.folder import Bundle
     from uflow_edge.runtime.bundle.uflow import UFlowManifest
     from uflow_edge.runtime.inspector import Inspector
-    from uflow_edge.runtime.line.pipeline import Feed, PipelineOptions
+    from uflow_edge.runtime.line.capture import Feed
+    from uflow_edge.runtime.line.pipeline import PipelineOptions
     from uflow_edge.runtime.sources import Source
 
 
@@ -85,7 +86,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _feeds(arguments: argparse.Namespace, sources: "Sequence[Source]", stack: ExitStack) -> "list[Feed]":
-    from uflow_edge.runtime.line.pipeline import Feed
+    from uflow_edge.runtime.line.capture import Feed
     from uflow_edge.runtime.line.triggers import parse_trigger
 
     if arguments.trigger.startswith(("software", "gpio")) and not all(source.live for source in sources):

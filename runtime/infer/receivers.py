@@ -19,7 +19,8 @@ from uflow_edge.runtime.storage.files import sha256
 from uflow_edge.runtime.text import printable
 
 if TYPE_CHECKING:
-    from uflow_edge.runtime.line.pipeline import Feed, Pipeline
+    from uflow_edge.runtime.line.capture import Feed
+    from uflow_edge.runtime.line.pipeline import Pipeline
     from uflow_edge.runtime.sinks import Provenance, Sink
     from uflow_edge.runtime.sinks.json_lines import JsonLines, JsonLinesToStandardOutput
     from uflow_edge.runtime.sinks.metrics import Metrics

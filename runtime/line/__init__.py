@@ -1,1 +1,1 @@
-"""The line: sources in, frames through the inspector, results to sinks, every frame accounted for."""
+"""The line: frames go from sources through the inspector to sinks, and every frame is counted."""

@@ -1,4 +1,4 @@
-"""Keeps one source delivering: opens it again, after growing delays, when it is lost or hangs."""
+"""Reads one source, and opens it again, after growing delays, when it is lost or hangs."""
 
 import logging
 import math
@@ -6,14 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from uflow_edge.runtime.backoff import Backoff
+from uflow_edge.runtime.line.inbox import Policy
+from uflow_edge.runtime.line.triggers import FreeRun, Trigger
 from uflow_edge.runtime.sources.source import Frame, Source, SourceLost
 from uflow_edge.runtime.text import redacted
-
-if TYPE_CHECKING:
-    from uflow_edge.runtime.line.triggers import Trigger
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +25,10 @@ class CameraState:
     """State of a source.
 
     Attributes:
-        status: ``running``; ``lost``, it cannot be opened or stopped delivering; ``hung``, it is open and silent;
-            ``ended``, as a video file does.
-        since: when this state began, seconds since the epoch.
-        detail: the reason, for people; may be empty.
+        status: ``running``; ``lost``, it cannot be opened or has failed; ``hung``, it is open but gives no frames;
+            ``ended``, like a video file after its last frame.
+        since: start of this state, seconds since the epoch.
+        detail: the reason, as text; may be empty.
     """
 
     status: CameraStatus
@@ -42,9 +41,9 @@ class ReconnectOptions:
     """When a live source counts as hung or lost, and how it is opened again.
 
     Attributes:
-        silence: a source hangs after so many seconds without a frame.
-        give_up: a source that is lost for so many seconds ends the run.
-        backoff: delays between attempts to open it.
+        silence: seconds without a frame after which a source hangs.
+        give_up: seconds after which a lost source ends the run.
+        backoff: delays between attempts to open the source.
     """
 
     silence: float = 15.0
@@ -52,8 +51,28 @@ class ReconnectOptions:
     backoff: Backoff = Backoff(0.5, 30.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A source, its trigger, and whether its frames may be dropped.
+
+    Attributes:
+        source: the source.
+        trigger: chooses the frames that are inspected; sources share no trigger.
+        policy: None: ``latest`` for a live source, ``every`` for the others.
+    """
+
+    source: Source
+    trigger: Trigger = FreeRun()
+    policy: Policy | None = None
+
+    @property
+    def effective_policy(self) -> Policy:
+        """The policy; if it is None, the one for this kind of source."""
+        return self.policy or ("latest" if self.source.live else "every")
+
+
 class Capture:
-    """One source in a thread of its own.
+    """Reads one source in its own thread.
 
     A source that hangs cannot be stopped: its thread is abandoned, and a new thread opens the source again. Frames from
     the old thread are discarded.
@@ -62,7 +81,7 @@ class Capture:
     def __init__(
         self,
         source: Source,
-        trigger: "Trigger",
+        trigger: Trigger,
         deliver: Callable[[Frame], bool],
         on_failure: Callable[[BaseException], None],
         *,
@@ -72,9 +91,9 @@ class Capture:
         """Prepare; `start` begins.
 
         Args:
-            source: to read.
+            source: the source to read.
             trigger: chooses the frames that are delivered.
-            deliver: takes a frame and returns whether it wants another; may block.
+            deliver: takes a frame and returns whether more are wanted; may block.
             on_failure: called with an error that another attempt cannot repair.
             reconnect: see `ReconnectOptions`.
             clock: monotonic seconds.
@@ -115,7 +134,7 @@ class Capture:
         threading.Thread(target=self._run, args=(attempt,), name=name, daemon=True).start()
 
     def stop(self) -> None:
-        """Deliver no more frames; `wait` waits until the source is released, unless it hangs."""
+        """Deliver no more frames. Use `wait` to wait until the source is released; a source that hangs is abandoned."""
         self._stopped.set()
         with self._lock:
             if self._attempt is not None:
@@ -131,7 +150,9 @@ class Capture:
         """Abandon a source that hangs and open it again; call this regularly."""
         with self._lock:
             attempt = self._attempt
-            since = None if attempt is None else attempt.waiting_since  # read once: its thread changes it without lock
+            since = (
+                None if attempt is None else attempt.waiting_since
+            )  # read once: its thread changes it without a lock
             if not self.source.live or attempt is None or since is None:
                 return
             silence = self._clock() - since
@@ -153,7 +174,7 @@ class Capture:
     def _run(self, attempt: "_Attempt") -> None:
         delays = self._reconnect.backoff.delays()
         try:
-            while not attempt.over.is_set():  # or one that is away would be tried without end
+            while not attempt.over.is_set():  # otherwise an absent source would be tried forever
                 try:
                     self._read(attempt)
                     break
@@ -161,14 +182,14 @@ class Capture:
                     if attempt.delivered:
                         delays = self._reconnect.backoff.delays()
                     self._wait_before_reconnect(attempt, error, next(delays))
-        except BaseException as error:  # whatever it is, it must not end this thread silently
+        except BaseException as error:  # no error may end this thread silently
             if self._end(attempt, redacted(error)):
                 self._on_failure(error)
         else:
             self._end(attempt)
 
     def _read(self, attempt: "_Attempt") -> None:
-        """Deliver until the source ends or no more frames are wanted."""
+        """Deliver frames until the source ends or no more are wanted."""
         attempt.delivered = False
         attempt.waiting_since = self._clock()
         try:
@@ -199,7 +220,7 @@ class Capture:
                 self._reconnects += 1
 
     def _end(self, attempt: "_Attempt", detail: str = "") -> bool:
-        """Record that the thread ends; returns False for a thread that was abandoned."""
+        """Record the end of the thread; returns False for an abandoned thread."""
         current = self._set(attempt, CameraState("ended", time.time(), detail))
         if current:
             self._ended.set()
@@ -218,5 +239,5 @@ class _Attempt:
 
     def __init__(self, now: float) -> None:
         self.over = threading.Event()
-        self.waiting_since: float | None = now  # for a frame; None while one is delivered
+        self.waiting_since: float | None = now  # waits for a frame since; None while one is delivered
         self.delivered = False  # since the source was last opened

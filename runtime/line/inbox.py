@@ -24,11 +24,11 @@ class Inbox(Generic[T]):
         """Open one lane per policy.
 
         Args:
-            policies: of the lanes.
-            capacity: items that may wait in a lane of policy ``every``; in the others it is one.
-            weigh: an item, such as its bytes.
-            most_weight: of all items from `put` to `done`. A producer of a lane ``every`` waits while its item would
-                exceed it, but one item is taken however heavy it is.
+            policies: one per lane.
+            capacity: items that may wait in a lane of policy ``every``; a lane of policy ``latest`` holds one.
+            weigh: returns the weight of an item, such as its bytes.
+            most_weight: limit for the sum of all items from `put` to `done`. With policy ``every`` the producer waits
+                while its item would exceed the limit; a single item is accepted at any weight.
         """
         self._policies = policies
         self._capacity = capacity
@@ -41,10 +41,10 @@ class Inbox(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, lane: int, item: T) -> list[T]:
-        """Leave an item; what does not reach the consumer is given back.
+        """Add an item.
 
         Returns:
-            The items that this one overtook; the item itself when the inbox is closed; otherwise nothing.
+            The items that the consumer will not get: those that this one replaced, or this one if the inbox is closed.
         """
         waiting, weight = self._lanes[lane], self._weigh(item)
 
@@ -65,7 +65,7 @@ class Inbox(Generic[T]):
             return overtaken
 
     def done(self, item: T) -> None:
-        """An item that was taken is needed no more; its weight no longer counts."""
+        """Stop counting the weight of an item that was taken."""
         with self._changed:
             self._weight -= self._weigh(item)
             self._changed.notify_all()
@@ -84,13 +84,13 @@ class Inbox(Generic[T]):
             return None
 
     def close(self) -> None:
-        """Take nothing more; what waits can still be taken."""
+        """Refuse new items; waiting ones can still be taken."""
         with self._changed:
             self._open = False
             self._changed.notify_all()
 
     def clear(self) -> list[T]:
-        """Give back all that waits."""
+        """Remove and return all waiting items."""
         with self._changed:
             left = [item for lane in self._lanes for item in lane]
             for lane in self._lanes:

@@ -1,11 +1,11 @@
-"""Frames from sources to sinks, each stage in a thread of its own, every frame accounted for.
+"""Moves frames from sources to sinks, each stage in its own thread, and counts every frame.
 
     capture ─▶ [inbox] ─▶ prepare ─▶ [1] ─▶ engine ─▶ [1] ─▶ judge ─▶ [1] ─▶ sinks
 
 While the engine works on one frame, the next one is resized and the one before is thresholded. In the inbox a newer
-frame of a live source may overtake an older one (policy ``latest``), which is counted; behind the inbox no frame is
-lost. Order is kept within each source. A frame that a stage fails on is named and counted, and the others go on, unless
-many fail in a row; a sink that fails takes all down at once.
+frame of a live source may replace an older one (policy ``latest``), which is counted as dropped; after the inbox no
+frame is lost. Each source keeps its order. A frame on which a stage fails is logged and counted, and the run goes on
+unless many fail in a row. A sink that fails ends the run at once.
 """
 
 import logging
@@ -18,61 +18,38 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from uflow_edge.runtime.engines import MOST_FAILURES_IN_A_ROW
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError
-from uflow_edge.runtime.line.capture import CameraState, Capture, ReconnectOptions
-from uflow_edge.runtime.line.inbox import Inbox, Policy
+from uflow_edge.runtime.line.capture import CameraState, Capture, Feed, ReconnectOptions
+from uflow_edge.runtime.line.inbox import Inbox
 from uflow_edge.runtime.line.stage import Stage, Stages, called
-from uflow_edge.runtime.line.triggers import FreeRun
 from uflow_edge.runtime.sinks.names import camera_folders
 from uflow_edge.runtime.tally import Tally
 
 if TYPE_CHECKING:
     from uflow_edge.runtime.inspection import Inferred, Inspection, Prepared
     from uflow_edge.runtime.inspector import Inspector
-    from uflow_edge.runtime.line.triggers import Trigger
     from uflow_edge.runtime.sinks import Sink
-    from uflow_edge.runtime.sources import Frame, Source
+    from uflow_edge.runtime.sources import Frame
 
 logger = logging.getLogger(__name__)
 
 Out = TypeVar("Out")
 
 _WATCH_EVERY = 0.1  # seconds
-_GRACE = 5.0  # seconds in which sources should end; one that hangs is abandoned
-_MOST_BYTES = 512 << 20  # of frames from the inbox to the sinks, where the source can wait
+_GRACE = 5.0  # seconds for sources to end; one that hangs is abandoned
+_MOST_WAITING = 4  # frames per source that wait for the engine, with policy ``every``
+_MOST_BYTES = 512 << 20  # of all frames from the inbox to the sinks, if the source can wait
 _PROMPT = 1.0  # seconds for stages to end after a second signal
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
-    """A source, what triggers it, and whether its frames may be dropped.
-
-    Attributes:
-        source: of frames.
-        trigger: chooses those that are inspected; its own, not shared with another source.
-        policy: None: ``latest`` for a live source, ``every`` for one that ends.
-    """
-
-    source: "Source"
-    trigger: "Trigger" = FreeRun()
-    policy: Policy | None = None
-
-    @property
-    def effective_policy(self) -> Policy:
-        """The policy, chosen by the source if it was left open."""
-        return self.policy or ("latest" if self.source.live else "every")
-
-
-@dataclass(frozen=True, slots=True)
 class PipelineOptions:
-    """Choices of a run.
+    """Settings of a run.
 
     Attributes:
-        waiting: frames of one source that may wait for the engine with policy ``every``.
         max_frames: frames to capture in total; None: until the sources end.
-        reconnect: for sources that are lost or hang.
+        reconnect: see `ReconnectOptions`.
     """
 
-    waiting: int = 4
     max_frames: int | None = None
     reconnect: ReconnectOptions = ReconnectOptions()
 
@@ -80,7 +57,7 @@ class PipelineOptions:
 class Pipeline:
     """Runs sources through one inspector into sinks, once.
 
-    `run` blocks; `stop`, `tally` and `states` may be used from any thread, `stop` from a signal handler too.
+    `run` blocks. Any thread may call `stop`, `tally` and `states`; a signal handler may call `stop`.
     """
 
     def __init__(
@@ -93,19 +70,19 @@ class Pipeline:
         """Prepare; nothing is opened yet.
 
         Args:
-            inspector: used by the stages' threads only, until `run` has returned.
+            inspector: until `run` returns, only the stages' threads may use it.
             feeds: at least one.
-            sinks: get every result in turn; wrap one that may be slow or down in a `BufferedSink`.
+            sinks: each gets every result; wrap a sink that may be slow or down in a `BufferedSink`.
             options: see `PipelineOptions`.
         """
         self.inspector: Final = inspector
         self._sinks = list(sinks)
         self._options = options
         policies = tuple(feed.effective_policy for feed in feeds)
-        self._inbox: Inbox[Frame] = Inbox(policies, options.waiting, lambda frame: frame.image_bgr.nbytes, _MOST_BYTES)
+        self._inbox: Inbox[Frame] = Inbox(policies, _MOST_WAITING, lambda frame: frame.image_bgr.nbytes, _MOST_BYTES)
         self._folders = camera_folders([feed.source.name for feed in feeds])
         self._captures = tuple(self._capture(lane, feed) for lane, feed in enumerate(feeds))
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards _counts and _failure
         self._counts = Tally()
         self._failure: BaseException | None = None
         self._stopping = False
@@ -127,7 +104,7 @@ class Pipeline:
 
         Raises:
             UflowEdgeError, or the exception of a stage: the first failure.
-            Stuck: a stage does not return from a frame although the run should end.
+            Stuck: a stage hangs on a frame although the run should end.
         """
         prepared: Inbox[tuple[Frame, Prepared]] = Inbox(("every",), 1)
         inferred: Inbox[tuple[Frame, Inferred]] = Inbox(("every",), 1)
@@ -166,17 +143,17 @@ class Pipeline:
             grace -= _WATCH_EVERY if self._stopping else 0
 
     def stop(self) -> None:
-        """Capture no more frames; those captured are still inspected. Takes no lock: safe in signal handlers."""
+        """Capture no more frames; captured ones are still inspected. Safe in signal handlers, as it takes no lock."""
         self._stopping = True
 
     def fail(self, error: BaseException) -> None:
-        """Stop everything; `run` raises the first error. For stages, and for sinks with threads."""
+        """Stop everything; `run` raises the first error. For stages and for sinks with threads."""
         self._source_failed(error)
         self._inbox.close()
         self._inbox.clear()
 
     def _source_failed(self, error: BaseException) -> None:
-        """End with this error after the captured frames are inspected."""
+        """End the run with this error after the captured frames are inspected."""
         with self._lock:
             self._failure = self._failure or error
         self._stopping = True
@@ -184,7 +161,7 @@ class Pipeline:
     def tally(self) -> Tally:
         """Counts of all frames so far."""
         undelivered: dict[str, int] = {}
-        for sink in self._sinks:  # two may have one name
+        for sink in self._sinks:  # two sinks may have the same name
             undelivered[sink.name] = undelivered.get(sink.name, 0) + int(getattr(sink, "undelivered", 0))
         reconnects = sum(capture.reconnects for capture in self._captures)
         with self._lock:
@@ -202,7 +179,7 @@ class Pipeline:
         return {capture.source.name: capture.state for capture in self._captures}
 
     def _unreadable_files(self) -> int:
-        """How many files the sources could not read; each counts as a captured frame."""
+        # Each of them counts as a captured frame.
         return sum(getattr(capture.source, "unreadable", 0) for capture in self._captures)
 
     def _count(self, **more: int) -> None:
@@ -236,7 +213,7 @@ class Pipeline:
         return judged
 
     def _survived(self, stage: str, frame: "Frame", work: Callable[[], Out]) -> "tuple[Frame, Out] | None":
-        """Run a stage on a frame; a failure is logged and counted, and raised after ten in a row."""
+        """Run a stage on a frame. A failure is logged and counted; the tenth in a row is raised."""
         try:
             done = work()
             self._failures_in_a_row[stage] = 0

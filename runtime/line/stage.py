@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HUNG: Final = 60.0  # seconds with one item until a stage is said to hang
-HUNG_AT_THE_END: Final = 20.0  # likewise when the run is to end
+HUNG: Final = 60.0  # seconds on one item after which a stage hangs
+HUNG_AT_THE_END: Final = 20.0  # likewise while the run is ending
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -28,7 +28,7 @@ def called(item: "Frame | tuple[Frame, object]") -> str:
 
 
 class Stage(threading.Thread, Generic[In, Out]):
-    """Takes items from one inbox, works on them and passes results on to the next, until the first one is closed."""
+    """Takes items from one inbox and puts results into the next, until the first one is closed and empty."""
 
     def __init__(
         self,
@@ -42,17 +42,16 @@ class Stage(threading.Thread, Generic[In, Out]):
 
         Args:
             name: shown in messages.
-            source: closed and emptied when the work fails.
-            work: None: the item goes no further.
-            target: closed at the end; None for the last stage.
-            on_failure: called from this thread with what ``work`` raised, which ends the stage.
+            source: inbox of items; closed and emptied if the work fails.
+            work: turns an item into a result; an item whose result is None goes no further.
+            target: inbox of results, closed at the end; None for the last stage.
+            on_failure: called from this thread with an exception of ``work``, which ends the stage.
         """
         super().__init__(name=name, daemon=True)
         self._source, self._work, self._target, self._on_failure = source, work, target, on_failure
         self._busy: tuple[In, float] | None = None
 
     def run(self) -> None:
-        """The thread."""
         try:
             while (item := self._source.get()) is not None:
                 self._busy = item, time.monotonic()
@@ -60,7 +59,7 @@ class Stage(threading.Thread, Generic[In, Out]):
                 self._busy = None
                 if self._target is not None and result is not None:
                     self._target.put(0, result)
-        except BaseException as error:  # whatever it is, it must not end this thread silently
+        except BaseException as error:  # no error may end this thread silently
             self._on_failure(error)
             self._source.close()
             self._source.clear()
@@ -70,7 +69,7 @@ class Stage(threading.Thread, Generic[In, Out]):
                 self._target.close()
 
     def busy_for(self, seconds: float) -> In | None:
-        """The item that the stage has worked on for at least so many seconds, if any."""
+        """The item that the stage has worked on for at least ``seconds``, if any."""
         busy = self._busy  # read once: the thread may finish in between
         return busy[0] if busy is not None and time.monotonic() - busy[1] >= seconds else None
 
@@ -84,12 +83,11 @@ class Stages:
         self._reported: Any = None
 
     def start(self) -> None:
-        """Start all threads."""
         for stage in self._stages:
             stage.start()
 
     def wait(self, seconds: float) -> bool:
-        """Wait up to so many seconds; returns whether all have ended."""
+        """Wait for at most ``seconds``; returns whether all stages have ended."""
         alive = [stage for stage in self._stages if stage.is_alive()]
         if alive:
             alive[0].join(seconds)
@@ -99,7 +97,7 @@ class Stages:
         """Log a stage that hangs; call this regularly.
 
         Raises:
-            Stuck: the run is to end, and a stage hangs.
+            Stuck: the run is ending, and a stage hangs.
         """
         for stage in self._stages:
             item = stage.busy_for(HUNG)
@@ -113,10 +111,10 @@ class Stages:
             self.abandon(HUNG_AT_THE_END, ExitCode.MISSING)
 
     def abandon(self, seconds: float, code: ExitCode) -> None:
-        """Give up on a stage that has worked on one item for at least so many seconds.
+        """Give up if a stage has worked on one item for at least ``seconds``.
 
         Raises:
-            Stuck: there is one.
+            Stuck: a stage has.
         """
         for stage in self._stages:
             if (item := stage.busy_for(seconds)) is not None:

@@ -1,4 +1,4 @@
-"""When to inspect: every frame, every so many milliseconds, on a call, or on an edge of a GPIO line."""
+"""Choose the frames to inspect: all, one per interval, one per call, or one per edge of a GPIO line."""
 
 import math
 import threading
@@ -20,31 +20,29 @@ class Trigger(Protocol):
     """Chooses the frames to inspect. Each source has its own."""
 
     def due(self, captured: float) -> bool:
-        """Whether the frame captured then (seconds since the epoch) is to be inspected; never blocks."""
+        """Whether to inspect a frame captured at this time (seconds since the epoch); never blocks."""
 
-    def close(self) -> None:
-        """Release what it listens to."""
+    def close(self) -> None: ...
 
 
 class FreeRun:
-    """Every frame."""
+    """Chooses every frame."""
 
     def due(self, captured: float) -> bool:
-        """Always."""
         return True
 
     def close(self) -> None:
-        """Nothing to release."""
+        pass
 
 
 class EveryMilliseconds:
-    """The first frame of each interval. Intervals follow each other from the first frame on, so they do not drift."""
+    """Chooses the first frame of each interval. Intervals are counted from the first frame, so they do not drift."""
 
     def __init__(self, interval_ms: float) -> None:
         """Start with the first frame.
 
         Raises:
-            UsageError: not a positive interval.
+            UsageError: the interval is not positive.
         """
         if not 0 < interval_ms < math.inf:
             raise UsageError(f"trigger: expected an interval above 0 ms, got {interval_ms:g}")
@@ -53,7 +51,7 @@ class EveryMilliseconds:
         self._interval = -1
 
     def due(self, captured: float) -> bool:
-        """Whether no frame of the interval that ``captured`` lies in was due yet; also after a clock was set back."""
+        # Any change counts, because the clock may be set back.
         if self._start is None:
             self._start = captured
         interval = math.floor((captured - self._start) / self._interval_s)
@@ -61,11 +59,11 @@ class EveryMilliseconds:
         return due
 
     def close(self) -> None:
-        """Nothing to release."""
+        pass
 
 
 class _Pending:
-    """Moments that wait for a frame. One frame answers all of them that it is not older than."""
+    """Moments that wait for a frame. A frame answers all moments up to its capture."""
 
     def __init__(self) -> None:
         self._moments: deque[float] = deque(maxlen=_MOST_PENDING)
@@ -74,12 +72,12 @@ class _Pending:
     def add(self, moment: float) -> None:
         """Wait for a frame captured at ``moment`` or later, seconds since the epoch."""
         with self._lock:
-            if self._moments and moment < self._moments[-1]:  # the clock was set back: those would wait for too long
+            if self._moments and moment < self._moments[-1]:  # the clock was set back: the old ones would wait too long
                 self._moments.clear()
             self._moments.append(moment)
 
     def answer(self, captured: float) -> bool:
-        """Whether a frame captured then answers at least one moment; those it answers are done."""
+        """Remove the moments up to ``captured``; returns whether there were any."""
         answered = False
         with self._lock:
             while self._moments and self._moments[0] <= captured:
@@ -89,9 +87,9 @@ class _Pending:
 
 
 class SoftwareTrigger:
-    """The first frame captured after each call of `fire`, from any thread; calls between two frames share one.
+    """Chooses the first frame after each call of `fire`, from any thread; calls between two frames count once.
 
-    For live sources: the stamps of a file's frames have nothing to do with the moment of a call.
+    For live sources only: frames of files have no time that compares with that of a call.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -99,23 +97,22 @@ class SoftwareTrigger:
         self._pending = _Pending()
 
     def fire(self) -> float:
-        """Request a frame; returns from when on, seconds since the epoch."""
+        """Request a frame; returns its earliest time of capture, seconds since the epoch."""
         moment = self._clock()
         self._pending.add(moment)
         return moment
 
     def due(self, captured: float) -> bool:
-        """Whether the frame is the first since a call."""
         return self._pending.answer(captured)
 
     def close(self) -> None:
-        """Nothing to release."""
+        pass
 
 
 class GpioTrigger:
-    """The first frame captured after each edge of a GPIO line, through gpiod 2 (Linux 5.11 or later): extra ``gpio``.
+    """Chooses the first frame after each edge of a GPIO line, through gpiod 2 (Linux 5.11 or later): extra ``gpio``.
 
-    The kernel stamps the edges, so a late look at them changes nothing. For live sources.
+    The kernel records the time of each edge, so it does not matter when we read it. For live sources only.
     """
 
     def __init__(
@@ -131,10 +128,10 @@ class GpioTrigger:
 
         Args:
             chip: device file, ``/dev/gpiochip0``.
-            line: its offset on the chip, or its name.
-            edge: which one triggers.
-            delay_ms: from the edge until the part is before the camera.
-            debounce_ms: how long the line must keep still for an edge to count.
+            line: offset of the line on the chip, or its name.
+            edge: the edge that triggers.
+            delay_ms: time from the edge until the part is in front of the camera.
+            debounce_ms: time for which the line must be stable before an edge counts.
 
         Raises:
             MissingDependency: gpiod is not installed.
@@ -154,11 +151,12 @@ class GpioTrigger:
             self._request: Any = gpiod.request_lines(str(chip), {line: settings}, consumer="uflow-edge")
         except (OSError, ValueError) as error:
             raise Unavailable(
-                f"{self._name} cannot be used as a trigger ({error}): is it there, and free, and may you read it?"
+                f"{self._name} cannot be used as a trigger ({error}); check that it exists, that no other program uses "
+                "it, and that you may read it"
             ) from error
 
     def due(self, captured: float) -> bool:
-        """Whether the frame is the first since an edge, the delay added.
+        """See `Trigger.due`.
 
         Raises:
             Unavailable: the line is gone.
@@ -172,7 +170,6 @@ class GpioTrigger:
         return self._pending.answer(captured)
 
     def close(self) -> None:
-        """Give the line back."""
         self._request.release()
 
 
@@ -183,7 +180,7 @@ def parse_trigger(text: str) -> Trigger:
     ``gpio:gpiochip0/17,falling,delay=20,debounce=5``.
 
     Raises:
-        UsageError: none of these.
+        UsageError: the text is none of these.
         MissingDependency: gpiod is not installed.
         Unavailable: the line cannot be opened.
     """

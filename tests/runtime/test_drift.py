@@ -15,7 +15,8 @@ from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.drift import DriftMonitor, DriftRange, DriftState, _student, drift_numbers
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.line.pipeline import Feed, Pipeline
+from uflow_edge.runtime.line.capture import Feed
+from uflow_edge.runtime.line.pipeline import Pipeline
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.json_lines import JsonLines
 from uflow_edge.runtime.sources.folders import ImageFiles, image_files

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.line.pipeline import Feed, Pipeline
+from uflow_edge.runtime.line.capture import Feed
+from uflow_edge.runtime.line.pipeline import Pipeline
 from uflow_edge.runtime.sources import Frame
 from uflow_edge.runtime.sources.synthetic import SyntheticCamera
 

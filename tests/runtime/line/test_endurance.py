@@ -22,8 +22,9 @@ from skimage import data
 from extras import needs
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
+from uflow_edge.runtime.line.capture import Feed
 from uflow_edge.runtime.line.inbox import Policy
-from uflow_edge.runtime.line.pipeline import Feed, Pipeline
+from uflow_edge.runtime.line.pipeline import Pipeline
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.sinks.json_lines import JsonLines
 from uflow_edge.runtime.sinks.metrics import Metrics

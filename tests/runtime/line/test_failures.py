@@ -14,8 +14,8 @@ from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.errors import ExitCode, Stuck
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.line import stage
-from uflow_edge.runtime.line.capture import Capture, ReconnectOptions
-from uflow_edge.runtime.line.pipeline import Feed, Pipeline
+from uflow_edge.runtime.line.capture import Capture, Feed, ReconnectOptions
+from uflow_edge.runtime.line.pipeline import Pipeline
 from uflow_edge.runtime.line.triggers import FreeRun
 from uflow_edge.runtime.sources import Frame
 from waiting import DEADLINE, Clock

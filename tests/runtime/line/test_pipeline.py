@@ -12,8 +12,8 @@ from uflow_edge.runtime.backoff import Backoff
 from uflow_edge.runtime.errors import Unavailable
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.inspector import Inspector
-from uflow_edge.runtime.line.capture import ReconnectOptions
-from uflow_edge.runtime.line.pipeline import Feed, Pipeline, PipelineOptions
+from uflow_edge.runtime.line.capture import Feed, ReconnectOptions
+from uflow_edge.runtime.line.pipeline import Pipeline, PipelineOptions
 from uflow_edge.runtime.line.triggers import EveryMilliseconds
 from uflow_edge.runtime.sources import Frame, SourceLost
 from waiting import DEADLINE
