@@ -77,15 +77,12 @@ def print_beside_bar(line: str, file: TextIO) -> None:
 def _as_json(record: logging.LogRecord, trace: str) -> str:
     level = record.levelname.lower()
     named = record.args if isinstance(record.args, Mapping) else {}
-    fields = {name: value if isinstance(value, int | float) else printable(value) for name, value in named.items()}
     content = {
         "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
         "level": level,
         "logger": record.name,
         "message": printable(record.getMessage()).removeprefix(f"{level}: "),
-        **{
-            name: value if isinstance(value, bool | int | float) else printable(value) for name, value in fields.items()
-        },
+        **{name: value if isinstance(value, int | float) else printable(value) for name, value in named.items()},
         **({"traceback": trace} if trace else {}),
     }
     return to_json(finite(content))

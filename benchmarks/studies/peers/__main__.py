@@ -102,7 +102,7 @@ def _rooflines(models: Sequence[Model], settings: Settings) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    run_command(lambda: parser().parse_args(argv), measure)
+    run_command(lambda: parser().parse_args(argv), measure, log_to="stderr")  # stdout holds the tables
 
 
 if __name__ == "__main__":
