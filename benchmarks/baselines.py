@@ -49,7 +49,6 @@ def nearest_neighbour_scores(good: Tensor, test: Tensor, seed: int) -> list[floa
 
     Args:
         good, test: (N, C, H, W), standardised by channel.
-        seed: for the choice of patches.
     """
     patches = good.permute(0, 2, 3, 1).flatten(0, 2)
     chosen = np.random.default_rng(seed).choice(len(patches), int(len(patches) * _MEMORY_SHARE), replace=False)

@@ -16,7 +16,6 @@ class Labelled:
     """Images to test with.
 
     Attributes:
-        paths: of the images.
         defective: (N,) bool.
     """
 
@@ -29,7 +28,6 @@ class Detector:
     """One way to score an image; higher is more anomalous.
 
     Attributes:
-        name: of the method.
         scores: of the test images, in their order.
         natural_threshold: the threshold that the method itself defines, such as log-NFA 0; None: it defines none.
     """

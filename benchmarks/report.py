@@ -45,12 +45,8 @@ def write_report(
     """Write the page in one rename.
 
     Args:
-        path: of the page.
-        test: the test images.
-        detectors: every method compared.
         verdicts: what ``uflow-infer --jsonl`` wrote, in the order of the test images.
         overlays: the pictures it drew, in the same order.
-        stages: of the demo.
     """
     good = int((~test.defective).sum())
     point = verdicts[0]["operating_point"]

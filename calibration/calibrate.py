@@ -45,7 +45,6 @@ class InspectedImage:
     """A good image and the result of its inspection.
 
     Attributes:
-        image: the file.
         score: −log10 NFA.
         numbers: see `runtime.drift.drift_numbers`.
     """
@@ -60,19 +59,15 @@ class Calibration:
     """The result of a calibration; nothing is written yet.
 
     Attributes:
-        options: of this calibration.
-        engine: name of the engine that ran the images.
         null_fit: the null model and how well it fits; None without a null model.
         fitted: images that the null model was learned from.
         suspicious_fitted: images that look anomalous and were left out of the null model, the worst first.
         held_out: the held-out split, in the original order.
         suspicious_held_out: those of it that look anomalous, the worst first; they were *not* left out.
-        operating_point: the threshold and its promise.
         drift: the normal range of good frames; None with too few images.
         admission: the given images, and those of them that were left out.
         sizes: number of images by (height, width).
         unlike: how the images differ from those that the flow was trained on, in one sentence; None if they do not.
-        record: of the conditions, for the bundle.
         correlation: rank correlation of the scores of successive held-out images, if it is significant; else None.
     """
 
@@ -119,7 +114,6 @@ def calibrate(
         images: good images of the line, each of another part, that the training has not seen. All are used, except
             those that an `Admission` has left out.
         engine: runs the bundle; stays open.
-        options: see `CalibrationOptions`.
 
     Raises:
         TooFewImages: for the promise, or for the null model.

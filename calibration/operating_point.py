@@ -80,7 +80,6 @@ def operating_point(good_scores: Sequence[float], promise: Promise = Promise()) 
 
     Args:
         good_scores: of held-out good images, which neither training nor the null model has seen.
-        promise: see `Promise`.
 
     Raises:
         TooFewImages: see `Promise.require`.

@@ -28,7 +28,6 @@ def difference_from_training(
     Args:
         training: per image ln(mean E / C) of every scale, finest first, of the training's held-out images.
         found: the same of the calibration's images.
-        manifest: of the bundle.
     """
     if not training or not found:
         return None

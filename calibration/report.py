@@ -42,7 +42,6 @@ def draw_pictures(calibration: Calibration, inspector: Inspector) -> Pictures:
     """Inspect the images again that the report shows.
 
     Args:
-        calibration: of the images.
         inspector: with the new null model and threshold.
     """
 
@@ -65,10 +64,7 @@ def report_page(
 
     Args:
         bundle: the bundle that was calibrated; its ``parity.json`` is shown, if it has one.
-        calibration: what was found.
-        pictures: see `draw_pictures`.
         latencies_ms: see `latency.latencies_ms`.
-        made: date and time of the calibration.
     """
     point, rate = calibration.operating_point, calibration.operating_point.false_alarm_rate or 0.5
     confidence = point.confidence or _BAND_CONFIDENCE

@@ -18,7 +18,6 @@ def save_calibration(
 
     Args:
         bundle: that was calibrated; whatever else has changed in it on disk is kept.
-        calibration: the result.
         page: the report, HTML; None: no report, and an older one is removed.
 
     Raises:

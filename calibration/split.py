@@ -23,9 +23,6 @@ class CalibrationOptions:
     """Options of a calibration.
 
     Attributes:
-        promise: that the threshold must keep.
-        null_model: whether to learn a null model.
-        seed: of the random split.
         views: which parts of a frame are inspected; the line must use the same.
     """
 

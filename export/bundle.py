@@ -76,7 +76,6 @@ def export_bundle(
     Args:
         checkpoint_path: a U-Flow checkpoint: the authors', anomalib's or ours.
         folder: the bundle, written in one rename.
-        options: see `ExportOptions`.
         overwrite: replace an existing bundle, but keep its engines where their graphs stay the same, and its
             calibration where it still holds.
 
@@ -188,7 +187,6 @@ def with_old_calibration(old: Bundle[UFlowManifest], folder: Path, manifest: UFl
     Args:
         old: the bundle that will be replaced.
         folder: of the new bundle, to which files are copied.
-        manifest: of the new bundle.
     """
     before = old.manifest
     calibration = f"threshold {before.operating_point.threshold:.2f}" + (" and null model" if before.null_model else "")

@@ -40,7 +40,6 @@ class GraphOptions:
 
     Attributes:
         precisions: of the graphs to write, the reference first.
-        opset: of the ONNX standard operators.
         batch: samples per run that the graphs are fixed to; None: any number.
         parity_images: files and folders of images on which graphs and checkpoint are compared; empty: others are found.
         allow_parity_loss: also write graphs that miss their bound.
@@ -58,9 +57,7 @@ class WrittenVariant(Generic[P]):
     """The result for one graph.
 
     Attributes:
-        file: its name.
         size_bytes: with its weights.
-        parities: one per engine.
         written: whether it is in the bundle.
     """
 
@@ -102,8 +99,6 @@ class NetworkExport(ABC, Generic[M, P]):
         """Compare a graph with torch, in one engine or more.
 
         Args:
-            path: of the graph.
-            variant: how the manifest lists it.
             how: in what way the graph differs from the one in the bundle; empty if it does not.
         """
 

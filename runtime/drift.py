@@ -81,7 +81,6 @@ class DriftState:
 
     Attributes:
         status: ``warning`` while they differ.
-        camera: the source of the frames.
         statistic: the number that differs most: ``gain_0`` (finest scale), ``gain_1``, …, or ``score``.
         shift: its difference, in standard deviations of good images; positive is higher.
         limit: the shift at which a warning is raised.
@@ -117,9 +116,7 @@ class DriftMonitor:
         """Take a frame into account.
 
         Args:
-            camera: the source of the frame.
             numbers: see `drift_numbers`.
-            anomalous: the verdict on it.
             captured: seconds since the epoch.
         """
         track = self._tracks.get(camera)

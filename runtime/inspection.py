@@ -32,7 +32,6 @@ class Inspection:
     """A verdict together with the maps it was made from.
 
     Attributes:
-        verdict: the decision.
         energies: per scale, finest first, (H_i, W_i) float32.
         exceedances: likewise; empty where the graph does not count them.
         score: (S, S) float32, −log10 NFA in the model's input; larger where several parts of the frame were inspected.
@@ -53,7 +52,6 @@ class Prepared:
     Attributes:
         frame_bgr: (H, W, 3) uint8.
         pictures: (N, S, S, 3) uint8 RGB, one for each part of the frame; None where the GPU resizes them.
-        boxes: the parts.
         size: (height, width) of the frame.
         clock: started when work on the frame began.
         preprocessed: when preparing ended, seconds since the epoch.

@@ -97,7 +97,6 @@ class Inspector:
         """Choose an engine as ``uflow-infer`` does, and warm it up.
 
         Args:
-            source: the bundle, or its folder.
             backend, precision, threads: see `selection.open_engine`.
             threshold: on the score; default, the bundle's.
 
@@ -204,7 +203,6 @@ class Inspector:
         Tests are counted over all parts of the frame, so the promise holds for the frame.
 
         Args:
-            inferred: the result of `infer`.
             frame, source, captured: see `inspect`.
             camera: identifies the drift monitor that the frame belongs to.
 

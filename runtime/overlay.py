@@ -30,9 +30,7 @@ def draw_overlay(
 
     Args:
         frame_bgr: (H, W, 3) uint8, the frame that was inspected.
-        inspection: the result.
         channels: of the latents, per scale.
-        heat_map: see `draw_maps`.
 
     Returns:
         (H', W', 3) uint8 BGR. Small frames are enlarged so that the text can be read; high, narrow ones get a margin
@@ -58,7 +56,6 @@ def draw_maps(
 
     Args:
         frame_bgr: (H, W, 3) uint8, the frame that was inspected.
-        inspection: the result.
         channels: of the latents, per scale.
         size: (height, width) of the result, in the proportions of the frame.
         heat_map: ``nfa`` colours detected regions by their score, the denser the less likely a pixel is itself;

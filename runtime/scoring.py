@@ -21,7 +21,6 @@ class Scorer:
     """Scores the pictures of one bundle.
 
     Attributes:
-        manifest: of the bundle.
         null_model: learned from good images; None: latents are taken as N(0, 1), and the manifest's rule decides.
 
     Raises:

@@ -69,10 +69,8 @@ class Verdict:
         size: (height, width) of the frame.
         anomalous: the decision: score above the operating point's threshold.
         score: −log10 NFA of the most significant region.
-        operating_point: the threshold and its origin.
         regions: where the score map exceeds the threshold, in pixels of the frame, the most significant first.
         mask: (height, width) bool, the same regions pixel by pixel.
-        timestamps: of each stage.
         drift: how this camera's good frames compare with those of the calibration; None without a calibration.
     """
 

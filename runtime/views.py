@@ -113,7 +113,6 @@ def stitch(maps: Iterable[FloatMap], boxes: Sequence[Box], outside: float) -> tu
 
     Args:
         maps: (h, w) float32, one per box, all of one shape; only one at a time is kept in memory.
-        boxes: the parts.
         outside: value between the parts.
 
     Returns:

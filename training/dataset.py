@@ -25,7 +25,6 @@ class TestImage:
     """A test image.
 
     Attributes:
-        path: file of the image.
         kind: ``good`` (also for folders ``ok`` and ``normal``), or the kind of defect.
         mask: file of the defect's mask, set by `evaluation.ground_truth`.
     """

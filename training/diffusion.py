@@ -60,7 +60,6 @@ class DiffusionFit:
     """The result of a training.
 
     Attributes:
-        steps: number of steps.
         held_out: mean squared error of the predicted noise at each evaluation on the held-out patches.
         denoising: quality at the step where purification starts, or at the noisiest step that was learned.
     """
@@ -86,11 +85,7 @@ def train_unet(
 
     Args:
         folder: folder of at least two photographs; a few are held out.
-        options: options of the training.
-        out: folder to write.
         restart: discard an interrupted run.
-        overwrite: replace an existing folder.
-        on_step: called after each step with the progress.
 
     Raises:
         BadInput: images that cannot be used, an interrupted run that does not fit these options, a folder that is

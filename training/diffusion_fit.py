@@ -51,12 +51,9 @@ def fit_unet(
     """Train the model in place; at the end it holds the averaged weights.
 
     Args:
-        model: the network.
         fit, held_out: patches to learn from, and held-out patches.
-        options: options of the training.
         run: everything that decides the result; the state of another run is refused.
         resume_file: file for the state, written every ``report_every`` steps and on Ctrl-C.
-        on_step: called after each step with the progress.
 
     Returns:
         Mean squared error of the predicted noise at each evaluation on the held-out patches.

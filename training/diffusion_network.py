@@ -60,7 +60,6 @@ def noised(clean: Tensor, steps: Tensor, random: np.random.Generator) -> tuple[T
     Args:
         clean: (N, 3, S, S) in [-1, 1].
         steps: (N,) int64, indices into the schedule.
-        random: generator of the noise.
 
     Returns:
         The noisy patches and their noise, a normal draw, both (N, 3, S, S).
@@ -74,10 +73,7 @@ def save_unet(model: UNet2DModel, out: Path, noisiest_step: int, *, overwrite: b
     """Write a folder in the layout of diffusers (``unet/``, ``scheduler/``), in one rename.
 
     Args:
-        model: the network.
-        out: the folder.
         noisiest_step: the noisiest step that the network has learned; stored beside the schedule as a limit.
-        overwrite: replace an existing folder.
 
     Raises:
         BadInput: the folder exists and may not be replaced.

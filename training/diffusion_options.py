@@ -21,7 +21,6 @@ class DiffusionOptions:
             be used to generate images.
         learning_rate: Adam's learning rate after the warm-up; it falls to zero along a cosine.
         batch_size: patches per step.
-        steps: number of training steps.
         average: decay of the running average of the weights, per step; the average is saved.
         report_every: steps between two evaluations on held-out patches, each of which also saves the state.
         seed: seed of initial weights, patches and noise.

@@ -16,7 +16,6 @@ class Patches:
     """Random square patches of images; the probability of an image grows with its size.
 
     Args:
-        images: see `read_images`.
         side: side of a patch in pixels.
     """
 

@@ -43,7 +43,6 @@ class Fit:
     """The result of a fit; the network holds the weights of the best epoch.
 
     Attributes:
-        steps: number of steps.
         best_epoch: the epoch, from 1, after which the held-out likelihood was best.
         held_out: negative log-likelihood of the held-out images after each epoch, in nats per latent.
     """
@@ -83,9 +82,7 @@ def fit_flow(
     Args:
         network: the flow's weights are changed in place.
         fit, held_out: features of the images to fit, and of the held-out images that decide when to stop.
-        resume_file: file for the state.
         run: everything that decides the weights; a resume file of another run is refused.
-        on_step: called after each step with the progress.
 
     Raises:
         BadInput: the resume file belongs to another run, or the likelihood is no longer finite.

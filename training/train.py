@@ -47,9 +47,7 @@ class Data:
 
     Attributes:
         folder: folder of good images, or a data set; see `images.layouts`.
-        augmentation: changes of the images that are fitted.
         standardization: standardisation of the features before the flow.
-        cache: where features are cached.
         weights: files with the extractor's weights, one per backbone; by default its ImageNet weights.
         keep_pictures: store 24 held-out images in the checkpoint, with which export compares graphs and rounds FP16
             weights.
@@ -86,13 +84,8 @@ def train(
     """Train a U-Flow and write its checkpoint in one rename.
 
     Args:
-        data: the images.
-        architecture: architecture of the network.
-        options: options of the fit.
         checkpoint: file to write; during the training its `resume_file` holds the state.
         restart: discard an interrupted run.
-        overwrite: replace an existing checkpoint.
-        on_step: called after each step with the progress.
 
     Raises:
         BadInput: images cannot be used, an interrupted run has other options, or the checkpoint exists already or
@@ -197,12 +190,9 @@ def save_checkpoint(
     """Write the weights in the layout of the authors' trainer, with our hashes, images and bit depth beside them.
 
     Args:
-        network: the network to save.
-        result: result of the fit.
         images: held-out good images, (S, S, 3) uint8 RGB each; may be empty.
         trained_on: the `content_hash` of every image under `FITTED` and `HELD_OUT`, so that calibration recognises
             images that the network has seen.
-        path: the file.
     """
     state = {PREFIX + name: value for name, value in network.state_dict().items()}
     state["pixel_aupro.fpr_limit"] = torch.tensor(0.3)  # upstream's own metric; without it, its strict loading fails

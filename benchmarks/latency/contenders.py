@@ -31,9 +31,6 @@ class Contender:
     Attributes:
         bundle: folder of its graph.
         suffix: end of its name, where two bundles take part.
-        backend: library that runs the graph.
-        precision: of the graph.
-        inspector: with the engine.
         stopwatch: receives the duration of the engine's transfers.
         parity: how close it is to `REFERENCE`, on the frames if there are any.
         device_bytes: memory of the GPU that it took; None where that cannot be read.
@@ -74,7 +71,6 @@ class Field:
     """The engines that were found.
 
     Attributes:
-        contenders: those that are timed.
         refused: why others, by name, are not: they run, but compute something else.
         absent: why others, by name, do not run here.
     """
@@ -97,12 +93,8 @@ def line_up(
     On seeded noise and on the frames, it must keep the error bound that the bundle promises for its graph.
 
     Args:
-        bundle: as loaded.
-        choice: which engines.
-        stack: closes the engines.
         frames: (S, S, 3) uint8 RGB each, to compare engines on as well.
         nvml: reads how much memory they take, if it is there.
-        suffix: end of their names.
 
     Raises:
         UsageError: the bundle has no graph in a precision that was chosen.

@@ -26,8 +26,6 @@ class MachineState:
         cpu_mhz: mean clock of all cores.
         celsius: temperature of the hottest thermal zone.
         throttle_events: how often heat has slowed a core down since boot.
-        gpu_mhz: clock of the GPU.
-        gpu_celsius: temperature of the GPU.
         gpu_throttled: whether heat slows the GPU down now.
     """
 
@@ -41,13 +39,7 @@ class MachineState:
 
 
 class Instruments:
-    """All sources of measurements; made by `open_instruments`.
-
-    Args:
-        nvml: source for the GPU.
-        tegrastats: source for a Jetson.
-        root: root of the file system.
-    """
+    """All sources of measurements; made by `open_instruments`."""
 
     def __init__(self, nvml: Nvml | None = None, tegrastats: Tegrastats | None = None, root: Path = Path("/")) -> None:
         self.nvml = nvml

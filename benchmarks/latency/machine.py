@@ -27,20 +27,12 @@ class Machine:
     """One machine and its software; a fact that cannot be read is None.
 
     Attributes:
-        cpu: model.
         architecture: in the kernel's words.
         cores: how many this process may use.
         memory_gib: total memory, rounded.
-        gpu: name of the first GPU.
-        gpu_driver: version of its driver.
-        jetson: model of the Jetson.
         l4t: release of Jetson Linux, and the JetPack that it belongs to.
         power_mode: number of the nvpmodel mode of a Jetson.
-        governor: frequency governor of the CPU.
         system: distribution.
-        kernel: release.
-        python: version.
-        libraries: versions of those that are installed.
     """
 
     cpu: str
@@ -63,7 +55,6 @@ def describe_machine(root: Path = Path("/"), nvml: Nvml | None = None) -> Machin
     """Describe this machine.
 
     Args:
-        root: root of the file system.
         nvml: source of the facts about the GPU; None: there is none.
     """
     return Machine(

@@ -15,12 +15,7 @@ _THERMAL = 0x20 | 0x40  # nvmlClocksEventReasonSwThermalSlowdown, nvmlClocksThro
 
 
 class Nvml:
-    """The first GPU that NVML lists; made by `open_nvml`.
-
-    Attributes:
-        name: of the GPU.
-        driver: its version.
-    """
+    """The first GPU that NVML lists; made by `open_nvml`."""
 
     def __init__(self, library: Any) -> None:
         self._library = library

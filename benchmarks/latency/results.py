@@ -22,8 +22,6 @@ class Workload:
 
     Attributes:
         checkpoint: SHA-256 of the checkpoint that the bundle was made from.
-        extractor: name of the backbone.
-        input_size: side of the model's input.
         frame: width and height of the frames.
         frames: names of their files, or seeded noise.
         threads: of CPU engines; None: one per core.
@@ -45,7 +43,6 @@ class Row:
 
     Attributes:
         name: backend and precision, followed by the bundle if it is the other one.
-        engine: full name of the engine.
         parity: a sentence that says how close it is to the FP32 graph.
         stages: milliseconds of each round by stage, and their sums; see stages.py. Transfers are missing where the
             device shares the host's memory.
@@ -82,12 +79,8 @@ class Results:
         made: date and time, ISO 8601.
         bundle: name of its folder.
         against: name of the other bundle's folder; None: there is none.
-        machine: where it ran.
-        workload: what was run.
-        rows: engines that were timed.
         refused: reasons of engines that compute something else, by name.
         absent: reasons of engines that do not run here, by name.
-        throttling: state and evidence.
         meter: part of the machine whose energy was measured; None: not readable here.
         rounds: milliseconds of every round, with the clocks and temperatures after it.
     """

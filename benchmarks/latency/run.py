@@ -33,7 +33,6 @@ class Options:
     """What to measure.
 
     Attributes:
-        choice: which engines.
         against: folder of another bundle, whose engines take turns with this one's; None: no other.
         batches: batch sizes for the throughput of the engine alone.
         images: files and folders; the first few images, resized, are the frames. Empty: seeded noise.
@@ -53,11 +52,6 @@ class Options:
 
 def measure_bundle(folder: Path, options: Options, instruments: Instruments) -> Results:
     """Check what the engines of one or two bundles compute, then time them in turn.
-
-    Args:
-        folder: of the bundle.
-        options: of the run.
-        instruments: that the machine has.
 
     Raises:
         BadInput: a bundle or an image cannot be read, or a bundle has no engine left to be timed; the message says why.

@@ -95,7 +95,6 @@ def measure(
         contenders: at least one.
         frames: (H, W, 3) uint8 BGR, taken in turn, one per round.
         batches: batch sizes for the throughput of the engine alone.
-        rounds: number of rounds.
         instruments: read after each round.
     """
     threads = cv2.getNumThreads()

@@ -75,10 +75,8 @@ def measure_starts(
     """Start a process for every contender in turn.
 
     Args:
-        contenders: what is started.
         frame: (H, W, 3) uint8 BGR, the first that it inspects.
         count: starts per contender; with 0, nothing is started.
-        threads: of the engine.
 
     Raises:
         BadInput: a process failed; the message contains its errors.

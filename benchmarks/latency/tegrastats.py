@@ -23,7 +23,6 @@ class TegraReading:
 
     Attributes:
         cpu_mhz: mean clock of the active cores.
-        gpu_mhz: clock of the GPU.
         celsius: temperature of the hottest part.
         watts: power that the whole module takes in.
     """

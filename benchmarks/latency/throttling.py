@@ -27,7 +27,6 @@ class Throttling:
     """Whether the machine became slower.
 
     Attributes:
-        state: the conclusion.
         trend: ratio of a round's median duration, last third of the rounds over the first.
         evidence: one sentence for each quantity that was examined.
     """

@@ -40,7 +40,6 @@ class QuantizableLayer:
     """A convolution or matrix product with constant weights, which may be computed in INT8.
 
     Attributes:
-        name: of its node.
         source: name of the value it reads.
         macs: multiply-accumulate operations per image.
     """

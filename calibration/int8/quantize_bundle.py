@@ -73,13 +73,11 @@ class Int8Result:
     """The INT8 graph of a bundle, and how it was made.
 
     Attributes:
-        variant: as the manifest lists it.
         layers: all that could have been quantised.
         choice: those that were, and how sensitive each layer is.
         parities: the INT8 graph against the FP32 one, one per engine, on pictures that layers were not chosen by. At
             least one holds; engines whose parity does not hold are not used.
         calibration_images, search_images: how many there were of each.
-        seconds: how long it took.
     """
 
     variant: Variant
@@ -115,7 +113,6 @@ def quantize_bundle(
     Args:
         bundle: as loaded, with an FP32 graph first.
         images: good images of the line, files and folders.
-        options: see `Int8Options`.
 
     Returns:
         The bundle as it is now, and what was done.

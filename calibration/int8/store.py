@@ -39,7 +39,6 @@ def store_int8(
     Args:
         bundle: as loaded, with an FP32 graph first.
         variant: how the graph is to be listed; the file of its weights, if it gets one, is added.
-        model: the graph.
         pictures: (S, S, 3) uint8 RGB each, to prove it on.
 
     Returns:

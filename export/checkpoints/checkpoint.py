@@ -44,8 +44,6 @@ class Checkpoint:
     """A checkpoint whose every tensor is accounted for.
 
     Attributes:
-        path: the file.
-        architecture: of the network.
         weights: of the network, by name; parts that are never used are left out.
         normalization: of the pictures it was trained on.
         fit: how pictures became square in training; None if the checkpoint does not say.
@@ -80,7 +78,6 @@ def load_checkpoint(path: Path, extractor: str | None = None) -> Checkpoint:
     The authors' carries no hyper-parameters: extractor, flow steps and input size are read off names and shapes.
 
     Args:
-        path: the file.
         extractor: that it must have; None: any.
 
     Raises:

@@ -34,7 +34,6 @@ class Inert:
 
     Attributes:
         original: full name of the class or function.
-        arguments: of its call.
         state: its attributes, as its class pickles them: usually a dict.
         items: its items, for kinds of lists and sets.
     """

@@ -35,7 +35,6 @@ def read_permutations(
     Index vectors p stand for y[:, i] = x[:, p[i]], the matrix with ones at [i, p[i]].
 
     Args:
-        weights: by name.
         shapes: of the network's weights; permutations that the network does not have are ignored.
 
     Raises:

@@ -46,7 +46,6 @@ def find_state(content: Any, first: str) -> StateDict | None:
     """The state dict of a network; where there are several of it, the averaged one.
 
     Args:
-        content: of a file.
         first: a name, or the beginning of one, that only this network has: "input_blocks.0.0.".
 
     Returns:
@@ -110,7 +109,6 @@ def check_tensors(
 
     Args:
         weights: by name; batch norm's counts of batches must be integers.
-        shapes: that they must have.
         what: words of the error, with a place for the fault.
 
     Raises:

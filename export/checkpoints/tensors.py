@@ -23,7 +23,6 @@ def load_tensors(path: Path, what: str, *, inert: bool = False) -> Any:
     Tensors that are no plain arrays of numbers (sparse, quantised, without data) come as `Inert`.
 
     Args:
-        path: the file.
         what: it is meant to be, for the error: "a checkpoint".
         inert: let objects of training frameworks pass, as lifeless stand-ins; see `inert.py`.
 
@@ -48,7 +47,6 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """Turn whatever is raised within into one line that begins with the path.
 
     Args:
-        path: of the file that is read.
         what: it is meant to be: "a U-Flow checkpoint".
     """
     try:

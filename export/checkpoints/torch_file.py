@@ -50,7 +50,6 @@ def read_torch_file(path: Path, allowed: Callable[[str], bool]) -> Any:
     Tensors that are not plain arrays of numbers are returned as `Inert`.
 
     Args:
-        path: the file.
         allowed: whether the file may contain a name of a class or function.
 
     Raises:

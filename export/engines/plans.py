@@ -36,10 +36,8 @@ class PlanResult:
     """The result for one variant.
 
     Attributes:
-        plan: as the manifest lists it.
         reused: the plan existed already and still fits.
         seconds: duration of the build; 0 if reused.
-        size_bytes: of the plan.
         layers: number of computing layers of the parsed network, by type: ``{"fp16": 280, "fp32": 12, …}``.
     """
 
@@ -59,8 +57,6 @@ def build_plans(
 
     Args:
         bundle: as loaded; each plan is added to it with a log of its layers.
-        precisions: of the variants to build.
-        options: see `PlanOptions`.
 
     Returns:
         The new bundle, and one result per variant.
@@ -86,7 +82,6 @@ def carry_over(old: Bundle[M], new_folder: Path, new_manifest: M) -> M:
     Args:
         old: the bundle that will be replaced.
         new_folder: of the new bundle; plans, their logs and the timing caches are copied there.
-        new_manifest: of the new bundle.
 
     Returns:
         The new manifest, with the plans that are kept.

@@ -58,7 +58,6 @@ class Layers:
             to load the engine on.
         details: one entry per layer.
         by_type: number of computing layers of the parsed network, by the type of their result.
-        warnings: from the parser and the builder.
     """
 
     described: Literal["engine", "network"]
@@ -79,10 +78,8 @@ def build_engine(
     """Parse a graph, check it and build an engine; Ctrl-C stops the builder at its next step.
 
     Args:
-        toolchain: the library and its target.
         graph: an ONNX file; a second file beside it may hold its weights.
         inputs, outputs: that it must have.
-        options: see `PlanOptions`.
         batch: images per run.
         timing_cache: file of measured kernel times; read and written if the target is the GPU of this machine.
 

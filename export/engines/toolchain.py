@@ -65,9 +65,6 @@ class Toolchain:
     """A library and its target; an engine is used again only if these are the same.
 
     Attributes:
-        module: the imported library.
-        library: its name.
-        version: its version.
         cuda: version of CUDA that the driver supports; without a driver, the one in the name of the package.
         compute_capabilities: of the GPUs it builds for.
     """

@@ -18,7 +18,6 @@ def write_onnx(model: ir.Model, path: Path, largest_file: int = LARGEST_FILE) ->
 
     Args:
         model: what `trace` or `to_fp16` returned.
-        path: of the graph.
         largest_file: bytes of weights above which they go into a second file beside it, named after it.
 
     Returns:

@@ -42,14 +42,12 @@ class Parity(Deviation):
     """How far an engine is from its reference, worst case over the images.
 
     Attributes:
-        engine: name of the engine that ran the variant.
         reference: name of what it was compared with.
         images: number of images compared.
         score_change: largest change of an image's score, in decades of NFA.
         mask_iou: smallest intersection over union of the masks at the operating point; 1 where both are empty.
         bound: limit of the energies' errors at each scale.
         bounded: the errors that the limit is for.
-        threshold: of the operating point.
         calibrated: whether the bundle's null model gave the scores, not its tree rule.
     """
 
@@ -87,11 +85,9 @@ class Reference:
     """The exact results of a network on some pictures, computed once for all engines.
 
     Attributes:
-        name: of what computed it.
         images: (S, S, 3) uint8 RGB, at the model's input size.
         statistics: of each.
         scores: (S, S) float32 of each, −log10 NFA.
-        scorer: of the bundle.
     """
 
     name: str
@@ -116,7 +112,6 @@ class Reference:
         """Run an engine on the same pictures; compare its outputs, and the scores and masks that follow from them.
 
         Args:
-            engine: to be compared.
             bound: on the relative error of its energies.
             bounded: the errors that the bound is for; see `BOUNDED`.
         """

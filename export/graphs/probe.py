@@ -15,7 +15,6 @@ class Probe:
 
     Args:
         model: with pictures as its one input; it is not changed.
-        names: of the values.
 
     Raises:
         BadInput: the graph has no such value, or onnxruntime cannot load it.

@@ -34,7 +34,6 @@ def trace(
         graph: takes (N, side, side, 3) uint8; in evaluation mode.
         side: of the square pictures.
         output_names: of what the network returns, in this order.
-        opset: of the ONNX standard operators.
         batch: pictures a run; None takes any number.
 
     Raises:
@@ -59,7 +58,6 @@ def trace_module(
         module: in evaluation mode.
         examples: its inputs by name, in the order of its arguments; the first axis of each is the batch.
         output_names: of what it returns, in this order.
-        opset: of the ONNX standard operators.
         dynamic_batch: take any batch, not only that of the examples, which must be `TRACED_BATCH` then.
 
     Raises:

@@ -43,7 +43,6 @@ class Extractor:
 
     Attributes:
         timm_name: model name in timm; of `mcait`, the finer of its two.
-        normalization: of its input.
         taps: which feature levels feed the flow by default; level i has stride 2^(i+1).
         channels: of every feature level there is, finest first.
         finest_level: that the first of `channels` belongs to.
@@ -129,7 +128,6 @@ class Architecture:
         taps: feature levels that feed the flow, finest first, each twice the stride of the one before.
         pooling: side of the average pooling over features, odd; 1 is none.
         whitening: whether features are decorrelated by one matrix a pixel.
-        coupling: what the flow's couplings compute.
 
     Raises:
         BadInput: on construction, when these do not fit together.

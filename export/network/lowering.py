@@ -169,7 +169,6 @@ def lower_flow(flow: ff.GraphINN, architecture: Architecture) -> LoweredFlow:
 
     Args:
         flow: as `build_flow` makes it, with hard permutations.
-        architecture: of the flow.
     """
     return LoweredFlow(flow, architecture).eval().requires_grad_(False)
 

@@ -29,8 +29,6 @@ class RepositoryModels:
 
     Attributes:
         name: of the bundle, from which the models' names are derived.
-        manifest: of the bundle.
-        platform: that runs the network.
         sha256: of its file, written into every config.
         batch: pictures per run; Triton prefers its optimum and its maximum.
         queue_delay_microseconds: how long a picture may wait for others to share a run.

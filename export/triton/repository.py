@@ -83,8 +83,6 @@ def write_repository(
 
     Args:
         bundle: as loaded; the models are named after its folder, without the suffix.
-        repository: the folder to write.
-        options: see `TritonOptions`.
         overwrite: replace a repository that this function wrote.
 
     Returns:

@@ -55,7 +55,6 @@ def export_unet_bundle(
         checkpoint_path: a state dict of guided-diffusion, or a folder of diffusers; see `load_unet`.
         folder: the bundle, written in one rename.
         config: YAML file with those flags of the network that its tensors do not tell.
-        options: see `UNetExportOptions`.
         overwrite: replace an existing bundle, but keep its engines where their graphs stay the same.
 
     Raises:

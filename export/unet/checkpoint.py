@@ -42,8 +42,6 @@ class UNetCheckpoint:
         image_size: S, pixels.
         channels: C.
         learned_variance: whether it returns 2 C channels, the second half being the variance.
-        schedule: of the noise in training.
-        steps: number of steps of that schedule.
         noisiest_step: index of the last step that the network has learned; None: all.
         origin: who wrote it, in messages.
     """

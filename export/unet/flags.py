@@ -105,12 +105,9 @@ class GuidedDiffusionFlags:
         channel_mult: channels of each level, finest first, as multiples of the first's.
         attention_levels: indices of the levels with attention.
         num_head_channels: of each attention head.
-        learn_sigma: whether the variance is learned.
         use_scale_shift_norm: whether the time scales and shifts, or only shifts.
         resblock_updown: whether residual blocks change the resolution, or convolutions.
         use_new_attention_order: whether rows lie as queries, keys, values, and not head by head.
-        noise_schedule: of the training.
-        diffusion_steps: of the schedule.
     """
 
     image_size: int

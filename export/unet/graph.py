@@ -37,7 +37,6 @@ def trace_unet(
 
     Args:
         checkpoint: as `load_unet` returns it.
-        signature: of the manifest.
         opset: of the ONNX standard operators. From 23 on attention is one node, which TensorRT-RTX refuses in FP32.
         batch: pictures per run; None: any number.
 

@@ -88,7 +88,6 @@ def renamed(flags: GuidedDiffusionFlags, names: Mapping[str, Any]) -> dict[str, 
     """The name in diffusers of each tensor of guided-diffusion; three names for queries, keys and values.
 
     Args:
-        flags: of the network.
         names: of all tensors in diffusers; modules without tensors, such as a shortcut not needed, are left out.
     """
     found = {}

@@ -61,10 +61,7 @@ class UNetParity:
     """How far an engine is from its reference, worst case over pictures and steps.
 
     Attributes:
-        engine: that ran the variant.
-        reference: that it was compared with.
         timesteps: that were compared, with one picture each.
-        noise: difference of the noise.
         variance: difference of the variance; None if it is not learned.
         bound: on both.
     """
@@ -93,7 +90,6 @@ class UNetReference:
     """Exact predictions for some noised pictures, computed once for all engines.
 
     Attributes:
-        name: of what computed them.
         samples: noised pictures, (1, C, S, S) each.
         timesteps: one per picture.
         outputs: noise and, if it is learned, variance of each picture.

@@ -29,8 +29,6 @@ def read_schedule(path: Path, config: Mapping[str, Any], learned_variance: bool)
     """The noise schedule and its number of steps.
 
     Args:
-        path: of the file, for errors.
-        config: its content.
         learned_variance: whether the network returns a variance.
 
     Raises:

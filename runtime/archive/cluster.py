@@ -25,7 +25,6 @@ class ClusterOptions:
     Attributes:
         address: ``local`` starts a cluster on this machine; ``auto`` or ``HOST:PORT`` joins an existing one.
         workers: number of workers, each a process with an engine; None for as many as fit.
-        cores: cores per worker.
         gpus: GPUs per worker; a fraction lets workers share one.
 
     Raises:

@@ -25,9 +25,7 @@ class InspectorRecipe:
         bundle: the absolute folder, the same on every machine, and the manifest to use instead of the folder's.
         bundle_sha256: SHA-256 of the folder's manifest, which contains those of all other files.
         backend, precision: see `engines.selection.open_engine`.
-        threads: threads of the engine in each worker.
         views: the parts of an image that are inspected.
-        reading: how image files are read.
     """
 
     bundle: Bundle[UFlowManifest]

@@ -28,7 +28,6 @@ def verdict_row(verdict: Verdict, provenance: Row) -> Row:
     """The row of an inspected image.
 
     Args:
-        verdict: the verdict on the image.
         provenance: ``bundle_sha256`` and ``engine``.
     """
     fields = verdict.as_json()
@@ -53,7 +52,6 @@ def write_rows(folder: Path, shard: int, rows: Sequence[Row]) -> None:
 
     Args:
         folder: folder of the run; a file is ``outcome=<outcome>/part-<shard>.parquet``, either complete or absent.
-        shard: number of the shard.
         rows: the shard's rows, in order.
     """
     arrow, parquet = require("pyarrow", EXTRA), require("pyarrow.parquet", EXTRA)

@@ -22,8 +22,6 @@ class Run:
     Attributes:
         folder: folder for the results, on storage that all workers share.
         parameters: everything that decides the results, in plain types.
-        items: all images.
-        job: the workers' job.
         shard_size: images per shard; None chooses it by the number of workers. A resumed run keeps its shards.
         retry: repeat the shards in which an image could not be read.
     """
@@ -40,7 +38,6 @@ def execute(run: Run, cluster: ClusterOptions) -> tuple[RunFolder, Tally]:
     """Process all shards that are not complete.
 
     Args:
-        run: the run to start or resume.
         cluster: the cluster to use; not needed if all shards are complete.
     Returns:
         The complete run's folder, and the counts over all its images, earlier shards included.

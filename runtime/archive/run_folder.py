@@ -40,7 +40,6 @@ class ShardSummary:
         images: number of images inspected.
         anomalous: number of them that are anomalous.
         unreadable: one message for each of the other images.
-        engine: name of the engine.
         worker: host and process.
     """
 
@@ -79,9 +78,7 @@ class RunFolder:
         """The run that was started in this folder, with its shards; None if there is none.
 
         Args:
-            folder: folder for the results.
             parameters: everything that decides the results, in plain types.
-            items: all images.
 
         Raises:
             UsageError: the run has other parameters or images, which the message names; or the folder holds no run.

@@ -62,10 +62,7 @@ def process_shards(run: RunFolder, job: ShardJob, cluster: ClusterOptions, worke
     """Process all shards that are not complete; yields a summary whenever a shard is complete.
 
     Args:
-        run: folder of the run.
-        job: the job of each worker.
         cluster: the connected cluster, see `cluster.connected`.
-        workers: number of workers.
 
     Raises:
         WorkerFailed: a worker failed, or died several times on the same shard. Complete shards are kept.

@@ -19,7 +19,6 @@ class CalibrationRecord:
     Attributes:
         views: which parts of a frame were inspected.
         precision: of the graph; None if the engine does not say.
-        engine: name of the engine that ran it.
         images: number of good images.
         heights, widths: smallest and largest of the images, in pixels.
         aspects: smallest and largest ratio of width to height.

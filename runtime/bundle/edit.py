@@ -48,7 +48,6 @@ class BundleEdit(Generic[M]):
         """Add a file, or replace one.
 
         Args:
-            name: of the file in the bundle.
             content: of the file, or a finished file on the same disk, which is moved.
 
         Raises:
@@ -90,9 +89,6 @@ def editing(bundle: Bundle[M]) -> Iterator[BundleEdit[M]]:
 
     The edit starts from the manifest on disk, so what others have changed since the bundle was loaded is kept. One edit
     waits for another.
-
-    Args:
-        bundle: as loaded.
 
     Raises:
         BundleChanged: another checkpoint was exported into the bundle since it was loaded.

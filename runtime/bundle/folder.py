@@ -44,7 +44,6 @@ class Bundle(Generic[M_co]):
         """Read and verify a bundle.
 
         Args:
-            folder: where it is.
             kind: of manifest that it must have; `Manifest` takes any.
 
         Raises:
@@ -85,7 +84,6 @@ def parse_manifest(text: str, kind: type[M]) -> M:
     """Parse the text of a ``manifest.json`` of this version or an earlier one.
 
     Args:
-        text: of the file.
         kind: of manifest that it must be; `Manifest` accepts any.
 
     Raises:

@@ -50,7 +50,6 @@ def check_graph(file: Path, data: Collection[str]) -> None:
     """Refuse a graph that is not safe to load.
 
     Args:
-        file: of the graph.
         data: names of the files beside it that may hold its weights.
 
     Raises:

@@ -75,7 +75,6 @@ class Variant:
     Attributes:
         file: its name in the bundle.
         precision: of weights and arithmetic; inputs and outputs are the same in all.
-        opset: of the ONNX standard operators.
         batch: samples per run that the graph is fixed to; None: any number.
         error_bound: largest allowed difference from torch; parity.json has the difference.
         data: a second file with the weights, for graphs too large for one file.
@@ -143,7 +142,6 @@ class Plan:
         graph: file of the variant it was built from.
         graph_sha256: of that file and its weights when it was built; see `Manifest.graph_sha256`.
         library: that runs it: TensorRT or TensorRT-RTX.
-        version: of that library.
         cuda: newest version of CUDA that the driver supported at the build; for TensorRT-RTX, which needs no driver to
             build, the version in the name of its package.
         compute_capabilities: of the GPUs it runs on, such as ``8.7``.
@@ -167,7 +165,6 @@ class Manifest(ABC):
     """The part that the manifests of all kinds share.
 
     Attributes:
-        source: the checkpoint.
         variants: graphs, the reference one first.
         plans: engines built from them.
         files: SHA-256 of every file in the bundle except the manifest, by name.

@@ -38,7 +38,6 @@ class UFlowManifest(Manifest):
     """The manifest of a U-Flow.
 
     Attributes:
-        extractor: name of the frozen backbone.
         input_size: S, side of the square input in pixels.
         mean, std: by which RGB in [0, 1] is normalised for the extractor; the graph does this itself.
         fit: how a frame that is not square becomes one: ``squash`` it, or ``crop`` its centre.

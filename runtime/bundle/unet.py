@@ -21,8 +21,6 @@ class UNetManifest(Manifest):
         image_size: S, side of the square patches in pixels.
         channels: C of a patch; 3, RGB in [-1, 1].
         learned_variance: whether the network also returns the variance of a step, between its two bounds.
-        schedule: of the noise over the steps.
-        steps: number of steps of that schedule.
         noisiest_step: index of the last step that the network has learned; None: all.
     """
 

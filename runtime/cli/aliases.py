@@ -22,8 +22,6 @@ def with_current_names(command: str, arguments: Sequence[str], options: Collecti
     """Replace earlier names of options, and say so in one line on stderr for each.
 
     Args:
-        command: such as ``uflow-infer``.
-        arguments: as typed.
         options: names of today; an unambiguous abbreviation of an earlier name is replaced where it abbreviates
             none of these.
     """

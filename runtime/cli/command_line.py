@@ -27,13 +27,7 @@ def run_command(
     run: Callable[[argparse.Namespace], ExitCode],
     log_to: Literal["stdout", "stderr"] = "stdout",
 ) -> NoReturn:
-    """Read the command line, run the command and leave with its exit code; an error becomes one line on stderr.
-
-    Args:
-        parse: reads the command line.
-        run: does what it asks for.
-        log_to: stream of the log; see `logs.LogHandler`.
-    """
+    """Read the command line, run the command and leave with its exit code; an error becomes one line on stderr."""
     make_streams_safe()
     silence_decoders()
     code: ExitCode | None = None

@@ -55,7 +55,6 @@ def apply_config(
     """Make the values of a configuration the defaults of a parser.
 
     Args:
-        parser: of the command.
         source: a ``.toml`` file, or the name of a configuration that is shipped with the command.
         given: what was typed; None for every other option. It excludes what cannot be combined with it.
         shipped: values by option, by name of the configuration.

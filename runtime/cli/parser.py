@@ -96,9 +96,7 @@ def command_parser(
     """A parser with the options of every command.
 
     Args:
-        command: such as ``uflow-infer``.
         description: what it is for, at the beginning of ``--help``.
-        examples: lines to copy, at its end.
         shipped: configurations that ``--config`` knows by name: values by option.
     """
     listed = "\n".join(f"  {example}" for example in examples)

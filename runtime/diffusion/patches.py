@@ -54,7 +54,6 @@ class Layout:
         Args:
             size: (height, width) of the image.
             patch: side of a patch.
-            patching: see the module.
             overlap: least overlap of neighbours with ``blend``, as a share of the side of a patch; even spacing may
                 give more.
 

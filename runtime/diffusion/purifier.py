@@ -72,10 +72,8 @@ class Purifier:
         """Prepare the network's schedule.
 
         Args:
-            predict: the network.
             schedule: the schedule that the network was trained with.
             image_size: S, side of a patch in pixels.
-            options: how to purify.
             noisiest_step: index of the noisiest step that the network has learned; None for the schedule's last.
 
         Raises:
@@ -125,7 +123,6 @@ class Purifier:
 
         Args:
             image: (C, H, W) float32 in [-1, 1].
-            noise: source of the noise.
             on_step: as for `purify`.
 
         Returns:
@@ -155,7 +152,6 @@ class Purifier:
         Args:
             patches: (N, C, S, S) in [-1, 1].
             corners: positions of the patches in the image, for their noise.
-            noise: source of the noise.
             on_step: as for `purify`.
         """
         count, channels, side, _ = patches.shape

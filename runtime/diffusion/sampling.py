@@ -76,7 +76,6 @@ def ddpm_step(denoised: Denoised, index: Index, noise: Batch | None, pull: Batch
     """Draw the sample one step cleaner.
 
     Args:
-        denoised: its distribution.
         index: the samples' steps; at index 0 the result is the mean itself.
         noise: a normal draw; may be None if every index is 0.
         pull: gradient of the guide; None without a guide.

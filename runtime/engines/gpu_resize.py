@@ -99,7 +99,6 @@ class CudaPreprocessor:
     Args:
         cuda: the context; every method makes it current while it works.
         side: S in pixels.
-        pixel_format: of all frames.
         fit: the part of a frame that is inspected if a call gives no boxes.
         compiled: gpu_resize.cu as a cubin or PTX file; by default it is compiled here, and pycuda caches the result.
 

@@ -36,8 +36,6 @@ class OnnxRuntimeGpuEngine:
     """An onnxruntime session on the first NVIDIA GPU.
 
     Args:
-        graph: the ONNX file.
-        manifest: of its bundle.
         variant: the entry of the graph in the manifest.
         provider: execution provider; TensorRT builds an engine for minutes the first time, and caches it per user.
         threads: CPU threads for operators that do not run on the GPU.
@@ -101,7 +99,6 @@ class DeviceBinding:
 
     Args:
         session: onnxruntime session.
-        signature: its inputs and outputs.
         batch: N.
         device: ``cuda``, or ``cpu`` in a test.
     """

@@ -68,7 +68,6 @@ class TensorRtEngine:
 
     Args:
         bundle: loaded bundle.
-        chosen: the plan, see `plans.find_plan`.
         stopwatch: records the transfers of each run, timed by CUDA events; None times nothing.
 
     Attributes:

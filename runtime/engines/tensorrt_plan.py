@@ -22,9 +22,7 @@ class LoadedPlan:
     """A plan that TensorRT has loaded. Make, use and release it while the CUDA context is current.
 
     Args:
-        trt: the library.
         bundle: loaded bundle.
-        chosen: the plan.
 
     Attributes:
         context: ``IExecutionContext``; None once released.

@@ -38,9 +38,6 @@ def is_good(name: str) -> bool:
 def good_images(folder: Path) -> list[Path]:
     """The good images to learn from in a folder or a data set.
 
-    Args:
-        folder: see the table of this module.
-
     Raises:
         BadInput: no such folder, no images, several data sets, or a folder with defects or masks in it.
     """

@@ -25,7 +25,6 @@ class Found:
     """The result of a search.
 
     Attributes:
-        folder: the folder searched.
         images: in alphabetical order, including paths that look like images but cannot be read: broken links, folders
             that may not be listed, pipes.
         hidden: images and folders whose names begin with a full stop.

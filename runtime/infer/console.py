@@ -24,8 +24,6 @@ class Console:
         """Show a progress bar.
 
         Args:
-            stream: where lines go.
-            line_per_frame: whether to print them.
             total: number of frames to expect; None if it is unknown.
         """
         self._stream = stream

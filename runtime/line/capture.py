@@ -95,7 +95,6 @@ class Capture:
             trigger: chooses the frames that are delivered.
             deliver: takes a frame and returns whether more are wanted; may block.
             on_failure: called with an error that another attempt cannot repair.
-            reconnect: see `ReconnectOptions`.
             clock: monotonic seconds.
         """
         self.source: Final = source

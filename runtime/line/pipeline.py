@@ -47,7 +47,6 @@ class PipelineOptions:
 
     Attributes:
         max_frames: frames to capture in total; None: until the sources end.
-        reconnect: see `ReconnectOptions`.
     """
 
     max_frames: int | None = None
@@ -73,7 +72,6 @@ class Pipeline:
             inspector: until `run` returns, only the stages' threads may use it.
             feeds: at least one.
             sinks: each gets every result; wrap a sink that may be slow or down in a `BufferedSink`.
-            options: see `PipelineOptions`.
         """
         self.inspector: Final = inspector
         self._sinks = list(sinks)

@@ -41,7 +41,6 @@ class Stage(threading.Thread, Generic[In, Out]):
         """Prepare; `start` begins.
 
         Args:
-            name: shown in messages.
             source: inbox of items; closed and emptied if the work fails.
             work: turns an item into a result; an item whose result is None goes no further.
             target: inbox of results, closed at the end; None for the last stage.

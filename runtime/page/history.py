@@ -24,9 +24,6 @@ class Step:
 
     Attributes:
         number: position on the page's clock, seconds / `STEP_S`.
-        lowest, highest: bounds of the scores.
-        threshold: the last threshold in use.
-        inspected, anomalous: counts.
     """
 
     number: int
@@ -51,7 +48,6 @@ class CameraHistory:
 
     Attributes:
         results, anomalies: counts since the start.
-        last: the newest result, or None.
         seen: when it arrived, on the page's clock; before the first result, when the history began.
         last_anomaly: when the newest anomaly arrived, or None.
     """

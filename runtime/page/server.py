@@ -30,7 +30,6 @@ def serve(
 
     Args:
         page: the page to show. Closing it closes the server.
-        host: address to listen on.
         port: port to listen on; 0 for any free one.
         token: required from every client; mandatory if other machines can reach the host.
         names: further accepted host names of this machine, besides its addresses and its own name.

@@ -33,18 +33,14 @@ class Controls:
     """What the page reads from the pipeline and may change there; each function must be quick and thread-safe.
 
     Attributes:
-        tally: what happened to the frames so far.
         threshold: the threshold in use, on the image score.
-        saved_threshold: the bundle's threshold.
         set_threshold: use another threshold from the next frame on. May raise `UflowEdgeError` to refuse it.
         save_threshold: write the threshold in use to the bundle; None if the page may not. May raise
             `UflowEdgeError` or OSError.
         fire_trigger: inspect the next frame; None without a software trigger.
-        state: the state of each camera, by name.
         promise: what the threshold in use promises, for people; empty if unknown.
         exposition: the metrics in Prometheus' text format; None without metrics.
         bundle, digest: name of the bundle in use and SHA-256 of its manifest; empty without a bundle.
-        engine: name of the engine that runs it.
     """
 
     tally: Callable[[], Tally]
@@ -86,7 +82,6 @@ class LivePage:
 
     Args:
         channels: channels of the latents, per scale.
-        controls: access to the pipeline.
         cameras: names of the sources in display order; others are added when their first frame arrives. If there is
             one name, all frames count as that camera's, even those of a folder, where each has a source of its own.
         silence_limit_s: after so many seconds without a verdict a camera's picture counts as stale and ``/healthz``

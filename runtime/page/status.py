@@ -19,8 +19,6 @@ class VerdictReport:
         source: file, camera or stream.
         captured: seconds since the epoch.
         score, threshold: the frame is anomalous if the score exceeds the threshold.
-        anomalous: the decision.
-        regions: how many were found.
     """
 
     frame: int
@@ -58,16 +56,12 @@ class CameraReport:
     """The state of one camera.
 
     Attributes:
-        name: the camera's name.
         status: its state; ``waiting`` before its first verdict.
         since: when the state began, in seconds since the epoch, if known.
-        detail: the reason, for people.
         stale: the page shows old data: the camera is not running, or has been silent for longer than the limit.
         age_s: seconds since the last verdict, or None.
         anomaly_age_s: seconds since the last anomaly, or None.
-        last: the newest verdict, or None.
         verdicts_per_second: over the last five seconds.
-        stages: latency per stage over the last frames.
         drift: as in the JSON of a verdict (`uflow_edge.runtime.drift.DriftState.as_json`); None before the first
             verdict, or without a calibration.
         inspected, anomalous: verdicts of this camera since it appeared on the page.
@@ -93,8 +87,6 @@ class ThresholdReport:
     """The threshold in use.
 
     Attributes:
-        value: the threshold in use.
-        saved: the bundle's threshold.
         can_save: whether the page may write the threshold in use to the bundle.
         promise: what the threshold in use promises, for people.
     """
@@ -131,12 +123,8 @@ class Status:
     Attributes:
         now: seconds since the epoch, on the device's clock.
         step: the current time in steps of the score history.
-        cameras: one report per camera.
-        threshold: the threshold in use.
         counts: what happened to the frames since the start.
-        gallery: the recent anomalies.
         trigger: whether there is a software trigger.
-        line: bundle, engine and uptime.
     """
 
     now: float

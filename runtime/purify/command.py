@@ -60,8 +60,6 @@ def purify_images(
     """Purify images, and print how it goes.
 
     Args:
-        work: purifies them.
-        jobs: the files.
         report: HTML page to write, even if the run is interrupted.
         jsonl: file that gets one line per image, as soon as it is done.
 

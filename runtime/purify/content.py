@@ -79,13 +79,7 @@ def stored_size(path: Path) -> Size:
 
 
 def write_content(path: Path, content: ImageContent, texts: Mapping[str, str]) -> None:
-    """Write a PNG, completely or not at all.
-
-    Args:
-        path: the file.
-        content: pixels and metadata.
-        texts: PNG texts by keyword.
-    """
+    """Write a PNG, completely or not at all."""
     planes = [*np.moveaxis(content.values, 2, 0), *([] if content.alpha is None else [content.alpha])]
     merged = PillowImage.merge({1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[len(planes)], [*map(_plane, planes)])
     chunks = PngInfo()

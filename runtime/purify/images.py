@@ -39,14 +39,11 @@ class PurifyOutcome:
     """The outcome for one image.
 
     Attributes:
-        job: the files.
         status: ``finished before`` if the same result existed already.
         size: (height, width), upright.
         psnr: PSNR of the result against the source, in dB.
         ssim: SSIM of the result against the source.
-        seconds: duration of purifying.
         notes: remarks for people on how the source was read.
-        error: reason of a failure.
     """
 
     job: PurifyJob
@@ -71,7 +68,6 @@ class FilePurifier:
     """Purifies files.
 
     Attributes:
-        purifier: purifies the images.
         channels: channels of its network: 3 (RGB) or 1 (grey).
         network: identity of its weights, such as their SHA-256.
         keep_metadata: copy EXIF data and ICC profile.
@@ -128,7 +124,6 @@ class FilePurifier:
         """Purify the images one by one; an image that fails does not stop the others.
 
         Args:
-            jobs: the files.
             on_step: called after each run of the network with the number of patches in it.
         """
         for job in jobs:

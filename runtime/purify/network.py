@@ -17,8 +17,6 @@ class OpenNetwork:
     """A network that is ready to run.
 
     Attributes:
-        predict: runs the network.
-        close: releases memory and device.
         schedule: the noise schedule that it was trained with.
         noisiest_step: index of the noisiest step that it has learned.
         image_size: S, side of a patch in pixels.
@@ -44,7 +42,6 @@ def open_network(
     """Verify a bundle and open its network. The caller closes it.
 
     Args:
-        folder: folder of the bundle.
         backend, precision, threads: see `open_engine`.
 
     Raises:

@@ -22,13 +22,7 @@ _JPEG_QUALITY = 92
 
 
 def write_report(path: Path, outcomes: Sequence[PurifyOutcome], settings: Mapping[str, str]) -> None:
-    """Write the page in one rename. Pictures are read from the files that the outcomes name.
-
-    Args:
-        path: of the page.
-        outcomes: of all pictures.
-        settings: how they were purified, by name.
-    """
+    """Write the page in one rename. Pictures are read from the files that the outcomes name."""
     shown = [outcome for outcome in outcomes if outcome.status != "failed"][:MOST_SHOWN]
     page = render(
         Path(__file__).with_suffix(".html"),

@@ -20,8 +20,6 @@ class Figure:
 
     Attributes:
         uri: see `jpeg_uri`.
-        name: of its file.
-        score: of the image.
         verdict: in a word; empty for none.
         kind: CSS class of the word.
     """

@@ -67,7 +67,6 @@ class BufferedSink:
             sink: used and closed by this thread only.
             on_failure: called once, on this thread, with an error that retrying cannot fix: a UflowEdgeError, or an
                 exception caused by a bug. It must not call `close`. Later results are counted as undelivered.
-            options: bounds and delays.
         """
         self.name: Final = sink.name
         self._sink = sink

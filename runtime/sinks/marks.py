@@ -33,7 +33,6 @@ def encode(picture_bgr: Image, picture_format: PictureFormat, comment: str = "")
 
     Args:
         picture_bgr: (H, W, 3) uint8.
-        picture_format: format of the file.
         comment: ASCII text for people; image viewers show it as description or comment.
 
     Raises:

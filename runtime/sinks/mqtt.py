@@ -64,7 +64,6 @@ class MqttSink:
         """Start to connect, and return at once.
 
         Args:
-            broker: the broker to publish to.
             prefix: prefix of the topics, unique per process; may contain ``/``.
             client_id: by default made from this machine's name and the prefix. It stays the same after a restart, so
                 that the broker ends the old process' session first: its last will cannot follow our "online".

@@ -19,8 +19,6 @@ class Broker:
     """Address and credentials of a broker.
 
     Attributes:
-        host: name or address.
-        port: TCP port.
         user, password: if the broker requires them.
         tls: encrypt, and verify the broker's certificate.
         authorities: PEM file of the trusted authorities; None for those of the system.

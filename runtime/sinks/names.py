@@ -22,11 +22,7 @@ def short_name(path: Path) -> str:
 
 
 def camera_folders(names: Sequence[str]) -> tuple[Path, ...]:
-    """One folder per source, all different; a single source needs no folder and gets the empty path.
-
-    Args:
-        names: names of the sources, for people.
-    """
+    """One folder per source, all different; a single source needs no folder and gets the empty path."""
     if len(names) == 1:
         return (Path(),)
     plain = [_start(re.sub(r"[^\w.@=-]+", "-", name).strip("-."), _LONGEST) or "source" for name in names]

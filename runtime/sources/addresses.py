@@ -33,7 +33,6 @@ def parse_camera(
         text: an index, a device file, ``csi://0``, a URL, a GStreamer pipeline (``gst:…``, or anything with `` ! ``),
             ``genicam:SERIAL`` (``genicam:`` for the first one found), ``synthetic:WIDTHxHEIGHT@FPS``, or a video file
             in place of a camera.
-        options: the camera's settings.
         number: if above 1, part of the camera's name.
 
     Raises:

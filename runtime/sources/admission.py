@@ -21,7 +21,6 @@ class Admission:
 
     Attributes:
         images: in the given order.
-        given: number of images given.
         fitted: number of images that the flow was fitted to; left out, because their likelihood is too high.
         copies: number of images with the same pixels as an earlier one; left out, because they add no information.
         unreadable: one message per unreadable image.
@@ -60,12 +59,7 @@ class Admission:
 
 
 def admit(files: Sequence[ImageFile], record: TrainingRecord) -> Admission:
-    """Check every image once; unreadable ones are logged.
-
-    Args:
-        files: the given images.
-        record: the bundle's training record.
-    """
+    """Check every image once; unreadable ones are logged."""
     images: list[ImageFile] = []
     unreadable: list[str] = []
     seen: set[bytes] = set()

@@ -29,7 +29,6 @@ class ImageFile:
     """An image file.
 
     Attributes:
-        path: where it is.
         name: name for its results: a path relative to the folder of the search, without suffix, unique in the list.
     """
 
@@ -41,7 +40,6 @@ def image_files(paths: Sequence[Path], *, good: bool = False) -> list[ImageFile]
     """List image files, those in folders recursively; see `images.files.find_images`.
 
     Args:
-        paths: files and folders.
         good: take good images only: each folder holds good images, or is a data set; see `images.layouts`.
 
     Raises:

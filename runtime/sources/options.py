@@ -15,7 +15,6 @@ class CameraOptions:
 
     Attributes:
         width, height: in pixels.
-        fps: frames per second.
         pixel_format: four letters for V4L2 (``MJPG``, ``YUYV``), a PFNC name for GenICam (``BayerRG8``).
         exposure_us: exposure time in microseconds; switches automatic exposure off.
         gain: in the camera's own unit.

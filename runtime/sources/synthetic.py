@@ -38,7 +38,6 @@ class SyntheticCamera:
         Args:
             width, height: in pixels; by default 640 x 480, or the size given to `show`.
             fps: frames per second; 0 delivers frames as fast as they are read.
-            seed: seed of the texture and of the defects.
             defect_rate: share of the frames that show a scratch.
             clock: monotonic clock, in seconds, that paces the frames.
 

@@ -37,7 +37,6 @@ def check_writable(path: Path, kind: Literal["file", "folder"] = "file", size: i
 
     Args:
         path: path of the result. Missing parent folders are allowed; they are not created here.
-        kind: kind of the result.
         size: size of the result in bytes.
 
     Raises:
@@ -107,7 +106,6 @@ def read_bounded(path: Path, limit: int) -> bytes:
     """Read an untrusted regular file; pipes and devices are refused without blocking.
 
     Args:
-        path: the file.
         limit: maximum size in bytes.
 
     Raises:
@@ -195,8 +193,6 @@ def lock(descriptor: int, *, shared: bool = False, without_locks: bool = True) -
     """Lock an open file or folder until it is closed, unless another process has locked it.
 
     Args:
-        descriptor: the file descriptor.
-        shared: take a shared lock.
         without_locks: the return value on a file system without locks.
 
     Returns:

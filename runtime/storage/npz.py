@@ -18,7 +18,6 @@ def read_npz(path: Path, limit: int) -> dict[str, NDArray[Any]]:
     """Read a file of ``numpy.savez`` or ``savez_compressed``; returns its arrays by name.
 
     Args:
-        path: the file.
         limit: maximum size in bytes, of the file and of all its arrays together.
 
     Raises:

@@ -56,7 +56,6 @@ class Case:
     """An image that the report shows.
 
     Attributes:
-        image: the file and its mask.
         score: −log10 NFA.
     """
 
@@ -105,15 +104,10 @@ class Accumulators:
     """Everything that was measured so far.
 
     Attributes:
-        threshold: of the operating point.
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
-        pixels: scores of pixels, by score map.
-        scores: scores of images, by score map.
-        is_defective: the label of each image.
         missed: defective images with the lowest scores.
         false_alarms: good images with the highest scores.
         unreadable: errors of images that could not be read; these images count nowhere else.
-        has_masks: whether any image had a mask.
     """
 
     threshold: float
@@ -142,8 +136,6 @@ class Accumulators:
         """Read, inspect and add images.
 
         Args:
-            images: to add.
-            inspector: with the operating point to judge.
             masks: whether to compare pixels; then every defective image must have a mask.
 
         Raises:
@@ -165,9 +157,7 @@ class Accumulators:
         """Add one image.
 
         Args:
-            image: with its label.
             truth: (H, W) bool, where its defects are; None where masks are not compared.
-            inspection: of it.
             channels: of the latents, per scale.
         """
         verdict, score = inspection.verdict, inspection.score
@@ -226,12 +216,7 @@ class Accumulators:
 
     @classmethod
     def load(cls, path: Path, threshold: float) -> "Accumulators":
-        """Read what `save` wrote.
-
-        Args:
-            path: of the file.
-            threshold: of the operating point that was measured.
-        """
+        """Read what `save` wrote."""
         found = cls(threshold)
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)

@@ -36,11 +36,8 @@ def evaluate_archive(
     """Like `evaluate.evaluate`, on a cluster.
 
     Args:
-        category: name of the data set.
         images: see `ground_truth.labelled_images`, on storage that all workers share.
-        recipe: of the inspectors.
         folder: for what has been measured, on such storage; a repeated call goes on from it.
-        cluster: where.
         shard_size, retry: see `archive.run.Run`.
 
     Raises:

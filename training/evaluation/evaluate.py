@@ -31,12 +31,8 @@ class Evaluation:
     """The metrics of one category.
 
     Attributes:
-        category: its name.
-        checkpoint: of the model.
-        engine: name of the engine that ran the model.
         scoring: how regions were weighed: by a `Rule`, or ``calibrated`` for the null model of the bundle.
         good, defective: numbers of images.
-        maps: ranking metrics, by score map.
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
         missed: defective images with the lowest scores, the lowest first.
         false_alarms: good images with the highest scores, the highest first.
@@ -89,9 +85,7 @@ def evaluate(
     """Inspect every image and measure.
 
     Args:
-        category: name of the data set.
         images: see `ground_truth.labelled_images`; if the defective ones have no masks, only whole images are compared.
-        inspector: with the operating point to evaluate.
 
     Raises:
         BadInput: a mask does not fit its image, or too few images could be read to compare good with defective ones.
@@ -109,13 +103,6 @@ def masks_are_known(images: Sequence[TestImage]) -> bool:
 
 def conclude(category: str, measured: Accumulators, manifest: UFlowManifest, engine: str, seconds: float) -> Evaluation:
     """Compute the metrics.
-
-    Args:
-        category: name of the data set.
-        measured: accumulators of all images.
-        manifest: of the bundle that judged the images.
-        engine: name of the engine.
-        seconds: duration of the evaluation.
 
     Raises:
         BadInput: too few images could be read to compare good with defective ones.

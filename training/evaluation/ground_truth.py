@@ -128,7 +128,6 @@ def read_truth(image: TestImage, size: Size) -> NDArray[np.bool_]:
     """(height, width) bool, where the defects are; nowhere on a good image.
 
     Args:
-        image: as `labelled_images` gives it.
         size: (height, width) of the image.
 
     Raises:

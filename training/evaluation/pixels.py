@@ -40,7 +40,6 @@ class PixelMetrics:
     """The metrics of one kind of score map, over all images.
 
     Attributes:
-        auroc: of pixels.
         auroc_uncertainty: how far ties within a bin may move it at most.
         aupro: per-region overlap, integrated to a false-positive rate of 30 % and normalised.
         oracle_iou: mean intersection over union at the single threshold that makes it the largest.
@@ -196,8 +195,6 @@ class Decisions:
 
         Args:
             predicted, truth: (H, W) bool masks; no truth where masks are not known.
-            regions: how many were found.
-            is_good: what the image is labelled.
         """
         if truth is not None:
             self._iou += round(intersection_over_union(predicted, truth) * _ONE)

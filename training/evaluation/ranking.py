@@ -93,7 +93,6 @@ def rising_overlap(weights: NDArray[np.float64], regions: int) -> NDArray[np.flo
 
     Args:
         weights: (K,) at rising scores, the sum over pixels of one over the area of the pixel's region.
-        regions: how many there are.
     """
     return np.concatenate([[0.0], np.cumsum(weights[::-1]) / regions])
 

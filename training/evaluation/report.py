@@ -30,9 +30,6 @@ class Section:
     """What the page shows of one category besides its rows in the tables.
 
     Attributes:
-        evaluation: of the category.
-        threshold: of the operating point.
-        heat_map: what colours show.
         missed, false_alarms: the worst cases, as the evaluation has them.
     """
 
@@ -64,13 +61,7 @@ class Section:
 
 
 def category_section(evaluation: Evaluation, inspector: Inspector, heat_map: HeatMap = "nfa") -> Section:
-    """The worst cases of one category, inspected again to draw them.
-
-    Args:
-        evaluation: what was measured.
-        inspector: that measured it.
-        heat_map: see `overlay.draw_maps`.
-    """
+    """The worst cases of one category, inspected again to draw them."""
 
     def draw(cases: Sequence[Case]) -> list[Figure]:
         return [_figure(case, inspector, heat_map) for case in cases]

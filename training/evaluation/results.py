@@ -19,7 +19,6 @@ class EvaluationResults:
     """The results of all categories so far.
 
     Attributes:
-        evaluations: of the categories that were measured.
         sections: of the report, in the same order; empty if none is written.
         failed: why the others were not measured, by category.
     """

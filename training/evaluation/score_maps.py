@@ -22,7 +22,6 @@ def score_maps(inspection: Inspection, channels: tuple[int, ...]) -> dict[MapNam
     """Both score maps in pixels of the frame, (H, W) float32; the lowest score where the model does not look.
 
     Args:
-        inspection: of the frame.
         channels: of the latents, per scale.
     """
     left, top, right, bottom = inspection.box
