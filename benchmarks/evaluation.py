@@ -37,7 +37,6 @@ class Detector:
     natural_threshold: float | None = None
 
     def auroc(self, test: Labelled) -> float:
-        """Area under the ROC curve: the chance that a defective image scores above a good one."""
         return Ranking.of(self.scores, test.defective).auroc
 
     def auroc_interval(self, test: Labelled, seed: int = 0) -> tuple[float, float]:
@@ -64,7 +63,6 @@ class Detector:
         return float(above[test.defective].mean()), float(above[~test.defective].mean())
 
     def summary(self, test: Labelled) -> str:
-        """One line for the terminal."""
         low, high = self.auroc_interval(test)
         found = f"{self.found_at(test, 0.05):.1%} found at 5 % false alarms"
         return f"AUROC {self.auroc(test):.4f} ({low:.3f} to {high:.3f}), {found}"

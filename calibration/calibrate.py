@@ -88,12 +88,10 @@ class Calibration:
 
     @property
     def null_model(self) -> NullModel | None:
-        """The learned null model, if any."""
         return None if self.null_fit is None else self.null_fit.model
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """Scores of the held-out images."""
         return tuple(image.score for image in self.held_out)
 
     def above(self, threshold: float) -> int:

@@ -100,7 +100,6 @@ class DriftState:
         return "higher" if self.shift >= 0 else "lower"
 
     def as_json(self) -> dict[str, Any]:
-        """Every field in plain types."""
         return {**asdict(self), "direction": self.direction}
 
 
@@ -131,8 +130,6 @@ class DriftMonitor:
 
 
 class _Track:
-    """One camera's averages."""
-
     __slots__ = ("anomalies_in_a_row", "averages", "state")
 
     def __init__(self, camera: str, numbers: int, limit: float) -> None:

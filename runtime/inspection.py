@@ -95,5 +95,4 @@ class Clock:
         self._counter = time.perf_counter()
 
     def now(self) -> float:
-        """Seconds since the epoch."""
         return self.started + (time.perf_counter() - self._counter)

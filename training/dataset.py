@@ -37,7 +37,6 @@ class TestImage:
 
     @property
     def is_good(self) -> bool:
-        """Whether the image shows no defect."""
         return self.kind == GOOD
 
 

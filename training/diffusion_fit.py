@@ -30,8 +30,6 @@ _HELD_OUT_DRAW = 1 << 32  # beyond any step
 
 @dataclass(slots=True)
 class _UNetState:
-    """Everything that is needed to resume a fit."""
-
     step: int
     model: dict[str, Tensor]
     average: dict[str, Tensor]

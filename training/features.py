@@ -93,7 +93,6 @@ class CachedFeatures:
         return len(self._maps[0])
 
     def batch(self, indices: NDArray[np.intp], epoch: int = 0) -> tuple[Tensor, ...]:
-        """Features of some images, the same in every epoch."""
         return tuple(torch.from_numpy(cached[indices]) for cached in self._maps)
 
     def __enter__(self) -> "CachedFeatures":

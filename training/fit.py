@@ -27,8 +27,6 @@ FINAL_RATE = 0.4
 
 @dataclass(slots=True)
 class _FlowState:
-    """Everything that is needed to resume a fit."""
-
     step: int
     flow: dict[str, Tensor]
     optimizer: dict[str, Any]

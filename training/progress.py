@@ -46,7 +46,6 @@ class FitBar:
         self._seen = self._printed = 0.0
 
     def update(self, progress: Progress) -> None:
-        """Show the progress."""
         before, self._seen = self._seen, time.monotonic()
         if self._bar is None:
             self._bar = progress_bar((), self._doing, progress.steps, "step")
@@ -75,7 +74,6 @@ class FitBar:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Close the bar; it stays visible."""
         if self._bar is not None:
             self._bar.close()
 

@@ -24,7 +24,6 @@ class Nvml:
         self.driver = _text(library.nvmlSystemGetDriverVersion())
 
     def used_bytes(self) -> int | None:
-        """Memory of the GPU that all processes together use."""
         return self._ask(lambda: int(self._library.nvmlDeviceGetMemoryInfo(self._handle).used))
 
     def megahertz(self) -> float | None:
@@ -33,7 +32,6 @@ class Nvml:
         return self._ask(lambda: float(self._library.nvmlDeviceGetClockInfo(self._handle, kind)))
 
     def celsius(self) -> float | None:
-        """Temperature of the chip."""
         kind = self._library.NVML_TEMPERATURE_GPU
         return self._ask(lambda: float(self._library.nvmlDeviceGetTemperature(self._handle, kind)))
 

@@ -88,7 +88,6 @@ class _Contents:
     made: dict[str, _Storage | Inert] = field(default_factory=dict)
 
     def read(self, pickle: BinaryIO) -> Any:
-        """The value of one pickle."""
         return read_pickle(pickle, self.construct, self.persistent, self.allowed)
 
     def persistent(self, identity: Any) -> Any:

@@ -63,7 +63,6 @@ class Parity(Deviation):
 
     @property
     def holds(self) -> bool:
-        """Whether the variant may be shipped."""
         return self.within(self.bound, self.bounded)
 
     @property

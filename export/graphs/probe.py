@@ -48,7 +48,6 @@ class Probe:
         return {name: output[0] for name, output in zip(self.names, outputs, strict=True)}
 
     def each(self, pictures: Iterable[Image]) -> Iterator[dict[str, FloatMap]]:
-        """Run one picture after the other."""
         for picture in pictures:
             yield self.run(picture)
 

@@ -123,7 +123,6 @@ class Layer:
 
     @property
     def source(self) -> str:
-        """Name of the value it reads."""
         value = self.node.inputs[0]
         assert value is not None and value.name is not None
         return value.name

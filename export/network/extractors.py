@@ -108,7 +108,6 @@ class Whitening(nn.Module):
         self.weight = nn.Parameter(torch.eye(channels).expand(pixels, channels, channels).contiguous())
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, H, W)."""
         return whiten(features, self.weight)
 
 

@@ -68,7 +68,6 @@ class _OffsetWhitening(nn.Module):
         self.register_buffer("offset", offset)  # (C, 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, H, W)."""
         batch, channels, height, width = features.shape
         by_pixel = features.permute(2, 3, 0, 1).reshape(height * width, batch, channels)
         whitened = torch.bmm(by_pixel, self.weight).reshape(height, width, batch, channels)

@@ -40,7 +40,6 @@ class McaitExtractor(FeatureExtractor):
     halve: Tensor
 
     def add_backbone(self, architecture: Architecture) -> None:
-        """Create both backbones, as far as they are run."""
         for backbone in (FINE, COARSE):
             model = timm.create_model(
                 backbone.timm_name, pretrained=False, depth=backbone.blocks, depth_token_only=0, num_classes=0

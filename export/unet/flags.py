@@ -150,7 +150,6 @@ class GuidedDiffusionFlags:
 
     @property
     def level_channels(self) -> tuple[int, ...]:
-        """Channels of each level, finest first."""
         return tuple(round(self.num_channels * multiplier) for multiplier in self.channel_mult)
 
 

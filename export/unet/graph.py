@@ -25,7 +25,6 @@ class NoiseGraph(nn.Module):
         self.learned_variance = checkpoint.learned_variance
 
     def forward(self, sample: Tensor, timestep: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
         (output,) = self.model(sample, timestep, return_dict=False)
         return output.chunk(2, dim=1) if self.learned_variance else (output,)
 

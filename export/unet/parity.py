@@ -75,7 +75,6 @@ class UNetParity:
 
     @property
     def holds(self) -> bool:
-        """Whether the variant may be shipped."""
         return all(found.within(self.bound) for found in (self.noise, self.variance) if found is not None)
 
     def __str__(self) -> str:

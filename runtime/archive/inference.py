@@ -27,7 +27,6 @@ class Inference:
     recipe: InspectorRecipe
 
     def open(self, run: RunFolder) -> "InferenceWork":
-        """See `shards.ShardJob`."""
         return InferenceWork(run, self.recipe.open(), self.recipe.bundle_sha256)
 
 
@@ -41,7 +40,6 @@ class InferenceWork:
         self._provenance: Row = {"bundle_sha256": bundle_sha256, "engine": inspector.engine.name}
 
     def __call__(self, shard: int, items: Sequence[Item]) -> ShardSummary:
-        """See `shards.ShardWork`."""
         sources = [item["path"] or "" for item in items]
         first = shard * self._run.shard_size
         images = read_ahead(map(Path, sources))

@@ -83,7 +83,6 @@ class _RunProgress:
         self._bar.close()
 
     def add(self, summary: ShardSummary) -> None:
-        """Count a complete shard."""
         failed, tally = len(summary.unreadable), self.tally
         if summary.engine not in self._engines:
             self._engines.add(summary.engine)

@@ -50,12 +50,10 @@ class ShardSummary:
     worker: str
 
     def to_json(self) -> str:
-        """Write JSON for `from_json`."""
         return to_json(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "ShardSummary":
-        """Read the JSON of `to_json`."""
         return decode(parse_json(text), cls)
 
 
@@ -111,7 +109,6 @@ class RunFolder:
 
     @property
     def shards(self) -> int:
-        """Number of shards."""
         return -(-self.images // self.shard_size)
 
     def items(self, shard: int) -> list[Item]:
@@ -128,7 +125,6 @@ class RunFolder:
         return found
 
     def pending(self) -> list[int]:
-        """The numbers of the shards that are not complete."""
         complete = {int(path.stem) for path in (self.folder / _SHARDS).glob("[0-9]*.json")}
         return [shard for shard in range(self.shards) if shard not in complete]
 

@@ -65,7 +65,6 @@ class Bundle(Generic[M_co]):
         return Bundle(folder, manifest)
 
     def path(self, variant: Variant) -> Path:
-        """The file of a variant's graph."""
         return self.folder / variant.file
 
 

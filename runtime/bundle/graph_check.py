@@ -167,7 +167,6 @@ def _add_tensor(tensor: memoryview, constants: _Constants, data: Collection[str]
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of every field."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)

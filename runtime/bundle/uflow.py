@@ -92,7 +92,6 @@ class UFlowManifest(Manifest):
         return all(bool((output >= 0).all()) for output in outputs)
 
     def check(self) -> None:
-        """See `Manifest.check`."""
         Manifest.check(self)
         if not 1 <= len(self.scales) <= 8:
             raise ValueError(f"scales: expected 1 to 8, got {len(self.scales)}")

@@ -53,7 +53,6 @@ class UNetManifest(Manifest):
         return True
 
     def check(self) -> None:
-        """See `Manifest.check`."""
         Manifest.check(self)
         if self.noisiest_step is not None and self.noisiest_step >= self.steps:
             raise ValueError(f"noisiest_step: expected less than {self.steps} steps, got {self.noisiest_step}")

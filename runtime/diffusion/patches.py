@@ -70,7 +70,6 @@ class Layout:
 
     @property
     def corners(self) -> tuple[Corner, ...]:
-        """The corners of all patches, row by row."""
         return tuple((top, left) for top in self.tops for left in self.lefts)
 
     def padded(self, image: Planes) -> Planes:

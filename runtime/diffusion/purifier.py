@@ -49,7 +49,6 @@ class Draws:
         return 1 + step * (2 if self.guided else 1)
 
     def guide(self, step: int) -> int:
-        """Number of the guide's draw."""
         return 2 + 2 * step
 
 
@@ -90,7 +89,6 @@ class Purifier:
         self._draws = Draws(guided=options.guide != "none")
 
     def layout(self, size: Size) -> Layout:
-        """The layout of an image's patches."""
         return Layout.of(size, self.image_size, self.options.patching, self.options.overlap)
 
     def evaluations(self, size: Size) -> int:

@@ -160,7 +160,6 @@ class CudaGraph:
             _destroy_graph(graph)
 
     def launch(self, stream: int) -> None:
-        """Start the recorded work on a stream."""
         _call("cuGraphLaunch", self._executable, ctypes.c_void_p(stream))
 
     def close(self) -> None:

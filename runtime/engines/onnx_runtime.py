@@ -45,7 +45,6 @@ class OnnxRuntimeEngine:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle[Manifest], variant: Variant, threads: int | None = None) -> "OnnxRuntimeEngine":
-        """An engine for a graph of a loaded bundle."""
         return cls(bundle.path(variant), bundle.manifest, variant, threads)
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:

@@ -27,7 +27,6 @@ class Stopwatch:
         self.transfers: Transfers | None = None
 
     def restart(self) -> None:
-        """Discard all records."""
         self.transfers = None
 
     def add(self, run: Transfers) -> None:

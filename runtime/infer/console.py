@@ -32,7 +32,6 @@ class Console:
         self._milliseconds: deque[float] = deque(maxlen=_REMEMBERED)
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
-        """Print one line."""
         verdict = inspection.verdict
         self._milliseconds.append(verdict.timestamps.work_ms)
         self._bar.update()
@@ -44,7 +43,6 @@ class Console:
         self._bar.close()
 
     def summary(self, tally: "Tally") -> str:
-        """Counts of all frames, on one line."""
         text = f"{tally.inspected} inspected, {tally.anomalous} anomalous, {tally.unreadable} unreadable"
         text += f", {tally.not_judged} not judged" if tally.not_judged else ""
         text += f", {tally.dropped} dropped" if tally.dropped else ""

@@ -114,13 +114,11 @@ class Capture:
 
     @property
     def state(self) -> CameraState:
-        """Current state of the source."""
         with self._lock:
             return self._state
 
     @property
     def reconnects(self) -> int:
-        """Number of times the source was opened again."""
         with self._lock:
             return self._reconnects
 

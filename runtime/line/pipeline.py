@@ -94,7 +94,6 @@ class Pipeline:
         return Capture(feed.source, feed.trigger, take, self._source_failed, reconnect=reconnect)
 
     def connect(self, sink: "Sink") -> None:
-        """Add a sink, before `run`."""
         self._sinks.append(sink)
 
     def run(self) -> Tally:
@@ -157,7 +156,6 @@ class Pipeline:
         self._stopping = True
 
     def tally(self) -> Tally:
-        """Counts of all frames so far."""
         undelivered: dict[str, int] = {}
         for sink in self._sinks:  # two sinks may have the same name
             undelivered[sink.name] = undelivered.get(sink.name, 0) + int(getattr(sink, "undelivered", 0))
@@ -173,7 +171,6 @@ class Pipeline:
             )
 
     def states(self) -> Mapping[str, CameraState]:
-        """State of every source, by name."""
         return {capture.source.name: capture.state for capture in self._captures}
 
     def _unreadable_files(self) -> int:

@@ -63,7 +63,6 @@ class CameraHistory:
         self._times: deque[Timestamps] = deque(maxlen=LATENCIES)
 
     def add(self, frame: Frame, inspection: Inspection, now: float) -> None:
-        """Add a result."""
         verdict = inspection.verdict
         self.results += 1
         self.last = (frame, inspection)

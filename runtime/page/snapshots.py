@@ -71,7 +71,6 @@ class Snapshots:
         self.stopped = False
 
     async def run(self) -> None:
-        """Render snapshots until cancelled."""
         try:
             while True:
                 began = time.monotonic()
@@ -87,7 +86,6 @@ class Snapshots:
             self._renderer.shutdown(wait=False, cancel_futures=True)
 
     async def stop(self) -> None:
-        """Disconnect all clients."""
         async with self._changed:
             self.stopped = True
             self._changed.notify_all()
@@ -110,7 +108,6 @@ class Snapshots:
 
     @property
     def current(self) -> int:
-        """Number of the newest snapshot."""
         return self._current.number
 
     async def _render(self) -> None:

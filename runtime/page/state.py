@@ -126,12 +126,10 @@ class LivePage:
                 self._pending.append(CameraResult(camera, history.results, frame, inspection))
 
     def close(self) -> None:
-        """Stop the servers of this page."""
         while self._on_close:
             self._on_close.pop()()
 
     def on_close(self, action: Callable[[], None]) -> None:
-        """Register an action for `close`."""
         self._on_close.append(action)
 
     def newest(self, camera: str) -> CameraResult | None:
@@ -162,7 +160,6 @@ class LivePage:
             self._gallery.append(Anomaly(report, pictures))
 
     def anomalies(self) -> list[AnomalyReport]:
-        """The gallery, newest first."""
         with self._lock:
             return [anomaly.report for anomaly in reversed(self._gallery)]
 
@@ -191,7 +188,6 @@ class LivePage:
         return ThresholdReport(controls.threshold(), controls.saved_threshold(), can_save, controls.promise())
 
     def status(self) -> Status:
-        """All numbers of the page."""
         controls = self.controls
         states, tally = controls.state(), controls.tally()
         now = self._clock()

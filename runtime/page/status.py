@@ -31,7 +31,6 @@ class VerdictReport:
 
     @classmethod
     def from_verdict(cls, verdict: Verdict) -> "VerdictReport":
-        """Take the numbers over."""
         return cls(
             frame=verdict.frame,
             source=printable(verdict.source),

@@ -35,11 +35,9 @@ class BoundedServer(ThreadingTCPServer):
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
         return int(self.server_address[1])
 
     def start(self) -> None:
-        """Start serving."""
         self._thread.start()
 
     def close(self) -> None:
@@ -73,7 +71,6 @@ class BoundedServer(ThreadingTCPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection and remove it from the list."""
         with self._lock:
             self._active.pop(request, None)
         super().shutdown_request(request)

@@ -88,13 +88,11 @@ class BufferedSink:
 
     @property
     def undelivered(self) -> int:
-        """Results lost so far."""
         with self._changed:
             return self._undelivered
 
     @property
     def waiting(self) -> int:
-        """Results not yet delivered."""
         with self._changed:
             return len(self._waiting) + self._in_hand
 

@@ -38,7 +38,6 @@ class Hints:
         self._anomalous: Counter[str] = Counter()
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
-        """Count one frame."""
         source, verdict = self._source or frame.source, inspection.verdict
         difference = None if self._record is None else self._record.difference_of_frame(verdict.size)
         if difference is not None and source not in self._of_another_size:

@@ -59,7 +59,6 @@ class _VerdictSink:
         self._provenance = provenance
 
     def needed(self, frame: "Frame", inspection: "Inspection") -> "tuple[Frame, Inspection]":
-        """Needs the verdict and its mask."""
         return verdict_only(frame, inspection, mask=True)
 
     def earlier(self) -> str:

@@ -96,11 +96,9 @@ class Metrics:
         )
 
     def needed(self, frame: "Frame", inspection: "Inspection") -> "tuple[Frame, Inspection]":
-        """Needs the verdict without its mask."""
         return verdict_only(frame, inspection, mask=False)
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
-        """Add one verdict's score and times."""
         verdict = inspection.verdict
         times = verdict.timestamps
         for stage, milliseconds in (
@@ -160,7 +158,6 @@ class _MetricsHandler(BaseHTTPRequestHandler):
     timeout = _REQUEST_TIMEOUT_S
 
     def do_GET(self) -> None:
-        """Send the metrics, whatever the path."""
         content, kind = self.server.exposition()
         self.send_response(200)
         self.send_header("Content-Type", kind)

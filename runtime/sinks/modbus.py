@@ -65,7 +65,6 @@ class ModbusSink:
         self._server.start()
 
     def put(self, frame: "Frame", inspection: "Inspection") -> None:
-        """Make this the last verdict."""
         _, slim = verdict_only(frame, inspection, mask=False)
         self._last = slim.verdict, time.monotonic()  # assigned at once, so that no request sees a mixture
 
@@ -74,7 +73,6 @@ class ModbusSink:
         self._server.close()
 
     def registers(self) -> list[int]:
-        """The current values of all registers."""
         now, last, tally = time.monotonic(), self._last, self._tally()
         decision, age, frame, score = 0, 0, 0, 0.0
         if last is not None:

@@ -172,7 +172,6 @@ class _SavedPictures:
         self.bytes = sum(size for _, size in self._pictures)
 
     def add(self, path: Path, size: int) -> None:
-        """Add a new picture."""
         self._pictures.append((path, size))
         self.bytes += size
 

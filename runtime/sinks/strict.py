@@ -44,5 +44,4 @@ class StrictSink:
             ) from error
 
     def close(self) -> None:
-        """Close the sink."""
         self._sink.close()

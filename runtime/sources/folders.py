@@ -86,7 +86,6 @@ class ImageFiles:
 
     @property
     def name(self) -> str:
-        """The path of a single file, or the number of files."""
         return str(self._files[0].path) if len(self._files) == 1 else f"{len(self._files)} images"
 
     def __len__(self) -> int:
@@ -134,7 +133,6 @@ class WatchedFolder:
 
     @property
     def name(self) -> str:
-        """The folder, as given."""
         return str(self._folder)
 
     def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:

@@ -115,7 +115,6 @@ class GenicamDevice:
             return None
 
     def release(self) -> None:
-        """Stop the camera and close it."""
         for release in (self._acquirer.destroy, self._harvester.reset):
             with suppress(*self._lost):  # an unplugged camera cannot be stopped
                 release()

@@ -39,7 +39,6 @@ class OpenCvDevice:
         return (as_bgr(np.asarray(image)), self._stamp(self._capture)) if there else None
 
     def release(self) -> None:
-        """Close the capture."""
         self._capture.release()
 
 

@@ -32,7 +32,6 @@ class VideoFile:
 
     @property
     def name(self) -> str:
-        """The path, as given."""
         return str(self._path)
 
     def frames(self, stop: threading.Event, first: int = 0) -> Iterator[Frame]:

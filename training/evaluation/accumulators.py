@@ -63,13 +63,11 @@ class Case:
     score: float
 
     def as_json(self) -> dict[str, Any]:
-        """Write JSON for `from_json`."""
         mask = None if self.image.mask is None else str(self.image.mask)
         return {"path": str(self.image.path), "kind": self.image.kind, "mask": mask, "score": self.score}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Case":
-        """Read what `as_json` gave."""
         mask = None if values["mask"] is None else Path(values["mask"])
         return cls(TestImage(Path(values["path"]), values["kind"], mask), values["score"])
 
@@ -198,7 +196,6 @@ class Accumulators:
         )
 
     def save(self, path: Path) -> None:
-        """Write everything to an ``.npz`` file in one rename."""
         texts = {
             "missed": [case.as_json() for case in self.missed.arrived()],
             "false_alarms": [case.as_json() for case in self.false_alarms.arrived()],
@@ -216,7 +213,6 @@ class Accumulators:
 
     @classmethod
     def load(cls, path: Path, threshold: float) -> "Accumulators":
-        """Read what `save` wrote."""
         found = cls(threshold)
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)

@@ -55,8 +55,6 @@ class Evaluation:
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """Every field in plain types."""
-
         def cases(chosen: Sequence[Case]) -> list[dict[str, Any]]:
             return [{"image": str(c.image.path), "kind": c.image.kind, "score": c.score} for c in chosen]
 

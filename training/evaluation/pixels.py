@@ -97,7 +97,6 @@ class PixelScores:
             self._regions += regions - 1
 
     def merge(self, other: "PixelScores") -> None:
-        """Add all images of another accumulator on the same axis."""
         assert self._axis == other._axis, "histograms of different bins cannot be added"
         self._defective += other._defective
         self._good += other._good
@@ -107,7 +106,6 @@ class PixelScores:
         self._images += other._images
 
     def arrays(self) -> dict[str, NDArray[np.int64]]:
-        """All counts, for `of_arrays`."""
         return {
             "defective": self._defective,
             "good": self._good,
@@ -204,7 +202,6 @@ class Decisions:
         self._false_alarms += regions if is_good else 0
 
     def merge(self, other: "Decisions") -> None:
-        """Add all images of another accumulator at the same threshold."""
         assert self._threshold == other._threshold, "decisions at different thresholds cannot be added"
         self._iou += other._iou
         self._compared += other._compared
@@ -214,11 +211,9 @@ class Decisions:
 
     @property
     def flagged(self) -> int:
-        """How many images have a region."""
         return self._flagged.total()
 
     def counts(self) -> NDArray[np.int64]:
-        """All counts, for `of_counts`."""
         images = [count[is_good] for count in (self._images, self._flagged) for is_good in (True, False)]
         return np.array([self._iou, self._compared, self._false_alarms, *images], np.int64)
 

@@ -41,7 +41,6 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """Identifies the section in a link."""
         return _anchor(self.evaluation.category)
 
     @property
