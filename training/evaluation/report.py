@@ -87,7 +87,7 @@ def report_page(sections: Sequence[Section]) -> str:
 
 
 def _anchor(category: str) -> str:
-    return quote(category, safe="")
+    return quote(category, safe="", errors="backslashreplace")  # the name of a folder may not be UTF-8
 
 
 def _linked(rows: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -103,6 +103,23 @@ def test_an_unreadable_image_is_listed_and_the_others_count(
     assert "broken.png" in found["unreadable"][0] and "broken.png" in page.read_text()
 
 
+def test_folder_and_image_names_may_hold_html_and_other_bytes_than_utf8(
+    own_labelled_folder: Path, exported: Path, tmp_path: Path, exit_code: Exit
+) -> None:
+    data = own_labelled_folder.rename(tmp_path / "a <u> \udcff")
+    hole = data / "test" / "hole" / "005.png"
+    hole.write_bytes((data / "test" / "good" / "000.png").read_bytes())  # missed, so the report shows it
+    hole.rename(hole.with_name("<script>\udcfe.png"))
+    numbers, page = tmp_path / "numbers.json", tmp_path / "page.html"
+    options = ("--no-masks", "--threads", 1, "--json", numbers, "--report", page)
+    assert exit_code(main, "--bundle", exported, "--data", data, *options) == 0
+    html = page.read_text(encoding="utf-8")
+    assert "&lt;script&gt;\\udcfe.png" in html and "<script>" not in html and "<u>" not in html
+    assert html.count('href="#a%20%3Cu%3E%20%5Cudcff"') == 3
+    assert html.count('id="a%20%3Cu%3E%20%5Cudcff"') == 1
+    assert json.loads(numbers.read_text())["categories"][0]["category"] == data.name
+
+
 def test_what_is_measured_is_kept_when_one_category_fails(
     labelled_folder: Path, exported: Path, tmp_path: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]
 ) -> None:
