@@ -5,7 +5,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from uflow_edge.runtime.bundle.edit import save_operating_point
-from uflow_edge.runtime.bundle.folder import MANIFEST
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -55,10 +54,4 @@ class LiveThreshold:
         """
         with self._saving:
             point, saved = self._inspector.operating_point, self._bundle.manifest.operating_point
-            try:
-                self._bundle = save_operating_point(
-                    self._bundle, saved if point.threshold == saved.threshold else point
-                )
-            except OSError as error:
-                error.filename = error.filename or str(self._bundle.folder / MANIFEST)  # a full disk names no file
-                raise
+            self._bundle = save_operating_point(self._bundle, saved if point.threshold == saved.threshold else point)

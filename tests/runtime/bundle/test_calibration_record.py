@@ -1,6 +1,5 @@
 """A line that runs otherwise than its bundle was calibrated loses the promise, and says in what it differs."""
 
-import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -163,16 +162,6 @@ def test_a_source_without_good_frames_gets_one_hint(
         after += [i] * (len(logged) - before)
     assert after == said_after
     assert all("hint: line 2: " in line and "uflow-calibrate" in line for line in logged)
-
-
-def test_a_full_disk_names_the_manifest(calibrated: Bundle[UFlowManifest], monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("uflow_edge.runtime.infer.threshold.save_operating_point", full)
-    threshold = LiveThreshold(Inspector.load(calibrated, threads=1), calibrated)
-    with pytest.raises(OSError, match=r"No space left on device: '.*gravel\.uflow/manifest\.json'"):
-        threshold.save()
 
 
 def test_a_camera_without_hardware_shows_what_the_bundle_knows(

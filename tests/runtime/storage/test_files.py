@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.storage.files import check_writable, replacing, replacing_folder
+from uflow_edge.runtime.storage.files import check_writable, replacing, replacing_folder, scratch_folder
 
 _WRITER = """
 import sys, time
@@ -154,3 +154,14 @@ def largest_file(size: int) -> Iterator[None]:
 def test_a_full_disk_is_known_before(tmp_path: Path) -> None:
     with largest_file(0), pytest.raises(BadInput, match="cannot be written"):
         check_writable(tmp_path / "x.ckpt")
+
+
+def test_an_error_of_a_full_disk_names_the_result(tmp_path: Path) -> None:
+    with largest_file(0):
+        with pytest.raises(OSError, match=r"too large: '.*/x\.json'"), replacing(tmp_path / "x.json") as temporary:
+            temporary.write_text("{}")
+        with pytest.raises(OSError, match=r"too large: '.*/bundle'"), replacing_folder(tmp_path / "bundle") as folder:
+            (folder / "model.onnx").write_bytes(b"graph")
+        with pytest.raises(OSError, match=f"too large: '{tmp_path}'"), scratch_folder(tmp_path) as folder:
+            (folder / "model.onnx").write_bytes(b"graph")
+    assert not list(tmp_path.iterdir())
