@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from uflow_edge.export.network.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
@@ -27,7 +28,7 @@ from uflow_edge.training.options import (
     Augmentation,
     TrainingOptions,
 )
-from uflow_edge.training.progress import FitBar, print_interrupted
+from uflow_edge.training.progress import run_fit
 
 FLIPS = {"none": (False, False), "horizontal": (True, False), "vertical": (False, True), "both": (True, True)}
 
@@ -169,23 +170,11 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         architecture = Architecture.default(arguments.extractor, side, arguments.flow_steps)
     except BadInput as error:
         raise UsageError(f"--extractor, --input-size or --flow-steps: {error}") from error
-    bar = FitBar("fitting the flow", arguments.epochs)
-    try:
-        result = train(
-            data,
-            architecture,
-            options,
-            arguments.out,
-            restart=arguments.restart,
-            overwrite=arguments.overwrite,
-            on_step=bar.update,
-        )
-    except KeyboardInterrupt:
-        bar.close()
-        print_interrupted(arguments.out)
+    what = (data, architecture, options, arguments.out)
+    fit = partial(train, *what, restart=arguments.restart, overwrite=arguments.overwrite)
+    result = run_fit(fit, "fitting the flow", arguments.out, arguments.epochs)
+    if result is None:
         return ExitCode.INTERRUPTED
-    finally:
-        bar.close()
     best = result.held_out[result.best_epoch - 1]
     print(
         f"{arguments.out}: {counted(result.steps, 'step')}, best after epoch {result.best_epoch} (held-out {best:.4f})"

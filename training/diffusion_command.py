@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from uflow_edge.runtime.cli.command_line import run_command
@@ -17,7 +18,7 @@ from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.cli.values import positive_int
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.training.diffusion_options import DiffusionOptions
-from uflow_edge.training.progress import FitBar, print_interrupted
+from uflow_edge.training.progress import run_fit
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,22 +92,11 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         steps=arguments.steps,
         seed=arguments.seed,
     )
-    bar = FitBar("training the UNet")
-    try:
-        result = train_unet(
-            arguments.data,
-            options,
-            arguments.out,
-            restart=arguments.restart,
-            overwrite=arguments.overwrite,
-            on_step=bar.update,
-        )
-    except KeyboardInterrupt:
-        bar.close()
-        print_interrupted(arguments.out)
+    what = (arguments.data, options, arguments.out)
+    fit = partial(train_unet, *what, restart=arguments.restart, overwrite=arguments.overwrite)
+    result = run_fit(fit, "training the UNet", arguments.out)
+    if result is None:
         return ExitCode.INTERRUPTED
-    finally:
-        bar.close()
     print(f"{arguments.out}: {result.steps} steps, held-out loss {result.held_out[-1]:.4f} (predicting no noise: 1)")
     print(result.denoising)
     print(f"next: uflow-export --unet {arguments.out}")

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor
 
-from uflow_edge.export.checkpoints.tensors import save_tensors
 from uflow_edge.runtime.cli.interrupts import deferred_interrupts
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.numeric import FloatMap
@@ -20,7 +19,7 @@ from uflow_edge.training.diffusion_network import noised
 from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.diffusion_patches import Patches
 from uflow_edge.training.progress import Progress
-from uflow_edge.training.resume import read_state
+from uflow_edge.training.resume import read_state, write_state
 
 HELD_OUT_PATCHES = 32
 _WARM_UP = 50
@@ -135,12 +134,5 @@ def _copy(model: UNet2DModel) -> dict[str, Tensor]:
 def _save(
     path: Path, run: dict[str, Any], state: _UNetState, model: UNet2DModel, optimizer: torch.optim.Optimizer
 ) -> None:
-    content = {
-        "run": run,
-        "step": state.step,
-        "model": model.state_dict(),
-        "average": state.average,
-        "optimizer": optimizer.state_dict(),
-        "held_out": state.held_out,
-    }
-    save_tensors(content, path)
+    state.model, state.optimizer = model.state_dict(), optimizer.state_dict()
+    write_state(path, run, state)

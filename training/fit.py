@@ -11,14 +11,13 @@ import torch
 from FrEIA.modules import AllInOneBlock
 from torch import Tensor
 
-from uflow_edge.export.checkpoints.tensors import save_tensors
 from uflow_edge.export.network.uflow import UFlow
 from uflow_edge.runtime.cli.interrupts import deferred_interrupts
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.training.features import Features
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.progress import Progress
-from uflow_edge.training.resume import read_state
+from uflow_edge.training.resume import read_state, write_state
 
 WEIGHT_DECAY = 1e-5
 FINAL_RATE = 0.4
@@ -166,14 +165,5 @@ def _initial_state(network: UFlow, optimizer: torch.optim.Optimizer) -> _FlowSta
 
 
 def _save(path: Path, run: dict[str, Any], state: _FlowState, network: UFlow, optimizer: torch.optim.Optimizer) -> None:
-    content = {
-        "run": run,
-        "step": state.step,
-        "flow": network.flow.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "best_flow": state.best_flow,
-        "best": state.best,
-        "best_epoch": state.best_epoch,
-        "held_out": state.held_out,
-    }
-    save_tensors(content, path)
+    state.flow, state.optimizer = network.flow.state_dict(), optimizer.state_dict()
+    write_state(path, run, state)

@@ -3,9 +3,10 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from uflow_edge.runtime.cli.command_line import progress as progress_bar
 from uflow_edge.runtime.text import duration
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,23 @@ class FitBar:
 def resume_file(out: Path) -> Path:
     """The file of a training's state, beside its result."""
     return out.with_name(out.name + ".resume")
+
+
+def run_fit(train: Callable[..., T], doing: str, out: Path, epochs: int | None = None) -> T | None:
+    """Show the progress of a training; None if it was interrupted, after a line that tells how to continue it.
+
+    Args:
+        train: called with ``on_step``.
+    """
+    bar = FitBar(doing, epochs)
+    try:
+        return train(on_step=bar.update)
+    except KeyboardInterrupt:
+        bar.close()
+        print_interrupted(out)
+        return None
+    finally:
+        bar.close()
 
 
 def print_interrupted(out: Path) -> None:

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from uflow_edge.export.checkpoints.tensors import load_tensors
+from uflow_edge.export.checkpoints.tensors import load_tensors, save_tensors
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.storage.files import check_writable
 from uflow_edge.training.progress import resume_file
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 S = TypeVar("S")
 
@@ -41,6 +45,11 @@ def state_until_written(out: Path) -> Iterator[None]:
             f"continues from {state}"
         ) from error
     state.unlink(missing_ok=True)
+
+
+def write_state(path: Path, run: dict[str, Any], state: "DataclassInstance") -> None:
+    """Write a state for `read_state` in one rename: ``run``, and every field under its name."""
+    save_tensors({"run": run, **{field.name: getattr(state, field.name) for field in fields(state)}}, path)
 
 
 def read_state(path: Path, run: dict[str, Any], kind: Callable[..., S]) -> S | None:

@@ -138,10 +138,10 @@ def _print_layers(result: Int8Result) -> None:
         f"\n{len(result.choice.names)} of {len(result.layers)} layers in INT8, {result.quantized_work:.0%} of the "
         f"multiplications, energies within {result.choice.error:.1%}, {result.seconds:.0f} s; left in float:\n"
     )
+    left = [layer for layer in result.layers if layer.name not in result.choice.names]
     rows = [
-        (layer.name, f"{layer.macs / 1e6:.1f}", f"{sensitivity:.1%}")
-        for layer in result.left_in_float
-        for sensitivity in [result.choice.sensitivity[layer.name]]
+        (layer.name, f"{layer.macs / 1e6:.1f}", f"{result.choice.sensitivity[layer.name]:.1%}")
+        for layer in sorted(left, key=lambda layer: -result.choice.sensitivity[layer.name])
     ]
     print(table(("layer", "million products", "error by itself"), rows, left=(0,)) + "\n")
 

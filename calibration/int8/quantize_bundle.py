@@ -96,12 +96,6 @@ class Int8Result:
             layer.macs for layer in self.layers
         )
 
-    @property
-    def left_in_float(self) -> tuple[QuantizableLayer, ...]:
-        """Layers that are not quantised, the most sensitive first."""
-        left = [layer for layer in self.layers if layer.name not in self.choice.names]
-        return tuple(sorted(left, key=lambda layer: -self.choice.sensitivity[layer.name]))
-
 
 def quantize_bundle(
     bundle: Bundle[UFlowManifest],
