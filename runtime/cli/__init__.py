@@ -1,1 +1,1 @@
-"""What all ``uflow-…`` commands share: options, configuration files, logs, signals, exit codes."""
+"""Shared by all ``uflow-…`` commands: options, configuration files, logs, signals, exit codes."""

@@ -15,15 +15,15 @@ ALIASES: dict[str, dict[str, str]] = {
     "uflow-train": {"--batch-size": "--batch"},
     "uflow-train-unet": {"--batch-size": "--batch"},
 }
-"""By command and earlier name, the name of today; empty where the option is the default now."""
+"""Current names by command and earlier name; empty if the option has become the default."""
 
 
 def with_current_names(command: str, arguments: Sequence[str], options: Collection[str]) -> list[str]:
     """Replace earlier names of options, and say so in one line on stderr for each.
 
     Args:
-        options: names of today; an unambiguous abbreviation of an earlier name is replaced where it abbreviates
-            none of these.
+        options: current names. An unambiguous abbreviation of an earlier name is replaced too, unless it also
+            abbreviates a current name.
     """
     aliases = ALIASES.get(command, {})
     end = arguments.index("--") if "--" in arguments else len(arguments)

@@ -1,4 +1,4 @@
-"""How every ``uflow-…`` command runs: errors in one line, exit codes, progress, tables."""
+"""Runs every ``uflow-…`` command: one-line errors, exit codes, progress, tables."""
 
 import argparse
 import logging
@@ -19,7 +19,7 @@ from uflow_edge.runtime.text import printable, redacted
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_LINES = 10.0  # of progress, where no terminal shows a bar
+_SECONDS_BETWEEN_LINES = 10.0  # of progress, if there is no terminal for a bar
 
 
 def run_command(
@@ -27,7 +27,7 @@ def run_command(
     run: Callable[[argparse.Namespace], ExitCode],
     log_to: Literal["stdout", "stderr"] = "stdout",
 ) -> NoReturn:
-    """Read the command line, run the command and leave with its exit code; an error becomes one line on stderr."""
+    """Parse the command line, run the command and exit with its code; an error becomes one line on stderr."""
     make_streams_safe()
     silence_decoders()
     code: ExitCode | None = None
@@ -38,7 +38,9 @@ def run_command(
             log.use(getattr(arguments, "log_format", "text"), verbose=getattr(arguments, "verbose", False))
             code = run(arguments)
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader of our output has left; Python would complain again while closing it
+        except (
+            BrokenPipeError
+        ):  # the reader of our output has closed it; without `discard` Python would fail again at exit
             discard(sys.stdout)
             code = ExitCode.INTERRUPTED if code is None else code
         except (Exception, KeyboardInterrupt) as error:
@@ -46,7 +48,7 @@ def run_command(
             logger.error("interrupted" if code == ExitCode.INTERRUPTED else _explained(error), exc_info=True)
             if isinstance(error, Stuck):
                 sys.stdout.flush()
-                os._exit(code)  # what Python does at its end would abort below the thread that is stuck
+                os._exit(code)  # a normal exit of Python would abort because of the stuck thread
     sys.exit(code)
 
 
@@ -68,7 +70,7 @@ def _explained(error: BaseException) -> str:
         return f"error: out of memory{text and f' ({text})'}"
     if isinstance(error, ImportError):
         return f"error: a package is missing or damaged: {text}"
-    return f"internal error: {type(error).__name__}: {text}; please report it, --verbose shows where"
+    return f"internal error: {type(error).__name__}: {text}; please report it, with the output of --verbose"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int]) -> str:
@@ -85,7 +87,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: Collection
 
 
 class _Lines(tqdm):
-    """Progress in whole lines, for logs."""
+    """Shows progress as whole lines, for logs."""
 
     @staticmethod
     def status_printer(_: TextIO) -> Callable[[str], None]:
@@ -93,22 +95,21 @@ class _Lines(tqdm):
 
         def show(line: str) -> None:
             nonlocal shown
-            if line != shown:  # a refresh right after an update would say it twice
+            if line != shown:  # a refresh right after an update would repeat the line
                 progress_logger.info(line)
             shown = line
 
         return show
 
     def moveto(self, n: int) -> None:
-        """Lines follow each other."""
+        pass
 
     def close(self) -> None:
-        """What is done says the command itself."""
-        self.disable = True
+        self.disable = True  # no last line: the command reports its result itself
 
 
 def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "image") -> "tqdm[T]":
-    """Progress on stderr: a bar on a terminal; elsewhere a line now and then, with the time left, if it takes long."""
+    """Show progress on stderr: a bar on a terminal; elsewhere, for long work, a line every ten seconds."""
     total = total or length_hint(items) or None
     if sys.stderr.isatty():
         return tqdm(items, description, total=total, unit=f" {unit}", dynamic_ncols=True)
@@ -121,5 +122,5 @@ def progress(items: Iterable[T], description: str, total: int | None = None, uni
         maxinterval=_SECONDS_BETWEEN_LINES,
         delay=_SECONDS_BETWEEN_LINES,
         bar_format="{desc}:{unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}",
-        disable=total is None,  # without an end it would fill a log
+        disable=total is None,  # work without a known end would fill the log
     )

@@ -1,7 +1,7 @@
 """Configuration files: the options of a command by their long names, in TOML.
 
-A value is checked as if it were typed, and takes the place of the option's default; the command line overrides it.
-Relative paths are relative to the working directory, as on the command line.
+A value is checked as on the command line and replaces the option's default; typed options override it. Relative paths
+are relative to the working directory, as on the command line.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _SECRETS = frozenset({"token"})
 
 
 def options_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """The options that a file may hold, by their long names without the dashes."""
+    """The options that a file may contain, by their long names without the dashes."""
     named = {
         string[2:]: action
         for action in parser._actions
@@ -56,12 +56,13 @@ def apply_config(
 
     Args:
         source: a ``.toml`` file, or the name of a configuration that is shipped with the command.
-        given: what was typed; None for every other option. It excludes what cannot be combined with it.
+        given: values of the typed options; None for every other option. Values of the configuration that exclude a
+            typed option are dropped.
         shipped: values by option, by name of the configuration.
 
     Raises:
         UsageError: ``source`` is neither.
-        BadInput: the file cannot be read, or holds an unknown option or a wrong value.
+        BadInput: the file cannot be read, or contains an unknown option or a wrong value.
     """
     values = shipped[source] if source in shipped else _read(source, shipped)
     options = options_of(parser)
@@ -81,7 +82,7 @@ def apply_config(
             group.required = False
     for action, value in actions.items():
         action.required = False
-        if getattr(given, action.dest) is None:  # or repeated options would be added to those of the file
+        if getattr(given, action.dest) is None:  # else argparse would append typed values to those of the file
             action.default = value
 
 
@@ -120,7 +121,7 @@ def _checked(parser: argparse.ArgumentParser, action: argparse.Action, value: ob
 
 
 def _one(parser: argparse.ArgumentParser, action: argparse.Action, value: object, where: str) -> object:
-    """The value as if it were typed. Numbers are written as numbers; only whole ones can stand for a text."""
+    """Convert one value as if it were typed. Numbers need no quotes; only whole ones are accepted as text."""
     try:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise BadInput(f"{where}: expected a number or a text, found {_shown(value)}")
@@ -143,12 +144,12 @@ def _shown(value: object) -> str:
 
 
 def _toml(value: object) -> str:
-    """Texts, numbers, booleans and arrays look in TOML as they do in JSON, but for DEL."""
+    """Strings, numbers, booleans and arrays look the same in TOML and JSON, except for the character DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def config_text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str:
-    """The options of a command line in TOML; a secret becomes ``***`` in a comment.
+    """The options of a command line in TOML; a secret becomes a comment with ``***``.
 
     Raises:
         UsageError: a value, such as the name of a file, is not valid Unicode.
@@ -167,7 +168,7 @@ def config_text(parser: argparse.ArgumentParser, arguments: argparse.Namespace) 
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(f"--print-config: a name is not valid Unicode, as TOML requires: {error}") from error
+        raise UsageError(f"--print-config: TOML needs valid Unicode, and a value is not: {error}") from error
     return text
 
 

@@ -8,14 +8,14 @@ from types import FrameType
 
 
 def _stop_signals() -> list[signal.Signals]:
-    """The signals that end a command, but those that are ignored, as under nohup."""
+    """The signals that end a command, except those that are ignored, such as SIGHUP under nohup."""
     numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
     return [number for number in numbers if number is not None and signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextmanager
 def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle these signals; in threads other than the main one, which may not, nothing changes."""
+    """Handle these signals during the block; does nothing outside the main thread, where Python forbids it."""
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.getsignal(number) for number in (_stop_signals() if main else ())}
     for number in before:
@@ -29,7 +29,11 @@ def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 @contextmanager
 def signals_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM and SIGHUP act as Ctrl-C does; yields whether one came: native code can swallow it."""
+    """Let SIGTERM and SIGHUP act like Ctrl-C.
+
+    Yields:
+        a function that says whether a signal came, as native code can swallow the exception.
+    """
     came: list[int] = []
 
     def handle(number: int, _: FrameType | None) -> None:
@@ -48,7 +52,7 @@ def deferred_interrupts(stop: Callable[[], None] = lambda: None) -> Iterator[Cal
         stop: called in the signal handler, so it may take no lock.
 
     Yields:
-        whether a signal came.
+        a function that says whether a signal came.
     """
     came: list[int] = []
 

@@ -1,7 +1,7 @@
 """The log of a command: plain lines that leave progress bars whole, or one JSON object per line.
 
-Modules log with ``logging.getLogger(__name__)``. Values that a program may want are named in the message,
-``logger.warning("%(camera)s is back", {"camera": name})``, and become fields of the JSON object.
+Modules log with ``logging.getLogger(__name__)``. Named values of a message, as in
+``logger.warning("%(camera)s is back", {"camera": name})``, become fields of the JSON object.
 """
 
 import logging
@@ -25,7 +25,7 @@ _PACKAGE: Final = logging.getLogger("uflow_edge")
 
 
 class LogHandler(logging.Handler):
-    """Writes errors and progress to stderr, and the other records to the stream of the command; JSON all to stderr."""
+    """Writes errors and progress to stderr, and other records to the command's stream; JSON goes to stderr only."""
 
     def __init__(self, stream: Literal["stdout", "stderr"]) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class LogHandler(logging.Handler):
 
 @contextmanager
 def logging_to(stream: Literal["stdout", "stderr"]) -> Iterator[LogHandler]:
-    """Write what the package logs to ``sys.stdout`` or ``sys.stderr`` for the length of the block."""
+    """Write the package's log to ``sys.stdout`` or ``sys.stderr`` during the block."""
     before = _PACKAGE.handlers, _PACKAGE.level, _PACKAGE.propagate
     handler = LogHandler(stream)
     _PACKAGE.handlers, _PACKAGE.propagate = [handler], False
@@ -64,13 +64,13 @@ def logging_to(stream: Literal["stdout", "stderr"]) -> Iterator[LogHandler]:
 
 
 def print_beside_bar(line: str, file: TextIO) -> None:
-    """Print one line without tearing a progress bar apart; a reader that has left changes nothing."""
+    """Print one line without damaging a progress bar; a closed pipe is no error."""
     try:
         if sys.stderr.isatty():
             tqdm.write(printable(line), file=file)
         else:
             print(printable(line), file=file, flush=True)
-    except OSError:  # nobody reads it any more: no reason to inspect no more
+    except OSError:  # the reader has closed it: the run goes on
         discard(file)
 
 

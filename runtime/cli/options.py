@@ -1,6 +1,6 @@
-"""Options that several commands have: each has one name, one type and one help text, given here.
+"""Options that several commands share: each has one name, one type and one help text, defined here.
 
-What comes first in a help text is the same in every command; what a command adds follows a semicolon.
+Every help text begins with the same words in all commands; a command may add a detail after a semicolon.
 """
 
 import argparse
@@ -26,13 +26,13 @@ def _more(text: str, detail: str) -> str:
 
 
 def add_bundle_option(group: Group, detail: str = "", default: str = "the only *.uflow bundle in this folder") -> None:
-    """Add ``--bundle``; ``default`` is for the help, the command finds it itself."""
+    """Add ``--bundle``; ``default`` is only shown in the help, the command applies it."""
     text = _more("bundle of the model", detail) + (f" (default: {default})" if default else "")
     group.add_argument("--bundle", type=Path, metavar="FOLDER", help=text)
 
 
 def add_engine_options(group: Group, precisions: Sequence[str] = (), precision_default: str = "") -> None:
-    """Add ``--backend``, ``--precision`` and ``--threads`` of the one engine that a command runs."""
+    """Add ``--backend``, ``--precision`` and ``--threads`` for a command that runs one engine."""
     from uflow_edge.runtime.bundle.manifest import PRECISIONS
     from uflow_edge.runtime.engines.selection import BACKENDS
 
@@ -63,14 +63,14 @@ def add_rule_option(group: Group) -> None:
 
 
 def add_heat_map_option(group: Group) -> None:
-    """Add ``--heat-map``; None is given where it is not typed."""
+    """Add ``--heat-map``; it is None if it is not given."""
     from uflow_edge.runtime.heat import HEAT_MAPS
 
     group.add_argument(
         "--heat-map",
         choices=HEAT_MAPS,
-        help="what colours on pictures show: nfa, the scores above the threshold; likelihood, the likelihood map of "
-        "all that was inspected (default: nfa)",
+        help="meaning of the colours on pictures: nfa, the scores above the threshold; likelihood, the likelihood map "
+        "of the whole inspected area (default: nfa)",
     )
 
 
@@ -86,7 +86,7 @@ def add_images_option(group: Group, detail: str = "", *, required: bool = False)
     text = _more("image files, or folders of them", detail)
     if required:
         group.add_argument("--images", nargs="+", type=Path, required=True, metavar="PATH", help=text)
-    else:  # a mutually exclusive group takes no `required` at all
+    else:  # a mutually exclusive group does not accept `required`
         group.add_argument("--images", nargs="+", type=Path, metavar="PATH", help=text)
 
 
@@ -118,7 +118,7 @@ def add_view_options(group: Group) -> None:
 
 
 def add_overlap_option(group: Group, detail: str = "", default: float = 0.25) -> None:
-    """Add ``--overlap``; the default is for the help."""
+    """Add ``--overlap``; ``default`` is only shown in the help."""
     text = _more("overlap of neighbouring squares, as a fraction of their side", detail)
     group.add_argument("--overlap", type=finite_float, metavar="X", help=f"{text} (default: {default:g})")
 
@@ -173,7 +173,7 @@ def add_report_option(group: Group, detail: str = "") -> None:
 
 
 def given(arguments: argparse.Namespace, *names: str) -> list[str]:
-    """Those of the options that were given, as they are typed."""
+    """The options among ``names`` that were given, as they are typed."""
     values = {name: getattr(arguments, name, None) for name in names}
     return [
         f"--{name.replace('_', '-')}"
@@ -183,10 +183,10 @@ def given(arguments: argparse.Namespace, *names: str) -> list[str]:
 
 
 def require_option(arguments: argparse.Namespace, needed: str, *names: str) -> None:
-    """Refuse options that would silently do nothing without another one.
+    """Refuse options that have no effect without another one.
 
     Raises:
-        UsageError: one of ``names`` is given and ``needed`` is not; the message names both.
+        UsageError: one of ``names`` is given without ``needed``; the message names both.
     """
     found = given(arguments, *names)
     if found and not given(arguments, needed):

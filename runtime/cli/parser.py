@@ -20,7 +20,7 @@ _EXIT_CODES = (
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Wraps descriptions, keeps the lines of examples, and ends the help of an option with its default."""
+    """Wraps descriptions, keeps the lines of examples, and adds the default to the help of each option."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(
@@ -39,7 +39,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reads configurations and earlier names of options, refuses empty values, and reports an error in one line."""
+    """Accepts configuration files and earlier names of options, refuses empty values, reports errors in one line."""
 
     shipped: Mapping[str, Mapping[str, object]] = {}
 
@@ -79,7 +79,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _PrintCompletion(argparse.Action):
-    """Prints a completion script, and ends the command."""
+    """Prints a completion script and exits."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: object, values: Any, *_: object) -> None:
         shtab = require("shtab", "completion")
@@ -96,8 +96,8 @@ def command_parser(
     """A parser with the options of every command.
 
     Args:
-        description: what it is for, at the beginning of ``--help``.
-        shipped: configurations that ``--config`` knows by name: values by option.
+        description: purpose of the command, at the beginning of ``--help``.
+        shipped: configurations that ``--config`` accepts by name: values by option.
     """
     listed = "\n".join(f"  {example}" for example in examples)
     parser = _Parser(
@@ -109,12 +109,12 @@ def command_parser(
     parser.shipped = shipped or {}
     add = parser.add_argument
     add("--version", action="version", version=f"{DISTRIBUTION} {version(DISTRIBUTION)}", help="show the version")
-    add("--verbose", action="store_true", help="show debug lines, and the traceback of an error")
+    add("--verbose", action="store_true", help="show debug messages, and the traceback of an error")
     add(
         "--log-format",
         choices=["text", "json"],
         default="text",
-        help="how log lines look; json writes one object per line to stderr",
+        help="format of the log; json writes one object per line to stderr",
     )
     names = f"; or one of {', '.join(shipped)}" if shipped else ""
     add("--config", metavar="FILE.toml", help=f"read options from a file; the command line overrides it{names}")

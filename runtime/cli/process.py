@@ -1,4 +1,4 @@
-"""How a command prepares its process: safe streams, quiet libraries, enough address space."""
+"""Prepares the process of a command: safe streams, quiet libraries, enough address space."""
 
 import io
 import os
@@ -9,11 +9,11 @@ from typing import TextIO
 
 from uflow_edge.runtime.errors import MissingDependency
 
-_LEAST_ADDRESS_SPACE = 950 << 20  # bytes; below, libraries cannot be loaded, or OpenBLAS asks for memory without end
+_LEAST_ADDRESS_SPACE = 950 << 20  # bytes; with less, libraries fail to load, or OpenBLAS requests memory forever
 
 
 def make_streams_safe() -> None:
-    """Make sure that no text can fail to be printed, whatever the encoding and even if a stream was closed."""
+    """Make sure that every text can be printed, in any encoding, even if a stream was closed before the start."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # it was closed before we started
@@ -23,14 +23,14 @@ def make_streams_safe() -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Let a stream that cannot be written to lead nowhere."""
+    """Redirect a broken stream to the null device."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def silence_decoders() -> None:
-    """Keep FFmpeg, OpenCV and Pillow from writing between our lines: what they cannot read is reported by us.
+    """Keep FFmpeg, OpenCV and Pillow from writing to our streams: we report unreadable files ourselves.
 
-    Works for what is imported or first used from now on; values that were set by the user stay.
+    This affects modules that are imported or first used from now on. Variables that the user has set stay.
     """
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
@@ -38,10 +38,10 @@ def silence_decoders() -> None:
 
 
 def refuse_small_address_space() -> None:
-    """Refuse what ``ulimit -v`` leaves if it is certain to be too little.
+    """Refuse to run if ``ulimit -v`` leaves too little address space.
 
     Raises:
-        MissingDependency: it is; the message says how much is needed.
+        MissingDependency: the limit is too low; the message says how much is needed.
     """
     try:
         import resource
@@ -50,6 +50,6 @@ def refuse_small_address_space() -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
         raise MissingDependency(
-            f"this process may use {limit >> 20} MiB of address space (ulimit -v), and the libraries alone need "
-            f"{_LEAST_ADDRESS_SPACE >> 20}: raise the limit"
+            f"the address space is limited to {limit >> 20} MiB (ulimit -v), but the libraries alone need "
+            f"{_LEAST_ADDRESS_SPACE >> 20} MiB; raise the limit"
         )

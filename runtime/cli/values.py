@@ -1,4 +1,4 @@
-"""Types of arguments: each turns what was typed into a value, or says what was expected."""
+"""Types of arguments: each converts the typed text, or raises an error that names the expected form."""
 
 import argparse
 import math
@@ -19,7 +19,7 @@ class PixelSize(NamedTuple):
 
 
 def nonempty(text: str) -> str:
-    """Text that is not blank: an unset shell variable leaves an empty argument."""
+    """Any text that is not blank; an unset shell variable gives an empty argument."""
     if not text.strip():
         raise argparse.ArgumentTypeError("expected a value, got an empty text")
     return text
@@ -52,7 +52,7 @@ def bit_depth(text: str) -> int:
 
 
 def thread_count(text: str) -> int:
-    """Threads of an engine; more than a few per core only cost memory."""
+    """Number of threads of an engine; more than four per core only cost memory."""
     value = positive_int(text)
     if value > _MOST_THREADS:
         raise argparse.ArgumentTypeError(f"expected at most {_MOST_THREADS} threads on this machine, got {text}")

@@ -1,1 +1,1 @@
-"""``uflow-infer``: its options, its wiring, its console."""
+"""``uflow-infer``: its options, receivers and console output."""

@@ -1,4 +1,4 @@
-"""``uflow-infer --ray``: an archive, inspected on a cluster."""
+"""``uflow-infer --ray``: inspect an archive on a cluster."""
 
 import argparse
 from dataclasses import dataclass
@@ -47,14 +47,14 @@ def infer_archive(arguments: argparse.Namespace) -> ExitCode:
     results, tally = execute(run, cluster)
     print(f"{tally.inspected} inspected, {tally.anomalous} anomalous, {tally.unreadable} unreadable: {results.folder}")
     if tally.unreadable:
-        print(f"unreadable ones are listed in {results.folder / f'{PARTITION}=unreadable'}")
+        print(f"unreadable files are listed in {results.folder / f'{PARTITION}=unreadable'}")
         return ExitCode.BAD_INPUT
     return ExitCode.ANOMALY if arguments.fail_on_anomaly and tally.anomalous else ExitCode.OK
 
 
 @dataclass(frozen=True, slots=True)
 class _Unfit:
-    """An option that has no meaning for archives, and what to use instead."""
+    """An option that does not work with archives, and the alternative."""
 
     name: str
     instead: str
@@ -63,7 +63,7 @@ class _Unfit:
 _VERDICTS = "verdicts of an archive go to --parquet"
 _UNFIT = (
     _Unfit("jsonl", _VERDICTS),
-    _Unfit("save_dir", "draw the images that a query of --parquet finds, without --ray"),
+    _Unfit("save_dir", "select images with a query of --parquet, and save their pictures in a run without --ray"),
     _Unfit("mqtt", _VERDICTS),
     _Unfit("serve", _VERDICTS),
     _Unfit("metrics", _VERDICTS),
@@ -72,13 +72,13 @@ _UNFIT = (
 
 
 def _check_archive_options(arguments: argparse.Namespace) -> None:
-    """Refuse an option that would silently do nothing, and the lack of one that is needed."""
+    """Refuse options that have no effect with ``--ray``, and require ``--images`` and ``--parquet``."""
     if not arguments.images:
         raise UsageError("--ray works with --images only: cameras and videos are inspected on their own machine")
     if not arguments.parquet:
         raise UsageError("--ray needs --parquet FOLDER, on storage that all workers share")
     for unfit in _UNFIT:
         if getattr(arguments, unfit.name):
-            raise UsageError(f"--{unfit.name.replace('_', '-')} is not for --ray: {unfit.instead}")
+            raise UsageError(f"--{unfit.name.replace('_', '-')} does not work with --ray: {unfit.instead}")
     if arguments.trigger != "free":
-        raise UsageError("--trigger is not for --ray: every image of an archive is inspected")
+        raise UsageError("--trigger does not work with --ray: every image of an archive is inspected")

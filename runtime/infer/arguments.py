@@ -27,13 +27,13 @@ def parser() -> argparse.ArgumentParser:
     """The command line of ``uflow-infer``."""
     parser = command_parser(
         "uflow-infer",
-        "Inspect a camera, images or a video, and say which frames are anomalous and where.",
+        "Inspect a camera, images or a video, and report which frames are anomalous and where.",
         [
             "uflow-infer parts/                                         # the only *.uflow bundle in this folder",
             "uflow-infer --images parts/ --save-dir seen --jsonl seen.jsonl",
             "uflow-infer --camera 0 --serve                             # and open http://127.0.0.1:8000/",
             "uflow-infer --camera rtsp://line-1/ --save-dir seen --save anomalies --save-quota 10000 --mqtt mqtt://broker",
-            "uflow-infer --camera synthetic:640x480@30 --serve          # no camera at hand",
+            "uflow-infer --camera synthetic:640x480@30 --serve          # without a camera",
             "uflow-infer --images archive/ --ray local --parquet found  # docs/scale-out.md",
         ],
     )
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Images(argparse.Action):
-    """Stores bare paths as ``--images``."""
+    """Stores positional paths as ``--images``."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
         if values:

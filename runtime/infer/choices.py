@@ -1,4 +1,4 @@
-"""The parsed command line of ``uflow-infer``, as the objects that it describes."""
+"""Builds sources, views and camera options from the parsed command line of ``uflow-infer``."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def check_option_combinations(arguments: argparse.Namespace) -> None:
-    """Refuse options that would silently do nothing.
+    """Refuse options that would have no effect.
 
     Raises:
-        UsageError: the message names the option that is missing.
+        UsageError: the message names the missing option.
     """
     require_option(arguments, "mqtt", "mqtt_pictures", "mqtt_ca", "mqtt_cert", "mqtt_key")
     require_option(arguments, "mqtt_cert", "mqtt_key")
@@ -31,12 +31,12 @@ def check_option_combinations(arguments: argparse.Namespace) -> None:
         raise UsageError("--trigger software needs --serve: POST /api/trigger of the live page fires it")
     check_ray_options(arguments, "parquet")
     if not (arguments.images or arguments.watch) and (arguments.bits or arguments.max_megapixels):
-        raise UsageError("--bits and --max-megapixels are for image files: not with --camera or --video")
+        raise UsageError("--bits and --max-megapixels are for image files; they do not work with --camera or --video")
     _refuse_own_results(arguments)
 
 
 def _refuse_own_results(arguments: argparse.Namespace) -> None:
-    """A folder of results among the inputs would be inspected too, and by ``--watch`` without end."""
+    """Refuse folders of results inside the inputs: their pictures would be inspected too, by ``--watch`` forever."""
     from uflow_edge.runtime.images.search import refuse_results_inside
 
     inputs = [arguments.watch] if arguments.watch else arguments.images or []
@@ -57,7 +57,7 @@ def address(text: str) -> tuple[str, int]:
 
 
 def views(arguments: argparse.Namespace) -> "ViewOptions":
-    """Regions of interest and tiles."""
+    """The regions of interest and tiles."""
     from uflow_edge.runtime.views import DEFAULT_OVERLAP, ViewOptions, parse_region
 
     if arguments.overlap is not None and arguments.tile is None:
@@ -67,7 +67,7 @@ def views(arguments: argparse.Namespace) -> "ViewOptions":
 
 
 def camera_options(arguments: argparse.Namespace) -> "CameraOptions":
-    """What cameras are asked for."""
+    """The settings to request from cameras."""
     from uflow_edge.runtime.sources import CameraOptions
 
     usual = CameraOptions()
@@ -85,11 +85,11 @@ def camera_options(arguments: argparse.Namespace) -> "CameraOptions":
 
 
 def sources(arguments: argparse.Namespace) -> "list[Source]":
-    """What is inspected; nothing is opened yet.
+    """The sources to inspect; none is opened yet.
 
     Raises:
-        UsageError: an address that is none.
-        BadInput, MissingDependency: a source that is not there.
+        UsageError: an address is invalid.
+        BadInput, MissingDependency: a source does not exist, or a package for it is missing.
     """
     from uflow_edge.runtime.sources import parse_camera
     from uflow_edge.runtime.sources.folders import ImageFiles, WatchedFolder, image_files
@@ -100,7 +100,7 @@ def sources(arguments: argparse.Namespace) -> "list[Source]":
             raise UsageError("--camera: the same camera is given twice")
         options, shown = camera_options(arguments), [redacted(text) for text in arguments.camera]
         return [
-            # Cameras whose addresses differ only in their secrets get a number.
+            # Cameras whose addresses differ only in secrets get a number.
             parse_camera(text, options, number=1 + shown[:i].count(shown[i]))
             for i, text in enumerate(arguments.camera)
         ]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def infer(arguments: argparse.Namespace) -> ExitCode:
-    """Inspect what the command line names, and return the exit code."""
+    """Inspect the sources of the command line; returns the exit code."""
     import cv2
 
     from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
@@ -38,7 +38,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
     from uflow_edge.runtime.sinks.hints import Hints
     from uflow_edge.runtime.sinks.json_lines import STANDARD_OUTPUT
 
-    cv2.setNumThreads(1)  # its workers spin between two short jobs, on cores that the engine needs
+    cv2.setNumThreads(1)  # its workers would spin between short jobs, on cores that the engine needs
     cli.check_option_combinations(arguments)
     if arguments.ray:
         from uflow_edge.runtime.infer.archive import infer_archive
@@ -70,14 +70,14 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
             with deferred_interrupts(pipeline.stop) as interrupted:
                 pipeline.run()
         except Stuck:
-            engines.pop_all()  # closing one that is at work would abort the process
+            engines.pop_all()  # closing an engine during a run would abort the process
             raise
         finally:
-            stack.close()  # sinks deliver what they have
+            stack.close()  # sinks deliver their waiting results
             console.close()
             tally = pipeline.tally()
             print_beside_bar(console.summary(tally), people)
-    if interrupted() and not (arguments.camera or arguments.watch):  # those end by a signal
+    if interrupted() and not (arguments.camera or arguments.watch):  # these runs always end with a signal
         return ExitCode.INTERRUPTED
     lost = any(tally.undelivered.values()) and not arguments.camera
     if tally.unreadable or tally.not_judged or lost:
@@ -113,7 +113,7 @@ def _inspector(arguments: argparse.Namespace, bundle: "Bundle[UFlowManifest]") -
 
 
 def _show_own_pictures(sources: "Sequence[Source]", bundle: "Bundle[UFlowManifest]") -> None:
-    """Let synthetic cameras show images of the bundle, if it has any: every other scene would be an anomaly."""
+    """Let synthetic cameras show images from the bundle, if it has any: all other scenes would be anomalous."""
     from uflow_edge.runtime.engines.reference import REFERENCE, StoredReference
     from uflow_edge.runtime.sources.synthetic import SyntheticCamera
 
@@ -131,7 +131,7 @@ def _options(arguments: argparse.Namespace) -> "PipelineOptions":
     from uflow_edge.runtime.line.capture import ReconnectOptions
     from uflow_edge.runtime.line.pipeline import PipelineOptions
 
-    # The source itself notices silence first; what it does not notice is that it hangs.
+    # A source reports silence itself; this longer limit is for a source that hangs.
     silence = 1.5 * cli.camera_options(arguments).silence_s
     give_up = math.inf if arguments.give_up is None else arguments.give_up
     reconnect = ReconnectOptions(silence=silence, give_up=give_up)
@@ -139,7 +139,7 @@ def _options(arguments: argparse.Namespace) -> "PipelineOptions":
 
 
 def _expected(arguments: argparse.Namespace, sources: "Sequence[Source]") -> int | None:
-    """The number of frames that will come; None if it is unknown."""
+    """The number of frames to expect; None if it is unknown."""
     known = [len(source) for source in sources if isinstance(source, Sized)]
     limits = [*known, *([arguments.max_frames] if arguments.max_frames else [])]
     return min(limits) if limits else None

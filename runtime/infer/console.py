@@ -1,4 +1,4 @@
-"""What ``uflow-infer`` prints: one line per frame, a progress bar, a summary."""
+"""Console output of ``uflow-infer``: one line per frame, a progress bar, a summary."""
 
 import statistics
 from collections import deque

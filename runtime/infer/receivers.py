@@ -1,4 +1,4 @@
-"""The receivers that a command line names, connected to a pipeline: files, brokers, metrics, the live page."""
+"""Connects the receivers of the command line to a pipeline: files, brokers, metrics, the live page."""
 
 import argparse
 import logging
@@ -39,13 +39,13 @@ def connect_receivers(
     feeds: "Sequence[Feed]",
     stack: ExitStack,
 ) -> None:
-    """Make and connect every sink that the command line names; ``stack`` closes them.
+    """Make and connect every sink of the command line; ``stack`` closes them.
 
-    Behind a camera a receiver that is down must not hold up the inspection, so results wait for it, up to a bound.
-    Behind files nothing may be lost, so a disk that is full ends the run.
+    With a camera, a receiver that is down must not block the inspection, so a bounded number of results waits for it.
+    With files, no result may be lost, so a full disk ends the run.
 
     Raises:
-        UsageError, BadInput, MissingDependency: a receiver that cannot be had.
+        UsageError, BadInput, MissingDependency: a receiver cannot be opened.
     """
     from uflow_edge.runtime.sinks.buffered import BufferedSink
     from uflow_edge.runtime.sinks.strict import StrictSink
@@ -140,7 +140,7 @@ def _metrics(arguments: argparse.Namespace, pipeline: "Pipeline") -> "Metrics | 
     except MissingDependency:
         if arguments.metrics:
             raise
-        return None  # the page can do without
+        return None  # the page works without metrics
 
 
 def _modbus(arguments: argparse.Namespace, pipeline: "Pipeline") -> "ModbusSink":
@@ -173,7 +173,7 @@ def _serve(
         threshold=threshold.value,
         saved_threshold=threshold.saved,
         set_threshold=threshold.set,
-        # A threshold for the scores of another rule must not become the bundle's.
+        # The bundle must not get a threshold for the scores of another rule.
         save_threshold=threshold.save if os.access(bundle.folder, os.W_OK) and not arguments.rule else None,
         promise=threshold.promise,
         fire_trigger=fire if triggers else None,

@@ -1,4 +1,4 @@
-"""The threshold while the line runs: moved live, saved into the bundle, or taken back to what the bundle says."""
+"""The threshold during a run: change it, save it into the bundle, or return to the bundle's value."""
 
 import math
 import threading
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LiveThreshold:
-    """For any thread."""
+    """The threshold of a running inspector, for any thread."""
 
     def __init__(self, inspector: "Inspector", bundle: "Bundle[UFlowManifest]") -> None:
         self._inspector = inspector
@@ -23,22 +23,22 @@ class LiveThreshold:
         self._saving = threading.Lock()
 
     def value(self) -> float:
-        """On the image score, −log10 NFA, as it applies now."""
+        """The current threshold on the image score, −log10 NFA."""
         return self._inspector.operating_point.threshold
 
     def promise(self) -> str:
-        """What the one that applies promises, for people."""
+        """The promise of the current threshold, as text."""
         return self._inspector.operating_point.promise
 
     def saved(self) -> float:
-        """As the bundle says."""
+        """The threshold in the bundle."""
         return self._bundle.manifest.operating_point.threshold
 
     def set(self, value: float) -> None:
-        """Apply another from the next frame on; the bundle's own keeps the promise it was made with.
+        """Apply a threshold from the next frame on; only the bundle's own value keeps its promise.
 
         Raises:
-            UsageError: not a finite number.
+            UsageError: the value is not finite.
         """
         if not math.isfinite(value):
             raise UsageError(f"threshold {value}: expected a finite number")
@@ -46,10 +46,10 @@ class LiveThreshold:
         self._inspector.operating_point = saved if value == saved.threshold else OperatingPoint(value, "manual")
 
     def save(self) -> None:
-        """Write the one that applies into the bundle.
+        """Write the current threshold into the bundle.
 
         Raises:
-            BundleChanged: the bundle was calibrated again meanwhile.
+            BundleChanged: the bundle was calibrated again in the meantime.
             BadInput, OSError: the manifest cannot be read or written.
         """
         with self._saving:

@@ -453,4 +453,4 @@ def test_a_script_runs_its_command(command: str, monkeypatch, capsys) -> None:
 def test_too_little_address_space_is_said(monkeypatch, capsys) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (800_000 << 10, resource.RLIM_INFINITY))
     assert main_of(lambda: None) == 4
-    assert "781 MiB of address space (ulimit -v), and the libraries alone need 950" in capsys.readouterr().err
+    assert "limited to 781 MiB (ulimit -v), but the libraries alone need 950" in capsys.readouterr().err

@@ -161,7 +161,7 @@ def test_any_text_reads_back(texts: list[str]) -> None:
 
 
 def test_a_name_that_is_no_unicode_is_refused() -> None:
-    with pytest.raises(UsageError, match="not valid Unicode"):
+    with pytest.raises(UsageError, match="TOML needs valid Unicode"):
         config_text(parser_of("uflow-calibrate"), argparse.Namespace(**{**DEFAULTS, "exclude": ["caf\udce9"]}))
 
 
