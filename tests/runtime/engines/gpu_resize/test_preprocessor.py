@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -11,7 +10,6 @@ from skimage import data
 
 from host_kernels import PHOTOGRAPHS, Device, as_rgb, assert_same, by_pillow, in_format
 from uflow_edge.runtime.bundle.folder import Bundle
-from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.device_frames import DeviceFrames, device_frames
 from uflow_edge.runtime.engines.gpu_resize import (
@@ -151,11 +149,6 @@ class EngineBeside(OnnxRuntimeEngine):
         pictures = memory.array.reshape(shape).copy()
         memory.free()
         return self.run(pictures)
-
-
-@pytest.fixture
-def bundle(exported: Path) -> Bundle:
-    return Bundle.load(exported, UFlowManifest)
 
 
 @pytest.mark.parametrize(
