@@ -1,1 +1,1 @@
-"""How well a bundle finds and outlines defects: ``uflow-evaluate``, the paper's metrics in bounded memory."""
+"""``uflow-evaluate``: measures how well a bundle finds and outlines defects, in bounded memory."""

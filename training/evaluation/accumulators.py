@@ -1,7 +1,7 @@
 """The accumulators of an evaluation, which can be merged, and saved to a file.
 
-Of every image, two scores and a label are kept, so image metrics are exact; pixels go into histograms (`PixelScores`).
-Parts that are merged in the order of their images give the result of one pass over them, bit for bit.
+Two scores and a label are kept per image, so image metrics are exact; pixels go into histograms (`PixelScores`). Parts
+that are merged in the order of their images give the result of one pass over all images, bit for bit.
 """
 
 import logging
@@ -40,7 +40,7 @@ class MapMetrics:
     """The metrics of one score map.
 
     Attributes:
-        image_auroc, image_average_precision: of the map's maximum, exact.
+        image_auroc, image_average_precision: exact metrics of the maximum of the map.
         image_roc: points [false-positive rate, true-positive rate] of the curve.
         pixels: metrics of the map itself; None without masks.
     """
@@ -77,7 +77,7 @@ class _Extremes:
 
     def __init__(self, *, highest: bool) -> None:
         self._sign = 1.0 if highest else -1.0
-        self._heap: list[tuple[float, int, Case]] = []  # the order of arrival breaks ties
+        self._heap: list[tuple[float, int, Case]] = []  # of equal scores, the first one counts
         self._added = 0
 
     def add(self, case: Case) -> None:
@@ -99,13 +99,13 @@ class _Extremes:
 
 @dataclass(slots=True)
 class Accumulators:
-    """Everything that was measured so far.
+    """All measurements so far.
 
     Attributes:
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
         missed: defective images with the lowest scores.
         false_alarms: good images with the highest scores.
-        unreadable: errors of images that could not be read; these images count nowhere else.
+        unreadable: errors of images that could not be read; these images are not counted elsewhere.
     """
 
     threshold: float
@@ -155,8 +155,8 @@ class Accumulators:
         """Add one image.
 
         Args:
-            truth: (H, W) bool, where its defects are; None where masks are not compared.
-            channels: of the latents, per scale.
+            truth: (H, W) bool mask of its defects; None if masks are not compared.
+            channels: channels of the latents, per scale.
         """
         verdict, score = inspection.verdict, inspection.score
         for name, scores in score_maps(inspection, channels).items():
@@ -172,7 +172,7 @@ class Accumulators:
         (self.false_alarms if image.is_good else self.missed).add(Case(image, verdict.score))
 
     def merge(self, later: "Accumulators") -> None:
-        """Add what was measured on images that come after these."""
+        """Add the accumulators of the images that follow."""
         self.at_log_nfa_0.merge(later.at_log_nfa_0)
         self.at_operating_point.merge(later.at_operating_point)
         for name in AXES:

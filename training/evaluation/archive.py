@@ -1,7 +1,7 @@
-"""``uflow-evaluate --ray``: shards of the test images on workers of a Ray cluster, their accumulators merged.
+"""``uflow-evaluate --ray``: workers of a Ray cluster measure shards of the test images; their results are merged.
 
-Whole numbers are added up, and scores are put in the order of the images, so the metrics are those of a local run, bit
-for bit, however many workers there were and whichever died.
+Counts are integers, and scores are merged in the order of the images. So the metrics equal those of a local run, bit
+for bit, whatever the number of workers and whichever of them died.
 """
 
 import time
@@ -36,8 +36,8 @@ def evaluate_archive(
     """Like `evaluate.evaluate`, on a cluster.
 
     Args:
-        images: see `ground_truth.labelled_images`, on storage that all workers share.
-        folder: for what has been measured, on such storage; a repeated call goes on from it.
+        images: see `ground_truth.labelled_images`; on storage that all workers share.
+        folder: for the accumulators, on shared storage; a repeated call continues from them.
         shard_size, retry: see `archive.run.Run`.
 
     Raises:
@@ -60,7 +60,7 @@ def evaluate_archive(
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The job: measure every image, pixels too where there are masks."""
+    """The job: measure every image, and its pixels if there are masks."""
 
     recipe: InspectorRecipe
     masks: bool
@@ -70,7 +70,7 @@ class Measurement:
 
 
 class MeasurementWork:
-    """In a worker: measures a shard, and saves its accumulators."""
+    """Runs in a worker: measures a shard, and saves its accumulators."""
 
     def __init__(self, run: RunFolder, inspector: "Inspector", *, masks: bool) -> None:
         self._run = run

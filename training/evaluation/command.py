@@ -1,4 +1,4 @@
-"""``uflow-evaluate``: the paper's metrics for a model on labelled images, or for a model of every category."""
+"""``uflow-evaluate``: compute the paper's metrics on labelled images, for one model or one model per category."""
 
 import argparse
 import logging
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line of ``uflow-evaluate``."""
     parser = command_parser(
         "uflow-evaluate",
-        "Measure how well a model finds and outlines defects, on images with masks laid out like MVTec AD.",
+        "Measure how well a model finds and outlines defects, on images and masks in the layout of MVTec AD.",
         [
             "uflow-evaluate --bundle bottle.uflow --data mvtec/bottle --report bottle.html",
             "uflow-evaluate --all --bundles bundles/ --data mvtec/ --json results.json",
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         "--ckpt",
         type=Path,
         metavar="FILE",
-        help="U-Flow checkpoint; instead of a bundle; with --all, a folder of <category>.ckpt",
+        help="U-Flow checkpoint to use instead of a bundle; with --all, a folder of <category>.ckpt",
     )
     add(
         "--ground-truth",
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--no-masks",
         action="store_true",
-        help="label images by their folder, and leave out the metrics that need masks",
+        help="label images by their folder only, and omit the metrics that need masks",
     )
     add("--all", action="store_true", help="evaluate every folder below --data that has a folder named test")
     add("--bundles", type=Path, metavar="FOLDER", help="with --all: folder of <category>.uflow (default: this folder)")
@@ -105,37 +105,37 @@ class Job:
 
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:
-    """What the command line asks for; all images are listed and all masks found before the first is inspected.
+    """The jobs of the command line; all images and masks are found before the first image is inspected.
 
     Raises:
-        UsageError: options that exclude each other.
-        BadInput: no categories, or one without a model, test images or masks.
+        UsageError: some options exclude each other.
+        BadInput: there are no categories, or one has no model, test images or masks.
     """
     if arguments.bundle and arguments.all:
-        raise UsageError("--all takes its bundles from --bundles FOLDER: not with --bundle")
+        raise UsageError("--all reads its bundles from --bundles FOLDER; it does not work with --bundle")
     if arguments.bundles and not arguments.all:
-        raise UsageError("--bundles is for --all; a single bundle is --bundle FOLDER")
+        raise UsageError("--bundles needs --all; for a single bundle use --bundle FOLDER")
     if arguments.ckpt and (arguments.bundle or arguments.bundles):
-        raise UsageError("--ckpt takes the place of a bundle: give one of them")
+        raise UsageError("--ckpt replaces the bundle; give only one of them")
     if arguments.ground_truth and arguments.no_masks:
-        raise UsageError("--ground-truth says where masks are: not with --no-masks")
+        raise UsageError("--ground-truth names the folder of masks; it does not work with --no-masks")
     require_option(arguments, "report", "heat_map")
     check_ray_options(arguments, "ray_state")
     if arguments.ray and not arguments.ray_state:
         raise UsageError("--ray needs --ray-state FOLDER, on storage that all workers share")
     if arguments.ckpt and arguments.ray not in (None, "local"):
-        raise UsageError("--ckpt makes a bundle on this machine only: export it first, or use --ray local")
+        raise UsageError("--ckpt makes a bundle that only this machine can read; export it first, or use --ray local")
     data, truth, masks = arguments.data, arguments.ground_truth, not arguments.no_masks
     if not data.is_dir():
-        raise BadInput(f"{data}: no such folder; expected test images laid out like MVTec AD")
+        raise BadInput(f"{data}: no such folder; expected test images in the layout of MVTec AD")
     if not arguments.all:
         if arguments.ckpt and not arguments.ckpt.is_file():
-            raise BadInput(f"{arguments.ckpt}: no such checkpoint; a folder of them is for --all")
+            raise BadInput(f"{arguments.ckpt}: no such checkpoint file; a folder of checkpoints needs --all")
         model = arguments.ckpt or arguments.bundle or find_bundle(Path.cwd())
         return [Job(data.resolve().name, model, labelled_images(data, truth, masks=masks))]
     categories = sorted(folder.parent for folder in data.glob("*/test") if folder.is_dir())
     if not categories:
-        raise BadInput(f"{data}: no folder in it has a folder test; expected <category>/test/<kind>/")
+        raise BadInput(f"{data}: it contains no categories; expected <category>/test/<kind>/")
     folder = arguments.ckpt or arguments.bundles or Path.cwd()
     models = models_of([category.name for category in categories], folder, checkpoints=arguments.ckpt is not None)
     found: list[Job] = []
@@ -151,10 +151,10 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
 
 
 def run(arguments: argparse.Namespace) -> ExitCode:
-    """Evaluate as the command line asks; what was measured is written even if a later category fails."""
+    """Run all jobs; the results so far are written even if a later category fails."""
     for path in filter(None, (arguments.json, arguments.report)):
         check_writable(path)
-    use(Reading.of(arguments, arguments.bits or 16))  # no hint on bits before the model's own are known
+    use(Reading.of(arguments, arguments.bits or 16))  # gives no hint on bits before the model's bit depth is known
     todo = jobs(arguments)
     if not arguments.ray:
         _name_unreadable(todo)
@@ -176,7 +176,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _name_unreadable(todo: Sequence[Job]) -> None:
-    """Before minutes are spent on the others; they are left out of all numbers."""
+    """Log unreadable images before the long evaluation of the others; they are excluded from all numbers."""
     for image in progress([image for job in todo for image in job.images], "checking images"):
         try:
             read_image(image.path)
@@ -215,7 +215,7 @@ def _on_a_cluster(arguments: argparse.Namespace, job: Job, bundle: Bundle[UFlowM
 
 
 def _run_in_one_cluster(arguments: argparse.Namespace) -> ExitCode:
-    """Starting one takes longer than many a category."""
+    """Start one cluster for all categories, because its start takes longer than many a category."""
     if not (arguments.ray and arguments.all):
         return run(arguments)
     from uflow_edge.runtime.archive.cluster import connected

@@ -1,4 +1,4 @@
-"""Evaluates one category: labelled test images in, all metrics out.
+"""Evaluates one category: computes all metrics on labelled test images.
 
 Memory does not grow with the number of images: pixels go into histograms (2 MB per map); see `accumulators.py`.
 """
@@ -31,13 +31,13 @@ class Evaluation:
     """The metrics of one category.
 
     Attributes:
-        scoring: how regions were weighed: by a `Rule`, or ``calibrated`` for the null model of the bundle.
+        scoring: the `Rule` that weighed regions, or ``calibrated`` for the null model of the bundle.
         good, defective: numbers of images.
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
         missed: defective images with the lowest scores, the lowest first.
         false_alarms: good images with the highest scores, the highest first.
-        unreadable: errors of images that could not be read; these images are left out of all numbers.
-        seconds: wall-clock, reading and metrics included.
+        unreadable: errors of images that could not be read; these images are excluded from all numbers.
+        seconds: wall-clock time, including reading and metrics.
     """
 
     category: str
@@ -80,13 +80,13 @@ def evaluate(
     images: Sequence[TestImage],
     inspector: Inspector,
 ) -> Evaluation:
-    """Inspect every image and measure.
+    """Inspect every image and compute the metrics.
 
     Args:
-        images: see `ground_truth.labelled_images`; if the defective ones have no masks, only whole images are compared.
+        images: see `ground_truth.labelled_images`; without masks there are no pixel metrics.
 
     Raises:
-        BadInput: a mask does not fit its image, or too few images could be read to compare good with defective ones.
+        BadInput: a mask does not fit its image, or no good or no defective image could be read.
     """
     started = time.perf_counter()
     measured = Accumulators(inspector.operating_point.threshold)
@@ -103,7 +103,7 @@ def conclude(category: str, measured: Accumulators, manifest: UFlowManifest, eng
     """Compute the metrics.
 
     Raises:
-        BadInput: too few images could be read to compare good with defective ones.
+        BadInput: no good or no defective image could be read.
     """
     good_count, defective_count = measured.is_defective.count(0), measured.is_defective.count(1)
     if not (good_count and defective_count):
@@ -129,7 +129,7 @@ def conclude(category: str, measured: Accumulators, manifest: UFlowManifest, eng
 
 
 def examine_case(case: Case, inspector: Inspector) -> tuple[Image, NDArray[np.bool_], Inspection]:
-    """Read and inspect a case again, to draw it: the frame, (H, W) bool where its defects are, and the inspection."""
+    """Read and inspect a case again, to draw it: its frame, the (H, W) bool mask of its defects, the inspection."""
     frame = read_image(case.image.path)
     truth = read_truth(case.image, (frame.shape[0], frame.shape[1]))
     return frame, truth, inspector.examine(frame, source=str(case.image.path))

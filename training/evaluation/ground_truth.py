@@ -1,9 +1,9 @@
-"""The masks of test images, laid out like MVTec AD's: found by name, and checked.
+"""Finds the masks of test images by name, in the layout of MVTec AD, and checks them.
 
 bottle/test/broken/000.png               a defective image
-bottle/ground_truth/broken/000_mask.png  its mask, as large as the image: 0 is good, all else is the defect
+bottle/ground_truth/broken/000_mask.png  its mask, as large as the image: 0 is good, any other value is a defect
 
-See `masks` for the files that can be read.
+`masks` describes the accepted files.
 """
 
 from collections.abc import Sequence
@@ -21,28 +21,28 @@ from uflow_edge.training.evaluation.masks import read_mask
 
 GROUND_TRUTH = "ground_truth"
 _ENDING = "_mask"
-_RESIZE = "Save each mask in the size of its image, without losses, and mark its defect"
+_RESIZE = "Save each mask without lossy compression, in the size of its image, with its defect marked"
 
 
 def labelled_images(data: Path, ground_truth: Path | None = None, *, masks: bool = True) -> list[TestImage]:
     """All test images by kind and name, every defective one with its mask.
 
     Args:
-        data: a folder laid out like MVTec AD, with ``test/good`` and other kinds.
-        ground_truth: folder of the masks; default, ``ground_truth`` in ``data``.
-        masks: whether to look for masks; without, only the labels of images are known.
+        data: a folder in the layout of MVTec AD, with ``test/good`` and other kinds.
+        ground_truth: folder of the masks; by default, ``ground_truth`` in ``data``.
+        masks: whether to look for masks; without them only the labels of images are known.
 
     Raises:
-        BadInput: no test images, none of them good or none defective; or masks that are missing, shared by two images,
-            cannot be read, mark nothing, or are of another size than their image. All faulty ones are named at once.
+        BadInput: there are no good or no defective images; or masks are missing, shared by two images, unreadable,
+            empty, or differ in size from their image. The message names all of them.
     """
     if not (data / "test").is_dir():
-        hint = "; it holds categories that have: add --all" if any(data.glob("*/test")) else ""
-        raise BadInput(f"{data}: has no folder test; expected test/{GOOD} and a folder for each kind of defect{hint}")
+        hint = "; its subfolders have one: add --all" if any(data.glob("*/test")) else ""
+        raise BadInput(f"{data}: it has no folder test; expected test/{GOOD} and one folder per kind of defect{hint}")
     images = test_images(data)
     for is_good, name in ((True, f"no good images (test/{GOOD})"), (False, "no defective images (any other folder)")):
         if not any(image.is_good == is_good for image in images):
-            raise BadInput(f"{data / 'test'}: {name}; the metrics compare defective images with good ones")
+            raise BadInput(f"{data / 'test'}: {name}; the metrics need both")
     if masks:
         images = _with_masks(images, data / "test", data / GROUND_TRUTH if ground_truth is None else ground_truth)
         _check_masks(images)
@@ -50,7 +50,7 @@ def labelled_images(data: Path, ground_truth: Path | None = None, *, masks: bool
 
 
 def _with_masks(images: Sequence[TestImage], test: Path, ground_truth: Path) -> list[TestImage]:
-    """Defective images get the mask that lies under their name where they lie in ``test``."""
+    """Give each defective image the mask with its name, from the same subfolder of ``ground_truth`` as of ``test``."""
     masks: dict[Path, dict[str, list[Path]]] = {}
     found: list[TestImage] = []
     faults: list[str] = []
@@ -62,25 +62,25 @@ def _with_masks(images: Sequence[TestImage], test: Path, ground_truth: Path) -> 
                 masks[folder] = masks_in(folder)
             of_it = masks[folder].get(image.path.stem, [])
             if not of_it:
-                faults.append(f"{image.path}: has no mask; expected {folder / image.path.stem}{_ENDING}.png")
+                faults.append(f"{image.path}: it has no mask; expected {folder / image.path.stem}{_ENDING}.png")
             elif len(of_it) > 1:
-                faults.append(f"{image.path}: has {len(of_it)} masks: {', '.join(mask.name for mask in of_it)}")
+                faults.append(f"{image.path}: it has {len(of_it)} masks: {', '.join(mask.name for mask in of_it)}")
             else:
                 image = replace(image, mask=of_it[0])
                 other = image_of.setdefault(of_it[0], image.path)
                 if other != image.path:
-                    faults.append(f"{other} and {image.path}: have one mask, {of_it[0]}")
+                    faults.append(f"{other} and {image.path}: they share the mask {of_it[0]}")
         found.append(image)
     refuse_faults(
         faults,
-        "Every defective image needs one of its own; another image format, or no _mask, will do; else --ground-truth "
-        "FOLDER, or --no-masks",
+        "Every defective image needs its own mask, NAME_mask or NAME in any image format. Use --ground-truth FOLDER "
+        "for another folder, or --no-masks to evaluate without masks",
     )
     return found
 
 
 def masks_in(folder: Path) -> dict[str, list[Path]]:
-    """Masks by the name of their image: ``<name>_mask``, before ``<name>``, in any image format and case of letters."""
+    """Masks by the name of their image: ``<name>_mask`` or else ``<name>``, in any image format and letter case."""
     plain: dict[str, list[Path]] = {}
     marked: dict[str, list[Path]] = {}
     for path in sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES):
@@ -91,10 +91,10 @@ def masks_in(folder: Path) -> dict[str, list[Path]]:
 
 
 def _check_masks(images: Sequence[TestImage]) -> None:
-    """Read every mask and compare its size with the header of its image, before minutes are spent on inspecting.
+    """Read every mask and compare its size with the header of its image, before the long inspection.
 
-    Sides are compared in either order, for a picture may be stored turned; `read_truth` looks at the pixels themselves.
-    Images that cannot be read are the evaluation's affair.
+    Width and height may be swapped, as images may be stored rotated; `read_truth` compares the decoded image.
+    Unreadable images are ignored here, as the evaluation reports them.
     """
     faults = []
     for image in images:
@@ -112,7 +112,7 @@ def _check_masks(images: Sequence[TestImage]) -> None:
 
 
 def _stored_size(path: Path) -> Size | None:
-    """(height, width) as the header says; None where it cannot be read."""
+    """(height, width) from the header; None if it cannot be read."""
     try:
         with opened(path) as picture:
             return picture.height, picture.width
@@ -121,17 +121,17 @@ def _stored_size(path: Path) -> Size | None:
 
 
 def _size_fault(image: TestImage, mask: Size, expected: Size) -> str:
-    return f"{image.mask}: is {mask[1]}x{mask[0]} pixels, but {image.path} is {expected[1]}x{expected[0]}"
+    return f"{image.mask}: the mask has {mask[1]}x{mask[0]} pixels, but {image.path} has {expected[1]}x{expected[0]}"
 
 
 def read_truth(image: TestImage, size: Size) -> NDArray[np.bool_]:
-    """(height, width) bool, where the defects are; nowhere on a good image.
+    """The (height, width) bool mask of the defects; all False for a good image.
 
     Args:
         size: (height, width) of the image.
 
     Raises:
-        BadInput: the mask cannot be read, is of another size, or marks nothing.
+        BadInput: the mask is unreadable or empty, or has another size.
     """
     if image.mask is None:
         return np.zeros(size, np.bool_)

@@ -1,4 +1,4 @@
-"""Reads one mask from an image file, however it was stored."""
+"""Reads a mask from an image file of any format and colour mode."""
 
 from pathlib import Path
 from typing import Final
@@ -16,20 +16,20 @@ _COLOURS: Final = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RG
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """(H, W) bool, true where the mask marks a defect: wherever a value is not 0, at any depth of bits.
+    """Read a mask: (H, W) bool, True where the value is not 0, at any bit depth.
 
-    Palettes are resolved to their colours. Where parts of a mask are transparent, they are its background, and what is
-    drawn on it is the defect; transparency that is the same everywhere is ignored.
+    Palettes are resolved to their colours. If parts of the mask are transparent, they are the background, and the other
+    parts are the defect; the same transparency everywhere is ignored.
 
     Raises:
-        BadInput: it cannot be read, marks nothing, was stored with losses, or can be understood in two ways.
+        BadInput: the mask is unreadable, empty, ambiguous, or has lossy compression.
     """
     with opened(path) as picture:
         if _is_lossy(picture, path):
-            raise BadInput("was stored with losses (JPEG, WebP), which leave no value as it was drawn; save it as PNG")
+            raise BadInput("has lossy compression (JPEG, WebP), which changes its values; save the mask as PNG")
         mask = _marked(picture, path)
         if not mask.any():
-            raise BadInput("marks no pixel; mark the defect")
+            raise BadInput("marks no pixel; mark the defect with values other than 0")
         return mask
 
 
@@ -51,7 +51,7 @@ def _marked(picture: PillowImage.Image, path: Path) -> NDArray[np.bool_]:
         elif picture.mode in _COLOURS:
             values = np.asarray(picture.convert("RGBA"))
         else:
-            raise BadInput(f"is of colours {picture.mode}; a mask is grey, of a palette, or RGB")
+            raise BadInput(f"has colour mode {picture.mode}; expected grey, palette or RGB")
     if values.ndim == 2:
         return np.asarray(values != 0)
     drawn = np.asarray(values[:, :, :3].any(axis=2))
@@ -61,5 +61,7 @@ def _marked(picture: PillowImage.Image, path: Path) -> NDArray[np.bool_]:
     if visible.all():
         return drawn
     if drawn[visible].any() and not drawn[visible].all():
-        raise BadInput("has transparent parts, black parts and others, of which it is not clear what is the background")
+        raise BadInput(
+            "has transparent, black and coloured parts, so its background is unclear; save it without transparency"
+        )
     return visible

@@ -1,7 +1,7 @@
-"""The model to evaluate: a bundle, or a checkpoint, which is exported to a temporary bundle.
+"""Opens the model to evaluate: a bundle, or a checkpoint, which is exported to a temporary bundle.
 
-A checkpoint is not run in torch. So its numbers are those of its bundle, bit for bit, and a checkpoint whose graph does
-not agree with it is refused here too.
+A checkpoint does not run in torch. So its metrics equal those of its bundle, bit for bit, and a checkpoint whose graph
+disagrees with it is refused here too.
 """
 
 import logging
@@ -22,8 +22,8 @@ def models_of(categories: Sequence[str], folder: Path, *, checkpoints: bool) -> 
     """The bundle or checkpoint of each category, named after it.
 
     Raises:
-        BadInput: some are missing; the message names them all. Or a bundle is damaged, which had better be known before
-            the first one is evaluated.
+        BadInput: some are missing, and the message names them all; or a bundle is damaged, which is checked before the
+            first one is evaluated.
     """
     kind, suffix, is_there = ("checkpoint", ".ckpt", Path.is_file) if checkpoints else ("bundle", SUFFIX, Path.is_dir)
     found = [folder / f"{category}{suffix}" for category in categories]
@@ -37,24 +37,26 @@ def models_of(categories: Sequence[str], folder: Path, *, checkpoints: bool) -> 
 
 @contextmanager
 def opened(model: Path, precision: Precision | None, *, block_nfa: bool = False) -> Iterator[Bundle[UFlowManifest]]:
-    """The bundle in a folder, or that of a checkpoint, which is gone afterwards.
+    """Open a bundle, or export a checkpoint to a bundle that is deleted after the block.
 
     Args:
-        model: a folder, or the file of a checkpoint.
-        precision: that it will be run in; a checkpoint is exported in this alone, by default in FP32.
-        block_nfa: whether the graph of a checkpoint is to count exceedances, for the block rule.
+        model: folder of a bundle, or file of a checkpoint.
+        precision: precision of the run. A checkpoint is exported in this one only; None: FP32.
+        block_nfa: whether the graph of a checkpoint counts exceedances, for the block rule.
 
     Raises:
-        BadInput: no bundle or checkpoint, or one that is damaged.
-        MissingDependency: packages to export a checkpoint with are not installed.
-        UsageError: a checkpoint in INT8, which only a calibrated bundle has.
-        ParityLost: the graph does not compute what the checkpoint does.
+        BadInput: the bundle or checkpoint is missing or damaged.
+        MissingDependency: the packages for an export are not installed.
+        UsageError: a checkpoint was requested in INT8, which needs calibration.
+        ParityLost: the outputs of the graph differ from those of the checkpoint.
     """
     if not model.is_file():
         yield Bundle.load(model, UFlowManifest)
         return
     if precision == "int8":
-        raise UsageError(f"{model}: int8 takes images of the line; export it, uflow-calibrate --int8, give the bundle")
+        raise UsageError(
+            f"{model}: int8 needs images of the line; export the checkpoint, run uflow-calibrate --int8, use --bundle"
+        )
     for module in ("torch", "timm", "FrEIA", "onnx", "onnxscript"):
         require(module, "train")
     from uflow_edge.export.bundle import ExportOptions, export_bundle

@@ -1,7 +1,7 @@
-"""Accumulators of pixel metrics: one image at a time in, and memory that depends on the number of bins alone.
+"""Accumulators of pixel metrics: images are added one by one, and memory depends on the number of bins only.
 
-All sums are whole numbers, fractions among them in units of 2⁻⁴⁰. So neither the order of the images nor how they are
-parted among accumulators that are merged later changes a bit; there is room for eight million images.
+All sums are integers, with fractions in units of 2⁻⁴⁰. So neither the order of the images nor their split among
+accumulators that are merged later changes a bit; the sums hold eight million images.
 
 Sources: U-Flow (arXiv 2211.12353), section 5.3: the mean of each image's intersection over union, at log-NFA 0 and at
 the best threshold; Bergmann et al., IJCV 2021: the per-region overlap.
@@ -21,12 +21,12 @@ from uflow_edge.training.evaluation.ranking import Ranking, aupro, rising_overla
 from uflow_edge.training.evaluation.score_axis import BINS, ScoreAxis
 
 EPSILON = 1e-10
-"""Makes the overlap of two empty masks 1, and changes no other noticeably."""
+"""Makes the overlap of two empty masks 1, and has no visible effect on others."""
 _ONE = 1 << 40
 
 
 def intersection_over_union(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    """(TP + ε) / (TP + FP + FN + ε): 1 where both masks are empty, next to 0 where only one of them is.
+    """(TP + ε) / (TP + FP + FN + ε): 1 if both masks are empty, nearly 0 if one of them is.
 
     Args:
         predicted, truth: (H, W) bool.
@@ -40,12 +40,12 @@ class PixelMetrics:
     """The metrics of one kind of score map, over all images.
 
     Attributes:
-        auroc_uncertainty: how far ties within a bin may move it at most.
+        auroc_uncertainty: largest possible error of the AUROC, from ties within bins.
         aupro: per-region overlap, integrated to a false-positive rate of 30 % and normalised.
-        oracle_iou: mean intersection over union at the single threshold that makes it the largest.
-        oracle_threshold: that threshold; a pixel is detected at or above it.
-        roc: [false-positive rate, true-positive rate] to draw.
-        pro: [false-positive rate, overlap] to draw.
+        oracle_iou: mean intersection over union at its best single threshold.
+        oracle_threshold: that threshold; a pixel at or above it is detected.
+        roc: points [false-positive rate, true-positive rate] of the curve.
+        pro: points [false-positive rate, overlap] of the curve.
     """
 
     auroc: float
@@ -58,10 +58,10 @@ class PixelMetrics:
 
 
 class PixelScores:
-    """Counts scores of pixels in and outside defects.
+    """Counts scores of pixels inside and outside defects.
 
-    Four arrays of `BINS` + 1 numbers at most, 2 MB, whatever the number and size of the images. Thresholds are the
-    edges of the axis's bins.
+    Memory: four arrays of at most `BINS` + 1 numbers, 2 MB, for any number and size of images. Thresholds are the edges
+    of the axis's bins.
     """
 
     def __init__(self, axis: ScoreAxis) -> None:
@@ -78,7 +78,7 @@ class PixelScores:
 
         Args:
             scores: (H, W), higher is more anomalous.
-            truth: (H, W) bool, where the defects are; 8-connected pixels are one region.
+            truth: (H, W) bool mask of the defects; 8-connected pixels are one region.
         """
         bins = self._axis.bins(scores)
         inside = bins[truth]
@@ -146,7 +146,7 @@ class PixelScores:
 
 
 def _iou_at_every_threshold(defective: NDArray[np.int64], good: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(BINS + 1,): one image's intersection over union where pixels of bin k and above are detected."""
+    """(BINS + 1,): intersection over union of one image if pixels in bin k and above are detected."""
     found = np.append(np.cumsum(defective[::-1])[::-1], 0)
     false_alarms = np.append(np.cumsum(good[::-1])[::-1], 0)
     return np.asarray((found + EPSILON) / (defective.sum() + false_alarms + EPSILON), np.float64)
@@ -161,11 +161,11 @@ class DecisionMetrics:
     """The metrics of the decisions at a fixed threshold.
 
     Attributes:
-        threshold: on the score, −log10 NFA; detected is what lies above.
-        mean_iou: mean over all images of the intersection over union of found and true mask; None without masks.
-        false_alarms_per_good_image: regions found, over good images.
-        good_flagged: share of good images with any region.
-        defective_found: share of defective images with any region.
+        threshold: on the score, −log10 NFA; pixels above it are detected.
+        mean_iou: mean over all images of the intersection over union of detected and true mask; None without masks.
+        false_alarms_per_good_image: regions found in good images, per good image.
+        good_flagged: share of good images with at least one region.
+        defective_found: share of defective images with at least one region.
     """
 
     threshold: float
@@ -192,7 +192,7 @@ class Decisions:
         """Add one image.
 
         Args:
-            predicted, truth: (H, W) bool masks; no truth where masks are not known.
+            predicted, truth: (H, W) bool masks of detected pixels and of defects; truth is None without masks.
         """
         if truth is not None:
             self._iou += round(intersection_over_union(predicted, truth) * _ONE)

@@ -1,4 +1,4 @@
-"""How well a score ranks defective items above good ones: ROC, average precision, and the per-region overlap.
+"""Metrics of how well a score separates defective items from good ones: ROC, average precision, per-region overlap.
 
 Sources: Fawcett, "An introduction to ROC analysis", 2006; Bergmann et al., "The MVTec Anomaly Detection Dataset",
 IJCV 2021, section 6.2 (per-region overlap, PRO).
@@ -16,7 +16,7 @@ PRO_LIMIT = 0.3
 
 @dataclass(frozen=True)
 class Ranking:
-    """How many defective and good items share each score. Cached properties need a ``__dict__``, so no slots.
+    """Counts of defective and good items at each score. It has no slots, as cached properties need a ``__dict__``.
 
     Attributes:
         defective: (K,) counts of defective items at K rising scores; not all 0.
@@ -50,23 +50,23 @@ class Ranking:
 
     @cached_property
     def true_positive_rate(self) -> NDArray[np.float64]:
-        """(K + 1,) share of defective items, likewise."""
+        """(K + 1,) share of defective items at or above a falling threshold, from 0 to 1."""
         return _rising_share(self.defective)
 
     @property
     def auroc(self) -> float:
-        """The chance that a defective item scores above a good one; ties count half."""
+        """Probability that a defective item scores above a good one; ties count half."""
         return _area(self.false_positive_rate, self.true_positive_rate)
 
     @property
     def auroc_uncertainty(self) -> float:
-        """How far the AUROC could move, up or down, if items with equal scores were ordered: half their pairs."""
+        """Largest change of the AUROC, up or down, if ties were ordered: half the share of tied pairs."""
         shared = np.dot(self.defective / self.defective.sum(), self.good / self.good.sum())
         return float(shared / 2)
 
     @property
     def average_precision(self) -> float:
-        """Precision at each threshold, weighted with the recall that it adds (no interpolation)."""
+        """Mean of the precision at each threshold, weighted with the added recall (no interpolation)."""
         found = np.cumsum(self.defective[::-1])
         flagged = found + np.cumsum(self.good[::-1])
         precision = np.divide(found, flagged, out=np.ones(len(found)), where=flagged > 0)
@@ -74,12 +74,12 @@ class Ranking:
 
 
 def aupro(false_positive_rate: NDArray[np.float64], overlap: NDArray[np.float64], limit: float = PRO_LIMIT) -> float:
-    """Area under the per-region overlap up to a false-positive rate, over that rate: 1 is perfect.
+    """Area under the per-region overlap up to a false-positive rate, divided by that rate: 1 is perfect.
 
     Args:
         false_positive_rate: (K,) rising from 0 to 1.
-        overlap: (K,) mean over the defects of the part that is found, rising from 0 to 1.
-        limit: in (0, 1]; between two thresholds the curve is taken as straight.
+        overlap: (K,) mean detected part of each defect, rising from 0 to 1.
+        limit: the false-positive rate, in (0, 1]; the curve is interpolated linearly.
     """
     inside = int(np.searchsorted(false_positive_rate, limit, side="right"))
     end = float(np.interp(limit, false_positive_rate, overlap)) if inside < len(overlap) else float(overlap[-1])
@@ -89,10 +89,10 @@ def aupro(false_positive_rate: NDArray[np.float64], overlap: NDArray[np.float64]
 
 
 def rising_overlap(weights: NDArray[np.float64], regions: int) -> NDArray[np.float64]:
-    """Mean over regions of the part of each at or above a falling threshold, (K + 1,) from 0 to 1.
+    """Mean part of each region at or above a falling threshold, (K + 1,) from 0 to 1.
 
     Args:
-        weights: (K,) at rising scores, the sum over pixels of one over the area of the pixel's region.
+        weights: (K,) at rising scores: sum over pixels of 1 / area of the pixel's region.
     """
     return np.concatenate([[0.0], np.cumsum(weights[::-1]) / regions])
 

@@ -1,4 +1,4 @@
-"""The page of an evaluation: tables, curves and worst cases."""
+"""The HTML report of an evaluation: tables, curves and worst cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from uflow_edge.training.evaluation.ranking import PRO_LIMIT
 from uflow_edge.training.evaluation.score_maps import MapName
 from uflow_edge.training.evaluation.tables import DECISION_HEAD, MEAN, RANKING_HEAD, decision_rows, ranking_rows
 
-_TRUTH = (255, 220, 60)  # BGR; what is detected is outlined in white
+_TRUTH = (255, 220, 60)  # BGR; detected regions are outlined in white
 _COLOURS: dict[MapName, str] = {"nfa": "nfa", "likelihood": "other"}
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What the page shows of one category besides its rows in the tables.
+    """The section of the report on one category.
 
     Attributes:
-        missed, false_alarms: the worst cases, as the evaluation has them.
+        missed, false_alarms: pictures of the worst cases, in the order of the evaluation.
     """
 
     evaluation: Evaluation
@@ -45,7 +45,7 @@ class Section:
 
     @property
     def plots(self) -> dict[str, Markup]:
-        """Charts by title; those of pixels only where there were masks."""
+        """Charts by title; charts of pixels need masks."""
         maps = self.evaluation.maps
         of_images: dict[str, Curve] = {_COLOURS[name]: one.image_roc for name, one in maps.items()}
         plots = {"ROC of images": rate_curves(of_images, "good images flagged", "defective images found")}
@@ -60,7 +60,7 @@ class Section:
 
 
 def category_section(evaluation: Evaluation, inspector: Inspector, heat_map: HeatMap = "nfa") -> Section:
-    """The worst cases of one category, inspected again to draw them."""
+    """Inspect the worst cases of one category again, and draw them."""
 
     def draw(cases: Sequence[Case]) -> list[Figure]:
         return [_figure(case, inspector, heat_map) for case in cases]
@@ -70,7 +70,7 @@ def category_section(evaluation: Evaluation, inspector: Inspector, heat_map: Hea
 
 
 def report_page(sections: Sequence[Section]) -> str:
-    """The page of all categories as HTML."""
+    """The report on all categories as HTML."""
     evaluations = [section.evaluation for section in sections]
     names = ", ".join(evaluation.category for evaluation in evaluations)
     ranking, decisions = ranking_rows(evaluations), decision_rows(evaluations)
@@ -91,7 +91,7 @@ def _anchor(category: str) -> str:
 
 
 def _linked(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Rows whose categories lead to their sections."""
+    """Rows whose categories link to their sections."""
     link = Markup('<a href="#{}">{}</a>')
     return [[MEAN if name == MEAN else link.format(_anchor(name), name), *cells] for name, *cells in rows]
 
@@ -101,7 +101,7 @@ def _means(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _figure(case: Case, inspector: Inspector, heat_map: HeatMap) -> Figure:
-    """Heat map, what is detected outlined in white, and the true defect in blue."""
+    """Draw the heat map, with detected regions outlined in white and the true defect in blue."""
     frame, truth, inspection = examine_case(case, inspector)
     picture = small_overlay(frame, inspection, inspector.manifest.channels, heat_map)
     small = cv2.resize(truth.astype(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)

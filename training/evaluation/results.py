@@ -19,8 +19,8 @@ class EvaluationResults:
     """The results of all categories so far.
 
     Attributes:
-        sections: of the report, in the same order; empty if none is written.
-        failed: why the others were not measured, by category.
+        sections: sections of the report, in the same order; empty without a report.
+        failed: errors of the other categories, by category.
     """
 
     evaluations: list[Evaluation] = field(default_factory=list)
@@ -28,13 +28,13 @@ class EvaluationResults:
     failed: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """All categories, and the mean of each number over those that were measured."""
+        """All categories, and the mean of each number over the measured ones."""
         categories = [evaluation.as_json() for evaluation in self.evaluations]
         failed = {"failed": self.failed} if self.failed else {}
         return {"categories": categories, "mean": means(self.evaluations), **failed}
 
     def write(self, json_file: Path | None, page: Path | None) -> None:
-        """Write the document and the report, each unless None, and print the tables."""
+        """Write the JSON document and the report, each unless it is None, and print the tables."""
         if json_file is not None:
             _write(json_file, to_json(finite(self.as_json()), indent=1) + "\n")
         if page is not None:

@@ -1,7 +1,7 @@
-"""Sorts the scores of pixels into fixed bins, so that any number of images takes the same memory.
+"""Sorts the scores of pixels into fixed bins, so that memory does not depend on the number of images.
 
-A bin holds the scores from its lower edge up to the next one's, so thresholding at an edge is exact; only the order of
-scores *within* one bin is lost (`Ranking.auroc_uncertainty` says what that can cost).
+A bin holds the scores from its lower edge up to the next one, so a threshold at an edge is exact; only the order of
+scores within a bin is lost (see `Ranking.auroc_uncertainty`).
 """
 
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ class ScoreAxis(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EvenAxis:
-    """Bins of equal width, for scores with known ends such as the likelihood map's [0, 1].
+    """Bins of equal width, for scores with known limits such as the likelihood map's [0, 1].
 
     Attributes:
-        low, high: ends; each bin is (high − low) / `BINS` wide.
+        low, high: limits; each bin is (high − low) / `BINS` wide.
     """
 
     low: float = 0.0
@@ -43,13 +43,13 @@ class EvenAxis:
 
 @dataclass(frozen=True, slots=True)
 class SignedLogAxis:
-    """Bins of equal width near 0 and of equal ratio far from it, for scores without known ends such as −log10 NFA.
+    """Bins of equal width near 0 and of equal ratio far from it, for scores without limits such as −log10 NFA.
 
-    Bins are even in the score's inverse hyperbolic sine; with ±10⁹ as ends, one is 0.00065 wide at 0 and 0.065 % of
-    the score far away. 0 is an edge.
+    Bins have equal width in the inverse hyperbolic sine of the score. With limits ±10⁹ a bin is 0.00065 wide at 0, and
+    0.065 % of the score far from 0. 0 is an edge.
 
     Attributes:
-        reach: both ends, ±reach.
+        reach: the limits are ±reach.
     """
 
     reach: float = 1e9

@@ -1,6 +1,6 @@
 """The tables of an evaluation, for the terminal and the report: one row per category, and their mean below.
 
-All categories of one score, or one threshold, come before the next, so that values to compare are in one column.
+All rows of one score or threshold stand together, so that values to compare are in one column.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from uflow_edge.training.evaluation.pixels import DecisionMetrics
 from uflow_edge.training.evaluation.score_maps import AXES
 
 Numbers: TypeAlias = dict[str, float | None]
-"""None for a metric that needs masks where there are none."""
+"""None for a metric that needs masks, if there are none."""
 
 RANKING_HEAD = ("category", "score", "image AUROC", "image AP", "pixel AUROC", "AUPRO", "oracle mIoU")
 DECISION_HEAD = ("category", "threshold", "mIoU", "false alarms / good image", "good flagged", "defective found")
@@ -23,7 +23,7 @@ MEAN = "mean"
 
 
 def ranking_numbers(metrics: MapMetrics) -> Numbers:
-    """Metrics of one score map, by name, in the order of `RANKING_HEAD`."""
+    """The metrics of one score map by name, in the order of `RANKING_HEAD`."""
     pixels = metrics.pixels
     return {
         "image_auroc": metrics.image_auroc,
@@ -35,7 +35,7 @@ def ranking_numbers(metrics: MapMetrics) -> Numbers:
 
 
 def decision_numbers(metrics: DecisionMetrics) -> Numbers:
-    """Metrics of the decisions at one threshold, by name, in the order of `DECISION_HEAD`."""
+    """The metrics of the decisions at one threshold by name, in the order of `DECISION_HEAD`."""
     return {
         "mean_iou": metrics.mean_iou,
         "false_alarms_per_good_image": metrics.false_alarms_per_good_image,
@@ -45,7 +45,7 @@ def decision_numbers(metrics: DecisionMetrics) -> Numbers:
 
 
 def means(evaluations: Sequence[Evaluation]) -> dict[str, Numbers]:
-    """Mean over categories, of each number of each score map and threshold."""
+    """The mean over categories of each number, by score map or threshold."""
     numbers = [_numbers(evaluation) for evaluation in evaluations]
     return {
         group: {name: _mean([one[group][name] for one in numbers]) for name in of_group}
@@ -54,7 +54,7 @@ def means(evaluations: Sequence[Evaluation]) -> dict[str, Numbers]:
 
 
 def ranking_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
-    """Cells below `RANKING_HEAD`: all categories once for each score map."""
+    """Cells below `RANKING_HEAD`: all categories, once per score map."""
     return [
         [category, group, *(_cell(value, ".4f") for value in numbers[group].values())]
         for group in AXES
@@ -63,7 +63,7 @@ def ranking_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
 
 
 def decision_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
-    """Cells below `DECISION_HEAD`: all categories at log-NFA 0, and at their operating points where these differ."""
+    """Cells below `DECISION_HEAD`: all categories at log-NFA 0, and at their operating points if these differ."""
     points = [evaluation.at_operating_point.threshold for evaluation in evaluations]
     labels = {"at_log_nfa_0": ["log-NFA 0"] * (len(points) + 1)}
     if any(point != LOG_NFA_0.threshold for point in points):

@@ -210,14 +210,14 @@ def remove_tests(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (remove_mask, r"test/hole/006.png: has no mask; expected .*ground_truth/hole/006_mask.png"),
-        (shrink_mask, r"006_mask.png: is 48x40 pixels, but .*006.png is 96x96"),
+        (remove_mask, r"test/hole/006.png: it has no mask; expected .*ground_truth/hole/006_mask.png"),
+        (shrink_mask, r"006_mask.png: the mask has 48x40 pixels, but .*006.png has 96x96"),
         (blank_mask, r"006_mask.png: marks no pixel"),
         (spoil_mask, r"006_mask.png: cannot be read as an image"),
         (remove_defects, r"test: no defective images"),
         (remove_good, r"test: no good images"),
         (spoil_good, r"gravel: 0 good and 5 defective images could be read, and 5 could not"),
-        (remove_tests, r"gravel: has no folder test"),
+        (remove_tests, r"gravel: it has no folder test"),
         (shutil.rmtree, r"gravel: no such folder"),
     ],
 )
@@ -246,12 +246,12 @@ def test_all_faulty_masks_are_listed_before_anything_is_inspected(
         Image.open(mask).resize((48, 40)).save(mask)
     assert exit_code(main, *arguments) == 3
     said = capsys.readouterr()
-    assert said.err.count("is 48x40 pixels, but ") == 12
-    assert ". Save each mask in the size of its image" in said.err
+    assert said.err.count("the mask has 48x40 pixels, but ") == 12
+    assert ". Save each mask without lossy compression, in the size of its image" in said.err
     assert "engine" not in said.out  # nothing was opened
     shutil.rmtree(own_labelled_folder / "ground_truth" / "hole")
     assert exit_code(main, *arguments) == 3
-    assert capsys.readouterr().err.count(": has no mask; expected ") == 12
+    assert capsys.readouterr().err.count(": it has no mask; expected ") == 12
 
 
 def test_a_turned_mask_fits_the_turned_picture_alone(
@@ -267,7 +267,7 @@ def test_a_turned_mask_fits_the_turned_picture_alone(
     assert exit_code(main, *arguments) == 0
     Image.open(mask).resize((96, 64)).save(mask)
     assert exit_code(main, *arguments) == 3
-    assert "006_mask.png: is 96x64 pixels, but " in capsys.readouterr().err
+    assert "006_mask.png: the mask has 96x64 pixels, but " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", [".PNG", "_mask.Png", "_MASK.TIF", "_Mask.png"])
@@ -304,4 +304,4 @@ def test_options_that_exclude_each_other(options: list[str], labelled_folder: Pa
 
 def test_no_category_below_data(tmp_path: Path, exit_code: Exit, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(main, "--all", "--data", tmp_path) == 3
-    assert "no folder in it has a folder test" in capsys.readouterr().err
+    assert "it contains no categories" in capsys.readouterr().err

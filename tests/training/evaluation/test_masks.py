@@ -64,16 +64,16 @@ def test_a_mask_of_deep_colour_keeps_its_lowest_bits(tmp_path: Path, channels: i
 @pytest.mark.parametrize(
     ("name", "image", "fault"),
     [
-        ("a.jpg", Image.fromarray(INK * 255), "stored with losses"),
-        ("a.webp", Image.fromarray(np.dstack([INK * 255] * 3)), "stored with losses"),
-        ("jpeg.png", None, "stored with losses"),
+        ("a.jpg", Image.fromarray(INK * 255), "has lossy compression"),
+        ("a.webp", Image.fromarray(np.dstack([INK * 255] * 3)), "has lossy compression"),
+        ("jpeg.png", None, "has lossy compression"),
         ("blank.png", Image.fromarray(INK * 0), "marks no pixel"),
-        ("print.tif", Image.fromarray(np.dstack([INK] * 3)).convert("CMYK"), "of colours CMYK"),
+        ("print.tif", Image.fromarray(np.dstack([INK] * 3)).convert("CMYK"), "has colour mode CMYK"),
         ("nan.tif", Image.fromarray(np.where(TRUTH, np.nan, 0).astype(np.float32)), "not finite"),
         (
             "both.png",
             Image.fromarray(np.dstack([np.eye(20, 30, dtype=np.uint8)] * 3 + [INK * 255])),
-            "not clear what is the background",
+            "its background is unclear",
         ),
     ],
 )
@@ -108,8 +108,8 @@ def test_two_images_never_share_a_mask_nor_one_has_two(labelled: Path) -> None:
     Image.open(hole / "0.png").save(hole / "0.bmp")
     Image.open(masks / "1_mask.png").save(masks / "1_mask.bmp")
     said = refused(labelled)
-    assert f"{hole / '0.bmp'} and {hole / '0.png'}: have one mask, {masks / '0_mask.png'}" in said
-    assert f"{hole / '1.png'}: has 2 masks: 1_mask.bmp, 1_mask.png" in said
+    assert f"{hole / '0.bmp'} and {hole / '0.png'}: they share the mask {masks / '0_mask.png'}" in said
+    assert f"{hole / '1.png'}: it has 2 masks: 1_mask.bmp, 1_mask.png" in said
 
 
 def test_every_faulty_mask_is_named_before_the_work_starts(labelled: Path) -> None:

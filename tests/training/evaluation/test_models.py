@@ -170,11 +170,15 @@ def test_without_torch_a_checkpoint_says_which_extra(trained: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--ckpt", "a.ckpt", "--bundle", "a.uflow"], 2, "--ckpt takes the place of a bundle"),
-        (["--all", "--ckpt", "a", "--bundles", "b"], 2, "--ckpt takes the place of a bundle"),
-        (["--ckpt", "a.ckpt", "--ray", "auto", "--ray-state", "x"], 2, "makes a bundle on this machine only"),
+        (["--ckpt", "a.ckpt", "--bundle", "a.uflow"], 2, "--ckpt replaces the bundle"),
+        (["--all", "--ckpt", "a", "--bundles", "b"], 2, "--ckpt replaces the bundle"),
+        (
+            ["--ckpt", "a.ckpt", "--ray", "auto", "--ray-state", "x"],
+            2,
+            "makes a bundle that only this machine can read",
+        ),
         (["--ckpt", "absent.ckpt"], 3, "absent.ckpt: no such checkpoint"),
-        (["--ckpt", "."], 3, "a folder of them is for --all"),
+        (["--ckpt", "."], 3, "a folder of checkpoints needs --all"),
     ],
 )
 def test_models_that_cannot_be_meant(
