@@ -5,9 +5,10 @@ bottle/test/<kind>/*.png                     images to test with; the kind "good
 bottle/ground_truth/<kind>/<name>_mask.png   where a defect is
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,13 @@ class TestImage:
     @property
     def is_good(self) -> bool:
         return self.kind == GOOD
+
+    def as_json(self) -> dict[str, str | None]:
+        return {"path": str(self.path), "kind": self.kind, "mask": None if self.mask is None else str(self.mask)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TestImage":
+        return cls(Path(values["path"]), values["kind"], None if values["mask"] is None else Path(values["mask"]))
 
 
 def training_images(folder: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """``uflow-infer --ray``: inspect an archive on a cluster."""
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 
 from uflow_edge.runtime.archive.arguments import cluster_options
@@ -52,23 +51,11 @@ def infer_archive(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.ANOMALY if arguments.fail_on_anomaly and tally.anomalous else ExitCode.OK
 
 
-@dataclass(frozen=True, slots=True)
-class _Unfit:
-    """An option that does not work with archives, and the alternative."""
-
-    name: str
-    instead: str
-
-
-_VERDICTS = "verdicts of an archive go to --parquet"
-_UNFIT = (
-    _Unfit("jsonl", _VERDICTS),
-    _Unfit("save_dir", "select images with a query of --parquet, and save their pictures in a run without --ray"),
-    _Unfit("mqtt", _VERDICTS),
-    _Unfit("serve", _VERDICTS),
-    _Unfit("metrics", _VERDICTS),
-    _Unfit("modbus", _VERDICTS),
-)
+_UNFIT = {
+    "save_dir": "select images with a query of --parquet, and save their pictures in a run without --ray",
+    **dict.fromkeys(("jsonl", "mqtt", "serve", "metrics", "modbus"), "verdicts of an archive go to --parquet"),
+}
+"""Options that do not work with archives, and the alternative."""
 
 
 def _check_archive_options(arguments: argparse.Namespace) -> None:
@@ -77,8 +64,8 @@ def _check_archive_options(arguments: argparse.Namespace) -> None:
         raise UsageError("--ray works with --images only: cameras and videos are inspected on their own machine")
     if not arguments.parquet:
         raise UsageError("--ray needs --parquet FOLDER, on storage that all workers share")
-    for unfit in _UNFIT:
-        if getattr(arguments, unfit.name):
-            raise UsageError(f"--{unfit.name.replace('_', '-')} does not work with --ray: {unfit.instead}")
+    for name, instead in _UNFIT.items():
+        if getattr(arguments, name):
+            raise UsageError(f"--{name.replace('_', '-')} does not work with --ray: {instead}")
     if arguments.trigger != "free":
         raise UsageError("--trigger does not work with --ray: every image of an archive is inspected")

@@ -63,13 +63,11 @@ class Case:
     score: float
 
     def as_json(self) -> dict[str, Any]:
-        mask = None if self.image.mask is None else str(self.image.mask)
-        return {"path": str(self.image.path), "kind": self.image.kind, "mask": mask, "score": self.score}
+        return {**self.image.as_json(), "score": self.score}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Case":
-        mask = None if values["mask"] is None else Path(values["mask"])
-        return cls(TestImage(Path(values["path"]), values["kind"], mask), values["score"])
+        return cls(TestImage.from_json(values), values["score"])
 
 
 class _Extremes:
@@ -205,7 +203,7 @@ class Accumulators:
         arrays: dict[str, Any] = {"texts": np.array(to_json(texts)), "is_defective": np.asarray(self.is_defective)}
         for name in AXES:
             arrays[f"{name}/scores"] = np.asarray(self.scores[name])
-            arrays.update({f"{name}/{key}": values for key, values in self.pixels[name].arrays().items()})
+            arrays.update({f"{name}/{key}": values for key, values in self.pixels[name].arrays.items()})
         arrays["at_log_nfa_0"] = self.at_log_nfa_0.counts()
         arrays["at_operating_point"] = self.at_operating_point.counts()
         with replacing(path) as temporary:

@@ -6,7 +6,7 @@ for bit, whatever the number of workers and whichever of them died.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,10 @@ def evaluate_archive(
     started = time.perf_counter()
     masks = masks_are_known(images)
     parameters = {"job": "evaluation", "category": category, "masks": masks, **recipe.facts()}
-    items = [_item(image) for image in images]
+    items = [
+        replace(image, path=image.path.absolute(), mask=image.mask and image.mask.absolute()).as_json()
+        for image in images
+    ]
     run = Run(folder, parameters, items, Measurement(recipe, masks), shard_size, retry)
     results, _ = execute(run, cluster)
     threshold = recipe.bundle.manifest.operating_point.threshold
@@ -79,7 +82,7 @@ class MeasurementWork:
 
     def __call__(self, shard: int, items: Sequence[Item]) -> ShardSummary:
         measured = Accumulators(self._inspector.operating_point.threshold)
-        measured.inspect(map(_image, items), self._inspector, masks=self._masks)
+        measured.inspect(map(TestImage.from_json, items), self._inspector, masks=self._masks)
         measured.save(_accumulators(self._run, shard))
         return ShardSummary(
             images=len(measured.is_defective),
@@ -92,14 +95,3 @@ class MeasurementWork:
 
 def _accumulators(run: RunFolder, shard: int) -> Path:
     return run.folder / "measured" / f"{shard_name(shard)}.npz"
-
-
-def _item(image: TestImage) -> Item:
-    mask = None if image.mask is None else str(image.mask.absolute())
-    return {"path": str(image.path.absolute()), "kind": image.kind, "mask": mask}
-
-
-def _image(item: Item) -> TestImage:
-    path, kind, mask = item["path"], item["kind"], item["mask"]
-    assert path is not None and kind is not None, "written by _item"
-    return TestImage(Path(path), kind, None if mask is None else Path(mask))

@@ -62,16 +62,18 @@ class PixelScores:
 
     Memory: four arrays of at most `BINS` + 1 numbers, 2 MB, for any number and size of images. Thresholds are the edges
     of the axis's bins.
+
+    Attributes:
+        arrays: all counts, for `of_arrays`.
     """
 
     def __init__(self, axis: ScoreAxis) -> None:
         self._axis = axis
-        self._defective = np.zeros(BINS, np.int64)
-        self._good = np.zeros(BINS, np.int64)
-        self._overlap = np.zeros(BINS, np.int64)
-        self._regions = 0
-        self._iou = np.zeros(BINS + 1, np.int64)  # the last threshold is above all scores
-        self._images = 0
+        self.arrays: dict[str, NDArray[np.int64]] = {
+            **{name: np.zeros(BINS, np.int64) for name in ("defective", "good", "overlap")},
+            "iou": np.zeros(BINS + 1, np.int64),  # the last threshold is above all scores
+            "counts": np.zeros(2, np.int64),  # of regions and images
+        }
 
     def add(self, scores: FloatMap, truth: NDArray[np.bool_]) -> None:
         """Add one image.
@@ -84,43 +86,28 @@ class PixelScores:
         inside = bins[truth]
         defective = np.bincount(inside, minlength=BINS)
         good = np.bincount(bins[~truth], minlength=BINS)
-        self._defective += defective
-        self._good += good
-        self._iou += _fixed(_iou_at_every_threshold(defective, good))
-        self._images += 1
+        self.arrays["defective"] += defective
+        self.arrays["good"] += good
+        self.arrays["iou"] += _fixed(_iou_at_every_threshold(defective, good))
+        self.arrays["counts"] += (0, 1)
         if inside.size:
             regions, labels = cv2.connectedComponents(truth.astype(np.uint8), connectivity=8)
             of_pixel = labels[truth]
             areas = np.bincount(of_pixel, minlength=regions)
             shares = np.bincount(inside, weights=1 / areas[of_pixel], minlength=BINS)
-            self._overlap += _fixed(np.asarray(shares, np.float64))
-            self._regions += regions - 1
+            self.arrays["overlap"] += _fixed(np.asarray(shares, np.float64))
+            self.arrays["counts"] += (regions - 1, 0)
 
     def merge(self, other: "PixelScores") -> None:
         assert self._axis == other._axis, "histograms of different bins cannot be added"
-        self._defective += other._defective
-        self._good += other._good
-        self._overlap += other._overlap
-        self._regions += other._regions
-        self._iou += other._iou
-        self._images += other._images
-
-    def arrays(self) -> dict[str, NDArray[np.int64]]:
-        return {
-            "defective": self._defective,
-            "good": self._good,
-            "overlap": self._overlap,
-            "iou": self._iou,
-            "counts": np.array([self._regions, self._images]),
-        }
+        for name, values in other.arrays.items():
+            self.arrays[name] += values
 
     @classmethod
     def of_arrays(cls, axis: ScoreAxis, arrays: Mapping[str, NDArray[np.int64]]) -> "PixelScores":
-        """An accumulator on this axis that continues from the counts of `arrays`."""
+        """An accumulator on this axis that continues from the `arrays` of another."""
         found = cls(axis)
-        found._defective, found._good = arrays["defective"], arrays["good"]
-        found._overlap, found._iou = arrays["overlap"], arrays["iou"]
-        found._regions, found._images = map(int, arrays["counts"])
+        found.arrays = {name: arrays[name] for name in found.arrays}
         return found
 
     def metrics(self) -> PixelMetrics:
@@ -129,10 +116,11 @@ class PixelScores:
         Raises:
             ValueError: there are no defective or no good pixels.
         """
-        ranking = Ranking(self._defective, self._good)
-        overlap = rising_overlap(self._overlap / _ONE, self._regions)
+        ranking = Ranking(self.arrays["defective"], self.arrays["good"])
+        regions, images = self.arrays["counts"].tolist()
+        overlap = rising_overlap(self.arrays["overlap"] / _ONE, regions)
         rate = ranking.false_positive_rate
-        mean_iou = self._iou / (_ONE * self._images)
+        mean_iou = self.arrays["iou"] / (_ONE * images)
         best = int(mean_iou.argmax())
         return PixelMetrics(
             auroc=ranking.auroc,
