@@ -10,7 +10,7 @@ Diff-CF's first step, from index t to t − 1, treats the sample as if it were a
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.diffusion.similarity import SIMILARITIES
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.numeric import Image, Size
+
+if TYPE_CHECKING:
+    from uflow_edge.runtime.bundle.unet import UNetManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,12 @@ class Purifier:
         self._predict = predict
         self._way_back = schedule.respaced(options.evaluations, below=options.steps)
         self._draws = Draws(guided=options.guide != "none")
+
+    @classmethod
+    def of(cls, predict: NoisePredictor, manifest: "UNetManifest", options: PurifyOptions) -> "Purifier":
+        """A purifier with the network of a bundle; raises as the constructor does."""
+        schedule = NoiseSchedule.make(manifest.schedule, manifest.steps)
+        return cls(predict, schedule, manifest.image_size, options, manifest.noisiest_step)
 
     def layout(self, size: Size) -> Layout:
         return Layout.of(size, self.image_size, self.options.patching, self.options.overlap)

@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 def purify(arguments: argparse.Namespace) -> ExitCode:
     """Purify the images that the command line names, and return the exit code."""
-    from uflow_edge.runtime.bundle.folder import find_bundle
+    from uflow_edge.runtime.bundle.folder import Bundle, find_bundle
     from uflow_edge.runtime.bundle.unet import UNetManifest
     from uflow_edge.runtime.diffusion.purifier import Purifier
+    from uflow_edge.runtime.engines.selection import open_engine
     from uflow_edge.runtime.images.decode import Reading, use
     from uflow_edge.runtime.purify.images import FilePurifier
     from uflow_edge.runtime.purify.jobs import plan_jobs
-    from uflow_edge.runtime.purify.network import open_network
     from uflow_edge.runtime.storage.files import check_writable
 
     use(Reading.of(arguments))
@@ -37,17 +37,14 @@ def purify(arguments: argparse.Namespace) -> ExitCode:
     for path in filter(None, (arguments.out / "result.png", arguments.report, arguments.jsonl)):
         check_writable(path)
     with ExitStack() as stack:
-        network = open_network(
-            arguments.bundle or find_bundle(Path.cwd(), UNetManifest),
-            arguments.backend,
-            arguments.precision,
-            arguments.threads,
-        )
-        stack.callback(network.close)
+        bundle = Bundle.load(arguments.bundle or find_bundle(Path.cwd(), UNetManifest), UNetManifest)
+        manifest = bundle.manifest
+        engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads)
+        stack.callback(engine.close)
         work = FilePurifier(
-            Purifier(network.predict, network.schedule, network.image_size, options, network.noisiest_step),
-            network.channels,
-            network.identity,
+            Purifier.of(engine.run, manifest, options),
+            manifest.channels,
+            manifest.source.sha256,
             keep_metadata=arguments.keep_metadata,
             overwrite=arguments.overwrite,
         )

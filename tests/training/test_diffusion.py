@@ -14,8 +14,8 @@ from PIL import Image
 from uflow_edge.export.unet.bundle import UNetExportOptions, export_unet_bundle
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
+from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import BadInput, UsageError
-from uflow_edge.runtime.purify.network import open_network
 from uflow_edge.training.diffusion import DiffusionFit, train_unet
 from uflow_edge.training.diffusion_command import main
 from uflow_edge.training.diffusion_network import alphas_cumprod, noised
@@ -96,10 +96,11 @@ def test_how_far_it_has_learned_goes_with_it_to_the_purifier(undisturbed, tmp_pa
     folder, *_ = undisturbed
     bundle = export_unet_bundle(folder, tmp_path / "a.uflow", options=UNetExportOptions(precisions=("fp32",))).bundle
     assert bundle.manifest.noisiest_step == SMALL.noisiest_step
-    network = open_network(bundle.folder, "onnxruntime")
-    with closing(network), pytest.raises(UsageError, match=f"learned steps 1 to {SMALL.noisiest_step}"):
-        options = PurifyOptions(steps=SMALL.noisiest_step + 1)
-        Purifier(network.predict, network.schedule, network.image_size, options, network.noisiest_step)
+    with (
+        closing(open_engine(bundle, "onnxruntime")) as engine,
+        pytest.raises(UsageError, match=f"learned steps 1 to {SMALL.noisiest_step}"),
+    ):
+        Purifier.of(engine.run, bundle.manifest, PurifyOptions(steps=SMALL.noisiest_step + 1))
 
 
 def test_same_seed_same_weights_other_seed_others(undisturbed, photographs: Path, tmp_path: Path) -> None:

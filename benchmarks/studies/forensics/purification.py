@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from uflow_edge.runtime.bundle.folder import Bundle
+from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.diffusion.options import Guidance, PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
+from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.numeric import Image
-from uflow_edge.runtime.purify.network import open_network
 
 Purify: TypeAlias = Callable[[Image, Guidance], Image]
 """(H, W, 3) uint8 RGB and a guide to the purified image of the same size."""
@@ -21,12 +23,11 @@ def purifier(bundle: Path, steps: int) -> Purify:
         bundle: of a UNet; runs in onnxruntime on the CPU.
         steps: t of the paper.
     """
-    network = open_network(bundle, "onnxruntime")
+    loaded = Bundle.load(bundle, UNetManifest)
+    engine = open_engine(loaded, "onnxruntime")
 
     def purify(image: Image, guide: Guidance) -> Image:
         options = PurifyOptions(steps=steps, guide=guide, seed=zlib.crc32(image.tobytes()))
-        return Purifier(network.predict, network.schedule, network.image_size, options, network.noisiest_step).purify(
-            image
-        )
+        return Purifier.of(engine.run, loaded.manifest, options).purify(image)
 
     return purify

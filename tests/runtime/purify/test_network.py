@@ -1,6 +1,7 @@
 """`uflow-purify` from end to end, with a bundle whose network is three ONNX nodes."""
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,16 @@ from onnx import TensorProto, helper
 from PIL import Image
 from skimage import data
 
-from uflow_edge.runtime.bundle.folder import MANIFEST
+from uflow_edge.runtime.bundle.folder import MANIFEST, Bundle
 from uflow_edge.runtime.bundle.manifest import CheckpointSource, Variant
 from uflow_edge.runtime.bundle.unet import UNetManifest
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
+from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.purify.command import main
 from uflow_edge.runtime.purify.content import read_texts
 from uflow_edge.runtime.purify.images import RECORD, seed_of
-from uflow_edge.runtime.purify.network import open_network
 from uflow_edge.runtime.storage.files import sha256
 
 SIDE = 32
@@ -76,7 +77,7 @@ def test_a_picture_through_the_whole_command(bundle: Path, photo: Path, tmp_path
     told = capsys.readouterr().out
     assert "engine: onnxruntime" in told
     assert "6 patches of 32 pixels x 3 steps" in told
-    network = open_network(bundle, "onnxruntime")
+    loaded = Bundle.load(bundle, UNetManifest)
     options = PurifyOptions(steps=3, guide="ssim")
     before = np.asarray(Image.open(photo))
     (line,) = [json.loads(text) for text in lines.read_text().splitlines()]
@@ -85,8 +86,8 @@ def test_a_picture_through_the_whole_command(bundle: Path, photo: Path, tmp_path
     after = np.asarray(Image.open(out / "photo.png"))
     assert after.shape == before.shape
     recipe = json.loads(read_texts(out / "photo.png")[RECORD])["recipe"]
-    again = Purifier(network.predict, network.schedule, network.image_size, options).purify(before, seed_of(recipe))
-    network.close()
+    with closing(open_engine(loaded, "onnxruntime")) as engine:
+        again = Purifier.of(engine.run, loaded.manifest, options).purify(before, seed_of(recipe))
     np.testing.assert_array_equal(after, again)
     assert exit_code(main, *argv, "--backend", "onnxruntime") == ExitCode.OK
     assert "0 purified, 1 finished before, 0 failed" in capsys.readouterr().out
