@@ -16,12 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uflow_edge.benchmarks.baselines import (
-    gaussian_scores,
-    nearest_neighbour_scores,
-    stacked,
-    standardized_by_channel,
-)
+from uflow_edge.benchmarks.baselines import gaussian_scores, nearest_neighbour_scores, stacked, standardized_by_channel
 from uflow_edge.benchmarks.evaluation import Detector, Labelled
 from uflow_edge.benchmarks.report import DemoStep, write_report
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint

@@ -65,11 +65,7 @@ class ExportOptions(GraphOptions):
 
 
 def export_bundle(
-    checkpoint_path: Path,
-    folder: Path,
-    options: ExportOptions = ExportOptions(),
-    *,
-    overwrite: bool = False,
+    checkpoint_path: Path, folder: Path, options: ExportOptions = ExportOptions(), *, overwrite: bool = False
 ) -> Exported[UFlowManifest, Parity]:
     """Turn a checkpoint into a bundle whose graphs have been compared with it.
 

@@ -62,12 +62,7 @@ def _export(arguments: argparse.Namespace, plan_options: PlanOptions) -> ExitCod
         if arguments.trt:
             tables.print_new_engines(cli.engine_precisions(arguments), plan_options)
         return ExitCode.OK
-    exported = export_bundle(
-        arguments.ckpt,
-        folder,
-        options,
-        overwrite=arguments.overwrite,
-    )
+    exported = export_bundle(arguments.ckpt, folder, options, overwrite=arguments.overwrite)
     tables.print_variants(exported.variants)
     if arguments.trt:
         _build_engines(exported.bundle, cli.engine_precisions(arguments), plan_options, arguments.parity_images or ())
@@ -86,11 +81,7 @@ def _export_unet(arguments: argparse.Namespace, plan_options: PlanOptions) -> Ex
 
     folder = arguments.out or Path(arguments.unet.stem + SUFFIX)
     exported = export_unet_bundle(
-        arguments.unet,
-        folder,
-        arguments.unet_config,
-        cli.unet_export_options(arguments),
-        overwrite=arguments.overwrite,
+        arguments.unet, folder, arguments.unet_config, cli.unet_export_options(arguments), overwrite=arguments.overwrite
     )
     tables.print_unet_variants(exported.variants)
     if arguments.trt:

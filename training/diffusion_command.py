@@ -41,11 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--out", type=Path, required=True, metavar="FOLDER", help="the folder to write, in the format of diffusers")
     add(
-        "--image-size",
-        type=positive_int,
-        default=default.image_size,
-        metavar="N",
-        help="side of the patches in pixels",
+        "--image-size", type=positive_int, default=default.image_size, metavar="N", help="side of the patches in pixels"
     )
     add(
         "--channels",

@@ -98,9 +98,7 @@ class Int8Result:
 
 
 def quantize_bundle(
-    bundle: Bundle[UFlowManifest],
-    images: Sequence[Path],
-    options: Int8Options = Int8Options(),
+    bundle: Bundle[UFlowManifest], images: Sequence[Path], options: Int8Options = Int8Options()
 ) -> tuple[Bundle[UFlowManifest], Int8Result]:
     """Give a bundle an INT8 graph, in place of an older one; the bundle can be loaded at every moment.
 

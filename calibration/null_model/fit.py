@@ -12,13 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from uflow_edge.calibration.null_model.gains import (
-    image_gain,
-    levels_of,
-    log_energies,
-    pixel_gain,
-    trust_in_places,
-)
+from uflow_edge.calibration.null_model.gains import image_gain, levels_of, log_energies, pixel_gain, trust_in_places
 from uflow_edge.calibration.null_model.goodness import GoodnessOfFit, scale_fit
 from uflow_edge.calibration.null_model.regions import fit_regions, maxima_by_class
 from uflow_edge.calibration.null_model.screening import SUSPICIOUS, deviations, ranked_worst

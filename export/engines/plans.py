@@ -49,9 +49,7 @@ class PlanResult:
 
 
 def build_plans(
-    bundle: Bundle[M],
-    precisions: Sequence[Precision],
-    options: PlanOptions = PlanOptions(),
+    bundle: Bundle[M], precisions: Sequence[Precision], options: PlanOptions = PlanOptions()
 ) -> tuple[Bundle[M], tuple[PlanResult, ...]]:
     """Build an engine for each variant of a bundle in these precisions; engines that still fit are kept.
 

@@ -6,12 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import (
-    IdentityEliminationPass,
-    NameFixPass,
-    RemoveUnusedNodesPass,
-    RemoveUnusedOpsetsPass,
-)
+from onnx_ir.passes.common import IdentityEliminationPass, NameFixPass, RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
 from torch import Tensor, nn
 
 from uflow_edge.runtime.bundle.manifest import DEFAULT_OPSET, OPSETS
@@ -100,12 +95,7 @@ def simplify(model: ir.Model) -> None:
     """
     optimizer = require("onnxscript.optimizer", "export")
     optimizer.optimize_ir(model, input_size_limit=_LARGEST_FOLDED, output_size_limit=_LARGEST_FOLDED)
-    passes = (
-        IdentityEliminationPass(),
-        RemoveUnusedNodesPass(),
-        RemoveUnusedOpsetsPass(),
-        NameFixPass(),
-    )
+    passes = (IdentityEliminationPass(), RemoveUnusedNodesPass(), RemoveUnusedOpsetsPass(), NameFixPass())
     ir.passes.Sequential(*passes)(model)
     _share_equal_weights(model.graph)
     _forget_origins(model)

@@ -10,13 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from uflow_edge.export.unet.flags import (
-    DEFAULT_SCHEDULE,
-    DEFAULT_STEPS,
-    GuidedDiffusionFlags,
-    StatedFlags,
-    settled,
-)
+from uflow_edge.export.unet.flags import DEFAULT_SCHEDULE, DEFAULT_STEPS, GuidedDiffusionFlags, StatedFlags, settled
 from uflow_edge.runtime.errors import BadInput
 
 DEFAULT_HEAD_CHANNELS = 64

@@ -94,9 +94,5 @@ class InspectorRecipe:
         if sha256(folder / MANIFEST) != self.bundle_sha256:
             raise BadInput(f"{folder}: differs from the bundle at the start of the run; copy that one to every machine")
         return Inspector.load(
-            self.bundle,
-            backend=self.backend,
-            precision=self.precision,
-            threads=self.threads,
-            views=self.views,
+            self.bundle, backend=self.backend, precision=self.precision, threads=self.threads, views=self.views
         )

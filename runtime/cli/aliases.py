@@ -6,10 +6,7 @@ from collections.abc import Collection, Sequence
 ALIASES: dict[str, dict[str, str]] = {
     "uflow-bench": {"--backends": "--backend", "--batches": "--batch", "--precisions": "--precision"},
     "uflow-calibrate": {"--report": ""},
-    "uflow-export": {
-        "--plan": "--dry-run",
-        "--triton-plan": "--triton-engine",
-    },
+    "uflow-export": {"--plan": "--dry-run", "--triton-plan": "--triton-engine"},
     "uflow-infer": {"--json": "--jsonl", "--json-files": "--jsonl-files", "--json-size": "--jsonl-size"},
     "uflow-purify": {"--json": "--jsonl", "--steps": "--noise"},
     "uflow-train": {"--batch-size": "--batch"},

@@ -47,10 +47,7 @@ def nothing_required(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def apply_config(
-    parser: argparse.ArgumentParser,
-    source: str,
-    given: argparse.Namespace,
-    shipped: Mapping[str, Mapping[str, object]],
+    parser: argparse.ArgumentParser, source: str, given: argparse.Namespace, shipped: Mapping[str, Mapping[str, object]]
 ) -> None:
     """Make the values of a configuration the defaults of a parser.
 

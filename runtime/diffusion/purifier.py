@@ -17,15 +17,7 @@ import numpy as np
 from uflow_edge.runtime.diffusion.noise import NoiseField, NoiseSource
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.patches import Corner, Layout, Planes, cut
-from uflow_edge.runtime.diffusion.sampling import (
-    Batch,
-    Index,
-    NoisePredictor,
-    add_noise,
-    ddim_step,
-    ddpm_step,
-    denoise,
-)
+from uflow_edge.runtime.diffusion.sampling import Batch, Index, NoisePredictor, add_noise, ddim_step, ddpm_step, denoise
 from uflow_edge.runtime.diffusion.schedule import NoiseSchedule
 from uflow_edge.runtime.diffusion.similarity import SIMILARITIES
 from uflow_edge.runtime.errors import BadInput, UsageError

@@ -38,10 +38,7 @@ class Deviation:
 
     @classmethod
     def between(
-        cls,
-        expected: Sequence[LatentStatistics],
-        found: Sequence[LatentStatistics],
-        channels: Sequence[int],
+        cls, expected: Sequence[LatentStatistics], found: Sequence[LatentStatistics], channels: Sequence[int]
     ) -> "Deviation":
         """Compare the statistics of the same pictures, picture by picture.
 

@@ -60,9 +60,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
         pipeline = Pipeline(inspector, feeds, options=_options(arguments))
         connect_receivers(arguments, bundle, pipeline, feeds, stack)
         console = Console(
-            people,
-            line_per_frame=not arguments.quiet and not lines_on_stdout,
-            total=_expected(arguments, sources),
+            people, line_per_frame=not arguments.quiet and not lines_on_stdout, total=_expected(arguments, sources)
         )
         pipeline.connect(console)
         pipeline.connect(Hints(bundle.manifest.calibration, sources[0].name if len(sources) == 1 else None))

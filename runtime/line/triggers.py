@@ -116,13 +116,7 @@ class GpioTrigger:
     """
 
     def __init__(
-        self,
-        chip: Path,
-        line: int | str,
-        *,
-        edge: Edge = "rising",
-        delay_ms: float = 0.0,
-        debounce_ms: float = 0.0,
+        self, chip: Path, line: int | str, *, edge: Edge = "rising", delay_ms: float = 0.0, debounce_ms: float = 0.0
     ) -> None:
         """Request the line.
 

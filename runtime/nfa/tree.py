@@ -63,11 +63,7 @@ def lowest_value(maps: Sequence[FloatMap], size: Size) -> FloatMap:
 
 
 def tree_score(
-    energies: Sequence[ArrayLike],
-    channels: Sequence[int],
-    size: Size,
-    *,
-    rule: TreeRule = DEFAULT_RULE,
+    energies: Sequence[ArrayLike], channels: Sequence[int], size: Size, *, rule: TreeRule = DEFAULT_RULE
 ) -> FloatMap:
     """Map of −log10 NFA of the most significant region that each pixel lies in, for latents that are N(0, 1) by chance.
 

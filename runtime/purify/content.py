@@ -87,11 +87,7 @@ def write_content(path: Path, content: ImageContent, texts: Mapping[str, str]) -
         chunks.add_text(keyword, text)
     with replacing(path) as temporary:
         merged.save(
-            temporary,
-            "PNG",
-            pnginfo=chunks,
-            exif=content.exif or None,
-            icc_profile=content.icc_profile or None,
+            temporary, "PNG", pnginfo=chunks, exif=content.exif or None, icc_profile=content.icc_profile or None
         )
 
 

@@ -55,11 +55,7 @@ class BufferedSink:
     """
 
     def __init__(
-        self,
-        sink: Sink,
-        on_failure: Callable[[Exception], None],
-        *,
-        options: BufferOptions = BufferOptions(),
+        self, sink: Sink, on_failure: Callable[[Exception], None], *, options: BufferOptions = BufferOptions()
     ) -> None:
         """Start the thread.
 

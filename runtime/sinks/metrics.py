@@ -19,24 +19,8 @@ if TYPE_CHECKING:
     from uflow_edge.runtime.sources import Frame
 
 _REQUEST_TIMEOUT_S = 10  # from one byte to the next
-_STAGE_BUCKETS = (
-    0.001,
-    0.002,
-    0.005,
-    0.01,
-    0.02,
-    0.03,
-    0.05,
-    0.075,
-    0.1,
-    0.15,
-    0.2,
-    0.3,
-    0.5,
-    1.0,
-    2.0,
-    5.0,
-)  # seconds
+# Seconds:
+_STAGE_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 _AGE_BUCKETS = (*_STAGE_BUCKETS, 10.0, 30.0, 60.0)
 _POSITIVE_SCORES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 _SCORE_BUCKETS = (*(-score for score in reversed(_POSITIVE_SCORES)), 0.0, *_POSITIVE_SCORES)

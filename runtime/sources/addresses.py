@@ -21,12 +21,7 @@ _FORMS: Final = (
 )
 
 
-def parse_camera(
-    text: str,
-    options: CameraOptions = CameraOptions(),
-    *,
-    number: int = 1,
-) -> Source:
+def parse_camera(text: str, options: CameraOptions = CameraOptions(), *, number: int = 1) -> Source:
     """Create the camera that a text names; it is not opened yet.
 
     Args:

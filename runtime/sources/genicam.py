@@ -207,10 +207,7 @@ def _configure(acquirer: Any, name: str, options: CameraOptions) -> None:
 
 def _errors() -> tuple[type[Exception], ...]:
     """The base exceptions of GenTL and GenApi, on which harvesters depends."""
-    return (
-        require("genicam.gentl", _EXTRA).GenericException,
-        require("genicam.genapi", _EXTRA).GenericException,
-    )
+    return (require("genicam.gentl", _EXTRA).GenericException, require("genicam.genapi", _EXTRA).GenericException)
 
 
 @contextmanager

@@ -122,13 +122,7 @@ class Accumulators:
         self.at_operating_point = Decisions(self.threshold)
         self.pixels = {name: PixelScores(axis) for name, axis in AXES.items()}
 
-    def inspect(
-        self,
-        images: Iterable[TestImage],
-        inspector: Inspector,
-        *,
-        masks: bool,
-    ) -> None:
+    def inspect(self, images: Iterable[TestImage], inspector: Inspector, *, masks: bool) -> None:
         """Read, inspect and add images.
 
         Args:

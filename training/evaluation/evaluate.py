@@ -75,11 +75,7 @@ class Evaluation:
         }
 
 
-def evaluate(
-    category: str,
-    images: Sequence[TestImage],
-    inspector: Inspector,
-) -> Evaluation:
+def evaluate(category: str, images: Sequence[TestImage], inspector: Inspector) -> Evaluation:
     """Inspect every image and compute the metrics.
 
     Args:
