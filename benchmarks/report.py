@@ -23,12 +23,7 @@ _THUMBNAIL = 260
 
 @dataclass(frozen=True, slots=True)
 class DemoStep:
-    """One step of the demo.
-
-    Attributes:
-        command: as typed.
-        seconds: wall-clock.
-    """
+    """One step of the demo."""
 
     command: str
     seconds: float
@@ -46,7 +41,6 @@ def write_report(
 
     Args:
         verdicts: what ``uflow-infer --jsonl`` wrote, in the order of the test images.
-        overlays: the pictures it drew, in the same order.
     """
     good = int((~test.defective).sum())
     point = verdicts[0]["operating_point"]

@@ -60,7 +60,6 @@ class Calibration:
 
     Attributes:
         null_fit: the null model and how well it fits; None without a null model.
-        fitted: images that the null model was learned from.
         suspicious_fitted: images that look anomalous and were left out of the null model, the worst first.
         held_out: the held-out split, in the original order.
         suspicious_held_out: those of it that look anomalous, the worst first; they were *not* left out.

@@ -83,7 +83,6 @@ class DriftState:
         status: ``warning`` while they differ.
         statistic: the number that differs most: ``gain_0`` (finest scale), ``gain_1``, …, or ``score``.
         shift: its difference, in standard deviations of good images; positive is higher.
-        limit: the shift at which a warning is raised.
         since: when the warning was raised, seconds since the epoch; None without a warning.
     """
 
@@ -115,7 +114,6 @@ class DriftMonitor:
         """Take a frame into account.
 
         Args:
-            numbers: see `drift_numbers`.
             captured: seconds since the epoch.
         """
         track = self._tracks.get(camera)

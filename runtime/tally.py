@@ -12,9 +12,6 @@ class Tally:
         captured: frames that the trigger took from a source.
         inspected: frames with a verdict.
         dropped: frames that a newer one overtook (policy ``latest``).
-        anomalous: verdicts above the threshold.
-        unreadable: frames that could not be decoded.
-        reconnects: times a source was opened again.
         undelivered: by sink, results lost because it was down for too long, or could not take them.
         not_judged: frames that the inspection failed on.
     """

@@ -14,8 +14,6 @@ class PublishedConfig:
 
     Attributes:
         learning_rate: Adam's learning rate at the first step.
-        batch_size: images per step.
-        epochs: largest number of epochs.
     """
 
     learning_rate: float

@@ -28,8 +28,6 @@ class TrainingOptions:
 
     Attributes:
         learning_rate: Adam's learning rate at the first step.
-        batch_size: images per step.
-        epochs: largest number of epochs.
         patience: stop after so many epochs without a better held-out likelihood.
         seed: seed of initial weights, permutations and the order of images.
         couplings: ``additive`` fits the shifts of the coupling blocks and keeps their scales at 1. The Jacobian is then

@@ -87,11 +87,7 @@ def resume_file(out: Path) -> Path:
 
 
 def run_fit(train: Callable[..., T], doing: str, out: Path, epochs: int | None = None) -> T | None:
-    """Show the progress of a training; None if it was interrupted, after a line that tells how to continue it.
-
-    Args:
-        train: called with ``on_step``.
-    """
+    """Show the progress of a training; None if it was interrupted, after a line that tells how to continue it."""
     bar = FitBar(doing, epochs)
     try:
         return train(on_step=bar.update)

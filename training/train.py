@@ -47,7 +47,6 @@ class Data:
 
     Attributes:
         folder: folder of good images, or a data set; see `images.layouts`.
-        standardization: standardisation of the features before the flow.
         weights: files with the extractor's weights, one per backbone; by default its ImageNet weights.
         keep_pictures: store 24 held-out images in the checkpoint, with which export compares graphs and rounds FP16
             weights.

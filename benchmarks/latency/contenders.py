@@ -29,7 +29,6 @@ class Contender:
     """One engine, ready to be timed.
 
     Attributes:
-        bundle: folder of its graph.
         suffix: end of its name, where two bundles take part.
         stopwatch: receives the duration of the engine's transfers.
         parity: how close it is to `REFERENCE`, on the frames if there are any.

@@ -26,7 +26,6 @@ class MachineState:
         cpu_mhz: mean clock of all cores.
         celsius: temperature of the hottest thermal zone.
         throttle_events: how often heat has slowed a core down since boot.
-        gpu_throttled: whether heat slows the GPU down now.
     """
 
     seconds: float

@@ -51,7 +51,6 @@ class Row:
         start_megabytes: the most resident memory of those processes.
         device_bytes: memory of the GPU; None: not readable here.
         joules_per_frame: None: not readable here.
-        anomalous: share of the frames that were judged anomalous.
         against: name of the row that this one is compared with; None: no other.
         ratios: median over rounds or starts of this row's time divided by the other's, by stage, batch or start. Below
             1, this row is faster.

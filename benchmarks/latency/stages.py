@@ -61,9 +61,7 @@ class Measurements:
     """The measurements of all contenders.
 
     Attributes:
-        samples: in the order of the contenders.
         rounds_ms: duration of each round of all contenders.
-        readings: of the instruments, after each round.
         meter: part of the machine whose energy was measured; None where nothing is metered.
     """
 
@@ -95,7 +93,6 @@ def measure(
         contenders: at least one.
         frames: (H, W, 3) uint8 BGR, taken in turn, one per round.
         batches: batch sizes for the throughput of the engine alone.
-        instruments: read after each round.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # as uflow-infer has it

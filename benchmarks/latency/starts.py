@@ -57,7 +57,6 @@ def start_infer(options: Sequence[str], **environment: str) -> Start:
 
     Args:
         options: of its command line, which name what it inspects; ``--jsonl -`` is added.
-        environment: variables to add to our own.
 
     Raises:
         BadInput: the process failed; the message contains its errors.

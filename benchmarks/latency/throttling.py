@@ -41,7 +41,6 @@ def assess(rounds_ms: Sequence[float], readings: Sequence[MachineState]) -> Thro
 
     Args:
         rounds_ms: duration of each round of all contenders.
-        readings: one after each round.
     """
     third = max(1, len(rounds_ms) // 3)
     first, last = rounds_ms[:third], median(rounds_ms[-third:])

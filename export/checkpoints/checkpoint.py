@@ -45,7 +45,6 @@ class Checkpoint:
 
     Attributes:
         weights: of the network, by name; parts that are never used are left out.
-        normalization: of the pictures it was trained on.
         fit: how pictures became square in training; None if the checkpoint does not say.
         origin: who wrote it, in messages.
         pictures: (S, S, 3) uint8 RGB each, good ones that were not fitted; ours carry some.

@@ -52,7 +52,6 @@ def write_rows(folder: Path, shard: int, rows: Sequence[Row]) -> None:
 
     Args:
         folder: folder of the run; a file is ``outcome=<outcome>/part-<shard>.parquet``, either complete or absent.
-        rows: the shard's rows, in order.
     """
     arrow, parquet = require("pyarrow", EXTRA), require("pyarrow.parquet", EXTRA)
     columns = schema()

@@ -166,7 +166,6 @@ class Manifest(ABC):
 
     Attributes:
         variants: graphs, the reference one first.
-        plans: engines built from them.
         files: SHA-256 of every file in the bundle except the manifest, by name.
         tools: versions of the tools that made it, by name.
     """

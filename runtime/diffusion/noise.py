@@ -25,7 +25,6 @@ class NoiseSource(Protocol):
 
         Args:
             draw: number of the draw, see `purifier.Draws`.
-            corners: corners of the patches in their image.
             channels: C, channels of a patch.
             side: S, side of a patch.
 

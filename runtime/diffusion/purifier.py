@@ -122,7 +122,6 @@ class Purifier:
 
         Args:
             image: (C, H, W) float32 in [-1, 1].
-            on_step: as for `purify`.
 
         Returns:
             (C, H, W) float32; a guide can push values beyond [-1, 1].
@@ -151,7 +150,6 @@ class Purifier:
         Args:
             patches: (N, C, S, S) in [-1, 1].
             corners: positions of the patches in the image, for their noise.
-            on_step: as for `purify`.
         """
         count, channels, side, _ = patches.shape
         schedule, last = self._way_back, len(self._way_back) - 1

@@ -41,7 +41,6 @@ class Denoised:
 
     Attributes:
         start: estimate of the image without noise, clipped to [-1, 1].
-        mean: mean of the sample one step cleaner.
         log_variance: logarithm of its variance; (N, C, H, W), or (N, 1, 1, 1) if the network has not learned it.
     """
 

@@ -30,7 +30,6 @@ class CudaContext:
 
     Attributes:
         driver: the module ``pycuda.driver``.
-        gpu: name of the GPU.
         compute_capability: such as ``8.7``.
 
     Raises:
@@ -135,7 +134,6 @@ class CudaGraph:
 
     Args:
         stream: handle of the stream to record on; nothing runs while recording.
-        enqueue: puts the work on that stream.
 
     Raises:
         EngineFailed: the driver cannot record graphs, or this work cannot be recorded.

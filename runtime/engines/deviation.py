@@ -43,7 +43,6 @@ class Deviation:
         """Compare the statistics of the same pictures, picture by picture.
 
         Args:
-            expected: reference statistics.
             found: statistics from the engine; the error of a value that is not finite is infinite.
             channels: C_i of every scale, finest first.
         """

@@ -59,7 +59,6 @@ def device_frames(engine: "Engine", side: int) -> DeviceFrames | None:
     """The resize on the GPU for a native TensorRT engine; None if the CPU has to resize.
 
     Args:
-        engine: open engine.
         side: S of its input, in pixels.
     """
     from uflow_edge.runtime.engines.gpu_resize import CudaPreprocessor

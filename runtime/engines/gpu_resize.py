@@ -58,7 +58,6 @@ def launches(
     """The launches that make one picture: two, or one if the box already has the picture's width or height.
 
     Args:
-        frame: the frame to read.
         box: the part of the frame to resize; inside it, with at least one pixel.
         side: S in pixels.
         across: address of the `packed_filter` from the box's width to S.

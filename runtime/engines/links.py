@@ -15,10 +15,6 @@ def beside_its_weights(graph: Path, variant: Variant) -> Iterator[Path]:
 
     onnxruntime and OpenVINO follow links, and refuse weights that lie outside the graph's folder. So the graph and its
     weights, whose digests the manifest holds, are copied into one temporary folder.
-
-    Args:
-        graph: the ONNX file in the bundle.
-        variant: the entry of the graph in the manifest.
     """
     if variant.data is None or not graph.with_name(variant.data).is_symlink():
         yield graph

@@ -36,7 +36,6 @@ class OnnxRuntimeGpuEngine:
     """An onnxruntime session on the first NVIDIA GPU.
 
     Args:
-        variant: the entry of the graph in the manifest.
         provider: execution provider; TensorRT builds an engine for minutes the first time, and caches it per user.
         threads: CPU threads for operators that do not run on the GPU.
         stopwatch: records the transfers of each run; None records nothing.
@@ -98,7 +97,6 @@ class DeviceBinding:
     """Buffers on a device for one batch size, bound to a session's input and outputs.
 
     Args:
-        session: onnxruntime session.
         batch: N.
         device: ``cuda``, or ``cpu`` in a test.
     """

@@ -12,7 +12,6 @@ def find_plan(bundle: Bundle[Manifest], precisions: Sequence[Precision], compute
     """The plan for this machine, in the first of these precisions that has one.
 
     Args:
-        bundle: loaded bundle.
         precisions: accepted precisions, the best first.
         compute_capability: of the GPU, such as ``8.7``.
 

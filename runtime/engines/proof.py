@@ -28,11 +28,6 @@ class EngineDeviates(EngineFailed):
 def prove(engine: Engine, bundle: Bundle[Manifest], variant: Variant) -> None:
     """Run an engine, and refuse it if its outputs are wrong.
 
-    Args:
-        engine: open engine.
-        bundle: the bundle whose graph it runs.
-        variant: the graph.
-
     Raises:
         EngineFailed: it fails, or its outputs have wrong shapes or impossible values.
         EngineDeviates: its energies miss the variant's bound.

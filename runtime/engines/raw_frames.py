@@ -30,7 +30,6 @@ class RawFrame:
         pointer: address of its first byte.
         pitch: bytes from one row to the next; the chroma rows of NV12 follow its luma rows, at the same pitch.
         size: (height, width) of the picture, in pixels.
-        pixel_format: layout of the bytes.
     """
 
     pointer: int
@@ -44,7 +43,6 @@ def picture_size(frame: Image, pixel_format: PixelFormat) -> Size:
 
     Args:
         frame: uint8; BGR and RGB (H, W, 3), GRAY (H, W), YUYV (H, W, 2), NV12 (3/2 H, W). YUV is BT.601, limited range.
-        pixel_format: expected format.
 
     Raises:
         BadInput: the frame has another shape or type.

@@ -53,7 +53,6 @@ def open_engine(
     """Open an engine and check its outputs on this machine. The caller closes it.
 
     Args:
-        bundle: loaded bundle.
         backend: library that runs the model. ``auto`` takes the first of `BACKENDS` that works, and logs its name; in
             int8, it tries onnxruntime on the CPU last.
         precision: of the graph or plan; None takes fp16 on a GPU and fp32 on a CPU, which are faster there.

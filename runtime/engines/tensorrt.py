@@ -67,7 +67,6 @@ class TensorRtEngine:
     """A plan in TensorRT or TensorRT-RTX, on CUDA's first GPU.
 
     Args:
-        bundle: loaded bundle.
         stopwatch: records the transfers of each run, timed by CUDA events; None times nothing.
 
     Attributes:

@@ -24,7 +24,6 @@ def load_library(library: PlanLibrary, how_to_install: str | None = None) -> Mod
     """Import a library, under any of its names.
 
     Args:
-        library: the library.
         how_to_install: remedy in the error message; by default, the one for a machine that runs plans.
 
     Raises:

@@ -21,9 +21,6 @@ from uflow_edge.runtime.errors import BadInput
 class LoadedPlan:
     """A plan that TensorRT has loaded. Make, use and release it while the CUDA context is current.
 
-    Args:
-        bundle: loaded bundle.
-
     Attributes:
         context: ``IExecutionContext``; None once released.
 

@@ -111,7 +111,6 @@ def refuse_results_inside(inputs: Iterable[Path], results: Mapping[str, Path]) -
     """Check that no results are written into a folder of inputs, links included.
 
     Args:
-        inputs: files and folders of the input images.
         results: paths of the results, by the name of the option.
 
     Raises:

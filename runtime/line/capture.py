@@ -43,7 +43,6 @@ class ReconnectOptions:
     Attributes:
         silence: seconds without a frame after which a source hangs.
         give_up: seconds after which a lost source ends the run.
-        backoff: delays between attempts to open the source.
     """
 
     silence: float = 15.0
@@ -56,7 +55,6 @@ class Feed:
     """A source, its trigger, and whether its frames may be dropped.
 
     Attributes:
-        source: the source.
         trigger: chooses the frames that are inspected; sources share no trigger.
         policy: None: ``latest`` for a live source, ``every`` for the others.
     """
@@ -91,8 +89,6 @@ class Capture:
         """Prepare; `start` begins.
 
         Args:
-            source: the source to read.
-            trigger: chooses the frames that are delivered.
             deliver: takes a frame and returns whether more are wanted; may block.
             on_failure: called with an error that another attempt cannot repair.
             clock: monotonic seconds.

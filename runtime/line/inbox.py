@@ -24,7 +24,6 @@ class Inbox(Generic[T]):
         """Open one lane per policy.
 
         Args:
-            policies: one per lane.
             capacity: items that may wait in a lane of policy ``every``; a lane of policy ``latest`` holds one.
             weigh: returns the weight of an item, such as its bytes.
             most_weight: limit for the sum of all items from `put` to `done`. With policy ``every`` the producer waits

@@ -123,7 +123,6 @@ class GpioTrigger:
         Args:
             chip: device file, ``/dev/gpiochip0``.
             line: offset of the line on the chip, or its name.
-            edge: the edge that triggers.
             delay_ms: time from the edge until the part is in front of the camera.
             debounce_ms: time for which the line must be stable before an edge counts.
 

@@ -49,7 +49,6 @@ class CameraHistory:
     Attributes:
         results, anomalies: counts since the start.
         seen: when it arrived, on the page's clock; before the first result, when the history began.
-        last_anomaly: when the newest anomaly arrived, or None.
     """
 
     def __init__(self, began: float) -> None:

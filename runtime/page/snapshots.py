@@ -48,7 +48,6 @@ class Snapshot:
         number: counted from 1.
         status: `LivePage.status` as JSON.
         cameras: the cameras that clients wanted; None stands for clients that want no picture.
-        pictures: by camera, for those that have one.
     """
 
     number: int

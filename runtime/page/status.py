@@ -83,12 +83,7 @@ class CameraReport:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdReport:
-    """The threshold in use.
-
-    Attributes:
-        can_save: whether the page may write the threshold in use to the bundle.
-        promise: what the threshold in use promises, for people.
-    """
+    """The threshold in use."""
 
     value: float
     saved: float
@@ -123,7 +118,6 @@ class Status:
         now: seconds since the epoch, on the device's clock.
         step: the current time in steps of the score history.
         counts: what happened to the frames since the start.
-        trigger: whether there is a software trigger.
     """
 
     now: float

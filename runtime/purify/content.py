@@ -38,8 +38,6 @@ class ImageContent:
     Attributes:
         values: (H, W, 1) grey or (H, W, 3) RGB, uint8; these are purified.
         alpha: (H, W) uint8; None for an opaque image.
-        exif: EXIF data to save; may be empty.
-        icc_profile: ICC profile to save; may be empty.
         notes: remarks for people on how the file was read.
     """
 

@@ -42,7 +42,6 @@ class PurifyOutcome:
         status: ``finished before`` if the same result existed already.
         size: (height, width), upright.
         psnr: PSNR of the result against the source, in dB.
-        ssim: SSIM of the result against the source.
         notes: remarks for people on how the source was read.
     """
 
@@ -70,7 +69,6 @@ class FilePurifier:
     Attributes:
         channels: channels of its network: 3 (RGB) or 1 (grey).
         network: identity of its weights, such as their SHA-256.
-        keep_metadata: copy EXIF data and ICC profile.
         overwrite: replace results that were made differently.
     """
 

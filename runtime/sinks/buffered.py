@@ -27,7 +27,6 @@ class BufferOptions:
     Attributes:
         results: waiting at most; beyond, the oldest are dropped.
         bytes: of arrays in waiting results at most, except that one result may always wait, however large.
-        backoff: delays between attempts to deliver a result.
     """
 
     results: int = 10_000

@@ -48,7 +48,6 @@ class OverlayFolder:
         Args:
             folder: the folder for the pictures; a frame whose name is a path gets a subfolder.
             channels: channels of the latents, per scale.
-            anomalies_only: save no pictures of good frames.
             picture_format: PNG is lossless; JPEG (quality 90) is several times smaller and faster.
             heat_map: what the colours show; see `overlay.draw_maps`.
             quota: limit in bytes for the pictures of this and earlier runs; the oldest are deleted to make room. None

@@ -20,10 +20,8 @@ class Admission:
     """The images that may be used, and how many were left out.
 
     Attributes:
-        images: in the given order.
         fitted: number of images that the flow was fitted to; left out, because their likelihood is too high.
         copies: number of images with the same pixels as an earlier one; left out, because they add no information.
-        unreadable: one message per unreadable image.
         stopped_by: number of usable images that decided when the training stopped.
     """
 

@@ -120,7 +120,6 @@ class WatchedFolder:
         """Prepare the source without reading.
 
         Args:
-            folder: searched with its subfolders.
             interval_s: seconds between two polls of the folder.
         """
         self.unreadable = 0  # files that stay as they are and still cannot be decoded

@@ -101,8 +101,6 @@ class Accumulators:
 
     Attributes:
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
-        missed: defective images with the lowest scores.
-        false_alarms: good images with the highest scores.
         unreadable: errors of images that could not be read; these images are not counted elsewhere.
     """
 

@@ -20,7 +20,6 @@ class EvaluationResults:
 
     Attributes:
         sections: sections of the report, in the same order; empty without a report.
-        failed: errors of the other categories, by category.
     """
 
     evaluations: list[Evaluation] = field(default_factory=list)
