@@ -1,5 +1,6 @@
-"""Errors that a person is meant to read, and the exit codes that go with them."""
+"""The errors of this package, their exit codes, and checks that raise them."""
 
+import errno
 from collections.abc import Sequence
 from enum import IntEnum
 from importlib import import_module
@@ -7,9 +8,17 @@ from types import ModuleType
 
 DISTRIBUTION = "uflow-edge"
 
+ERRORS_OF_ONE_FILE = frozenset(
+    {
+        *(errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+        *(errno.EINVAL, errno.EILSEQ, errno.EACCES, errno.EPERM),
+    }
+)
+"""Errors that concern a single file, unlike those of a full or failing disk."""
+
 
 class ExitCode(IntEnum):
-    """What the exit code of every ``uflow-…`` command means."""
+    """The exit codes of all ``uflow-…`` commands."""
 
     OK = 0
     ANOMALY = 1
@@ -21,29 +30,29 @@ class ExitCode(IntEnum):
 
 
 class UflowEdgeError(Exception):
-    """Base of the errors whose message is complete in itself: what was expected, what was found, what to do."""
+    """Base of errors with a complete message: what was expected, what was found, what to do."""
 
     exit_code = ExitCode.BAD_INPUT
 
 
 class UsageError(UflowEdgeError):
-    """The command line asks for something that cannot be meant."""
+    """The command line is invalid or contradicts itself."""
 
     exit_code = ExitCode.USAGE
 
 
 class BadInput(UflowEdgeError):
-    """A file, folder or frame that cannot be used."""
+    """A file, folder or frame cannot be used."""
 
 
 class Unavailable(UflowEdgeError):
-    """A package or device that is needed is missing or in use."""
+    """A required package or device is missing or in use."""
 
     exit_code = ExitCode.MISSING
 
 
 class MissingDependency(Unavailable):
-    """A package, library or driver that is needed is missing."""
+    """A required package, library or driver is missing."""
 
 
 class Stuck(UflowEdgeError):

@@ -17,13 +17,13 @@ import numpy as np
 from uflow_edge.runtime.diffusion.noise import NoiseField
 from uflow_edge.runtime.diffusion.options import PurifyOptions
 from uflow_edge.runtime.diffusion.purifier import Purifier
-from uflow_edge.runtime.errors import DISTRIBUTION, BadInput
+from uflow_edge.runtime.errors import DISTRIBUTION, ERRORS_OF_ONE_FILE, BadInput
 from uflow_edge.runtime.images.decode import in_use, require_file
 from uflow_edge.runtime.numeric import Image, Size
 from uflow_edge.runtime.purify.content import read_content, read_texts, stored_size, write_content
 from uflow_edge.runtime.purify.jobs import PurifyJob
 from uflow_edge.runtime.purify.quality import psnr, structural_similarity
-from uflow_edge.runtime.storage.files import ERRORS_OF_ONE_FILE, sha256
+from uflow_edge.runtime.storage.files import sha256
 from uflow_edge.runtime.storage.strict_json import parse_json, to_json
 
 RECORD = "uflow-purify"

@@ -56,7 +56,6 @@ class MqttSink:
         broker: Broker,
         *,
         prefix: str = "uflow",
-        client_id: str | None = None,
         picture_channels: tuple[int, ...] | None = None,
         heat_map: "HeatMap" = "nfa",
         provenance: Provenance | None = None,
@@ -65,8 +64,6 @@ class MqttSink:
 
         Args:
             prefix: prefix of the topics, unique per process; may contain ``/``.
-            client_id: by default made from this machine's name and the prefix. It stays the same after a restart, so
-                that the broker ends the old process' session first: its last will cannot follow our "online".
             picture_channels: channels of the latents, per scale, to publish pictures of anomalies; None for none.
             heat_map: what the colours of pictures show; see `overlay.draw_maps`.
             provenance: if given, every verdict names the bundle and the frame.
@@ -96,7 +93,8 @@ class MqttSink:
         self._refused = False
         self._confirmed: dict[int, ReasonCode] = {}
         self._drifts: dict[str, DriftState] = {}  # the states that the broker retains, by camera
-        self._client = self._new_client(broker, client_id or f"uflow-edge-{socket.gethostname()}-{prefix}")
+        # The same name after a restart: the broker ends the old session first, so its last will precedes our "online".
+        self._client = self._new_client(broker, f"uflow-edge-{socket.gethostname()}-{prefix}")
         self._client.connect_async(broker.host, broker.port, keepalive=_KEEP_ALIVE)
         self._client.loop_start()
 

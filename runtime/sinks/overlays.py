@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import cv2
 
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.errors import ERRORS_OF_ONE_FILE, BadInput
 from uflow_edge.runtime.heat import HeatMap
 from uflow_edge.runtime.overlay import draw_overlay
 from uflow_edge.runtime.sinks import Provenance, Undeliverable
 from uflow_edge.runtime.sinks.claims import Claim
 from uflow_edge.runtime.sinks.marks import SUFFIXES, PictureFormat, encode, is_ours
 from uflow_edge.runtime.sinks.names import safe_path, short_name
-from uflow_edge.runtime.storage.files import ERRORS_OF_ONE_FILE
 from uflow_edge.runtime.storage.strict_json import to_json
 
 if TYPE_CHECKING:

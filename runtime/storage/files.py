@@ -4,7 +4,6 @@ A result is first written beside its place under a hidden name, locked by its pr
 so a later run can tell leftovers from files that another process is writing.
 """
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -22,14 +21,6 @@ from uflow_edge.runtime.errors import BadInput
 _HIDDEN = ".uflow-"
 _PARTIAL = ".partial"
 _LONGEST_SUFFIX = 16
-
-ERRORS_OF_ONE_FILE = frozenset(
-    {
-        *(errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
-        *(errno.EINVAL, errno.EILSEQ, errno.EACCES, errno.EPERM),
-    }
-)
-"""Errors that concern a single file, unlike those of a full or failing disk."""
 
 
 def check_writable(path: Path, kind: Literal["file", "folder"] = "file", size: int = 0) -> None:

@@ -168,7 +168,7 @@ _PUBLISH = """
 import sys; sys.path.insert(0, sys.argv[1])
 from factories import result
 from uflow_edge.runtime.sinks.mqtt import Broker, MqttSink
-sink = MqttSink(Broker("127.0.0.1", int(sys.argv[2])), prefix="hall/{line}", client_id="line")
+sink = MqttSink(Broker("127.0.0.1", int(sys.argv[2])), prefix="hall/{line}")
 sink.put(*result(0))
 print("published", flush=True)
 sys.stdin.read()
@@ -202,7 +202,7 @@ def test_the_last_will_says_offline_when_the_process_is_killed(broker, subscribe
 def test_the_will_of_a_process_that_hung_does_not_outlive_its_successor(broker, subscriber) -> None:
     with subscriber(broker) as listener, publisher(broker) as process:
         process.send_signal(signal.SIGSTOP)
-        successor = MqttSink(broker.address, prefix="hall/{line}", client_id="line")
+        successor = MqttSink(broker.address, prefix="hall/{line}")
         successor.put(*result(1))
         process.send_signal(signal.SIGKILL)
         process.wait()
