@@ -100,8 +100,10 @@ def _read(source: str, shipped: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _remedy(command: str, name: str, options: Sequence[str]) -> str:
-    renamed = ALIASES.get(command, {}).get(f"--{name}", "").removeprefix("--")
-    near = [renamed] if renamed else difflib.get_close_matches(name, options, 1)
+    renamed = ALIASES.get(command, {}).get(f"--{name}")
+    if renamed == "":
+        return "it is the default now and can be left out"
+    near = [renamed.removeprefix("--")] if renamed else difflib.get_close_matches(name, options, 1)
     return f"did you mean {near[0]}?" if near else f"{command} --help lists all options"
 
 

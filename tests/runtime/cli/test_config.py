@@ -128,6 +128,11 @@ def test_a_wrong_file_is_refused(config, text: str, told: str) -> None:
     assert "line.toml: " in str(error.value)
 
 
+def test_an_option_that_is_the_default_now_is_not_taken_for_its_opposite(config) -> None:
+    with pytest.raises(BadInput, match="report: unknown option; it is the default now and can be left out"):
+        namespace("uflow-calibrate", "--good", "a", "--config", config("report = true"))
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"absent\.toml: cannot be read \(No such file or directory\)"):
         namespace("uflow-bench", "--config", str(tmp_path / "absent.toml"))
