@@ -67,7 +67,7 @@ _NAMED = 50
 
 
 def refuse_faults(faults: Sequence[str], remedy: str) -> None:
-    """Refuse input with every fault that was found in it, so that they can be mended at once.
+    """Refuse input if it has faults, and name all of them at once.
 
     Raises:
         BadInput: there are faults; the message names up to 50 of them and counts the others.
@@ -78,15 +78,15 @@ def refuse_faults(faults: Sequence[str], remedy: str) -> None:
 
 
 def install_command(extra: str) -> str:
-    """The command that brings an extra; the distribution is on no package index, so it starts from a checkout."""
+    """The command that installs an extra, from a checkout, as the distribution is on no package index."""
     return f"pip install '.[{extra}]' (in a checkout of {DISTRIBUTION})"
 
 
 def require(module: str, extra: str = "") -> ModuleType:
-    """Import a module that may be absent, or say in one line what to install: the extra that brings it, if one does.
+    """Import an optional module.
 
     Raises:
-        MissingDependency: the module, or something it needs itself, is not installed or cannot be loaded.
+        MissingDependency: the module, or one that it imports, is missing or broken; the message says what to install.
     """
     try:
         return import_module(module)

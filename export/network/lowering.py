@@ -1,7 +1,7 @@
 """The flow rewritten for inference: the same latents, without FrEIA, Jacobian, global affines and permutations.
 
-A flow block applies a coupling, then one gain and one offset a channel, then a permutation. All but the coupling is
-linear and per channel, so it need not be computed: channels stay where they are, and their meaning is tracked as
+A flow block applies a coupling, then one gain and one offset per channel, then a permutation. All but the coupling is
+affine per channel, so it need not be computed: channels stay where they are, and their meaning is tracked as
 
     value = gain * stored + offset
 
@@ -39,24 +39,24 @@ class Affine:
 
     @classmethod
     def identity(cls, channels: int) -> "Affine":
-        """Stored as they are."""
+        """Channels that are stored as they are."""
         return cls(torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64))
 
     @classmethod
     def join(cls, *parts: "Affine") -> "Affine":
-        """Channels of one after channels of the other."""
+        """All channels of all parts, in their order."""
         return cls(torch.cat([part.gain for part in parts]), torch.cat([part.offset for part in parts]))
 
     def __getitem__(self, channels: Tensor | slice) -> "Affine":
         return Affine(self.gain[channels], self.offset[channels])
 
     def repeat(self, times: int) -> "Affine":
-        """Every channel that many times in a row."""
+        """Each channel repeated ``times`` times in a row."""
         return Affine(self.gain.repeat_interleave(times), self.offset.repeat_interleave(times))
 
 
 class Selection(nn.Module):
-    """Some channels of a tensor; a slice where they are neighbours."""
+    """Selects channels of a tensor, by a slice if they are neighbours."""
 
     indices: Tensor | None
 
@@ -114,7 +114,7 @@ class LoweredStage(nn.Module):
         self.latent = Selection(latent)
 
     def forward(self, stored: Tensor) -> tuple[Tensor | None, Tensor]:
-        """(N, C, H, W) to what goes up, (N, C_up / 4, 2 H, 2 W) or None at the finest scale, and the latent."""
+        """(N, C, H, W) to the upward channels, (N, C_up / 4, 2 H, 2 W) or None at the finest scale, and the latent."""
         stored = self.couplings(stored)
         if self.upward is None:
             return None, stored
@@ -122,10 +122,10 @@ class LoweredStage(nn.Module):
 
 
 class LoweredFlow(nn.Module):
-    """Features to latents, like the GraphINN that `build_flow` makes; the order of the latents' channels is another.
+    """Computes latents from features, like the GraphINN of `build_flow`, but in another order of their channels.
 
     Attributes:
-        entering: what each scale's features must be stored as, finest first.
+        entering: how the features of each scale must be stored, finest first.
     """
 
     def __init__(self, flow: ff.GraphINN, architecture: Architecture) -> None:
@@ -165,11 +165,7 @@ class LoweredFlow(nn.Module):
 
 @torch.no_grad()
 def lower_flow(flow: ff.GraphINN, architecture: Architecture) -> LoweredFlow:
-    """Rewrite a flow for inference; the original is left as it is.
-
-    Args:
-        flow: as `build_flow` makes it, with hard permutations.
-    """
+    """Rewrite a flow of `build_flow`, with hard permutations, for inference; the original does not change."""
     return LoweredFlow(flow, architecture).eval().requires_grad_(False)
 
 
