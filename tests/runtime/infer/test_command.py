@@ -7,9 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
+from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.infer.command import main
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.scoring import with_rule
@@ -151,3 +153,53 @@ def test_bad_requests(desk: Path, texture_folder: Path, exit_code, capsys) -> No
 def test_a_number_that_is_not_finite_is_a_usage_error(option: str, value: str, exit_code, capsys) -> None:
     assert exit_code(main, "--images", "good", f"{option}={value}") == 2
     assert f"argument {option}: expected a finite number, got '{value}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--camera", "0", "--trigger", "software"], "--trigger software needs --serve"),
+        (["a.png", "--camera-fps", "5"], "--camera-fps needs --camera"),
+        (["a.png", "--gain", "0"], "--gain needs --camera"),
+        (["a.png", "--camera", "0"], "not allowed with"),
+        (["a.png", "--threads", "100000"], "threads on this machine"),
+        (["a.png", "--jsonl", ""], "expected a value"),
+        (["a.png", "--mqtt", ""], "argument --mqtt: expected a value"),
+        (
+            ["--camera", "rtspx://me:secret@host/"],
+            "rtspx://me:***@host/ is unknown: expected 0, /dev/video0, csi://0, rtsp://…, http://…",
+        ),
+        (["a.png", "--token", "a token without a page"], "--token needs --serve"),
+        (["--camera", "synthetic:16384x16384"], "at most 32 megapixels"),
+        ([], "one of the arguments --camera PATH --images --watch --video is required"),
+    ],
+)
+def test_bad_requests_are_usage(arguments: list[str], told: str, exit_code, capsys) -> None:
+    assert exit_code(main, *arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_token_in_the_environment_is_for_runs_that_serve(
+    exported: Path, texture_folder: Path, exit_code, monkeypatch
+) -> None:
+    monkeypatch.setenv("UFLOW_EDGE_TOKEN", "a token of many characters")
+    assert exit_code(main, texture_folder / "test" / "good" / "00.png", "--bundle", exported) == 0
+
+
+def test_a_frame_that_is_not_judged_is_not_good(
+    exported: Path, texture_folder: Path, tmp_path: Path, exit_code, monkeypatch, capsys
+) -> None:
+    Image.new("RGB", (50, 40)).save(tmp_path / "small.png")
+    real = Inspector.infer
+
+    def sometimes(self: Inspector, prepared):
+        if prepared.size == (40, 50):
+            raise EngineFailed("energies are not finite")
+        return real(self, prepared)
+
+    monkeypatch.setattr(Inspector, "infer", sometimes)
+    pictures = (tmp_path / "small.png", texture_folder / "test" / "good" / "00.png")
+    assert exit_code(main, *pictures, "--bundle", exported, "--threshold=1e9") == 3
+    told = capsys.readouterr()
+    assert f"not judged: {pictures[0]} #0: energies are not finite" in told.err
+    assert "1 inspected, 0 anomalous, 0 unreadable, 1 not judged" in told.out
