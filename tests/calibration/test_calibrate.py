@@ -1,8 +1,6 @@
-"""Calibrating a real bundle from folders of images, good and bad, and what is left when it goes wrong."""
+"""Calibrating a real bundle from folders of good images, and what the bundle keeps of it."""
 
 import json
-import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -10,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from uflow_edge.calibration import command
 from uflow_edge.calibration.calibrate import Calibration, calibrate
 from uflow_edge.calibration.command import chosen_images
-from uflow_edge.calibration.operating_point import Promise, TooFewImages
+from uflow_edge.calibration.operating_point import Promise
 from uflow_edge.calibration.report import Pictures, report_page
 from uflow_edge.calibration.saving import save_calibration
-from uflow_edge.calibration.split import CalibrationOptions, Split
+from uflow_edge.calibration.split import CalibrationOptions
 from uflow_edge.calibration.summary import notices
 from uflow_edge.export.graphs.parity import PARITY
 from uflow_edge.runtime.bundle.calibration_record import REPORT
@@ -27,20 +24,13 @@ from uflow_edge.runtime.bundle.folder import Bundle, write_manifest
 from uflow_edge.runtime.bundle.training_record import TRAINING, TrainingRecord
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
-from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.operating_point import OperatingPoint
-from uflow_edge.runtime.sources.folders import ImageFile
 from uflow_edge.runtime.storage.files import content_hash, sha256
 from uflow_edge.runtime.views import ViewOptions
 
 PROMISE = Promise(0.1, 0.9)  # 22 held-out images
-ASKED = ("--max-false-alarms", 0.1, "--confidence", 0.9, "--backend", "onnxruntime", "--threads", 1)
-
-
-def files(count: int) -> list[ImageFile]:
-    return [ImageFile(Path(f"{i:04d}.png"), Path(f"{i:04d}")) for i in range(count)]
 
 
 def calibrated(bundle_folder: Path, good: Path, **options: object) -> Calibration:
@@ -54,74 +44,6 @@ def calibrated(bundle_folder: Path, good: Path, **options: object) -> Calibratio
 @pytest.fixture(scope="module")
 def calibration(exported: Path, good_folder: Path) -> Calibration:
     return calibrated(exported, good_folder)
-
-
-def test_no_image_is_in_both_parts_and_none_is_lost() -> None:
-    split = Split.of(files(101), CalibrationOptions(PROMISE))
-    assert len(split.held_out) == 50
-    assert sorted([*split.fitted, *split.held_out], key=str) == files(101)
-    assert list(split.fitted) == sorted(split.fitted, key=str)  # in the order they came in
-    assert Split.of(files(101), CalibrationOptions(PROMISE)) == split
-    assert Split.of(files(101), CalibrationOptions(PROMISE, seed=1)) != split
-
-
-def test_the_promise_comes_first_where_images_are_few() -> None:
-    split = Split.of(files(330), CalibrationOptions(Promise(0.01, 0.95)))
-    assert (len(split.fitted), len(split.held_out)) == (31, 299)
-    split = Split.of(files(5000), CalibrationOptions(Promise(0.01, 0.95)))
-    assert (len(split.fitted), len(split.held_out)) == (1000, 4000)
-    split = Split.of(files(330), CalibrationOptions(Promise(0.01, 0.95), null_model=False))
-    assert (len(split.fitted), len(split.held_out)) == (0, 330)
-
-
-@pytest.mark.parametrize(
-    ("images", "offer"),
-    [
-        (10, "(--null-model none): at most 25.9 % false alarms with 95 % confidence (--max-false-alarms 0.259)"),
-        (100, "--max-false-alarms 0.0368"),
-        (310, "no null model (--null-model none)"),
-    ],
-)
-def test_too_few_images_are_refused_before_any_is_read(images: int, offer: str) -> None:
-    with pytest.raises(TooFewImages, match="needs 20, better 200, and the promise needs 299 more") as refused:
-        Split.of(files(images), CalibrationOptions(Promise(0.01, 0.95)))
-    assert offer in str(refused.value)
-
-
-def test_leaving_out_the_null_model_is_offered_only_where_that_is_enough() -> None:
-    with pytest.raises(TooFewImages) as refused:
-        Split.of(files(36), CalibrationOptions(Promise(0.05, 0.95)))
-    assert "--max-false-alarms 0.171" in str(refused.value)
-    assert "--null-model none" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("images", "promise", "null_model"),
-    [
-        (20, Promise(0.05, None), False),
-        (28, Promise(0.05, None), False),
-        (29, Promise(0.1, 0.95), False),
-        (38, Promise(0.1, 0.95), False),
-        (39, Promise(0.05, None), True),
-        (49, Promise(0.1, 0.95), True),
-        (79, Promise(0.05, 0.95), True),
-        (169, Promise(0.02, 0.95), True),
-        (318, Promise(0.02, 0.95), True),
-        (319, Promise(0.01, 0.95), True),
-    ],
-)
-def test_the_best_promise_that_images_allow(images: int, promise: Promise, null_model: bool) -> None:
-    options = CalibrationOptions(seed=3).with_best_promise(images)
-    assert options == CalibrationOptions(promise, null_model, 3)
-    split = Split.of(files(images), options)
-    assert len(split.held_out) >= promise.images_needed
-    assert len(split.fitted) >= (20 if null_model else 0)
-
-
-def test_without_a_null_model_all_images_carry_the_promise() -> None:
-    assert CalibrationOptions(null_model=False).with_best_promise(59).promise == Promise(0.05)
-    with pytest.raises(TooFewImages, match=r"19 good images are too few .* 20 are needed\. With 19, .*--null-model"):
-        CalibrationOptions().with_best_promise(19)
 
 
 def test_the_bundle_judges_as_the_calibration_did(bundle_folder: Path, calibration: Calibration) -> None:
@@ -187,94 +109,6 @@ def test_regions_of_interest_and_tiles(exported: Path, good_folder: Path) -> Non
     assert inspector.inspect(read_image(judged.image.path)).score == pytest.approx(judged.score, abs=1e-5)
 
 
-@pytest.fixture
-def mixed(good_folder: Path, tmp_path: Path) -> Path:
-    """The good pictures, six of which have a hole, one is larger, and one is no picture at all."""
-    folder = shutil.copytree(good_folder, tmp_path / "mixed")
-    for i in range(0, 60, 10):
-        picture = np.asarray(Image.open(folder / f"{i:02d}.png")).copy()
-        picture[20:60, 20:60] = np.where(np.indices((40, 40)).sum(0) % 2, 255, 0)
-        Image.fromarray(picture).save(folder / f"{i:02d}.png")
-    Image.open(folder / "07.png").resize((120, 100)).save(folder / "07.png")
-    (folder / "broken.png").write_bytes(b"\x89PNG\r\n")
-    return folder
-
-
-def test_the_command_lists_what_is_wrong_with_the_images(
-    bundle_folder: Path, mixed: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert exit_code(command.main, "--bundle", bundle_folder, "--good", mixed, *ASKED) == 3
-    told = capsys.readouterr().out
-    listed = set(re.findall(r"looks anomalous: .*/(\d\d)\.png", told))
-    assert {"00", "10", "20", "30", "40", "50"} <= listed
-    assert re.search(r"unreadable: .*broken\.png", told)
-    assert "59 of 80 x 80, 1 of 120 x 100 pixels" in told
-    assert "Images that could not be read and were left out: 1." in told
-    assert "left out of the null model" in told
-    assert "with 90 % confidence" in told
-    assert "The threshold is one of their scores." in told
-    assert re.search(r"\(from 30 held-out images, if the \d that look anomalous are good\)", told)
-    page = (bundle_folder / REPORT).read_text()
-    assert all(f"{name}.png" in page for name in listed)
-    assert "broken.png" in page
-    sources = re.findall(r"(?:src|href|url)\s*[=(]\s*['\"]?([^'\" >]{0,10})", page)
-    assert sources and set(sources) == {"data:image"}  # nothing from elsewhere
-    assert Bundle.load(bundle_folder, UFlowManifest).manifest.files[REPORT]
-
-
-def test_the_command_without_what_is_excluded(
-    bundle_folder: Path, mixed: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    bad = [*(f"{i:02d}.png" for i in range(0, 60, 10)), str(mixed / "broken.png")]
-    code = exit_code(command.main, "--bundle", bundle_folder, "--good", mixed, *ASKED, "--no-report", "--exclude", *bad)
-    assert code == 0
-    told = capsys.readouterr().out
-    assert not {"00", "10", "20"} & set(re.findall(r"looks anomalous: .*/(\d\d)\.png", told))
-    assert not (bundle_folder / REPORT).exists()
-
-
-def test_too_few_images_change_nothing(
-    bundle_folder: Path, good_folder: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = (bundle_folder / "manifest.json").read_bytes()
-    argv = ("--bundle", bundle_folder, "--good", good_folder, "--max-false-alarms", 0.01)
-    assert exit_code(command.main, *argv) == 3
-    assert "60 good images are too few" in capsys.readouterr().err
-    assert (bundle_folder / "manifest.json").read_bytes() == before
-
-
-def test_the_command_without_options_makes_the_promise_it_can(
-    bundle_folder: Path, good_folder: Path, exit_code: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    argv = ("--backend", "onnxruntime", "--threads", 1, "--no-report")
-    assert exit_code(command.main, "--bundle", bundle_folder, "--good", good_folder, *argv) == 0
-    told = capsys.readouterr().out
-    assert "promise: at most 10 % false alarms with 95 % confidence, the strictest of the usual ones" in told
-    point = Bundle.load(bundle_folder, UFlowManifest).manifest.operating_point
-    assert (point.false_alarm_rate, point.confidence, point.good_images) == (0.1, 0.95, 30)
-
-
-def test_copies_count_once(
-    bundle_folder: Path,
-    good_folder: Path,
-    tmp_path: Path,
-    exit_code: Callable[..., int],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The same pixels in another file format are a copy too."""
-    copies = tmp_path / "copies"
-    copies.mkdir()
-    for path in good_folder.iterdir():
-        Image.open(path).save(copies / f"{path.stem}.bmp")
-    before = (bundle_folder / "manifest.json").read_bytes()
-    argv = ("--bundle", bundle_folder, "--good", good_folder, copies, "--max-false-alarms", 0.05)
-    assert exit_code(command.main, *argv) == 3
-    told = capsys.readouterr().err
-    assert "60 good images are too few" in told
-    assert "because they are copies of other images: 60 of 120 images" in told
-    assert (bundle_folder / "manifest.json").read_bytes() == before
-
-
 def with_training_record(folder: Path, record: TrainingRecord) -> Bundle[UFlowManifest]:
     manifest = Bundle.load(folder, UFlowManifest).manifest
     record.save(folder)
@@ -335,7 +169,8 @@ def test_another_product_is_promised_nothing(
     usual = np.median([judged.numbers[:-1] for judged in found.held_out], axis=0)
     gains = (tuple((usual + np.array([shift, 0])).tolist()),)
     with_training_record(bundle_folder, replace(TrainingRecord.load(bundle), gains=gains))
-    argv = ("--bundle", bundle_folder, "--good", good_folder, *ASKED, "--null-model", "none")
+    asked = ("--max-false-alarms", 0.1, "--confidence", 0.9, "--backend", "onnxruntime", "--null-model", "none")
+    argv = ("--bundle", bundle_folder, "--good", good_folder, "--threads", 1, *asked)
     assert exit_code(command.main, *argv) == 3
     told = capsys.readouterr().out
     assert f"their mean energy at stride 8 is {said}" in told
@@ -356,30 +191,6 @@ def test_names_that_are_no_utf_8_do_not_stop_the_report(bundle_folder: Path, cal
     save_calibration(bundle, calibration, "<p>Stra\udce4e.png</p>")
     assert (bundle_folder / REPORT).read_bytes() == b"<p>Stra\\udce4e.png</p>"
     assert Bundle.load(bundle_folder, UFlowManifest).manifest.operating_point == calibration.operating_point
-
-
-def test_an_interrupted_run_leaves_the_bundle_as_it_was(
-    bundle_folder: Path, good_folder: Path, exit_code: Callable[..., int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = {path.name: path.read_bytes() for path in bundle_folder.iterdir() if path.is_file()}
-    seen: list[int] = []
-    real = OnnxRuntimeEngine.run
-
-    def run(self: OnnxRuntimeEngine, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        seen.append(1)
-        if len(seen) == 50:
-            raise KeyboardInterrupt
-        return real(self, *inputs)
-
-    monkeypatch.setattr(OnnxRuntimeEngine, "run", run)
-    assert exit_code(command.main, "--bundle", bundle_folder, "--good", good_folder, *ASKED) == 130
-    assert {path.name: path.read_bytes() for path in bundle_folder.iterdir() if path.is_file()} == before
-
-
-def test_excluding_what_is_not_there_is_a_mistake(good_folder: Path) -> None:
-    assert len(chosen_images([good_folder, good_folder / "00.png"], ["01.png"])) == 59  # and each only once
-    with pytest.raises(UsageError, match="no such image among the 60"):
-        chosen_images([good_folder], ["elephant.png"])
 
 
 def test_a_damaged_null_model_is_noticed(bundle_folder: Path, calibration: Calibration) -> None:
