@@ -10,7 +10,7 @@ from uflow_edge.runtime.bundle.manifest import Variant
 
 
 @contextmanager
-def beside_its_weights(graph: Path, variant: Variant) -> Iterator[Path]:
+def loadable_path(graph: Path, variant: Variant) -> Iterator[Path]:
     """The path from which an engine can load a graph during the block.
 
     onnxruntime and OpenVINO follow links, and refuse weights that lie outside the graph's folder. So the graph and its

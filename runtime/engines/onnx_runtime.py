@@ -12,7 +12,7 @@ from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Manifest, Variant
 from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
-from uflow_edge.runtime.engines.links import beside_its_weights
+from uflow_edge.runtime.engines.links import loadable_path
 from uflow_edge.runtime.errors import BadInput, MissingDependency, require
 from uflow_edge.runtime.numeric import FloatMap
 
@@ -32,7 +32,7 @@ class OnnxRuntimeEngine:
         if variant.precision == "int8":
             compute_as_written(options)
         try:
-            with beside_its_weights(graph, variant) as path:
+            with loadable_path(graph, variant) as path:
                 self._session: Any = onnxruntime.InferenceSession(
                     str(path), options, providers=["CPUExecutionProvider"]
                 )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from uflow_edge.runtime.bundle.manifest import BatchRange, Manifest, Signature, Variant
 from uflow_edge.runtime.engines import EngineFailed, Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
-from uflow_edge.runtime.engines.links import beside_its_weights
+from uflow_edge.runtime.engines.links import loadable_path
 from uflow_edge.runtime.engines.onnx_runtime import refuse_clashing_packages, session_options
 from uflow_edge.runtime.engines.stopwatch import Stopwatch, Transfers
 from uflow_edge.runtime.errors import DISTRIBUTION, MissingDependency, UsageError, require
@@ -63,7 +63,7 @@ class OnnxRuntimeGpuEngine:
         options = _tensorrt_options(manifest, variant, self._batch) if tensorrt else {"use_tf32": "0"}
         # Operators that TensorRT does not support run on CUDA, and the rest on the CPU.
         providers: list[Any] = [(provider, options), *(["CUDAExecutionProvider"] if tensorrt else [])]
-        with beside_its_weights(graph, variant) as path:
+        with loadable_path(graph, variant) as path:
             self._session: Any = _session(onnxruntime, path, [*providers, "CPUExecutionProvider"], threads)
         if self._session.get_providers()[0] != provider:
             raise MissingDependency(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from uflow_edge.runtime.bundle.manifest import Manifest, Variant
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
-from uflow_edge.runtime.engines.links import beside_its_weights
+from uflow_edge.runtime.engines.links import loadable_path
 from uflow_edge.runtime.errors import BadInput, require
 from uflow_edge.runtime.numeric import FloatMap
 
@@ -36,7 +36,7 @@ class OpenVinoEngine:
         self._core: Any = openvino.Core()
         self._requests: dict[int | None, Any] = {}
         try:
-            with beside_its_weights(graph, variant) as path:
+            with loadable_path(graph, variant) as path:
                 self._model: Any = self._core.read_model(path)
             self._request(1 if self._batch is None else self._batch.minimum)
         except Exception as error:  # OpenVINO raises plain RuntimeError and its own types alike

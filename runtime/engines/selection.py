@@ -68,13 +68,13 @@ def open_engine(
     if precision is not None:
         _variant(bundle.manifest, [precision])
     if backend != "auto":
-        return _open_and_try(bundle, backend, precision, threads, stopwatch)
+        return _open_and_check(bundle, backend, precision, threads, stopwatch)
     failures: dict[NamedBackend, Exception] = {}
     for candidate in _FOR_INT8 if precision == "int8" else BACKENDS:
-        if not _may_be_here(candidate, bundle):
+        if not _may_be_available(candidate, bundle):
             continue
         try:
-            return _open_and_try(bundle, candidate, precision, threads, stopwatch)
+            return _open_and_check(bundle, candidate, precision, threads, stopwatch)
         except Exception as error:  # libraries raise errors of any type; the next backend is tried
             failures[candidate] = error
             logger.warning(
@@ -83,7 +83,7 @@ def open_engine(
     raise failures["onnxruntime"]  # it is always installed, so its error is the most useful one
 
 
-def _may_be_here(backend: NamedBackend, bundle: Bundle[Manifest]) -> bool:
+def _may_be_available(backend: NamedBackend, bundle: Bundle[Manifest]) -> bool:
     """Whether a backend is worth trying, by a check that costs nothing."""
     if backend == "tensorrt":
         return bool(bundle.manifest.plans)
@@ -92,7 +92,7 @@ def _may_be_here(backend: NamedBackend, bundle: Bundle[Manifest]) -> bool:
     return backend not in _PROVIDERS or _PROVIDERS[backend] in require("onnxruntime").get_available_providers()
 
 
-def _open_and_try(
+def _open_and_check(
     bundle: Bundle[Manifest],
     backend: NamedBackend,
     precision: Precision | None,

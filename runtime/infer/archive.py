@@ -51,7 +51,7 @@ def infer_archive(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.ANOMALY if arguments.fail_on_anomaly and tally.anomalous else ExitCode.OK
 
 
-_UNFIT = {
+_UNSUPPORTED = {
     "save_dir": "select images with a query of --parquet, and save their pictures in a run without --ray",
     **dict.fromkeys(("jsonl", "mqtt", "serve", "metrics", "modbus"), "verdicts of an archive go to --parquet"),
 }
@@ -64,7 +64,7 @@ def _check_archive_options(arguments: argparse.Namespace) -> None:
         raise UsageError("--ray works with --images only: cameras and videos are inspected on their own machine")
     if not arguments.parquet:
         raise UsageError("--ray needs --parquet FOLDER, on storage that all workers share")
-    for name, instead in _UNFIT.items():
+    for name, instead in _UNSUPPORTED.items():
         if getattr(arguments, name):
             raise UsageError(f"--{name.replace('_', '-')} does not work with --ray: {instead}")
     if arguments.trigger != "free":

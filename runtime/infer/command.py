@@ -45,7 +45,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
 
         return infer_archive(arguments)
     lines_on_stdout = str(arguments.jsonl) == STANDARD_OUTPUT
-    people = sys.stderr if lines_on_stdout else sys.stdout
+    stream = sys.stderr if lines_on_stdout else sys.stdout
     with ExitStack() as engines, ExitStack() as stack:
         sources = cli.sources(arguments)
         feeds = _feeds(arguments, sources, stack)
@@ -56,11 +56,11 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
         use(Reading.of(arguments, bundle.manifest.bits))
         inspector = engines.enter_context(_inspector(arguments, bundle))
         point = inspector.operating_point
-        print_beside_bar(f"threshold: {point.threshold:.2f} ({point.origin}); {point.promise}", people)
+        print_beside_bar(f"threshold: {point.threshold:.2f} ({point.origin}); {point.promise}", stream)
         pipeline = Pipeline(inspector, feeds, options=_options(arguments))
         connect_receivers(arguments, bundle, pipeline, feeds, stack)
         console = Console(
-            people, line_per_frame=not arguments.quiet and not lines_on_stdout, total=_expected(arguments, sources)
+            stream, line_per_frame=not arguments.quiet and not lines_on_stdout, total=_expected(arguments, sources)
         )
         pipeline.connect(console)
         pipeline.connect(Hints(bundle.manifest.calibration, sources[0].name if len(sources) == 1 else None))
@@ -74,7 +74,7 @@ def infer(arguments: argparse.Namespace) -> ExitCode:
             stack.close()  # sinks deliver their waiting results
             console.close()
             tally = pipeline.tally()
-            print_beside_bar(console.summary(tally), people)
+            print_beside_bar(console.summary(tally), stream)
     if interrupted() and not (arguments.camera or arguments.watch):  # these runs always end with a signal
         return ExitCode.INTERRUPTED
     lost = any(tally.undelivered.values()) and not arguments.camera

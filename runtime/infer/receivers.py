@@ -57,9 +57,9 @@ def connect_receivers(
         stack.callback(sink.close)
 
     def connect_buffered(sink: "Sink") -> None:
-        waiting = BufferedSink(sink, pipeline.fail)
-        pipeline.connect(waiting)
-        stack.callback(waiting.close, while_it_delivers=not live)
+        buffered = BufferedSink(sink, pipeline.fail)
+        pipeline.connect(buffered)
+        stack.callback(buffered.close, while_it_delivers=not live)
 
     provenance = {"bundle": bundle.folder.resolve().name, "bundle_sha256": sha256(bundle.folder / MANIFEST)}
     for sink in _files(arguments, bundle, provenance):
@@ -183,12 +183,12 @@ def _serve(
         digest=provenance["bundle_sha256"],
         engine=pipeline.inspector.engine.name,
     )
-    rests = arguments.trigger != "free" or not all(feed.source.live for feed in feeds)
+    may_be_idle = arguments.trigger != "free" or not all(feed.source.live for feed in feeds)
     page = LivePage(
         bundle.manifest.channels,
         controls,
         cameras=[feed.source.name for feed in feeds],
-        silence_limit_s=None if rests else 10.0,
+        silence_limit_s=None if may_be_idle else 10.0,
     )
     host, port = address(arguments.serve)
     server = serve(page, host=host, port=port, token=arguments.token or os.environ.get(TOKEN_VARIABLE))

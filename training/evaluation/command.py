@@ -155,12 +155,12 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     for path in filter(None, (arguments.json, arguments.report)):
         check_writable(path)
     use(Reading.of(arguments, arguments.bits or 16))  # gives no hint on bits before the model's bit depth is known
-    todo = jobs(arguments)
+    pending = jobs(arguments)
     if not arguments.ray:
-        _name_unreadable(todo)
+        _name_unreadable(pending)
     results = EvaluationResults()
     try:
-        for job in todo:
+        for job in pending:
             try:
                 _evaluate(arguments, job, results)
             except (UflowEdgeError, OSError) as error:
@@ -175,9 +175,9 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.BAD_INPUT if faulty else ExitCode.OK
 
 
-def _name_unreadable(todo: Sequence[Job]) -> None:
+def _name_unreadable(pending: Sequence[Job]) -> None:
     """Log unreadable images before the long evaluation of the others; they are excluded from all numbers."""
-    for image in progress([image for job in todo for image in job.images], "checking images"):
+    for image in progress([image for job in pending for image in job.images], "checking images"):
         try:
             read_image(image.path)
         except BadInput as error:

@@ -60,16 +60,16 @@ def _with_masks(images: Sequence[TestImage], test: Path, ground_truth: Path) -> 
             folder = ground_truth / image.path.parent.relative_to(test)
             if folder not in masks:
                 masks[folder] = masks_in(folder)
-            of_it = masks[folder].get(image.path.stem, [])
-            if not of_it:
+            own = masks[folder].get(image.path.stem, [])
+            if not own:
                 faults.append(f"{image.path}: it has no mask; expected {folder / image.path.stem}{_ENDING}.png")
-            elif len(of_it) > 1:
-                faults.append(f"{image.path}: it has {len(of_it)} masks: {', '.join(mask.name for mask in of_it)}")
+            elif len(own) > 1:
+                faults.append(f"{image.path}: it has {len(own)} masks: {', '.join(mask.name for mask in own)}")
             else:
-                image = replace(image, mask=of_it[0])
-                other = image_of.setdefault(of_it[0], image.path)
+                image = replace(image, mask=own[0])
+                other = image_of.setdefault(own[0], image.path)
                 if other != image.path:
-                    faults.append(f"{other} and {image.path}: they share the mask {of_it[0]}")
+                    faults.append(f"{other} and {image.path}: they share the mask {own[0]}")
         found.append(image)
     refuse_faults(
         faults,
