@@ -92,7 +92,7 @@ def _read(source: str, shipped: Mapping[str, object]) -> Mapping[str, object]:
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(Path(source).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(source).read_text(encoding="utf-8-sig"))  # Windows editors add a mark
     except OSError as error:
         raise BadInput(f"{source}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

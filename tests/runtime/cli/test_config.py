@@ -88,6 +88,10 @@ def test_values_without_a_value(config) -> None:
     assert namespace("uflow-infer", "--config", config("camera = 0\nserve = false"))["serve"] is None
 
 
+def test_a_byte_order_mark_is_skipped(config) -> None:
+    assert namespace("uflow-infer", "--config", config("\ufeffcamera = 0"))["camera"] == ["0"]
+
+
 def test_the_example_of_the_page_about_commands(config) -> None:
     page = (Path(__file__).parents[3] / "docs" / "commands.md").read_text()
     found = namespace("uflow-infer", "--config", config(page.split("```toml\n")[1].split("```")[0]))
