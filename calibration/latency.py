@@ -3,18 +3,15 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
-from importlib.util import find_spec
 from typing import TypeVar
 
 import numpy as np
 
+from uflow_edge.export.graphs.parity import engines_here
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
-from uflow_edge.runtime.engines import Engine
-from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
-from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 
 _ROUNDS = 15
 
@@ -30,11 +27,8 @@ def latencies_ms(bundle: Bundle[UFlowManifest]) -> Mapping[tuple[str, str], floa
     with ExitStack() as stack:
         runs: dict[tuple[str, str], Callable[[], float]] = {}
         for variant in bundle.manifest.variants:
-            made: list[Engine] = [OnnxRuntimeEngine.from_bundle(bundle, variant)]
-            if find_spec("openvino"):
-                made.append(OpenVinoEngine(bundle.path(variant), bundle.manifest, variant))
-            for engine in made:
-                stack.callback(engine.close)
+            for make in engines_here(bundle.path(variant), bundle.manifest, variant):
+                engine = stack.enter_context(closing(make()))
                 runs[variant.file, engine.name] = partial(seconds, partial(engine.run, picture))
         return {key: statistics.median(times) for key, times in interleaved_ms(runs, _ROUNDS).items()}
 

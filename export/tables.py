@@ -1,7 +1,7 @@
 """The tables that ``uflow-export`` prints; light to import, for a device without torch."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from uflow_edge.export.engines.plan_options import PlanOptions
 from uflow_edge.runtime.bundle.manifest import BatchRange, Manifest, Precision
@@ -14,50 +14,43 @@ if TYPE_CHECKING:
     from uflow_edge.export.graphs.parity import AnyParity, Parity
     from uflow_edge.export.unet.parity import UNetParity
 
+P = TypeVar("P", bound="Parity | UNetParity")
+
 
 def print_variants(variants: "Sequence[WrittenVariant[Parity]]") -> None:
     """One line per graph and engine that ran it."""
-    rows = [
-        (
-            variant.file if first else "",
-            megabytes(variant.size_bytes) if first else "",
-            parity.engine,
-            f"{parity.bounded_error:.1e}",
-            f"{parity.bound:.0e}",
-            f"{parity.score_change:.2g}",
-            f"{parity.mask_iou:.4f}",
-            _verdict(parity.holds, variant.written),
-        )
-        for variant in variants
-        for parity, first in zip(variant.parities, (True, *[False] * len(variant.parities)), strict=False)
-    ]
+
+    def errors(parity: "Parity") -> tuple[str, ...]:
+        error, bound = f"{parity.bounded_error:.1e}", f"{parity.bound:.0e}"
+        return error, bound, f"{parity.score_change:.2g}", f"{parity.mask_iou:.4f}"
+
     images = variants[0].parities[0].images
     header = ("graph", "size", "engine", "energy error", "bound", "score change", "mask IoU", "")
-    compared = table(header, rows, left=(0, 2, 7))
+    compared = table(header, _rows(variants, errors), left=(0, 2, 7))
     print(f"\ncompared with torch on {images} images:\n{compared}")
     print("energy error: of the worst pixel; in fp16, of all pixels but one in a thousand\n")
 
 
 def print_unet_variants(variants: "Sequence[WrittenVariant[UNetParity]]") -> None:
     """One line per graph and engine that ran it."""
-    rows = [
-        (
-            variant.file if first else "",
-            megabytes(variant.size_bytes) if first else "",
-            parity.engine,
-            *(
-                f"{found.maximum:.1e}, {found.rms:.1e}" if found else "none"
-                for found in (parity.noise, parity.variance)
-            ),
-            f"{parity.bound.maximum:.0e}, {parity.bound.rms:.0e}",
-            _verdict(parity.holds, variant.written),
-        )
-        for variant in variants
-        for parity, first in zip(variant.parities, (True, *[False] * len(variant.parities)), strict=False)
-    ]
+
+    def errors(parity: "UNetParity") -> tuple[str, ...]:
+        bound = f"{parity.bound.maximum:.0e}, {parity.bound.rms:.0e}"
+        return str(parity.noise), str(parity.variance or "none"), bound
+
     steps = ", ".join(map(str, variants[0].parities[0].timesteps))
     header = ("graph", "size", "engine", "noise", "variance", "bound", "")
-    print(f"\ncompared with torch at steps {steps}, largest and rms errors:\n{table(header, rows, left=(0, 2, 6))}\n")
+    compared = table(header, _rows(variants, errors), left=(0, 2, 6))
+    print(f"\ncompared with torch at steps {steps}, largest and rms errors:\n{compared}\n")
+
+
+def _rows(variants: "Sequence[WrittenVariant[P]]", errors: "Callable[[P], tuple[str, ...]]") -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for variant in variants:
+        for i, parity in enumerate(variant.parities):
+            what = ("", "") if i else (variant.file, megabytes(variant.size_bytes))
+            rows.append((*what, parity.engine, *errors(parity), _verdict(parity.holds, variant.written)))
+    return rows
 
 
 def print_plans(results: "Sequence[PlanResult]") -> None:

@@ -16,6 +16,7 @@ Message: TypeAlias = Mapping[str, Value]
 Platform: TypeAlias = Literal["onnxruntime_onnx", "tensorrt_plan"]
 
 NETWORK, INSPECT = "_network", "_inspect"
+_QUEUE_DELAY_MICROSECONDS = 1000  # how long a picture may wait for others to share a run
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 
 
@@ -31,8 +32,6 @@ class RepositoryModels:
         name: of the bundle, from which the models' names are derived.
         sha256: of its file, written into every config.
         batch: pictures per run; Triton prefers its optimum and its maximum.
-        queue_delay_microseconds: how long a picture may wait for others to share a run.
-        judges: number of processes that turn energies into verdicts.
     """
 
     name: str
@@ -40,8 +39,6 @@ class RepositoryModels:
     platform: Platform
     sha256: str
     batch: BatchRange
-    queue_delay_microseconds: int
-    judges: int
 
     def network(self) -> Message:
         """Pictures in, latent statistics out; requests of all clients share its runs."""
@@ -53,7 +50,7 @@ class RepositoryModels:
             **self._common(_fields(signature.inputs), _fields(signature.outputs)),
             "dynamic_batching": {
                 "preferred_batch_size": sorted({self.batch.optimum, self.batch.maximum}),
-                "max_queue_delay_microseconds": self.queue_delay_microseconds,
+                "max_queue_delay_microseconds": _QUEUE_DELAY_MICROSECONDS,
             },
             "instance_group": [{"count": 1, "kind": Enum(kind)}],
         }
@@ -64,7 +61,7 @@ class RepositoryModels:
             "name": self.name,
             "backend": "python",
             **self._common(_fields(self._energies), self._verdict),
-            "instance_group": [{"count": self.judges, "kind": Enum("KIND_CPU")}],
+            "instance_group": [{"count": 1, "kind": Enum("KIND_CPU")}],
         }
 
     def ensemble(self) -> Message:

@@ -38,8 +38,6 @@ class TritonOptions:
         plan: file of a TensorRT plan in the bundle, served instead of a graph; `ONLY_PLAN`: the only one it has;
             None: a graph.
         batch: pictures per run of a graph; Triton prefers its optimum and its maximum. A plan has its own.
-        queue_delay_microseconds: how long a picture may wait for others to share a run.
-        judges: number of processes that turn energies into verdicts.
 
     Raises:
         UsageError: on construction, if Triton does not support it.
@@ -48,16 +46,12 @@ class TritonOptions:
     precision: Precision | None = None
     plan: str | None = None
     batch: BatchRange | None = None
-    queue_delay_microseconds: int = 1000
-    judges: int = 1
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch.minimum > 1 and not self.batch.fixed:
             raise UsageError(f"batch {self.batch}: Triton sends single pictures too; expected MAX or 1:PREFERRED:MAX")
         if self.plan is not None and (self.precision is not None or self.batch is not None):
             raise UsageError("a plan has its precision and batch already; choose one or the other")
-        if self.judges < 1 or self.queue_delay_microseconds < 0:
-            raise UsageError(f"{self}: expected a judge at least, and no negative delay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +90,7 @@ def write_repository(
     name = _model_name(bundle.folder)
     network = _plan(bundle.manifest, options) if options.plan is not None else _graph(bundle.manifest, options)
     _refuse_to_replace(repository, overwrite)
-    models = RepositoryModels(
-        name,
-        bundle.manifest,
-        network.platform,
-        network.sha256,
-        network.batch,
-        options.queue_delay_microseconds,
-        options.judges,
-    )
+    models = RepositoryModels(name, bundle.manifest, network.platform, network.sha256, network.batch)
     with replacing_folder(repository, overwrite=overwrite) as folder:
         _write_network(bundle, network, _model_folder(folder, models.network()))
         _write_judge(bundle, _model_folder(folder, models.judge()))

@@ -28,6 +28,7 @@ def run_in_batches(
     """Run a graph on N ≥ 1 samples.
 
     Args:
+        inputs: (N, …) each.
         batch: samples per run; the last run is padded to the minimum. None: up to `MOST_AT_ONCE`.
         run: takes n samples of every input and returns the outputs, (n, …) each.
 

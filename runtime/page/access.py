@@ -12,7 +12,7 @@ import hmac
 import ipaddress
 import socket
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -57,7 +57,7 @@ class Access:
         return f"uflow_edge_{hashlib.sha256(digest.encode()).hexdigest()[:8]}", digest
 
 
-def checked_access(host: str, token: str | None, names: Iterable[str] = ()) -> Access:
+def checked_access(host: str, token: str | None) -> Access:
     """Access to a page that listens on ``host``.
 
     Raises:
@@ -74,8 +74,7 @@ def checked_access(host: str, token: str | None, names: Iterable[str] = ()) -> A
             "more; python -c 'import secrets; print(secrets.token_urlsafe())' prints a good one"
         )
     own = socket.gethostname().lower()
-    known = {"localhost", own, f"{own}.local", own.split(".")[0], f"{own.split('.')[0]}.local"}
-    return Access(token, frozenset(known | {name.lower() for name in names}))
+    return Access(token, frozenset({"localhost", own, f"{own}.local", own.split(".")[0], f"{own.split('.')[0]}.local"}))
 
 
 def is_loopback(host: str) -> bool:

@@ -23,22 +23,19 @@ _CLOSE_WITHIN_S = 2
 _LARGEST_MESSAGE = 4096
 
 
-def serve(
-    page: LivePage, *, host: str = "127.0.0.1", port: int = 8000, token: str | None = None, names: tuple[str, ...] = ()
-) -> "PageServer":
+def serve(page: LivePage, *, host: str = "127.0.0.1", port: int = 8000, token: str | None = None) -> "PageServer":
     """Start the server; it accepts connections when this returns.
 
     Args:
         page: the page to show. Closing it closes the server.
         port: port to listen on; 0 for any free one.
         token: required from every client; mandatory if other machines can reach the host.
-        names: further accepted host names of this machine, besides its addresses and its own name.
 
     Raises:
         UsageError: no token for a host beyond loopback, a token short enough to guess, or an address in use.
         MissingDependency: FastAPI, uvicorn or websockets is not installed.
     """
-    access = checked_access(host, token, names)
+    access = checked_access(host, token)
     for module in ("fastapi", "uvicorn", "websockets"):
         require(module, "serve")
     listener = _listen(host, port)

@@ -31,8 +31,6 @@ def test_a_null_model_that_python_would_import_is_refused(bundle, tmp_path) -> N
         ({"plan": "a.plan", "batch": BatchRange()}, "a plan has its precision and batch already"),
         ({"plan": "", "precision": "fp16"}, "a plan has its precision and batch already"),
         ({"batch": BatchRange(2, 4, 8)}, "batch 2:4:8: Triton sends single pictures too"),
-        ({"judges": 0}, "expected a judge at least"),
-        ({"queue_delay_microseconds": -1}, "no negative delay"),
     ],
     ids=str,
 )

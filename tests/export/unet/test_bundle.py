@@ -161,7 +161,7 @@ def test_the_command_exports_proves_and_builds(network, tmp_path, monkeypatch, e
     assert [plan.graph for plan in manifest.plans] == ["model.fp32.onnx"]
     capsys.readouterr()
     for wrong, message in (
-        (["--good", "x"], "--good: not with --unet"),
+        (["--fit", "crop"], "--fit: not with --unet"),
         (["--dry-run"], "--dry-run: not with --unet"),
         (["--trt-target", "rtx"], "--trt-target needs --trt"),
     ):
