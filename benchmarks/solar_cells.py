@@ -25,10 +25,11 @@ from uflow_edge.runtime.cli.command_line import progress, run_command
 from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.errors import ExitCode
 from uflow_edge.runtime.images.files import find_images, read_image
+from uflow_edge.runtime.images.layouts import good_images
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa import likelihood_map, tree_score
 from uflow_edge.runtime.nfa.tree import TREE_RULES
-from uflow_edge.training.dataset import test_images, training_images
+from uflow_edge.training.dataset import test_images
 from uflow_edge.training.features import CachedFeatures
 
 TEST_GOOD, THRESHOLD_GOOD = 118, 80
@@ -147,7 +148,7 @@ def demo(out: Path, seed: int, epochs: int) -> ExitCode:
     images = test_images(folders.data)
     test = Labelled([image.path for image in images], np.array([not image.is_good for image in images]))
     detectors = flow_detectors(folders.bundle, test)
-    detectors += baseline_detectors(folders.checkpoint, training_images(folders.data), test, seed)
+    detectors += baseline_detectors(folders.checkpoint, good_images(folders.data), test, seed)
     stages.append(DemoStep("comparison with the baselines", time.perf_counter() - start))
     verdicts = [json.loads(line) for line in folders.verdicts.read_text(encoding="utf-8").splitlines()]
     write_report(folders.report, test, detectors, verdicts, list(find_images([folders.overlays])), stages)

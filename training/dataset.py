@@ -15,7 +15,7 @@ import numpy as np
 from uflow_edge.runtime.cli.command_line import progress
 from uflow_edge.runtime.errors import BadInput, refuse_faults
 from uflow_edge.runtime.images.files import find_images, read_image
-from uflow_edge.runtime.images.layouts import good_images, is_good
+from uflow_edge.runtime.images.layouts import is_good
 from uflow_edge.runtime.storage.files import content_hash
 
 GOOD = "good"
@@ -46,15 +46,6 @@ class TestImage:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TestImage":
         return cls(Path(values["path"]), values["kind"], None if values["mask"] is None else Path(values["mask"]))
-
-
-def training_images(folder: Path) -> list[Path]:
-    """The good images of a data set, or all images in a folder of good ones; see `layouts.good_images`.
-
-    Raises:
-        BadInput: the folder is missing, has no images, or has others than good ones.
-    """
-    return good_images(folder)
 
 
 def test_images(folder: Path) -> list[TestImage]:

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
+from uflow_edge.runtime.images.layouts import good_images
 from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.runtime.purify.quality import psnr
 from uflow_edge.runtime.storage.files import content_hash
-from uflow_edge.training.dataset import hold_out, training_images
+from uflow_edge.training.dataset import hold_out
 from uflow_edge.training.diffusion_fit import HELD_OUT_PATCHES, fit_unet
 from uflow_edge.training.diffusion_network import alphas_cumprod, noised, save_unet, seeded_unet
 from uflow_edge.training.diffusion_options import DiffusionOptions
@@ -94,7 +95,7 @@ def train_unet(
     """
     refuse_to_replace(out, "folder", overwrite)
     resume = resume_file(out)
-    paths = training_images(folder)
+    paths = good_images(folder)
     fit_paths, held_paths = hold_out(paths, HOLD_OUT, options.seed)
     logger.info(
         f"{len(fit_paths)} images to fit, {len(held_paths)} held out: {', '.join(p.name for p in held_paths[:5])}"

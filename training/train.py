@@ -19,11 +19,12 @@ from uflow_edge.export.network.uflow import EnergyGraph, UFlow
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.images.decode import in_use
 from uflow_edge.runtime.images.files import read_image, spread
+from uflow_edge.runtime.images.layouts import good_images
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.resize.cpu import model_input
 from uflow_edge.runtime.storage.files import check_writable
 from uflow_edge.runtime.text import counted
-from uflow_edge.training.dataset import checked_images, hold_out, training_images
+from uflow_edge.training.dataset import checked_images, hold_out
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
 from uflow_edge.training.fit import Fit, fit_flow
 from uflow_edge.training.options import HOLD_OUT, Augmentation, CacheChoice, StandardizationChoice, TrainingOptions
@@ -95,7 +96,7 @@ def train(
     """
     refuse_to_replace(checkpoint, "file", overwrite)
     resume = resume_file(checkpoint)
-    images = training_images(data.folder)
+    images = good_images(data.folder)
     if len(images) < FEW_IMAGES:
         logger.warning(
             f"warning: a detector trained on {counted(len(images), 'good image')} is poor; expect a good one from 50 on"

@@ -31,12 +31,13 @@ from uflow_edge.runtime.cli.command_line import progress, run_command, table
 from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.errors import ExitCode, require
 from uflow_edge.runtime.images.files import find_images, read_image
+from uflow_edge.runtime.images.layouts import good_images
 from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.nfa import likelihood_map, tree_score
 from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.runtime.resize.cpu import checked_frame, model_input
 from uflow_edge.runtime.storage.files import replacing
-from uflow_edge.training.dataset import test_images, training_images
+from uflow_edge.training.dataset import test_images
 from uflow_edge.training.features import CachedFeatures
 
 SEEDS = (2026, 1, 2, 3, 4)
@@ -116,7 +117,7 @@ def _measure(folders: Folders, seed: int) -> dict[str, Any]:
         for i, scale in enumerate(zip(*maps, strict=True)):
             arrays[f"{part}_{i}"] = np.concatenate(scale)
     tested_paths = [path for part in PARTS for path in paths[part]]
-    with CachedFeatures(graph, training_images(folders.data)) as good, CachedFeatures(graph, tested_paths) as test:
+    with CachedFeatures(graph, good_images(folders.data)) as good, CachedFeatures(graph, tested_paths) as test:
         fitted, tested = standardized_by_channel(stacked(good), stacked(test))
     print("fitting the baselines …", flush=True)
     arrays["baseline normal law at each pixel (PaDiM-like)"] = np.array(gaussian_scores(fitted, tested))

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from uflow_edge.export.network.architecture import EXTRACTORS, Architecture
 from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.runtime.errors import BadInput, MissingDependency
-from uflow_edge.training.dataset import checked_images, hold_out, test_images, training_images
+from uflow_edge.runtime.images.layouts import good_images
+from uflow_edge.training.dataset import checked_images, hold_out, test_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures
 from uflow_edge.training.options import Augmentation
 from uflow_edge.training.pretrained import _from_hub, load_pretrained
@@ -28,19 +29,19 @@ def graph() -> EnergyGraph:
 
 def test_mvtec_layout_and_plain_folder(texture_folder: Path) -> None:
     good = texture_folder / "train" / "good"
-    assert training_images(texture_folder) == training_images(good) == sorted(good.iterdir())
+    assert good_images(texture_folder) == good_images(good) == sorted(good.iterdir())
     images = test_images(texture_folder)
     assert [(image.kind, image.is_good) for image in images] == [("good", True), ("hole", False)]
 
 
 def test_folders_that_hold_nothing_to_learn_from(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no such folder"):
-        training_images(tmp_path / "absent")
+        good_images(tmp_path / "absent")
     with pytest.raises(BadInput, match="no images"):
-        training_images(tmp_path)
+        good_images(tmp_path)
     (tmp_path / "train").mkdir()
     with pytest.raises(BadInput, match="no train/good"):
-        training_images(tmp_path)
+        good_images(tmp_path)
     with pytest.raises(BadInput, match="at least 2"):
         hold_out([tmp_path], 0.1, 0)
 
@@ -123,7 +124,7 @@ def test_weights_from_a_file(graph: EnergyGraph, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["memory", "disk"])
 def test_cached_features_are_the_extractors(graph: EnergyGraph, texture_folder: Path, tmp_path: Path, where) -> None:
-    paths = training_images(texture_folder)
+    paths = good_images(texture_folder)
     indices = np.array([11, 2, 7])
     with CachedFeatures(graph, paths, where=where, folder=tmp_path) as cached:
         assert len(cached) == 16
@@ -139,7 +140,7 @@ def test_memory_or_disk_is_decided_by_size(
 ) -> None:
     import psutil
 
-    paths = training_images(texture_folder)
+    paths = good_images(texture_folder)
     for available, where in ((10**12, "memory"), (10**4, "disk")):
         memory = psutil.virtual_memory()._replace(available=available)
         monkeypatch.setattr(psutil, "virtual_memory", lambda memory=memory: memory)
@@ -156,7 +157,7 @@ def test_augmentation_is_off_by_default_and_repeatable(graph: EnergyGraph, textu
     assert seen == {f.tobytes() for f in (frame, frame[:, ::-1], frame[::-1], frame[::-1, ::-1])}
     cropped = Augmentation(crop=0.5).apply(frame, np.random.default_rng(3))
     assert 10 <= cropped.shape[0] < 20
-    paths = training_images(texture_folder)
+    paths = good_images(texture_folder)
     features = AugmentedFeatures(graph, paths, flips, seed=5)
     first, again = (features.batch(np.array([1]), epoch=2)[0] for _ in range(2))
     assert torch.equal(first, again)
@@ -165,7 +166,7 @@ def test_augmentation_is_off_by_default_and_repeatable(graph: EnergyGraph, textu
 
 @pytest.mark.parametrize("choice", ["position", "channel"])
 def test_standardised_features_have_mean_0_and_variance_1(graph: EnergyGraph, texture_folder: Path, choice) -> None:
-    paths = training_images(texture_folder)
+    paths = good_images(texture_folder)
     network = seeded_network(graph.network.architecture, 0)
     with CachedFeatures(graph, paths) as cached:
         assert standardize(network, cached, cached, choice) == choice

@@ -20,8 +20,9 @@ from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.network.architecture import Architecture, Coupling
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.images.files import read_image
+from uflow_edge.runtime.images.layouts import good_images
 from uflow_edge.runtime.resize.cpu import model_input
-from uflow_edge.training.dataset import hold_out, training_images
+from uflow_edge.training.dataset import hold_out
 from uflow_edge.training.options import HOLD_OUT
 
 
@@ -96,7 +97,7 @@ def test_layout_is_upstreams(trained: Path, reference: Path) -> None:
 
 
 def test_ours_carries_pictures_that_were_not_fitted(trained: Path, texture_folder: Path, changed) -> None:
-    held = hold_out(training_images(texture_folder), HOLD_OUT, 0)[1]
+    held = hold_out(good_images(texture_folder), HOLD_OUT, 0)[1]
     seen = {model_input(read_image(path), 64).tobytes() for path in held}
     assert {picture.tobytes() for picture in load_checkpoint(trained).pictures} == seen
     assert len(seen) == 2
@@ -104,7 +105,7 @@ def test_ours_carries_pictures_that_were_not_fitted(trained: Path, texture_folde
 
 
 def test_ours_knows_the_pictures_it_was_trained_on(trained: Path, texture_folder: Path) -> None:
-    fitted, held = hold_out(training_images(texture_folder), HOLD_OUT, 0)
+    fitted, held = hold_out(good_images(texture_folder), HOLD_OUT, 0)
     expected = [[hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths] for paths in (fitted, held)]
     content = torch.load(trained, weights_only=True)
     assert content["trained_on"] == dict(zip(("fitted", "held_out"), expected, strict=True))
