@@ -174,7 +174,7 @@ def test_a_mask_that_does_not_fit_ends_the_run(
     cluster: ClusterOptions, own_labelled: Path, recipe: Recipe, tmp_path: Path
 ) -> None:
     Image.new("L", (48, 40), 255).save(own_labelled / "ground_truth" / "hole" / "006_mask.png")
-    with pytest.raises(Exception, match=r"006_mask.png: is 48x40 pixels") as failure:
+    with pytest.raises(Exception, match=r"006_mask.png: the mask has 48x40 pixels, but .*006.png has 96x96") as failure:
         evaluate_archive("gravel", labelled_images(own_labelled), recipe(), tmp_path / "state", cluster)
     assert failure.value.exit_code == 3
 
