@@ -139,8 +139,9 @@ def check_option_combinations(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: the message names them, and what they belong to.
     """
-
     if removed := given(arguments, "good", "false_alarm_rate"):
+        if arguments.unet:
+            raise UsageError(f"{', '.join(removed)}: not with --unet, whose network has no threshold")
         raise UsageError(
             f"{', '.join(removed)}: uflow-export no longer sets the threshold; export without it, then run: "
             "uflow-calibrate --bundle <bundle> --good <images> --max-false-alarms <rate>"

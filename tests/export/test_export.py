@@ -225,4 +225,6 @@ def test_the_command_says_where_thresholds_are_set_now(trained: Path, tmp_path: 
     for given in (["--good", tmp_path], ["--false-alarm-rate", "0.1"]):
         assert exit_code(main, "--ckpt", trained, "--out", tmp_path / "x.uflow", *given) == 2
         assert "run: uflow-calibrate --bundle <bundle> --good <images>" in capsys.readouterr().err
+    assert exit_code(main, "--unet", trained, "--good", tmp_path) == 2
+    assert "--good: not with --unet, whose network has no threshold" in capsys.readouterr().err
     assert not (tmp_path / "x.uflow").exists()
