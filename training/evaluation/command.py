@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         "--ckpt",
         type=Path,
         metavar="FILE",
-        help="U-Flow checkpoint to use instead of a bundle; with --all, a folder of <category>.ckpt",
+        help="U-Flow checkpoint; takes the place of a bundle; with --all, a folder of <category>.ckpt",
     )
     add(
         "--ground-truth",
