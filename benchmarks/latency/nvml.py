@@ -24,6 +24,7 @@ class Nvml:
         self.driver = _text(library.nvmlSystemGetDriverVersion())
 
     def used_bytes(self) -> int | None:
+        """Memory of the GPU in use by all processes."""
         return self._ask(lambda: int(self._library.nvmlDeviceGetMemoryInfo(self._handle).used))
 
     def megahertz(self) -> float | None:
@@ -32,6 +33,7 @@ class Nvml:
         return self._ask(lambda: float(self._library.nvmlDeviceGetClockInfo(self._handle, kind)))
 
     def celsius(self) -> float | None:
+        """Temperature of the GPU."""
         kind = self._library.NVML_TEMPERATURE_GPU
         return self._ask(lambda: float(self._library.nvmlDeviceGetTemperature(self._handle, kind)))
 

@@ -63,6 +63,7 @@ class Parity(Deviation):
 
     @property
     def holds(self) -> bool:
+        """Whether the error that is bounded lies within the bound."""
         return self.within(self.bound, self.bounded)
 
     @property

@@ -75,6 +75,7 @@ class UNetParity:
 
     @property
     def holds(self) -> bool:
+        """Whether every error lies within the bound."""
         return all(found.within(self.bound) for found in (self.noise, self.variance) if found is not None)
 
     def __str__(self) -> str:

@@ -109,6 +109,7 @@ class RunFolder:
 
     @property
     def shards(self) -> int:
+        """Number of shards."""
         return -(-self.images // self.shard_size)
 
     def items(self, shard: int) -> list[Item]:
@@ -125,6 +126,7 @@ class RunFolder:
         return found
 
     def pending(self) -> list[int]:
+        """Numbers of the shards that are not complete, in order."""
         complete = {int(path.stem) for path in (self.folder / _SHARDS).glob("[0-9]*.json")}
         return [shard for shard in range(self.shards) if shard not in complete]
 

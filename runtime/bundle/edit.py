@@ -66,6 +66,12 @@ class BundleEdit(Generic[M]):
         self._dropped.update(names)
 
     def commit(self) -> None:
+        """Make the collected changes; `editing` calls this when its block ends.
+
+        Raises:
+            ValueError: the new manifest contradicts itself; the bundle is as it was.
+            OSError: something cannot be written. The bundle can still be loaded.
+        """
         old, folder = self.bundle.manifest, self.bundle.folder
         kept = {name: digest for name, digest in old.files.items() if name not in self._dropped}
         new = replace(self.manifest, files={**kept, **self._added})

@@ -65,6 +65,7 @@ class Bundle(Generic[M_co]):
         return Bundle(folder, manifest)
 
     def path(self, variant: Variant) -> Path:
+        """The file of a graph of this bundle."""
         return self.folder / variant.file
 
 

@@ -56,6 +56,7 @@ class Signature:
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order in which engines return them."""
         return tuple(output.name for output in self.outputs)
 
 

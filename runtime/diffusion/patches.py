@@ -70,6 +70,7 @@ class Layout:
 
     @property
     def corners(self) -> tuple[Corner, ...]:
+        """(top, left) of each patch, row by row, in pixels of the padded image."""
         return tuple((top, left) for top in self.tops for left in self.lefts)
 
     def padded(self, image: Planes) -> Planes:

@@ -45,6 +45,7 @@ class OnnxRuntimeEngine:
 
     @classmethod
     def from_bundle(cls, bundle: Bundle[Manifest], variant: Variant, threads: int | None = None) -> "OnnxRuntimeEngine":
+        """Open a graph of a bundle on the CPU. The caller closes it."""
         return cls(bundle.path(variant), bundle.manifest, variant, threads)
 
     def run(self, *inputs: NDArray[Any]) -> Outputs:

@@ -94,6 +94,7 @@ class Pipeline:
         return Capture(feed.source, feed.trigger, take, self._source_failed, reconnect=reconnect)
 
     def connect(self, sink: "Sink") -> None:
+        """Add a sink; call it before `run`."""
         self._sinks.append(sink)
 
     def run(self) -> Tally:
@@ -156,6 +157,7 @@ class Pipeline:
         self._stopping = True
 
     def tally(self) -> Tally:
+        """Counts of frames so far; it can be read from any thread."""
         undelivered: dict[str, int] = {}
         for sink in self._sinks:  # two sinks may have the same name
             undelivered[sink.name] = undelivered.get(sink.name, 0) + int(getattr(sink, "undelivered", 0))
@@ -171,6 +173,7 @@ class Pipeline:
             )
 
     def states(self) -> Mapping[str, CameraState]:
+        """The state of each camera, by the name of its source."""
         return {capture.source.name: capture.state for capture in self._captures}
 
     def _unreadable_files(self) -> int:

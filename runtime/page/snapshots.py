@@ -107,6 +107,7 @@ class Snapshots:
 
     @property
     def current(self) -> int:
+        """Number of the snapshot that was rendered last."""
         return self._current.number
 
     async def _render(self) -> None:

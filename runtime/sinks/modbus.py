@@ -73,6 +73,7 @@ class ModbusSink:
         self._server.close()
 
     def registers(self) -> list[int]:
+        """The values of all registers now, 16 bits each; docs/line.md has their meaning."""
         now, last, tally = time.monotonic(), self._last, self._tally()
         decision, age, frame, score = 0, 0, 0, 0.0
         if last is not None:

@@ -199,6 +199,7 @@ class Decisions:
 
     @property
     def flagged(self) -> int:
+        """Number of images on which at least one region was found."""
         return self._flagged.total()
 
     def counts(self) -> NDArray[np.int64]:

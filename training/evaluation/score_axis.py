@@ -35,6 +35,7 @@ class EvenAxis:
     high: float = 1.0
 
     def bins(self, scores: ArrayLike) -> NDArray[np.int32]:
+        """The bin of each score; scores beyond the limits fall into the outermost bins."""
         return _floor((np.asarray(scores, np.float64) - self.low) * (BINS / (self.high - self.low)))
 
     def lower_edge(self, chosen: int) -> float:
