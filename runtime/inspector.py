@@ -223,6 +223,7 @@ class Inspector:
         if not math.isfinite(peak):
             raise EngineFailed(f"the score is {peak}, from energies of {self.engine.name}: the frame is not judged")
         anomalous = not (peak <= point.threshold)  # a doubtful comparison never means good
+        found = regions_above(score, point.threshold) if anomalous else ()
         captured = clock.started if captured is None else captured
         drift = None
         if self._drift is not None:
@@ -235,8 +236,8 @@ class Inspector:
             anomalous=anomalous,
             score=peak,
             operating_point=point,
-            regions=tuple(region_in_frame(found, score.shape, box) for found in regions_above(score, point.threshold)),
-            mask=mask_in_frame(score, point, prepared.size, box),
+            regions=tuple(region_in_frame(region, score.shape, box) for region in found),
+            mask=mask_in_frame(score, point, prepared.size, box) if anomalous else np.zeros(prepared.size, np.bool_),
             timestamps=inferred.timestamps(captured, nfa_started),
             drift=drift,
         )

@@ -96,7 +96,7 @@ class Verdict:
             "score": self.score,
             "operating_point": asdict(self.operating_point),
             "regions": [asdict(region) for region in self.regions],
-            "mask": {"size": list(self.size), "counts": run_lengths(self.mask)},
+            "mask": {"size": list(self.size), "counts": run_lengths(self.mask) if self.anomalous else [self.mask.size]},
             "timestamps": asdict(times),
             "milliseconds": {
                 "preprocess": times.preprocess_ms,
@@ -111,8 +111,6 @@ class Verdict:
 
 def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
     """Lengths of alternating runs of False and True down the columns; the first, of False, may be 0."""
-    if not mask.any():  # most frames; going down the columns of a large one takes a millisecond
-        return [mask.size]
     column_by_column = mask.ravel(order="F")
     edges = np.flatnonzero(np.diff(column_by_column)) + 1
     runs = np.diff(np.concatenate([[0], edges, [column_by_column.size]]))

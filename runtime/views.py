@@ -102,10 +102,8 @@ def _spans(extent: int, tile: int, overlap: float) -> list[tuple[int, int]]:
 
 def model_inputs(frame_bgr: Image, boxes: Sequence[Box], side: int) -> Image:
     """Cut the parts out of a frame and resize each, (N, side, side, 3) uint8 RGB."""
-    pictures = np.empty((len(boxes), side, side, 3), np.uint8)
-    for picture, (left, top, right, bottom) in zip(pictures, boxes, strict=True):
-        picture[:] = model_input(frame_bgr[top:bottom, left:right], side)
-    return pictures
+    pictures = [model_input(frame_bgr[top:bottom, left:right], side) for left, top, right, bottom in boxes]
+    return pictures[0][np.newaxis] if len(pictures) == 1 else np.stack(pictures)
 
 
 def stitch(maps: Iterable[FloatMap], boxes: Sequence[Box], outside: float) -> tuple[FloatMap, Box]:
