@@ -74,7 +74,10 @@ class Selection(nn.Module):
 
 
 class LoweredCoupling(nn.Module):
-    """One affine coupling (Dinh et al., Real NVP, eq. 7) on channels that stay where they are stored."""
+    """One coupling on channels that stay where they are stored.
+
+    It is affine (Dinh et al., Real NVP, eq. 7), or additive (NICE, eq. 10) where all scales are held at one.
+    """
 
     bias_map: Tensor | None
 
@@ -84,15 +87,15 @@ class LoweredCoupling(nn.Module):
         active: Selection,
         hidden: nn.Conv2d,
         bias_map: Tensor | None,
-        log_scale_and_translation: nn.Conv2d,
-        clamp: float,
+        output: nn.Conv2d,
+        clamp: float | None,
     ) -> None:
         super().__init__()
         self.passive, self.active = passive, active
-        # In one convolution, for two of half the width take onnxruntime 3 % longer.
-        self.hidden, self.log_scale_and_translation = hidden, log_scale_and_translation
+        # Log-scales and translations in one convolution, for two of half the width take onnxruntime 3 % longer.
+        self.hidden, self.output = hidden, output
         self.register_buffer("bias_map", bias_map)
-        self.clamp = clamp
+        self.clamp = clamp  # None: all scales are one, and the output is the translations alone
 
     def forward(self, stored: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape: passive channels first, then active ones."""
@@ -100,7 +103,10 @@ class LoweredCoupling(nn.Module):
         hidden = self.hidden(passive)
         if self.bias_map is not None:
             hidden = hidden + self.bias_map
-        log_scale, translation = self.log_scale_and_translation(F.relu(hidden)).chunk(2, dim=1)
+        output = self.output(F.relu(hidden))
+        if self.clamp is None:
+            return torch.cat([passive, active + output], dim=1)
+        log_scale, translation = output.chunk(2, dim=1)
         return torch.cat([passive, active * torch.exp(self.clamp * torch.tanh(log_scale)) + translation], dim=1)
 
 
@@ -217,12 +223,15 @@ def _lower_block(
     offsets = entering.offset[: block.splits[0]].view(1, -1, 1, 1).expand(-1, -1, extent, extent)
     bias = F.conv2d(offsets, reads.weight.double(), reads.bias.double(), padding="same")
 
-    # What the subnet's two outputs are stored as: log-scales over the clamp that the newer formula divides them by.
-    divisor = coupling.clamp if coupling.formula == "clamp_tanh_ratio" else 1.0
-    log_scale = Affine(torch.full_like(produced.gain, divisor), torch.zeros_like(produced.offset))
-    stored = Affine.join(log_scale, produced)
+    # What the subnet's outputs are stored as: log-scales over the clamp that the newer formula divides them by.
+    scales = block.splits[1]
+    additive = not (writes.weight[:scales].any() or writes.bias[:scales].any())
     numbers = torch.tensor(routing.active) - block.splits[0]
-    rows = torch.cat([numbers, numbers + block.splits[1]])
+    stored, rows = produced, numbers + scales
+    if not additive:
+        divisor = coupling.clamp if coupling.formula == "clamp_tanh_ratio" else 1.0
+        log_scale = Affine(torch.full_like(produced.gain, divisor), torch.zeros_like(produced.offset))
+        stored, rows = Affine.join(log_scale, produced), torch.cat([numbers, rows])
     weight, shift = (_SUBNET_SCALE * values.double()[rows] for values in (writes.weight, writes.bias))
     lowered = LoweredCoupling(
         Selection(routing.passive_places),
@@ -230,7 +239,7 @@ def _lower_block(
         _convolution(hidden, bias.flatten() if pointwise else None),
         None if pointwise else bias.float(),
         _convolution(weight / stored.gain.view(-1, 1, 1, 1), (shift - stored.offset) / stored.gain),
-        coupling.clamp,
+        None if additive else coupling.clamp,
     )
     return lowered, entering
 

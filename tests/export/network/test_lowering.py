@@ -31,6 +31,14 @@ def random_flow(architecture: Architecture, seed: int = 0) -> torch.nn.Module:
     return flow
 
 
+def held_at_one(flow: torch.nn.Module) -> torch.nn.Module:
+    """The same flow with additive couplings."""
+    for name, parameter in flow.named_parameters():
+        if ".subnet.2." in name:
+            parameter[: len(parameter) // 2] = 0
+    return flow
+
+
 def latents_of_both(flow: torch.nn.Module, architecture: Architecture, seed: int = 0) -> tuple[list, list]:
     """Latents of FrEIA's flow and of the lowered one, of the same random features."""
     torch.manual_seed(seed)
@@ -74,13 +82,17 @@ def test_agrees_on_the_shapes_of_every_backbone(architecture: Architecture) -> N
         hidden_ratio=st.sampled_from([0.5, 1.0, 1.5]),
     ),
     taps=st.sampled_from([(2,), (2, 3), (1, 2, 3), (2, 3, 4)]),
+    additive=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_agrees_whatever_the_flow(steps: int, coupling: Coupling, taps: tuple[int, ...], seed: int) -> None:
+def test_agrees_whatever_the_flow(
+    steps: int, coupling: Coupling, taps: tuple[int, ...], additive: bool, seed: int
+) -> None:
     architecture = replace(
         Architecture.default("efficientnet_lite0", 64, steps), taps=taps, pooling=1, coupling=coupling
     )
-    assert energy_error(*latents_of_both(random_flow(architecture, seed), architecture, seed)) < 2e-5
+    flow = random_flow(architecture, seed)
+    assert energy_error(*latents_of_both(held_at_one(flow) if additive else flow, architecture, seed)) < 2e-5
 
 
 def test_holds_the_same_latents_in_another_order() -> None:
@@ -151,6 +163,17 @@ def test_a_step_moves_channels_twice_and_joins_them_once() -> None:
     assert sum(t.startswith("aten.cat") for t in targets) == couplings + 2
     assert sum(t.startswith("aten.conv2d") for t in targets) == 2 * couplings
     assert isinstance(lowered, LoweredFlow)
+
+
+def test_scales_held_at_one_are_not_computed() -> None:
+    architecture = Architecture.default("resnet18", 64)
+    flow = held_at_one(random_flow(architecture))
+    couplings = [coupling for stage in lower_flow(flow, architecture).stages for coupling in stage.couplings]
+    assert {coupling.output.out_channels for coupling in couplings} == {42, 80, 128}  # not twice as many
+    subnet = next(module.subnet for module in flow.module_list if hasattr(module, "subnet"))
+    subnet[-1].bias[0] = 1e-6  # one scale in one coupling
+    couplings = [coupling for stage in lower_flow(flow, architecture).stages for coupling in stage.couplings]
+    assert sum(coupling.clamp is not None for coupling in couplings) == 1
 
 
 def test_neighbours_are_sliced_and_others_gathered() -> None:
