@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from uflow_edge.export.network.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
@@ -28,7 +27,7 @@ from uflow_edge.training.options import (
     Augmentation,
     TrainingOptions,
 )
-from uflow_edge.training.progress import run_fit
+from uflow_edge.training.progress import log_file, run_fit
 
 FLIPS = {"none": (False, False), "horizontal": (True, False), "vertical": (False, True), "both": (True, True)}
 
@@ -170,14 +169,27 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         architecture = Architecture.default(arguments.extractor, side, arguments.flow_steps)
     except BadInput as error:
         raise UsageError(f"--extractor, --input-size or --flow-steps: {error}") from error
-    what = (data, architecture, options, arguments.out)
-    fit = partial(train, *what, restart=arguments.restart, overwrite=arguments.overwrite)
-    result = run_fit(fit, "fitting the flow", arguments.out, arguments.epochs)
+    result = run_fit(
+        lambda bar: train(
+            data,
+            architecture,
+            options,
+            arguments.out,
+            restart=arguments.restart,
+            overwrite=arguments.overwrite,
+            on_step=bar.update,
+            on_epoch=bar.end_epoch,
+        ),
+        "fitting the flow",
+        arguments.out,
+        arguments.epochs,
+    )
     if result is None:
         return ExitCode.INTERRUPTED
-    best = result.held_out[result.best_epoch - 1]
+    best = result.best
     print(
-        f"{arguments.out}: {counted(result.steps, 'step')}, best after epoch {result.best_epoch} (held-out {best:.4f})"
+        f"{arguments.out}: {counted(result.steps, 'step')}, best after {counted(best.epoch, 'epoch')} "
+        f"(held-out {best.held_out:.4f}); {log_file(arguments.out)} has all epochs"
     )
     print(f"next: uflow-export --ckpt {arguments.out}")
     return ExitCode.OK

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from uflow_edge.runtime.cli.command_line import run_command
@@ -88,9 +87,18 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         steps=arguments.steps,
         seed=arguments.seed,
     )
-    what = (arguments.data, options, arguments.out)
-    fit = partial(train_unet, *what, restart=arguments.restart, overwrite=arguments.overwrite)
-    result = run_fit(fit, "training the UNet", arguments.out)
+    result = run_fit(
+        lambda bar: train_unet(
+            arguments.data,
+            options,
+            arguments.out,
+            restart=arguments.restart,
+            overwrite=arguments.overwrite,
+            on_step=bar.update,
+        ),
+        "training the UNet",
+        arguments.out,
+    )
     if result is None:
         return ExitCode.INTERRUPTED
     print(f"{arguments.out}: {result.steps} steps, held-out loss {result.held_out[-1]:.4f} (predicting no noise: 1)")

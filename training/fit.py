@@ -1,6 +1,7 @@
 """Fits the flow by maximum likelihood (paper, section 3.2); can be interrupted, resumed and repeated."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from uflow_edge.runtime.cli.interrupts import deferred_interrupts
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.training.features import Features
 from uflow_edge.training.options import TrainingOptions
-from uflow_edge.training.progress import Progress
+from uflow_edge.training.progress import Epoch, Progress
 from uflow_edge.training.resume import read_state, write_state
 
 WEIGHT_DECAY = 1e-5
@@ -30,9 +31,12 @@ class _FlowState:
     flow: dict[str, Tensor]
     optimizer: dict[str, Any]
     best_flow: dict[str, Tensor]
-    best: float
-    best_epoch: int
-    held_out: list[float]
+    epochs: list[Epoch]
+    loss: float  # of the epoch so far, summed over its images
+    seconds: float  # that the epoch took so far
+
+    def __post_init__(self) -> None:
+        self.epochs = [Epoch(*row) for row in self.epochs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,16 @@ class Fit:
     """The result of a fit; the network holds the weights of the best epoch.
 
     Attributes:
-        best_epoch: the epoch, from 1, after which the held-out likelihood was best.
-        held_out: negative log-likelihood of the held-out images after each epoch, in nats per latent.
+        epochs: what was measured before the first step, and after each epoch.
     """
 
     steps: int
-    best_epoch: int
-    held_out: tuple[float, ...]
+    epochs: tuple[Epoch, ...]
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose weights were kept."""
+        return self.epochs[self.epochs[-1].best]
 
 
 def negative_log_likelihood(network: UFlow, features: tuple[Tensor, ...]) -> Tensor:
@@ -68,18 +75,25 @@ def fit_flow(
     *,
     resume_file: Path,
     run: dict[str, Any],
+    judge: Callable[[], float] | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
+    on_epoch: Callable[[Sequence[Epoch]], None] = lambda epochs: None,
 ) -> Fit:
     """Train the flow; the extractor and its standardisation do not change.
 
-    After every epoch, and on Ctrl-C, the state is written to ``resume_file``. A run that finds the file continues from
-    there and ends with the same weights as without the interruption. The file stays, because the caller has not
-    written the weights yet.
+    The flow is judged before the first step and after every epoch, and ends with its best weights, which may be those
+    before the first step. After every epoch, and on Ctrl-C, the state is written to ``resume_file``. A run that finds
+    the file continues from there and ends with the same weights as without the interruption. The file stays, because
+    the caller has not written the weights yet.
 
     Args:
         network: the flow's weights are changed in place.
-        fit, held_out: features of the images to fit, and of the held-out images that decide when to stop.
-        run: everything that decides the weights; a resume file of another run is refused.
+        fit, held_out: features of the images to fit, and of held-out images.
+        run: everything that decides the weights, the judge included; a resume file of another run is refused.
+        judge: measures the network as it is at the call; lower is better. It must always give the same number for the
+            same weights, and must not draw from global random states. By default, the negative log-likelihood of the
+            held-out images, in nats per latent.
+        on_epoch: called with all epochs so far when one ends.
 
     Raises:
         BadInput: the resume file belongs to another run, or the likelihood is no longer finite.
@@ -96,8 +110,32 @@ def fit_flow(
     steps_per_epoch = -(-len(fit) // options.batch_size)
     steps = steps_per_epoch * options.epochs
     latents = sum(scale.channels * scale.side**2 for scale in network.architecture.latents)
+    started = time.perf_counter() - state.seconds
+
+    def end_epoch() -> None:
+        nonlocal started
+        likelihood = _mean_likelihood(network, held_out, options.batch_size) / latents
+        loss = state.loss / len(fit) if state.epochs else None
+        judged = likelihood if judge is None else judge()
+        number = best = len(state.epochs)
+        if state.epochs and not judged < state.epochs[state.epochs[-1].best].judged:
+            best = state.epochs[-1].best
+        else:
+            state.best_flow = _copy(network.flow.state_dict())
+        state.epochs.append(Epoch(number, loss, likelihood, judged, best, time.perf_counter() - started))
+        state.loss, started = 0.0, time.perf_counter()
+        save()
+        on_epoch(state.epochs)
+
+    def save() -> None:
+        state.flow, state.optimizer = network.flow.state_dict(), optimizer.state_dict()
+        state.seconds = time.perf_counter() - started
+        write_state(resume_file, run, state)
+
     with deferred_interrupts() as interrupted:
-        while state.step < steps and len(state.held_out) - state.best_epoch < options.patience:
+        if not state.epochs:
+            end_epoch()
+        while state.step < steps and state.epochs[-1].epoch - state.epochs[-1].best < options.patience:
             epoch, position = divmod(state.step, steps_per_epoch)
             order = np.random.default_rng((options.seed, epoch)).permutation(len(fit))
             indices = order[position * options.batch_size : (position + 1) * options.batch_size]
@@ -112,22 +150,16 @@ def fit_flow(
             state.step += 1
             if not torch.isfinite(loss):
                 raise BadInput(f"the likelihood is no longer finite after {state.step} steps; lower the learning rate")
+            of_batch = float(loss.detach()) / latents
+            state.loss += of_batch * len(indices)
             if state.step % steps_per_epoch == 0:
-                state.held_out.append(_mean_likelihood(network, held_out, options.batch_size) / latents)
-                if state.held_out[-1] < state.best:
-                    state.best, state.best_epoch = state.held_out[-1], len(state.held_out)
-                    state.best_flow = _copy(network.flow.state_dict())
-                _save(resume_file, run, state, network, optimizer)
-            on_step(
-                Progress(
-                    state.step, steps, float(loss.detach()) / latents, state.held_out[-1] if state.held_out else None
-                )
-            )
+                end_epoch()
+            on_step(Progress(state.step, steps, of_batch, state.epochs[-1].held_out))
             if interrupted():
-                _save(resume_file, run, state, network, optimizer)
+                save()
                 raise KeyboardInterrupt
     network.flow.load_state_dict(state.best_flow)
-    return Fit(state.step, state.best_epoch, tuple(state.held_out))
+    return Fit(state.step, tuple(state.epochs))
 
 
 def hold_scales_at_one(network: UFlow) -> None:
@@ -161,9 +193,4 @@ def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _initial_state(network: UFlow, optimizer: torch.optim.Optimizer) -> _FlowState:
     weights = _copy(network.flow.state_dict())
-    return _FlowState(0, weights, optimizer.state_dict(), weights, float("inf"), 0, [])
-
-
-def _save(path: Path, run: dict[str, Any], state: _FlowState, network: UFlow, optimizer: torch.optim.Optimizer) -> None:
-    state.flow, state.optimizer = network.flow.state_dict(), optimizer.state_dict()
-    write_state(path, run, state)
+    return _FlowState(0, weights, optimizer.state_dict(), weights, [], 0.0, 0.0)

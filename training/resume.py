@@ -6,6 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from torch import Tensor
+
 from uflow_edge.export.checkpoints.tensors import load_tensors, save_tensors
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.storage.files import check_writable
@@ -49,7 +51,18 @@ def state_until_written(out: Path) -> Iterator[None]:
 
 def write_state(path: Path, run: dict[str, Any], state: "DataclassInstance") -> None:
     """Write a state for `read_state` in one rename: ``run``, and every field under its name."""
-    save_tensors({"run": run, **{field.name: getattr(state, field.name) for field in fields(state)}}, path)
+    save_tensors({"run": run, **{field.name: _plain(getattr(state, field.name)) for field in fields(state)}}, path)
+
+
+def _plain(value: Any) -> Any:
+    """The same with tensors in host memory and tuples without names, which any machine can read."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value)) if isinstance(value, tuple) else list(map(_plain, value))
+    return value
 
 
 def read_state(path: Path, run: dict[str, Any], kind: Callable[..., S]) -> S | None:

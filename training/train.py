@@ -29,7 +29,7 @@ from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Feat
 from uflow_edge.training.fit import Fit, fit_flow
 from uflow_edge.training.options import HOLD_OUT, Augmentation, CacheChoice, StandardizationChoice, TrainingOptions
 from uflow_edge.training.pretrained import load_pretrained
-from uflow_edge.training.progress import Progress, resume_file
+from uflow_edge.training.progress import Epoch, Progress, log_file, resume_file, write_log
 from uflow_edge.training.resume import read_state, refuse_to_replace, state_until_written
 from uflow_edge.training.standardize import standardize, supported_choice
 
@@ -80,12 +80,15 @@ def train(
     restart: bool = False,
     overwrite: bool = False,
     on_step: Callable[[Progress], None] = lambda progress: None,
+    on_epoch: Callable[[Sequence[Epoch]], None] = lambda epochs: None,
 ) -> Fit:
     """Train a U-Flow and write its checkpoint in one rename.
 
     Args:
-        checkpoint: file to write; during the training its `resume_file` holds the state.
+        checkpoint: file to write; during the training its `resume_file` holds the state. Its `log_file` holds a row
+            per epoch.
         restart: discard an interrupted run.
+        on_epoch: called with all epochs so far when one ends.
 
     Raises:
         BadInput: images cannot be used, an interrupted run has other options, or the checkpoint exists already or
@@ -116,6 +119,12 @@ def train(
     if not restart:
         read_state(resume, run, dict)
     check_writable(checkpoint, size=_bytes_to_write(network))
+    check_writable(log_file(checkpoint))
+
+    def end_epoch(epochs: Sequence[Epoch]) -> None:
+        write_log(log_file(checkpoint), epochs)
+        on_epoch(epochs)
+
     graph = EnergyGraph(network).eval()
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -128,7 +137,7 @@ def train(
         logger.info(f"features standardised by {chosen}")
         if restart:
             resume.unlink(missing_ok=True)
-        result = fit_flow(network, fit, held, options, resume_file=resume, run=run, on_step=on_step)
+        result = fit_flow(network, fit, held, options, resume_file=resume, run=run, on_step=on_step, on_epoch=end_epoch)
     with state_until_written(checkpoint):
         save_checkpoint(network, result, images_kept, trained_on, checkpoint)
     return result
@@ -197,7 +206,7 @@ def save_checkpoint(
     state = {PREFIX + name: value for name, value in network.state_dict().items()}
     state["pixel_aupro.fpr_limit"] = torch.tensor(0.3)  # upstream's own metric; without it, its strict loading fails
     content = {
-        "epoch": len(result.held_out),
+        "epoch": result.epochs[-1].epoch,
         "global_step": result.steps,
         "pytorch-lightning_version": _LIGHTNING_LAYOUT,
         "state_dict": state,

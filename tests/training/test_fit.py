@@ -12,7 +12,7 @@ from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.training.command import main
-from uflow_edge.training.fit import fit_flow
+from uflow_edge.training.fit import fit_flow, hold_scales_at_one
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.progress import Progress
 from uflow_edge.training.train import seeded_network
@@ -40,7 +40,7 @@ class Correlated:
         return tuple(maps[indices] for maps in self.maps)
 
 
-def run(folder: Path, options: TrainingOptions = OPTIONS, on_step=lambda progress: None, epochs: int | None = None):
+def run(folder: Path, options: TrainingOptions = OPTIONS, epochs: int | None = None, **arguments):
     network = seeded_network(SMALL, options.seed)
     fit = fit_flow(
         network,
@@ -49,7 +49,7 @@ def run(folder: Path, options: TrainingOptions = OPTIONS, on_step=lambda progres
         options,
         resume_file=folder / "x.resume",
         run={"batch_size": options.batch_size, "epochs": epochs or options.epochs, "fitted_images": ["a", "b"]},
-        on_step=on_step,
+        **arguments,
     )
     return network.flow.state_dict(), fit
 
@@ -65,9 +65,24 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory):
 
 def test_held_out_likelihood_improves_and_the_best_is_kept(undisturbed) -> None:
     _, fit = undisturbed
-    assert len(fit.held_out) == 4
+    assert [epoch.epoch for epoch in fit.epochs] == [0, 1, 2, 3, 4]
     assert fit.steps == 4 * 5
-    assert fit.held_out[fit.best_epoch - 1] == min(fit.held_out) < fit.held_out[0]
+    assert fit.best.held_out == min(epoch.held_out for epoch in fit.epochs) < fit.epochs[0].held_out
+    assert fit.epochs[0].loss is None
+    assert fit.epochs[4].loss < fit.epochs[1].loss
+
+
+def test_the_judge_decides_which_weights_are_kept_and_may_keep_the_first(undisturbed, tmp_path: Path) -> None:
+    costs = iter([3.0, 1.0, 2.0, 1.0])
+    weights, fit = run(tmp_path, replace(OPTIONS, epochs=3), judge=lambda: next(costs))
+    assert [epoch.judged for epoch in fit.epochs] == [3.0, 1.0, 2.0, 1.0]
+    assert [epoch.best for epoch in fit.epochs] == [0, 1, 1, 1], "of equal ones, the first"
+    (tmp_path / "x.resume").unlink()
+    first, fit = run(tmp_path, replace(OPTIONS, patience=2), judge=lambda: 1.0)
+    assert (fit.best.epoch, fit.steps) == (0, 10)
+    untrained = seeded_network(SMALL, OPTIONS.seed)
+    hold_scales_at_one(untrained)
+    assert same(first, untrained.flow.state_dict()) and not same(first, weights)
 
 
 def test_same_seed_same_weights_other_seed_others(undisturbed, tmp_path: Path) -> None:
@@ -91,7 +106,9 @@ def test_an_interrupted_run_ends_with_the_same_weights(undisturbed, tmp_path: Pa
     resumed, resumed_fit = run(tmp_path, on_step=lambda progress: seen.append(progress.step))
     assert seen[0] == stop_after + 1
     assert same(resumed, weights)
-    assert resumed_fit == fit
+    assert [epoch._replace(seconds=0) for epoch in resumed_fit.epochs] == [
+        epoch._replace(seconds=0) for epoch in fit.epochs
+    ]
     (tmp_path / "x.resume").unlink()  # there until the checkpoint is written
 
 
@@ -124,7 +141,7 @@ def test_only_affine_couplings_have_a_jacobian_that_depends_on_the_image(tmp_pat
 def test_stops_early_without_progress(tmp_path: Path) -> None:
     options = TrainingOptions(epochs=200, batch_size=4, patience=2, seed=3, learning_rate=0.01)
     _, fit = run(tmp_path, options)
-    assert len(fit.held_out) == fit.best_epoch + 2 < 200
+    assert fit.epochs[-1].epoch == fit.best.epoch + 2 < 200
 
 
 def test_a_resume_file_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What surrounds the fit: everything is looked at before the work, and nothing is lost after it."""
 
+import csv
 import logging
 import resource
 import shutil
@@ -16,7 +17,7 @@ from uflow_edge.runtime.cli.logs import logging_to
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.training.command import main
 from uflow_edge.training.options import TrainingOptions
-from uflow_edge.training.progress import FitBar, Progress, print_interrupted
+from uflow_edge.training.progress import Epoch, FitBar, Progress, print_interrupted
 from uflow_edge.training.train import Data, train
 
 SMALL = Architecture.default("efficientnet_lite0", 64, 1)
@@ -62,7 +63,7 @@ def test_a_run_is_known_by_what_decides_its_weights(
     train(data, architecture, replace(OPTIONS, patience=5), out)
     ours, theirs = weights(out), weights(trained)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["copies", "good", "x.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copies", "good", "x.ckpt", "x.ckpt.csv"]
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_state(good: Path, tmp_path: Path) -> None:
@@ -81,11 +82,11 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_state(good: Path, tmp_pa
             train(Data(good), SMALL, OPTIONS, out, on_step=fill_the_disk)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "x.ckpt.resume"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "x.ckpt.csv", "x.ckpt.resume"]
     seen: list[Progress] = []
     train(Data(good), SMALL, OPTIONS, out, on_step=seen.append)
     assert seen == []  # nothing was left to fit
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "x.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "x.ckpt", "x.ckpt.csv"]
 
 
 def test_few_images_are_warned_of_and_broken_ones_named(good: Path, tmp_path: Path, exit_code, capsys) -> None:
@@ -119,15 +120,49 @@ class StopAtFeatures(logging.Handler):
             raise KeyboardInterrupt
 
 
-def test_a_log_says_where_the_fit_stands(capsys) -> None:
+def test_the_log_has_a_row_per_epoch_also_after_an_interruption(good: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.ckpt"
+    log = tmp_path / "x.ckpt.csv"
+    log.write_text("of another run")
+    with pytest.raises(KeyboardInterrupt):
+        train(Data(good), SMALL, OPTIONS, out, on_step=interrupted_at(3))
+    assert rows(log)["epoch"] == ["0", "1"]
+    fit = train(Data(good), SMALL, OPTIONS, out)
+    found = rows(log)
+    assert found["epoch"] == ["0", "1", "2"]
+    assert [float(value) for value in found["held_out"]] == [epoch.held_out for epoch in fit.epochs]
+    assert found["judged"] == found["held_out"]
+    assert found["loss"] == ["", *(str(epoch.loss) for epoch in fit.epochs[1:])]
+    assert float(found["loss"][2]) < float(found["loss"][1])
+    train(Data(good), SMALL, replace(OPTIONS, epochs=1), out, overwrite=True)
+    assert rows(log)["epoch"] == ["0", "1"]
+
+
+def rows(log: Path) -> dict[str, list[str]]:
+    """The columns of a log by their names."""
+    head, *body = csv.reader(log.read_text().splitlines())
+    return dict(zip(head, map(list, zip(*body, strict=True)), strict=True))
+
+
+def test_a_line_per_epoch(capsys) -> None:
     bar = FitBar("fitting the flow", epochs=3)
     assert capsys.readouterr() == ("", "")  # nothing before the first step
     with logging_to("stdout"):
+        epochs = [Epoch(0, None, 0.75, 0.75, 0, 0.25)]
+        bar.end_epoch(epochs)
         for step in range(1, 7):
-            bar.update(Progress(step, 6, 0.5, 0.25 * (step // 2) if step > 1 else None))
+            bar.update(Progress(step, 6, 0.5, 0.25))
+            if step % 2 == 0:
+                epochs.append(Epoch(step // 2, 0.5, 0.25, 0.1 * step, 1, 3))
+                bar.end_epoch(epochs)
         bar.close()
     printed = capsys.readouterr()
-    lines = printed.err.splitlines()
-    assert "2 of 6" in lines[0] and "epoch 1 of 3, loss 0.5000, held-out 0.2500" in lines[0]
-    assert "6 of 6" in lines[-1] and "epoch 3 of 3, loss 0.5000, held-out 0.7500" in lines[-1]
-    assert printed.out.startswith("training runs on the CPU: about ") and "4 more steps" in printed.out
+    assert printed.err == ""
+    before, left, *lines = printed.out.splitlines()
+    assert before == "before the first step: held-out 0.7500, 0.25 s, best so far"
+    assert left.startswith("training runs on the CPU: about ") and left.endswith("4 more steps")
+    assert lines == [
+        "epoch 1 of 3: loss 0.5000, held-out 0.2500, judged 0.2000, 3 s, best so far",
+        "epoch 2 of 3: loss 0.5000, held-out 0.2500, judged 0.4000, 3 s, best after epoch 1",
+        "epoch 3 of 3: loss 0.5000, held-out 0.2500, judged 0.6000, 3 s, best after epoch 1",
+    ]
