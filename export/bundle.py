@@ -215,6 +215,6 @@ def _why_not(before: UFlowManifest, now: UFlowManifest) -> str | None:
     if before.fit != now.fit:
         return f"frames were made square by {before.fit}, now by {now.fit}"
     precision = "fp32" if before.calibration is None else before.calibration.precision
-    if precision not in {variant.precision for variant in now.variants}:
+    if ("fp32" if precision == "bf16" else precision) not in {variant.precision for variant in now.variants}:
         return f"it was made in {precision}, which is not among the new graphs"
     return None

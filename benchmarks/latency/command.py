@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from uflow_edge.runtime.bundle.manifest import PRECISIONS
+from uflow_edge.runtime.bundle.manifest import RUN_PRECISIONS
 from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.cli.options import (
     add_bundle_option,
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--precision",
         nargs="+",
-        choices=PRECISIONS,
+        choices=RUN_PRECISIONS,
         help="precision of the computation; several are measured in turn (default: all in the bundle)",
     )
     what.add_argument(

@@ -14,7 +14,7 @@ from uflow_edge.runtime.engines import Engine
 from uflow_edge.runtime.engines.deviation import BOUNDED
 from uflow_edge.runtime.engines.proof import EngineDeviates
 from uflow_edge.runtime.engines.reference import noise_images
-from uflow_edge.runtime.engines.selection import BACKENDS, NamedBackend, open_engine
+from uflow_edge.runtime.engines.selection import BACKENDS, NamedBackend, graph_for, open_engine
 from uflow_edge.runtime.engines.stopwatch import Stopwatch
 from uflow_edge.runtime.errors import UflowEdgeError, UsageError
 from uflow_edge.runtime.inspector import Inspector
@@ -117,7 +117,7 @@ def line_up(
                 continue
             stack.callback(engine.close)
             after = nvml.used_bytes() if nvml else None
-            bound = _bound(bundle, precision)
+            bound = graph_for(bundle.manifest, [precision]).error_bound
             parities = [reference.compare(engine, bound, BOUNDED[precision]) for reference in references]
             broken = next((parity for parity in parities if not parity.holds), None)
             if broken is not None:
@@ -146,15 +146,10 @@ def _references(bundle: Bundle[UFlowManifest], choice: Choice, frames: Sequence[
 
 def _precisions(bundle: Bundle[UFlowManifest], choice: Choice) -> tuple[Precision, ...]:
     there = tuple(dict.fromkeys(variant.precision for variant in bundle.manifest.variants))
-    missing = [precision for precision in choice.precisions or () if precision not in there]
+    missing = [one for one in choice.precisions or () if one not in (*there, "bf16")]
     if missing:
         raise UsageError(f"{bundle.folder}: it has no {' or '.join(missing)} graph, only: {', '.join(there)}")
     return choice.precisions or there
-
-
-def _bound(bundle: Bundle[UFlowManifest], precision: Precision) -> float:
-    """The error bound that the bundle promises for its graphs."""
-    return max(variant.error_bound for variant in bundle.manifest.variants if variant.precision == precision)
 
 
 def _inspector(bundle: Bundle[UFlowManifest], engine: Engine, stack: ExitStack) -> Inspector:

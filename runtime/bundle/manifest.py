@@ -24,8 +24,10 @@ DEFAULT_OPSET = 18
 OPSETS = range(18, 25)
 """Versions of the ONNX standard operators in which torch's exporter can write whole networks."""
 
-Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+Precision: TypeAlias = Literal["fp32", "fp16", "int8", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+"""Of graphs; bf16 is another way to compute the FP32 graph."""
+RUN_PRECISIONS = (*PRECISIONS, "bf16")
 EXPORTED_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 """Precisions that need only a checkpoint; int8 needs images of the line, see docs/int8.md."""
 PlanLibrary: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]

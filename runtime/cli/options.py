@@ -33,7 +33,7 @@ def add_bundle_option(group: Group, detail: str = "", default: str = "the only *
 
 def add_engine_options(group: Group, precisions: Sequence[str] = (), precision_default: str = "") -> None:
     """Add ``--backend``, ``--precision`` and ``--threads`` for a command that runs one engine."""
-    from uflow_edge.runtime.bundle.manifest import PRECISIONS
+    from uflow_edge.runtime.bundle.manifest import RUN_PRECISIONS
     from uflow_edge.runtime.engines.selection import BACKENDS
 
     group.add_argument(
@@ -44,7 +44,7 @@ def add_engine_options(group: Group, precisions: Sequence[str] = (), precision_d
     )
     group.add_argument(
         "--precision",
-        choices=precisions or PRECISIONS,
+        choices=precisions or RUN_PRECISIONS,
         help=f"precision of the computation (default: {precision_default or 'fp16 on a GPU, fp32 on a CPU'})",
     )
     add_threads_option(group)

@@ -11,9 +11,11 @@ from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.numeric import FloatMap
 
 Bounded: TypeAlias = Literal["worst", "most", "mean"]
-BOUNDED: Mapping[Precision, Bounded] = {"fp32": "worst", "fp16": "most", "int8": "mean"}
+BOUNDED: Mapping[Precision, Bounded] = {"fp32": "worst", "fp16": "most", "bf16": "most", "int8": "mean"}
 """Whether a bound holds for every pixel, for all but one in a thousand, or for the mean. The maximum of rounding noise
-grows with the number of pixels, so FP16 is bounded at the 99.9 % quantile."""
+grows with the number of pixels, so FP16 and bfloat16 are bounded at the 99.9 % quantile."""
+BF16_BOUND = 8e-2
+"""Largest relative error of the energies in bfloat16: 8 times that of FP16, whose numbers have 3 bits more."""
 _MOST = 0.999
 _OUTLIERS = 10
 """Where most pixels are bounded, no pixel may be further off than this many times the bound."""

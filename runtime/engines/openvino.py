@@ -11,15 +11,17 @@ from uflow_edge.runtime.bundle.manifest import Manifest, Variant
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.engines.batches import batch_of, run_in_batches
 from uflow_edge.runtime.engines.links import loadable_path
-from uflow_edge.runtime.errors import BadInput, require
+from uflow_edge.runtime.errors import BadInput, MissingDependency, require
 from uflow_edge.runtime.numeric import FloatMap
 
 
 class OpenVinoEngine:
     """A model compiled from one graph: for batch size 1, which is an eighth faster, and on demand for any other.
 
+    Only in bf16 it computes in another precision than the graph's.
+
     Raises:
-        MissingDependency: openvino is not installed.
+        MissingDependency: openvino is not installed, or bf16 is asked for and the processor has no bfloat16.
         BadInput: the graph cannot be loaded.
     """
 
@@ -28,12 +30,14 @@ class OpenVinoEngine:
         self._properties = {
             "PERFORMANCE_HINT": "LATENCY",
             # By default it computes in bfloat16 where the CPU can, and not in the graph's precision.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if variant.precision == "bf16" else "f32",
             **({} if threads is None else {"INFERENCE_NUM_THREADS": threads}),
         }
         self._signature = manifest.signature
         self._batch = batch_of(variant)
         self._core: Any = openvino.Core()
+        if variant.precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise MissingDependency("this processor has no bfloat16; run with --precision fp32")
         self._requests: dict[int | None, Any] = {}
         try:
             with loadable_path(graph, variant) as path:

@@ -96,4 +96,5 @@ def _run(engine: Engine, manifest: Manifest, inputs: Sequence[np.ndarray]) -> Ou
 
 
 def _remedy(variant: Variant) -> str:
-    return ". Make the graph on this machine: uflow-calibrate --int8" if variant.precision == "int8" else ""
+    remedies = {"int8": ". Make the graph on this machine: uflow-calibrate --int8", "bf16": ". Use --precision fp32"}
+    return remedies.get(variant.precision, "")

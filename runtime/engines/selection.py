@@ -6,12 +6,15 @@ name is used or is an error; only ``auto`` tries the next one.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Manifest, Precision, Variant
+from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Engine
+from uflow_edge.runtime.engines.deviation import BF16_BOUND
 from uflow_edge.runtime.engines.proof import prove
 from uflow_edge.runtime.errors import UflowEdgeError, UsageError, require
 
@@ -55,32 +58,61 @@ def open_engine(
     Args:
         backend: library that runs the model. ``auto`` takes the first of `BACKENDS` that works, and logs its name; in
             int8, it tries onnxruntime on the CPU last.
-        precision: of the graph or plan; None takes fp16 on a GPU and fp32 on a CPU, which are faster there.
+        precision: of the computation; None takes fp16 on a GPU and fp32 on a CPU, which are faster there. ``auto``
+            takes bf16 first if the bundle was calibrated in it.
         threads: CPU threads; None: one per core.
         stopwatch: records the transfers of each run, for engines that compute outside the host's memory.
 
     Raises:
-        UsageError: the bundle has no graph in this precision, or the backend does not support it.
+        UsageError: the bundle has no graph for this precision, or the backend does not support it.
         MissingDependency: the backend cannot run here; the message says what to install or to build.
         EngineFailed: the engine was loaded, but fails, or its outputs differ from those of FP32.
         BadInput: a graph or plan cannot be loaded.
     """
     if precision is not None:
-        _variant(bundle.manifest, [precision])
+        graph_for(bundle.manifest, [precision])
+    if precision == "bf16":
+        if backend not in ("auto", "openvino"):
+            raise UsageError(f"{backend} does not compute in bf16; use --backend openvino")
+        backend = "openvino"
     if backend != "auto":
         return _open_and_check(bundle, backend, precision, threads, stopwatch)
+    candidates = [(name, precision) for name in (_FOR_INT8 if precision == "int8" else BACKENDS)]
+    if precision is None and _calibrated_in_bf16(bundle.manifest):
+        candidates.insert(0, ("openvino", "bf16"))
     failures: dict[NamedBackend, Exception] = {}
-    for candidate in _FOR_INT8 if precision == "int8" else BACKENDS:
+    for candidate, its_precision in candidates:
         if not _may_be_available(candidate, bundle):
             continue
         try:
-            return _open_and_check(bundle, candidate, precision, threads, stopwatch)
+            return _open_and_check(bundle, candidate, its_precision, threads, stopwatch)
         except Exception as error:  # libraries raise errors of any type; the next backend is tried
             failures[candidate] = error
             logger.warning(
                 "warning: %(backend)s is skipped: %(error)s", {"backend": candidate, "error": _in_one_line(error)}
             )
     raise failures["onnxruntime"]  # it is always installed, so its error is the most useful one
+
+
+def graph_for(manifest: Manifest, precisions: Sequence[Precision]) -> Variant:
+    """The graph to run for the first of these precisions that there is one for; bf16 runs the FP32 graph.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for precision in precisions:
+        for variant in manifest.variants:
+            if variant.precision == precision:
+                return variant
+            if (variant.precision, precision) == ("fp32", "bf16") and isinstance(manifest, UFlowManifest):
+                return replace(variant, precision=precision, error_bound=BF16_BOUND)
+    known = ", ".join(variant.precision for variant in manifest.variants)
+    raise UsageError(f"the bundle has no {' or '.join(precisions)} graph, only: {known}")
+
+
+def _calibrated_in_bf16(manifest: Manifest) -> bool:
+    record = manifest.calibration if isinstance(manifest, UFlowManifest) else None
+    return record is not None and record.precision == "bf16"
 
 
 def _may_be_available(backend: NamedBackend, bundle: Bundle[Manifest]) -> bool:
@@ -128,7 +160,7 @@ def _open(
         plan = find_plan(bundle, precisions, primary_context().compute_capability)
         built_from = next(variant for variant in bundle.manifest.variants if variant.file == plan.graph)
         return TensorRtEngine(bundle, plan, stopwatch), built_from
-    variant = _variant(bundle.manifest, precisions)
+    variant = graph_for(bundle.manifest, precisions)
     graph = bundle.path(variant)
     if backend == "onnxruntime":
         from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
@@ -141,15 +173,6 @@ def _open(
     from uflow_edge.runtime.engines.onnx_runtime_gpu import OnnxRuntimeGpuEngine
 
     return OnnxRuntimeGpuEngine(graph, bundle.manifest, variant, _PROVIDERS[backend], threads, stopwatch), variant
-
-
-def _variant(manifest: Manifest, precisions: Sequence[Precision]) -> Variant:
-    for precision in precisions:
-        for variant in manifest.variants:
-            if variant.precision == precision:
-                return variant
-    known = ", ".join(variant.precision for variant in manifest.variants)
-    raise UsageError(f"the bundle has no {' or '.join(precisions)} graph, only: {known}")
 
 
 def _in_one_line(error: Exception) -> str:

@@ -41,7 +41,7 @@ def opened(model: Path, precision: Precision | None, *, block_nfa: bool = False)
 
     Args:
         model: folder of a bundle, or file of a checkpoint.
-        precision: precision of the run. A checkpoint is exported in this one only; None: FP32.
+        precision: precision of the run. A checkpoint is exported in this one only; None and bf16: FP32.
         block_nfa: whether the graph of a checkpoint counts exceedances, for the block rule.
 
     Raises:
@@ -63,5 +63,5 @@ def opened(model: Path, precision: Precision | None, *, block_nfa: bool = False)
 
     logger.info(f"exporting {model}")
     with TemporaryDirectory(prefix=f"{model.stem}-") as temporary:
-        options = ExportOptions(precisions=("fp32" if precision is None else precision,), block_nfa=block_nfa)
+        options = ExportOptions(precisions=("fp32" if precision in (None, "bf16") else precision,), block_nfa=block_nfa)
         yield export_bundle(model, Path(temporary) / f"{model.stem}{SUFFIX}", options).bundle
