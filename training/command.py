@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from uflow_edge.export.network.architecture import EXTRACTORS, FLOW_STEPS, INPUT_SIZE, Architecture
+from uflow_edge.export.network.architecture import FLOW_STEPS, INPUT_SIZE, Architecture
+from uflow_edge.export.network.backbones import EXTRACTORS
 from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.cli.options import (
     add_batch_option,
@@ -53,7 +54,12 @@ def parser() -> argparse.ArgumentParser:
         help="folder of good images, or a data set with train/good",
     )
     add("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to write")
-    add("--extractor", choices=EXTRACTORS, default="efficientnet_lite0", help="frozen backbone")
+    add(
+        "--extractor",
+        metavar="NAME",
+        default="efficientnet_lite0",
+        help=f"frozen backbone: {', '.join(EXTRACTORS)}, or a convolutional network of timm, as timm:convnextv2_nano",
+    )
     add(
         "--input-size",
         type=positive_int,
@@ -164,9 +170,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         arguments.seed,
         arguments.couplings,
     )
-    side = arguments.input_size or EXTRACTORS[arguments.extractor].fixed_input_size or INPUT_SIZE
     try:
-        architecture = Architecture.default(arguments.extractor, side, arguments.flow_steps)
+        architecture = Architecture.default(arguments.extractor, arguments.input_size, arguments.flow_steps)
     except BadInput as error:
         raise UsageError(f"--extractor, --input-size or --flow-steps: {error}") from error
     result = run_fit(

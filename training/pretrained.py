@@ -11,7 +11,7 @@ from huggingface_hub import get_session, hf_hub_url, try_to_load_from_cache
 from torch import nn
 
 from uflow_edge.export.checkpoints.tensors import load_safetensors, load_tensors
-from uflow_edge.export.network.architecture import EXTRACTORS
+from uflow_edge.export.network.backbones import extractor as extractor_named
 from uflow_edge.export.network.mcait import COARSE, FINE
 from uflow_edge.export.network.uflow import FeatureExtractor
 from uflow_edge.runtime.errors import BadInput, MissingDependency, UsageError
@@ -26,7 +26,7 @@ def load_pretrained(features: FeatureExtractor, extractor: str, given: Sequence[
 
     Args:
         features: its backbones are filled in place.
-        extractor: key of `EXTRACTORS`.
+        extractor: its name; see `backbones.extractor`.
         given: files with a state dict of the whole timm model (.pth or .safetensors), one per backbone; `mcait` has
             two, the finer first. By default the installed package with the weights, if there is one, or timm's hub.
 
@@ -54,7 +54,7 @@ def _backbones(extractor: str) -> dict[str, str]:
     """timm's name of each backbone, by the name of its module."""
     if extractor == "mcait":
         return {backbone.module: backbone.timm_name for backbone in (FINE, COARSE)}
-    return {"extractor": EXTRACTORS[extractor].timm_name}
+    return {"extractor": extractor_named(extractor).timm_name}
 
 
 def _fill(backbone: nn.Module, extractor: str, timm_name: str, file: Path | None) -> str:
@@ -64,15 +64,21 @@ def _fill(backbone: nn.Module, extractor: str, timm_name: str, file: Path | None
     elif packaged is not None:
         weights, origin = _in_timm_names(_read(packaged), timm_name), _PACKAGES[extractor]
     else:
-        weights, origin = _from_hub(timm_name, extractor), f"timm hub, {timm_name}"
-    needed = backbone.state_dict()
-    missing = [name for name, value in needed.items() if name not in weights or weights[name].shape != value.shape]
+        weights, origin = _from_hub(timm_name, extractor), f"timm hub, {_hub_file(timm_name)[0]}"
+    by_name = {_flat(name): value for name, value in weights.items()}
+    needed = {name: (value.shape, by_name.get(_flat(name))) for name, value in backbone.state_dict().items()}
+    missing = [name for name, (shape, found) in needed.items() if getattr(found, "shape", None) != shape]
     if missing:
         raise BadInput(
             f"{origin}: not the weights of timm's {timm_name}; missing or of another shape: {', '.join(missing[:5])}"
         )
-    backbone.load_state_dict({name: weights[name] for name in needed})
+    backbone.load_state_dict({name: found for name, (_, found) in needed.items()})
     return origin
+
+
+def _flat(name: str) -> str:
+    """A name of a tensor in timm: the same in a whole network and in one for features, which has fewer dots."""
+    return name.replace(".", "_")
 
 
 def _packaged_file(extractor: str) -> Path | None:
@@ -111,27 +117,32 @@ def _from_hub(timm_name: str, extractor: str) -> dict[str, Any]:
 
     A single request checks the network first, because the hub's client would retry for most of a minute.
     """
-    repository = _repository(timm_name)
+    where = _hub_file(timm_name)
     try:
-        cached = try_to_load_from_cache(repository, _HUB_FILE)
+        cached = try_to_load_from_cache(*where)
         if not isinstance(cached, str):
-            response = get_session().head(hf_hub_url(repository, _HUB_FILE), timeout=_HUB_TIMEOUT_S)
+            response = get_session().head(hf_hub_url(*where), timeout=_HUB_TIMEOUT_S)
             if response.status_code >= 400:
                 raise ConnectionError(response.status_code)
         overlay = {"file": cached} if isinstance(cached, str) else None
         model: torch.nn.Module = timm.create_model(timm_name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # the hub's client raises many kinds of errors
-        repositories = [_repository(name) for name in _backbones(extractor).values()]
-        urls = " and ".join(hf_hub_url(name, _HUB_FILE) for name in repositories)
+        urls = [hf_hub_url(*_hub_file(name)) for name in _backbones(extractor).values()]
         raise MissingDependency(
-            f"the ImageNet weights of {timm_name} could not be downloaded ({type(error).__name__}); get {urls} on a "
-            f"machine with a network, and give {'them in this order' if len(repositories) > 1 else 'it'} with "
-            f"--weights {' '.join(['FILE'] * len(repositories))}"
+            f"the pretrained weights of {timm_name} could not be downloaded ({type(error).__name__}); get "
+            f"{' and '.join(urls)} on a machine with a network, and give "
+            f"{'them in this order' if len(urls) > 1 else 'it'} with --weights {' '.join(['FILE'] * len(urls))}"
         ) from error
     return model.state_dict()
 
 
-def _repository(timm_name: str) -> str:
-    configuration = timm.get_pretrained_cfg(timm_name)
-    assert configuration is not None, "timm knows every backbone of ours"
-    return str(configuration.hf_hub_id)
+def _hub_file(timm_name: str) -> tuple[str, str]:
+    """Repository and file of the pretrained weights.
+
+    Raises:
+        BadInput: there are none.
+    """
+    stated = timm.get_pretrained_cfg(timm_name)
+    if stated is None or not stated.hf_hub_id:
+        raise BadInput(f"timm has no pretrained weights of {timm_name}; give a file with them with --weights FILE")
+    return str(stated.hf_hub_id), stated.hf_hub_filename or _HUB_FILE

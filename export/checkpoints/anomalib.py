@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from uflow_edge.export.checkpoints.inert import Inert, attributes
-from uflow_edge.export.network.architecture import EXTRACTORS, IMAGENET, Architecture, Coupling, Normalization
+from uflow_edge.export.network.architecture import Architecture, Coupling
+from uflow_edge.export.network.backbones import EXTRACTORS, IMAGENET, Normalization
 from uflow_edge.export.network.extractors import trained_size
 from uflow_edge.export.wording import brief, one_line
 from uflow_edge.runtime.errors import BadInput

@@ -14,7 +14,8 @@ from uflow_edge.export.checkpoints.inert import attributes
 from uflow_edge.export.checkpoints.permutations import coupling_of, is_permutation, read_permutations
 from uflow_edge.export.checkpoints.states import check_tensors, find_state, in_float32, only_tensors, state_dicts
 from uflow_edge.export.checkpoints.tensors import load_tensors, reading
-from uflow_edge.export.network.architecture import EXTRACTORS, Architecture, Coupling, Normalization
+from uflow_edge.export.network.architecture import Architecture, Coupling
+from uflow_edge.export.network.backbones import EXTRACTORS, Normalization
 from uflow_edge.export.network.blank import without_weights
 from uflow_edge.export.network.extractors import trained_size
 from uflow_edge.export.network.uflow import UFlow, build_extractor
@@ -67,7 +68,13 @@ class Checkpoint:
         """The network in evaluation mode, with a copy of these weights."""
         with without_weights():  # initial values would be drawn, for hundreds of millions of weights, in vain
             network = UFlow(self.architecture)
-        network.load_state_dict({name: value.clone() for name, value in self.weights.items()}, assign=True)
+        state = {name: value.clone() for name, value in self.weights.items()}
+        network.load_state_dict(state, assign=True)
+        if any(
+            buffer.is_meta for buffer in network.buffers()
+        ):  # constants that no checkpoint has, as of a blur in timm
+            network = UFlow(self.architecture)
+            network.load_state_dict(state)
         return network.eval().requires_grad_(False)
 
 
@@ -103,7 +110,7 @@ def _read(path: Path, content: Any) -> Checkpoint:
         raise BadInput("its hyper_parameters are not a dictionary")
     architecture = Architecture.from_hyper_parameters(stated) if stated else _infer_architecture(weights)
     architecture, weights = _checked(architecture, weights, architecture.coupling if stated else None)
-    normalization = EXTRACTORS[architecture.extractor].normalization
+    normalization = architecture.backbone.normalization
     pictures = _pictures(content.get(PICTURES), architecture.input_size)
     fitted, held_out = _trained_on(content.get(TRAINED_ON))
     bits = content.get(BITS)

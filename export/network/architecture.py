@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import inf, isfinite
+from math import inf
 from typing import Any, Literal, TypeAlias, get_args
 
+from uflow_edge.export.network.backbones import EXTRACTORS, Extractor, extractor, from_record
 from uflow_edge.export.wording import brief, one_line
 from uflow_edge.runtime.errors import BadInput
 
@@ -16,63 +17,6 @@ MOST_FLOW_STEPS = 64
 
 CouplingFormula: TypeAlias = Literal["clamp_tanh", "clamp_tanh_ratio"]
 Permutation: TypeAlias = Literal["hard", "soft"]
-
-
-@dataclass(frozen=True, slots=True)
-class Normalization:
-    """Mean and standard deviation of RGB in [0, 1] that are subtracted and divided by before the extractor.
-
-    Raises:
-        BadInput: on construction, when one is not finite or a standard deviation not above 0.
-    """
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        if not all(isfinite(value) for value in (*self.mean, *self.std)) or min(self.std) <= 0:
-            raise BadInput(f"normalisation by mean {self.mean} and standard deviation {self.std} is not possible")
-
-
-IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-@dataclass(frozen=True, slots=True)
-class Extractor:
-    """A frozen backbone, as timm names it, and what its pretrained weights expect.
-
-    Attributes:
-        timm_name: model name in timm; of `mcait`, the finer of its two.
-        taps: which feature levels feed the flow by default; level i has stride 2^(i+1).
-        channels: of every feature level there is, finest first.
-        finest_level: that the first of `channels` belongs to.
-        pooling: side of the average pooling over features by default; 1 is none.
-        fixed_input_size: the only input size it takes, by its position embeddings, and then with all its levels and
-            no pooling; None takes any multiple of the coarsest stride.
-    """
-
-    timm_name: str
-    normalization: Normalization
-    taps: tuple[int, ...]
-    channels: tuple[int, ...]
-    finest_level: int = 0
-    pooling: int = 1
-    fixed_input_size: int | None = None
-
-    @property
-    def levels(self) -> range:
-        """The feature levels there are."""
-        return range(self.finest_level, self.finest_level + len(self.channels))
-
-
-EXTRACTORS: dict[str, Extractor] = {
-    "resnet18": Extractor("resnet18", IMAGENET, (1, 2, 3), (64, 64, 128, 256, 512)),
-    "wide_resnet50_2": Extractor("wide_resnet50_2", IMAGENET, (1, 2, 3), (64, 256, 512, 1024, 2048)),
-    "efficientnet_lite0": Extractor(
-        "tf_efficientnet_lite0", Normalization((0.5,) * 3, (0.5,) * 3), (2, 3), (16, 24, 40, 112, 320), pooling=3
-    ),
-    "mcait": Extractor("cait_m48_448", IMAGENET, (3, 4), (768, 384), finest_level=3, fixed_input_size=448),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +66,13 @@ class Architecture:
     """Everything that decides the shapes of a U-Flow.
 
     Attributes:
-        extractor: key of `EXTRACTORS`.
+        extractor: key of `EXTRACTORS`, or ``timm:`` and the name of a network of timm.
         input_size: side of the square input in pixels, a multiple of the coarsest stride.
         flow_steps: coupling blocks at each scale.
         taps: feature levels that feed the flow, finest first, each twice the stride of the one before.
         pooling: side of the average pooling over features, odd; 1 is none.
         whitening: whether features are decorrelated by one matrix a pixel.
+        described: a network of timm; None for those of `EXTRACTORS`.
 
     Raises:
         BadInput: on construction, when these do not fit together.
@@ -140,11 +85,10 @@ class Architecture:
     pooling: int
     whitening: bool = False
     coupling: Coupling = Coupling()
+    described: Extractor | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.extractor, str) or self.extractor not in EXTRACTORS:
-            raise BadInput(f"unknown extractor {brief(self.extractor)}; known: {', '.join(EXTRACTORS)}")
-        known = EXTRACTORS[self.extractor]
+        known = self.backbone
         if not self.taps or self.taps != tuple(range(self.taps[0], self.taps[0] + len(self.taps))):
             raise BadInput(f"taps {brief(self.taps)}: expected consecutive feature levels, finest first")
         if not set(self.taps) <= set(known.levels):
@@ -168,12 +112,12 @@ class Architecture:
             raise BadInput(f"pooling {self.pooling}: expected at most {most}, which covers all of the finest features")
 
     @classmethod
-    def default(cls, extractor: str, input_size: int = INPUT_SIZE, flow_steps: int = FLOW_STEPS) -> "Architecture":
-        """The architecture our trainer uses for an extractor."""
-        if extractor not in EXTRACTORS:
-            raise BadInput(f"unknown extractor {extractor!r}; known: {', '.join(EXTRACTORS)}")
-        known = EXTRACTORS[extractor]
-        return cls(extractor, input_size, flow_steps, known.taps, known.pooling)
+    def default(cls, name: str, input_size: int | None = None, flow_steps: int = FLOW_STEPS) -> "Architecture":
+        """The architecture our trainer uses for an extractor; see `backbones.extractor`."""
+        known = extractor(name)
+        size = input_size or known.fixed_input_size or INPUT_SIZE
+        described = None if name in EXTRACTORS else known
+        return cls(name, size, flow_steps, known.taps, known.pooling, described=described)
 
     @classmethod
     def from_hyper_parameters(cls, values: Mapping[str, Any]) -> "Architecture":
@@ -183,14 +127,16 @@ class Architecture:
             BadInput: a value is missing or of the wrong type.
         """
         try:
+            name = values["extractor"]
             return cls(
-                extractor=values["extractor"],
+                extractor=name,
                 input_size=int(values["input_size"]),
                 flow_steps=int(values["flow_steps"]),
                 taps=tuple(int(tap) for tap in values["taps"][:_MOST_TAPS]),
                 pooling=int(values["pooling"]),
                 whitening=bool(values["whitening"]),
                 coupling=Coupling(**values.get("coupling", {})),
+                described=None if name in [*EXTRACTORS] else from_record(name, values.get("described", {})),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadInput(
@@ -207,12 +153,18 @@ class Architecture:
             "pooling": self.pooling,
             "whitening": self.whitening,
             "coupling": asdict(self.coupling),
+            **({} if self.extractor in EXTRACTORS else {"described": self.backbone.record()}),
         }
+
+    @property
+    def backbone(self) -> Extractor:
+        """What is known of the extractor."""
+        return self.described or extractor(self.extractor)
 
     @property
     def features(self) -> tuple[Scale, ...]:
         """The feature maps that enter the flow, finest first."""
-        known = EXTRACTORS[self.extractor]
+        known = self.backbone
         strides = [2 ** (tap + 1) for tap in self.taps]
         return tuple(
             Scale(stride, known.channels[tap - known.finest_level], self.input_size // stride)

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uflow_edge.export.network.architecture import EXTRACTORS, Architecture
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.export.network.backbones import EXTRACTORS, timm_features
+from uflow_edge.export.wording import brief, one_line
+from uflow_edge.runtime.errors import BadInput
 
 _BLOCK = re.compile(r"extractor\.blocks\.(\d+)\.")
 _FINEST_NORMALIZATION = "feature_extractor.feature_normalizations.0.weight"
@@ -31,19 +33,33 @@ class FeatureExtractor(nn.Module):
 
     def add_backbone(self, architecture: Architecture) -> None:
         """Create the modules that `raw_features` and `normalize` run; called once, on construction."""
-        backbone: Any = timm.create_model(
-            EXTRACTORS[architecture.extractor].timm_name,
-            pretrained=False,
-            features_only=True,
-            out_indices=architecture.taps,
-        )
+        known = architecture.backbone
+        backbone = timm_features(known.timm_name, out_indices=[tap - known.finest_level for tap in architecture.taps])
         last = backbone.feature_info.module_name()[-1]
-        if last.startswith("blocks."):  # timm keeps, and runs, blocks that no tap reads
-            del backbone.blocks[int(last.removeprefix("blocks.")) + 1 :]
-        self.extractor = backbone.requires_grad_(False)
+        if last.startswith("blocks.") and hasattr(backbone, "blocks"):  # timm keeps, and runs, blocks that no tap reads
+            del backbone.blocks[int(last.split(".")[1]) + 1 :]
+        self.extractor = backbone.eval().requires_grad_(False)
+        if architecture.extractor not in EXTRACTORS:
+            self._check_maps(architecture)
         self.feature_normalizations = nn.ModuleList(
             nn.LayerNorm([scale.channels, scale.side, scale.side]) for scale in architecture.features
         ).requires_grad_(False)
+
+    def _check_maps(self, architecture: Architecture) -> None:
+        """Run a network of timm once, since not all of them have the maps that timm states, or take every size."""
+        side, expected = architecture.input_size, [(1, s.channels, s.side, s.side) for s in architecture.features]
+        try:
+            with torch.no_grad():
+                found = [tuple(f.shape) for f in self.extractor(torch.zeros(1, 3, side, side))]
+        except Exception as error:  # every network has its own way to say no
+            raise BadInput(
+                f"{architecture.extractor} does not take input size {side}: {one_line(str(error))}"
+            ) from error
+        if found != expected:
+            raise BadInput(
+                f"{architecture.extractor} gives feature maps of shapes {brief(found)} at input size {side}; expected "
+                f"{brief(expected)}, as convolutional networks give them"
+            )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """(N, 3, S, S) normalised RGB to one (N, C_i, H_i, W_i) a scale, finest first."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from uflow_edge.export.network.architecture import EXTRACTORS, Architecture, Normalization
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.export.network.backbones import Normalization
 from uflow_edge.export.network.extractors import FeatureExtractor, Whitening, whiten
 from uflow_edge.export.network.flow import build_flow, ordered_latents
 from uflow_edge.export.network.mcait import McaitExtractor
@@ -78,7 +79,7 @@ class EnergyGraph(nn.Module):
         super().__init__()
         self.network = network
         self.threshold = None if exceedance_probability is None else exceedance_threshold(exceedance_probability)
-        known = normalization or EXTRACTORS[network.architecture.extractor].normalization
+        known = normalization or network.architecture.backbone.normalization
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (known.mean, known.std))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from uflow_edge.export.network.architecture import EXTRACTORS, Architecture
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.export.network.backbones import EXTRACTORS
 from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.images.layouts import good_images

@@ -9,7 +9,8 @@ import torch
 
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.network import mcait
-from uflow_edge.export.network.architecture import EXTRACTORS, Architecture
+from uflow_edge.export.network.architecture import Architecture
+from uflow_edge.export.network.backbones import EXTRACTORS
 from uflow_edge.export.network.blank import without_weights
 from uflow_edge.export.network.uflow import UFlow
 from uflow_edge.runtime.errors import UsageError

@@ -18,7 +18,7 @@ import torch
 from uflow_edge.benchmarks.studies.gravel import gravel_frames
 from uflow_edge.export.bundle import ExportOptions, export_bundle
 from uflow_edge.export.checkpoints.tensors import save_tensors
-from uflow_edge.export.network.architecture import EXTRACTORS, INPUT_SIZE, Architecture
+from uflow_edge.export.network.architecture import INPUT_SIZE, Architecture
 from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.numeric import Image, Size
@@ -72,7 +72,7 @@ class Recipe:
 
     Attributes:
         name: for people.
-        extractor: key of `EXTRACTORS`.
+        extractor: see `Architecture`.
         authors_taps: strides 4, 8 and 16, not pooled, as the authors have it; otherwise as our trainer does.
         standardization: of the features.
         published: see `Model`.
@@ -163,7 +163,7 @@ def _random_weights(architecture: Architecture, frames: Sequence[Image], folder:
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        name = EXTRACTORS[architecture.extractor].timm_name
+        name = architecture.backbone.timm_name
         network = timm.create_model(name, pretrained=False, zero_init_last=False)
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

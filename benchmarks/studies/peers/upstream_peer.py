@@ -14,7 +14,6 @@ import numpy as np
 from uflow_edge.benchmarks.studies.peers.eager import EagerVerdict
 from uflow_edge.benchmarks.studies.peers.peer_process import PeerProcess, what_is_missing
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
-from uflow_edge.export.network.architecture import EXTRACTORS
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.numeric import Image
 
@@ -68,7 +67,7 @@ class UpstreamPeer(PeerProcess):
         self.ask(
             "load",
             checkpoint=str(checkpoint.absolute()),
-            backbone=EXTRACTORS[read.architecture.extractor].timm_name,
+            backbone=read.architecture.backbone.timm_name,
             input_size=read.architecture.input_size,
             flow_steps=read.architecture.flow_steps,
             mean=read.normalization.mean,
