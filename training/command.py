@@ -9,6 +9,7 @@ from uflow_edge.export.network.backbones import EXTRACTORS
 from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.cli.options import (
     add_batch_option,
+    add_device_option,
     add_learning_rate_option,
     add_overwrite_option,
     add_reading_options,
@@ -96,6 +97,7 @@ def _add_fitting(group: argparse._ArgumentGroup) -> None:
     add_batch_option(group, default.batch_size, "images per step")
     add_learning_rate_option(group, default.learning_rate, "at the start")
     add_seed_option(group)
+    add_device_option(group)
     add(
         "--couplings",
         choices=COUPLINGS,
@@ -180,6 +182,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             architecture,
             options,
             arguments.out,
+            device=arguments.device,
             restart=arguments.restart,
             overwrite=arguments.overwrite,
             on_step=bar.update,

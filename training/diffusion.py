@@ -19,10 +19,12 @@ from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.runtime.purify.quality import psnr
 from uflow_edge.runtime.storage.files import content_hash
 from uflow_edge.training.dataset import hold_out
+from uflow_edge.training.device import chosen_device, repeatable
 from uflow_edge.training.diffusion_fit import HELD_OUT_PATCHES, fit_unet
 from uflow_edge.training.diffusion_network import alphas_cumprod, noised, save_unet, seeded_unet
 from uflow_edge.training.diffusion_options import DiffusionOptions
 from uflow_edge.training.diffusion_patches import Patches, read_images
+from uflow_edge.training.options import DeviceChoice
 from uflow_edge.training.progress import Progress, resume_file
 from uflow_edge.training.resume import refuse_to_replace, state_until_written
 
@@ -75,6 +77,7 @@ def train_unet(
     options: DiffusionOptions,
     out: Path,
     *,
+    device: DeviceChoice = "auto",
     restart: bool = False,
     overwrite: bool = False,
     on_step: Callable[[Progress], None] = lambda progress: None,
@@ -91,8 +94,11 @@ def train_unet(
     Raises:
         BadInput: images that cannot be used, an interrupted run that does not fit these options, a folder that is
             there already or cannot be written, or a fit that diverges.
+        MissingDependency: the device is not available.
+        Unavailable: the GPU has too little free memory.
         KeyboardInterrupt: on Ctrl-C, after everything was saved.
     """
+    on = chosen_device(device)
     refuse_to_replace(out, "folder", overwrite)
     resume = resume_file(out)
     paths = good_images(folder)
@@ -102,12 +108,15 @@ def train_unet(
     )
     images = read_images([*fit_paths, *held_paths], options.image_size)
     fit, held_out = (Patches(some, options.image_size) for some in (images[: len(fit_paths)], images[len(fit_paths) :]))
-    run = {**asdict(options), "images": [content_hash(path) for path in paths]}
+    run = {**asdict(options), "device": on.type, "images": [content_hash(path) for path in paths]}
     if restart:
         resume.unlink(missing_ok=True)
     model = seeded_unet(options)
     logger.info(f"{sum(p.numel() for p in model.parameters()):,} parameters")
-    losses = fit_unet(model, fit, held_out, options, run, resume, on_step)
+    with repeatable(on):
+        model.to(on)  # type: ignore[arg-type] # diffusers wraps it without its types
+        losses = fit_unet(model, fit, held_out, options, run, resume, on_step)
+    model.cpu()
     step = min(PURIFY_STEP, options.noisiest_step)
     result = DiffusionFit(options.steps, losses, denoising(model, held_out, step, options.seed))
     with state_until_written(out):

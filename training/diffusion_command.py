@@ -7,6 +7,7 @@ from pathlib import Path
 from uflow_edge.runtime.cli.command_line import run_command
 from uflow_edge.runtime.cli.options import (
     add_batch_option,
+    add_device_option,
     add_learning_rate_option,
     add_overwrite_option,
     add_reading_options,
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add_batch_option(parser, default.batch_size, "patches per step")
     add_learning_rate_option(parser, default.learning_rate, "at its largest")
     add_seed_option(parser)
+    add_device_option(parser)
     add_reading_options(parser)
     add_restart_option(parser)
     add_overwrite_option(parser)
@@ -92,6 +94,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             arguments.data,
             options,
             arguments.out,
+            device=arguments.device,
             restart=arguments.restart,
             overwrite=arguments.overwrite,
             on_step=bar.update,

@@ -48,6 +48,7 @@ def fit_unet(
     """Train the model in place; at the end it holds the averaged weights.
 
     Args:
+        model: on the device of the fit.
         fit, held_out: patches to learn from, and held-out patches.
         run: everything that decides the result; the state of another run is refused.
         resume_file: file for the state, written every ``report_every`` steps and on Ctrl-C.
@@ -64,6 +65,7 @@ def fit_unet(
     state = read_state(resume_file, run, _UNetState) or fresh
     model.load_state_dict(state.model)
     optimizer.load_state_dict(state.optimizer)
+    state.average = {name: value.to(model.device) for name, value in state.average.items()}
     with deferred_interrupts() as interrupted:
         while state.step < options.steps:
             loss = _train_step(model, optimizer, fit, options, state.step)
@@ -106,6 +108,7 @@ def _rate(step: int, steps: int) -> float:
 def _loss(model: UNet2DModel, clean: FloatMap, noisiest_step: int, random: np.random.Generator) -> Tensor:
     steps = torch.from_numpy(random.integers(noisiest_step + 1, size=len(clean)))
     noisy, noise = noised(torch.from_numpy(clean), steps, random)
+    noisy, steps, noise = (tensor.to(model.device) for tensor in (noisy, steps, noise))
     return F.mse_loss(model(noisy, steps).sample, noise)
 
 

@@ -37,17 +37,24 @@ class Features(Protocol):
         """Number of images."""
 
     def batch(self, indices: NDArray[np.intp], epoch: int) -> tuple[Tensor, ...]:
-        """Features of some images, (N, C_i, H_i, W_i) per scale, finest first; the epoch decides the augmentation."""
+        """Features of some images, (N, C_i, H_i, W_i) per scale, finest first, in host memory.
+
+        The epoch decides the augmentation.
+        """
 
 
 def extract(graph: EnergyGraph, images: Sequence[Image]) -> tuple[Tensor, ...]:
-    """Run the frozen extractor on images of the model's input size, (S, S, 3) uint8 RGB."""
+    """Run the frozen extractor on images of the model's input size, (S, S, 3) uint8 RGB.
+
+    Returns:
+        Features in host memory, whatever device the graph is on.
+    """
     extractor = graph.network.feature_extractor
     with torch.inference_mode():
-        raw = extractor.raw_features(graph.normalized(torch.from_numpy(np.stack(images))))
-        if not extractor.feature_normalizations:
-            return raw
-        return tuple(F.layer_norm(feature, feature.shape[1:]) for feature in raw)
+        raw = extractor.raw_features(graph.normalized(torch.from_numpy(np.stack(images)).to(graph.scale.device)))
+        if extractor.feature_normalizations:
+            raw = tuple(F.layer_norm(feature, feature.shape[1:]) for feature in raw)
+        return tuple(feature.cpu() for feature in raw)
 
 
 class CachedFeatures:

@@ -67,6 +67,12 @@ def negative_log_likelihood(network: UFlow, features: tuple[Tensor, ...]) -> Ten
     return 0.5 * energy - log_jacobian
 
 
+def standardized(network: UFlow, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Features of `Features.batch` as the flow takes them, on the network's device."""
+    device = next(network.flow.parameters()).device
+    return network.feature_extractor.standardize([feature.to(device) for feature in features])
+
+
 def fit_flow(
     network: UFlow,
     fit: Features,
@@ -87,7 +93,7 @@ def fit_flow(
     the caller has not written the weights yet.
 
     Args:
-        network: the flow's weights are changed in place.
+        network: on the device of the fit; the flow's weights are changed in place.
         fit, held_out: features of the images to fit, and of held-out images.
         run: everything that decides the weights, the judge included; a resume file of another run is refused.
         judge: measures the network as it is at the call; lower is better. It must always give the same number for the
@@ -99,6 +105,8 @@ def fit_flow(
         BadInput: the resume file belongs to another run, or the likelihood is no longer finite.
         KeyboardInterrupt: after the state was saved.
     """
+    device = next(network.flow.parameters()).device
+    network.to(device)  # what standardisation has added, too
     if options.couplings == "additive":
         hold_scales_at_one(network)
     parameters = [p for p in network.flow.parameters() if p.requires_grad]
@@ -141,9 +149,7 @@ def fit_flow(
             indices = order[position * options.batch_size : (position + 1) * options.batch_size]
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate * (1 - (1 - FINAL_RATE) * state.step / steps)
-            loss = negative_log_likelihood(
-                network, network.feature_extractor.standardize(fit.batch(indices, epoch))
-            ).mean()
+            loss = negative_log_likelihood(network, standardized(network, fit.batch(indices, epoch))).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -182,7 +188,7 @@ def _mean_likelihood(network: UFlow, features: Features, batch_size: int) -> flo
     with torch.no_grad():
         for start in range(0, len(features), batch_size):
             indices = np.arange(start, min(start + batch_size, len(features)))
-            batch = network.feature_extractor.standardize(features.batch(indices, epoch=0))
+            batch = standardized(network, features.batch(indices, epoch=0))
             total += float(negative_log_likelihood(network, batch).sum(dtype=torch.float64))
     return total / len(features)
 

@@ -18,6 +18,8 @@ STANDARDIZATION_CHOICES: tuple[StandardizationChoice, ...] = get_args(Standardiz
 HOLD_OUT = 0.1
 """Default share of the images that is held out."""
 
+DeviceChoice: TypeAlias = Literal["auto", "cpu", "cuda"]
+
 CacheChoice: TypeAlias = Literal["auto", "memory", "disk"]
 CACHE_CHOICES: tuple[CacheChoice, ...] = get_args(CacheChoice)
 

@@ -76,8 +76,7 @@ class FitBar:
             self._bar.disable |= self._epochs is not None and not sys.stderr.isatty()
         elif progress.step == self._bar.initial + 2:  # the first step warms up
             left = (self._seen - before) * (progress.steps - progress.step)
-            line = f"training runs on the CPU: about {duration(left)} for {progress.steps - progress.step} more steps"
-            logger.info(line)
+            logger.info(f"about {duration(left)} for {progress.steps - progress.step} more steps")
         self._bar.n = progress.step
         held_out = "" if progress.held_out is None else f", held-out {progress.held_out:.4f}"
         self._bar.set_postfix_str(f"loss {progress.loss:.4f}{held_out}", refresh=False)

@@ -94,8 +94,9 @@ def standardize(
     candidates = dict(_candidates(network.architecture, fit, choice))
     chosen = _likeliest(candidates, held_out)
     for (gain, offset), normal in zip(network.feature_extractor.affine(), candidates[chosen], strict=True):
-        gain.data.copy_(normal.variance.rsqrt().expand_as(gain))
-        offset.data.copy_(-normal.mean * gain)
+        scale = normal.variance.rsqrt().expand_as(gain)  # features and moments are in host memory
+        gain.data.copy_(scale)
+        offset.data.copy_(-normal.mean * scale)
     matrices = [normal.whitening for normal in candidates[chosen] if normal.whitening is not None]
     if matrices:
         network.set_whitening(matrices)

@@ -25,9 +25,17 @@ from uflow_edge.runtime.resize.cpu import model_input
 from uflow_edge.runtime.storage.files import check_writable
 from uflow_edge.runtime.text import counted
 from uflow_edge.training.dataset import checked_images, hold_out
+from uflow_edge.training.device import chosen_device, repeatable
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
 from uflow_edge.training.fit import Fit, fit_flow
-from uflow_edge.training.options import HOLD_OUT, Augmentation, CacheChoice, StandardizationChoice, TrainingOptions
+from uflow_edge.training.options import (
+    HOLD_OUT,
+    Augmentation,
+    CacheChoice,
+    DeviceChoice,
+    StandardizationChoice,
+    TrainingOptions,
+)
 from uflow_edge.training.pretrained import load_pretrained
 from uflow_edge.training.progress import Epoch, Progress, log_file, resume_file, write_log
 from uflow_edge.training.resume import read_state, refuse_to_replace, state_until_written
@@ -77,6 +85,7 @@ def train(
     options: TrainingOptions,
     checkpoint: Path,
     *,
+    device: DeviceChoice = "auto",
     restart: bool = False,
     overwrite: bool = False,
     on_step: Callable[[Progress], None] = lambda progress: None,
@@ -94,9 +103,11 @@ def train(
         BadInput: images cannot be used, an interrupted run has other options, or the checkpoint exists already or
             cannot be written. All of this is checked before the first feature is computed.
         UsageError: the extractor does not support this standardisation.
-        MissingDependency: the extractor's weights are not available.
+        MissingDependency: the device or the extractor's weights are not available.
+        Unavailable: the GPU has too little free memory.
         KeyboardInterrupt: on Ctrl-C, after everything was saved.
     """
+    on = chosen_device(device)
     refuse_to_replace(checkpoint, "file", overwrite)
     resume = resume_file(checkpoint)
     images = good_images(data.folder)
@@ -115,7 +126,7 @@ def train(
     standardization = supported_choice(network, data.standardization)
     origin = load_pretrained(network.feature_extractor, architecture.extractor, data.weights)
     logger.info(f"weights of {architecture.extractor}: {origin}")
-    run = _run(network, data, standardization, options, trained_on)
+    run = {**_run(network, data, standardization, options, trained_on), "device": on.type}
     if not restart:
         read_state(resume, run, dict)
     check_writable(checkpoint, size=_bytes_to_write(network))
@@ -125,9 +136,10 @@ def train(
         write_log(log_file(checkpoint), epochs)
         on_epoch(epochs)
 
-    graph = EnergyGraph(network).eval()
+    graph = EnergyGraph(network).eval().to(on)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        stack.enter_context(repeatable(on))
         fit: Features = AugmentedFeatures(graph, fit_paths, data.augmentation, options.seed)
         if data.augmentation.is_none:
             fit = stack.enter_context(CachedFeatures(graph, fit_paths, where=data.cache, folder=checkpoint.parent))
@@ -138,6 +150,7 @@ def train(
         if restart:
             resume.unlink(missing_ok=True)
         result = fit_flow(network, fit, held, options, resume_file=resume, run=run, on_step=on_step, on_epoch=end_epoch)
+    network.cpu()
     with state_until_written(checkpoint):
         save_checkpoint(network, result, images_kept, trained_on, checkpoint)
     return result

@@ -146,6 +146,16 @@ def add_seed_option(group: Group) -> None:
     )
 
 
+def add_device_option(group: Group) -> None:
+    """Add ``--device``, for commands that train."""
+    group.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="device to train on (default: auto, CUDA if torch can use it)",
+    )
+
+
 def add_restart_option(group: Group) -> None:
     """Add ``--restart``."""
     group.add_argument("--restart", action="store_true", help="start again instead of continuing an interrupted run")

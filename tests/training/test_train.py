@@ -160,7 +160,7 @@ def test_a_line_per_epoch(capsys) -> None:
     assert printed.err == ""
     before, left, *lines = printed.out.splitlines()
     assert before == "before the first step: held-out 0.7500, 0.25 s, best so far"
-    assert left.startswith("training runs on the CPU: about ") and left.endswith("4 more steps")
+    assert left.startswith("about ") and left.endswith("4 more steps")
     assert lines == [
         "epoch 1 of 3: loss 0.5000, held-out 0.2500, judged 0.2000, 3 s, best so far",
         "epoch 2 of 3: loss 0.5000, held-out 0.2500, judged 0.4000, 3 s, best after epoch 1",
