@@ -27,9 +27,6 @@ from uflow_edge.runtime.numeric import FloatMap
 
 LARGEST = 127
 """The largest INT8 number in use; −128 is left out, so that the range is symmetric."""
-SEVEN_BIT_LARGEST = 64
-"""The largest weight for a processor without VNNI. It adds two products of a byte, up to 255, and a weight in 16 bits:
-2 · 255 · 64 = 32,640 fits; with 127 the sum saturates."""
 
 _RESULT_AXIS = {"Conv": 0, "MatMul": 1}  # of the weights
 _SMALLEST_SCALE, _LARGEST_SCALE = 2.0**-24, 2.0**15  # that FP16 can represent
@@ -63,7 +60,7 @@ def quantize(
         model: in FP32; it is not changed.
         chosen: names of layers, see `layers`.
         ranges: largest magnitude to be represented, by name of value, for the source of every chosen layer.
-        largest_weight: magnitude of a quantised weight, see `SEVEN_BIT_LARGEST`.
+        largest_weight: magnitude of a quantised weight, see `LARGEST` and `proof.SEVEN_BIT_LARGEST`.
 
     Raises:
         BadInput: a range is missing.

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from uflow_edge.calibration.int8.graph import LARGEST, SEVEN_BIT_LARGEST, QuantizableLayer, layers
+from uflow_edge.calibration.int8.graph import LARGEST, QuantizableLayer, layers
 from uflow_edge.calibration.int8.half import with_fp16_rest
 from uflow_edge.calibration.int8.latents import correct_latents
 from uflow_edge.calibration.int8.search import ChosenLayers, QuantizationTrial, search
@@ -27,7 +27,7 @@ from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.manifest import Variant
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.cli.command_line import progress
-from uflow_edge.runtime.engines.proof import has_vnni
+from uflow_edge.runtime.engines.proof import SEVEN_BIT_LARGEST, has_vnni
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.runtime.images.files import find_images, read_image, spread
 from uflow_edge.runtime.numeric import Image

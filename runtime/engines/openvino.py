@@ -51,6 +51,12 @@ class OpenVinoEngine:
     def run(self, *inputs: NDArray[Any]) -> Outputs:
         return run_in_batches(inputs, self._batch, self._run)
 
+    def largest_weight(self) -> int:
+        """Of the 8-bit weights, by magnitude; 0 if there are none."""
+        constants = (node for node in self._model.get_ops() if node.get_type_name() == "Constant")
+        weights = (node.data for node in constants if node.get_element_type().get_type_name() == "i8")
+        return max((int(np.abs(values.astype(np.int16)).max(initial=0)) for values in weights), default=0)
+
     def close(self) -> None:
         self._requests.clear()
         self._model = self._core = None

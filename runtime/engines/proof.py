@@ -18,7 +18,12 @@ from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Engine, EngineFailed, Outputs
 from uflow_edge.runtime.engines.deviation import BOUNDED
 from uflow_edge.runtime.engines.onnx_runtime import OnnxRuntimeEngine
+from uflow_edge.runtime.engines.openvino import OpenVinoEngine
 from uflow_edge.runtime.engines.reference import STORED_PICTURES, StoredReference, noise_images
+
+SEVEN_BIT_LARGEST = 64
+"""The largest weight for an x86 processor without VNNI. It adds two products of a byte, up to 255, and a weight in 16
+bits: 2 · 255 · 64 = 32,640 fits; with 127 the sum saturates."""
 
 
 class EngineDeviates(EngineFailed):
@@ -30,10 +35,12 @@ def prove(engine: Engine, bundle: Bundle[Manifest], variant: Variant) -> None:
 
     Raises:
         EngineFailed: it fails, or its outputs have wrong shapes or impossible values.
-        EngineDeviates: its energies miss the variant's bound.
+        EngineDeviates: its energies miss the variant's bound, or its INT8 products may saturate on this processor.
         BadInput: the bundle's reference cannot be read.
     """
     manifest = bundle.manifest
+    if variant.precision == "int8" and _may_saturate(engine):
+        raise EngineDeviates(f"{engine.name}: its weights have 8 bits{likely_cause('int8')}{_remedy(variant)}")
     if isinstance(manifest, UFlowManifest):
         reference = _reference(engine, bundle.folder, manifest, variant)
         if reference is not None:
@@ -50,6 +57,10 @@ def has_vnni() -> bool:
         return "vnni" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
         return True
+
+
+def _may_saturate(engine: Engine) -> bool:
+    return isinstance(engine, OpenVinoEngine) and not has_vnni() and engine.largest_weight() > SEVEN_BIT_LARGEST
 
 
 def likely_cause(precision: Precision) -> str:

@@ -193,7 +193,7 @@ def test_a_graph_that_no_engine_computes_is_not_written(
 
 
 def test_weights_of_seven_bits_cannot_saturate(
-    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path
+    bundle: Bundle[UFlowManifest], options: Int8Options, texture_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seven = replace(options, weight_bits=7)
     changed, result = quantize_bundle(bundle, [texture_folder / "train" / "good"], seven)
@@ -205,6 +205,12 @@ def test_weights_of_seven_bits_cannot_saturate(
     ]
     assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) == 64
     assert 2 * 255 * 64 < 2**15  # what two products of a byte and a weight are summed in
+    monkeypatch.setattr("uflow_edge.runtime.engines.proof.has_vnni", lambda: False)
+    open_engine(changed, "openvino", "int8").close()
+    eight, _ = quantize_bundle(bundle, [texture_folder / "train" / "good"], replace(options, weight_bits=8))
+    with pytest.raises(EngineDeviates, match="its weights have 8 bits; this processor has no VNNI.*--int8"):
+        open_engine(eight, "openvino", "int8")
+    open_engine(eight, "onnxruntime", "int8").close()
 
 
 def test_a_bound_that_nothing_keeps_changes_nothing(
