@@ -69,10 +69,20 @@ class Inbox(Generic[T]):
             self._weight -= self._weigh(item)
             self._changed.notify_all()
 
-    def get(self) -> T | None:
-        """Wait for the next item, lane after lane; None once the inbox is closed and empty."""
+    @property
+    def waiting(self) -> bool:
+        """Whether an item can be taken. Only the consumer, or with nobody consuming, may rely on it."""
+        return any(self._lanes)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the inbox is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: any(self._lanes) or not self._open)
+            return not self._open and not any(self._lanes)
+
+    def take(self) -> T | None:
+        """The next item, lane after lane; None if there is none now."""
+        with self._changed:
             for i in range(len(self._lanes)):
                 lane = (self._turn + i) % len(self._lanes)
                 if self._lanes[lane]:

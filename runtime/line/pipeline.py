@@ -1,11 +1,11 @@
-"""Moves frames from sources to sinks, each stage in its own thread, and counts every frame.
+"""Moves frames from sources to sinks through stages, and counts every frame.
 
-    capture ─▶ [inbox] ─▶ prepare ─▶ [1] ─▶ engine ─▶ [1] ─▶ judge ─▶ [1] ─▶ sinks
+    capture ─▶ [inbox] ─▶ prepare ─▶ [2] ─▶ engine ─▶ [2] ─▶ judge ─▶ [2] ─▶ sinks
 
-While the engine works on one frame, the next one is resized and the one before is thresholded. In the inbox a newer
-frame of a live source may replace an older one (policy ``latest``), which is counted as dropped; after the inbox no
-frame is lost. Each source keeps its order. A frame on which a stage fails is logged and counted, and the run goes on
-unless many fail in a row. A sink that fails ends the run at once.
+While the engine works on one frame, the next one is resized and the one before is thresholded, in other threads. In the
+inbox a newer frame of a live source may replace an older one (policy ``latest``), which is counted as dropped; after
+the inbox no frame is lost. Each source keeps its order. A frame on which a stage fails is logged and counted, and the
+run goes on unless many fail in a row. A sink that fails ends the run at once.
 """
 
 import logging
@@ -20,7 +20,7 @@ from uflow_edge.runtime.engines import MOST_FAILURES_IN_A_ROW
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError
 from uflow_edge.runtime.line.capture import CameraState, Capture, Feed, ReconnectOptions
 from uflow_edge.runtime.line.inbox import Inbox
-from uflow_edge.runtime.line.stage import Stage, Stages, called
+from uflow_edge.runtime.line.stage import Stages, called
 from uflow_edge.runtime.sinks.names import camera_folders
 from uflow_edge.runtime.tally import Tally
 
@@ -78,6 +78,13 @@ class Pipeline:
         self._options = options
         policies = tuple(feed.effective_policy for feed in feeds)
         self._inbox: Inbox[Frame] = Inbox(policies, _MOST_WAITING, lambda frame: frame.image_bgr.nbytes, _MOST_BYTES)
+        works = (
+            ("preparation", self._prepare),
+            ("engine", self._infer),
+            ("judgement", self._judge),
+            ("delivery", self._deliver),
+        )
+        self._stages = Stages(self._inbox, works, self.fail)
         self._folders = camera_folders([feed.source.name for feed in feeds])
         self._captures = tuple(self._capture(lane, feed) for lane, feed in enumerate(feeds))
         self._lock = threading.Lock()  # guards _counts and _failure
@@ -104,21 +111,14 @@ class Pipeline:
             UflowEdgeError, or the exception of a stage: the first failure.
             Stuck: a stage hangs on a frame although the run should end.
         """
-        prepared: Inbox[tuple[Frame, Prepared]] = Inbox(("every",), 1)
-        inferred: Inbox[tuple[Frame, Inferred]] = Inbox(("every",), 1)
-        judged: Inbox[tuple[Frame, Inspection]] = Inbox(("every",), 1)
-        stages = Stages(
-            Stage("preparation", self._inbox, self._prepare, prepared, self.fail),
-            Stage("engine", prepared, self._infer, inferred, self.fail),
-            Stage("judgement", inferred, self._judge, judged, self.fail),
-            Stage("delivery", judged, self._deliver, None, self.fail),
-        )
+        stages = self._stages
         try:
             stages.start()
             for capture in self._captures:
                 capture.start()
             self._watch_captures(stages)
             self._inbox.close()
+            stages.wake()
             while not stages.wait(_WATCH_EVERY):
                 stages.watch(ending=self._stopping)
         except KeyboardInterrupt as error:  # the second signal
@@ -149,6 +149,7 @@ class Pipeline:
         self._source_failed(error)
         self._inbox.close()
         self._inbox.clear()
+        self._stages.wake()
 
     def _source_failed(self, error: BaseException) -> None:
         """End the run with this error after the captured frames are inspected."""
@@ -193,6 +194,7 @@ class Pipeline:
                 return False
             self._counts = replace(self._counts, captured=self._counts.captured + 1)
         self._count(dropped=len(self._inbox.put(lane, frame)))
+        self._stages.wake()
         return not (captured == limit or self._stopping)
 
     def _prepare(self, frame: "Frame") -> "tuple[Frame, Prepared] | None":

@@ -147,9 +147,7 @@ def test_a_stage_that_fails_takes_all_down_with_its_own_error(inspector: Inspect
     with pytest.raises(ZeroDivisionError, match=stage):
         Pipeline(inspector, [Feed(source)], [sink]).run()
     assert source.released == 1
-    assert not [
-        thread for thread in threading.enumerate() if thread.name in ("preparation", "engine", "judgement", "delivery")
-    ]
+    assert not [thread for thread in threading.enumerate() if thread.name == "stages"]
 
 
 def test_a_frame_that_cannot_be_inspected_is_counted(inspector: Inspector, logged: list[str]) -> None:
