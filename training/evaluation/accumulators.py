@@ -26,6 +26,7 @@ from uflow_edge.runtime.storage.strict_json import parse_json, to_json
 from uflow_edge.runtime.views import mask_in_frame
 from uflow_edge.training.dataset import TestImage
 from uflow_edge.training.evaluation.ground_truth import read_truth
+from uflow_edge.training.evaluation.metric_size import resized_inspection, resized_truth
 from uflow_edge.training.evaluation.pixels import Decisions, PixelMetrics, PixelScores
 from uflow_edge.training.evaluation.ranking import Ranking, thinned
 from uflow_edge.training.evaluation.score_maps import AXES, MapName, score_maps
@@ -100,11 +101,13 @@ class Accumulators:
     """All measurements so far.
 
     Attributes:
+        metric_size: side at which pixels are compared; None for the size of each image.
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
         unreadable: errors of images that could not be read; these images are not counted elsewhere.
     """
 
     threshold: float
+    metric_size: int | None = None
     at_log_nfa_0: Decisions = field(init=False)
     at_operating_point: Decisions = field(init=False)
     pixels: dict[MapName, PixelScores] = field(init=False)
@@ -137,7 +140,17 @@ class Accumulators:
                 logger.debug("unreadable: %(error)s", {"error": error})
                 continue
             truth = read_truth(image, (frame.shape[0], frame.shape[1])) if masks else None
-            self.add(image, truth, inspector.examine(frame, source=str(image.path)), inspector.manifest.channels)
+            inspection = inspector.examine(frame, source=str(image.path))
+            if self.metric_size is not None:
+                inspection = resized_inspection(inspection, inspector.operating_point, self.metric_size)
+                truth = None if truth is None else self._resized(truth, self.metric_size, image)
+            self.add(image, truth, inspection, inspector.manifest.channels)
+
+    def _resized(self, truth: NDArray[np.bool_], side: int, image: TestImage) -> NDArray[np.bool_]:
+        resized = resized_truth(truth, side)
+        if truth.any() and not resized.any():
+            logger.warning(f"warning: {image.mask}: marks no pixel at {side} x {side}, so all of them count as good")
+        return resized
 
     def add(
         self, image: TestImage, truth: NDArray[np.bool_] | None, inspection: Inspection, channels: tuple[int, ...]
@@ -202,8 +215,8 @@ class Accumulators:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
 
     @classmethod
-    def load(cls, path: Path, threshold: float) -> "Accumulators":
-        found = cls(threshold)
+    def load(cls, path: Path, threshold: float, metric_size: int | None = None) -> "Accumulators":
+        found = cls(threshold, metric_size)
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         texts = parse_json(str(arrays["texts"]))

@@ -31,12 +31,14 @@ def evaluate_archive(
     cluster: ClusterOptions,
     shard_size: int | None = None,
     *,
+    metric_size: int | None = None,
     retry: bool = False,
 ) -> Evaluation:
     """Like `evaluate.evaluate`, on a cluster.
 
     Args:
         images: see `ground_truth.labelled_images`; on storage that all workers share.
+        metric_size: see `evaluate.evaluate`.
         folder: for the accumulators, on shared storage; a repeated call continues from them.
         shard_size, retry: see `archive.run.Run`.
 
@@ -47,16 +49,18 @@ def evaluate_archive(
     started = time.perf_counter()
     masks = masks_are_known(images)
     parameters = {"job": "evaluation", "category": category, "masks": masks, **recipe.facts()}
+    if metric_size is not None:
+        parameters["metric_size"] = metric_size
     items = [
         replace(image, path=image.path.absolute(), mask=image.mask and image.mask.absolute()).as_json()
         for image in images
     ]
-    run = Run(folder, parameters, items, Measurement(recipe, masks), shard_size, retry)
+    run = Run(folder, parameters, items, Measurement(recipe, masks, metric_size), shard_size, retry)
     results, _ = execute(run, cluster)
     threshold = recipe.bundle.manifest.operating_point.threshold
-    measured = Accumulators(threshold)
+    measured = Accumulators(threshold, metric_size)
     for shard in range(results.shards):
-        measured.merge(Accumulators.load(_accumulators(results, shard), threshold))
+        measured.merge(Accumulators.load(_accumulators(results, shard), threshold, metric_size))
     engines = sorted({summary.engine for summary in results.summaries()})
     return conclude(category, measured, recipe.bundle.manifest, "; ".join(engines), time.perf_counter() - started)
 
@@ -67,21 +71,23 @@ class Measurement:
 
     recipe: InspectorRecipe
     masks: bool
+    metric_size: int | None
 
     def open(self, run: RunFolder) -> "MeasurementWork":
-        return MeasurementWork(run, self.recipe.open(), masks=self.masks)
+        return MeasurementWork(run, self.recipe.open(), masks=self.masks, metric_size=self.metric_size)
 
 
 class MeasurementWork:
     """Runs in a worker: measures a shard, and saves its accumulators."""
 
-    def __init__(self, run: RunFolder, inspector: "Inspector", *, masks: bool) -> None:
+    def __init__(self, run: RunFolder, inspector: "Inspector", *, masks: bool, metric_size: int | None) -> None:
         self._run = run
         self._inspector = inspector
         self._masks = masks
+        self._metric_size = metric_size
 
     def __call__(self, shard: int, items: Sequence[Item]) -> ShardSummary:
-        measured = Accumulators(self._inspector.operating_point.threshold)
+        measured = Accumulators(self._inspector.operating_point.threshold, self._metric_size)
         measured.inspect(map(TestImage.from_json, items), self._inspector, masks=self._masks)
         measured.save(_accumulators(self._run, shard))
         return ShardSummary(

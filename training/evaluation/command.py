@@ -22,6 +22,7 @@ from uflow_edge.runtime.cli.options import (
     require_option,
 )
 from uflow_edge.runtime.cli.parser import command_parser
+from uflow_edge.runtime.cli.values import positive_int
 from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.errors import BadInput, ExitCode, UflowEdgeError, UsageError, refuse_faults
 from uflow_edge.runtime.images.decode import Reading, use
@@ -46,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
         [
             "uflow-evaluate --bundle bottle.uflow --data mvtec/bottle --report bottle.html",
             "uflow-evaluate --all --bundles bundles/ --data mvtec/ --json results.json",
-            "uflow-evaluate --ckpt bottle.ckpt --data mvtec/bottle                      # needs the extra train",
-            "uflow-evaluate --all --ckpt checkpoints/ --data mvtec/ --rule upstream     # as in the paper",
+            "uflow-evaluate --ckpt bottle.ckpt --data mvtec/bottle   # needs the extra train",
+            "uflow-evaluate --all --ckpt checkpoints/ --data mvtec/ --rule upstream --metric-size 256   # as the paper",
             "uflow-evaluate --bundle bottle.uflow --data mvtec/bottle --ray local --ray-state measured",
         ],
     )
@@ -76,6 +77,12 @@ def parser() -> argparse.ArgumentParser:
         "--no-masks",
         action="store_true",
         help="label images by their folder only, and omit the metrics that need masks",
+    )
+    add(
+        "--metric-size",
+        type=positive_int,
+        metavar="N",
+        help="compare masks and score maps at N x N pixels; the paper does at 256 (default: the size of each image)",
     )
     add("--all", action="store_true", help="evaluate every folder below --data that has a folder named test")
     add("--bundles", type=Path, metavar="FOLDER", help="with --all: folder of <category>.uflow (default: this folder)")
@@ -119,6 +126,8 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
         raise UsageError("--ckpt replaces the bundle; give only one of them")
     if arguments.ground_truth and arguments.no_masks:
         raise UsageError("--ground-truth names the folder of masks; it does not work with --no-masks")
+    if arguments.metric_size and arguments.no_masks:
+        raise UsageError("--metric-size is the size at which masks are compared; it does not work with --no-masks")
     require_option(arguments, "report", "heat_map")
     check_ray_options(arguments, "ray_state")
     if arguments.ray and not arguments.ray_state:
@@ -194,7 +203,7 @@ def _evaluate(arguments: argparse.Namespace, job: Job, results: EvaluationResult
         if evaluation is None or arguments.report:
             engine = open_engine(bundle, arguments.backend, arguments.precision, arguments.threads)
             inspector = Inspector.from_bundle(bundle, stack.enter_context(closing(engine)))
-            evaluation = evaluation or evaluate(job.category, job.images, inspector)
+            evaluation = evaluation or evaluate(job.category, job.images, inspector, arguments.metric_size)
             if arguments.report:
                 from uflow_edge.training.evaluation.report import category_section
 
@@ -210,8 +219,8 @@ def _on_a_cluster(arguments: argparse.Namespace, job: Job, bundle: Bundle[UFlowM
         bundle, backend=arguments.backend, precision=arguments.precision, threads=arguments.threads
     )
     folder = arguments.ray_state / job.category if arguments.all else arguments.ray_state
-    cluster = cluster_options(arguments)
-    return evaluate_archive(job.category, job.images, recipe, folder, cluster, retry=arguments.ray_retry)
+    cluster, size, retry = cluster_options(arguments), arguments.metric_size, arguments.ray_retry
+    return evaluate_archive(job.category, job.images, recipe, folder, cluster, metric_size=size, retry=retry)
 
 
 def _run_in_one_cluster(arguments: argparse.Namespace) -> ExitCode:

@@ -31,6 +31,7 @@ class Evaluation:
     """The metrics of one category.
 
     Attributes:
+        metric_size: side of the square at which pixels are compared; None for the size of each image.
         scoring: the `Rule` that weighed regions, or ``calibrated`` for the null model of the bundle.
         good, defective: numbers of images.
         at_log_nfa_0, at_operating_point: decisions on −log10 NFA.
@@ -43,6 +44,7 @@ class Evaluation:
     category: str
     checkpoint: CheckpointSource
     engine: str
+    metric_size: int | None
     scoring: str
     good: int
     defective: int
@@ -62,6 +64,7 @@ class Evaluation:
             "category": self.category,
             "checkpoint": asdict(self.checkpoint),
             "engine": self.engine,
+            "metric_size": self.metric_size,
             "scoring": self.scoring,
             "good_images": self.good,
             "defective_images": self.defective,
@@ -75,17 +78,20 @@ class Evaluation:
         }
 
 
-def evaluate(category: str, images: Sequence[TestImage], inspector: Inspector) -> Evaluation:
+def evaluate(
+    category: str, images: Sequence[TestImage], inspector: Inspector, metric_size: int | None = None
+) -> Evaluation:
     """Inspect every image and compute the metrics.
 
     Args:
         images: see `ground_truth.labelled_images`; without masks there are no pixel metrics.
+        metric_size: side of the square at which pixels are compared; None for the size of each image.
 
     Raises:
         BadInput: a mask does not fit its image, or no good or no defective image could be read.
     """
     started = time.perf_counter()
-    measured = Accumulators(inspector.operating_point.threshold)
+    measured = Accumulators(inspector.operating_point.threshold, metric_size)
     measured.inspect(progress(images, f"inspecting {category}"), inspector, masks=masks_are_known(images))
     return conclude(category, measured, inspector.manifest, inspector.engine.name, time.perf_counter() - started)
 
@@ -99,7 +105,7 @@ def conclude(category: str, measured: Accumulators, manifest: UFlowManifest, eng
     """Compute the metrics.
 
     Raises:
-        BadInput: no good or no defective image could be read.
+        BadInput: no good or no defective image could be read, or no mask marks a pixel at the metric size.
     """
     good_count, defective_count = measured.is_defective.count(0), measured.is_defective.count(1)
     if not (good_count and defective_count):
@@ -107,10 +113,14 @@ def conclude(category: str, measured: Accumulators, manifest: UFlowManifest, eng
             f"{category}: {good_count} good and {defective_count} defective images could be read, and "
             f"{len(measured.unreadable)} could not; at least one of each is needed"
         )
+    if measured.has_masks and not measured.pixels["nfa"].arrays["defective"].any():
+        side = measured.metric_size
+        raise BadInput(f"{category}: no mask marks a pixel at {side} x {side}; choose a larger --metric-size")
     return Evaluation(
         category=category,
         checkpoint=manifest.source,
         engine=engine,
+        metric_size=measured.metric_size,
         scoring="calibrated" if manifest.null_model else manifest.rule,
         good=good_count,
         defective=defective_count,

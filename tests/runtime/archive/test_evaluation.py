@@ -105,11 +105,11 @@ def test_a_worker_killed_in_the_middle_changes_no_bit(
     cluster: ClusterOptions, own_labelled: Path, recipe: Recipe, hold: Hold, tmp_path: Path
 ) -> None:
     chosen, images, results = recipe(threshold=THRESHOLD), labelled_images(own_labelled), []
-    expected = evaluate("gravel", images, chosen.open())
+    expected = evaluate("gravel", images, chosen.open(), metric_size=64)
     held = hold(own_labelled / "test" / "hole" / "005.png")
 
     def work() -> None:
-        results.append(evaluate_archive("gravel", images, chosen, tmp_path / "state", cluster, shard_size=3))
+        results.append(evaluate_archive("gravel", images, chosen, tmp_path / "state", cluster, 3, metric_size=64))
 
     thread = threading.Thread(target=work)
     thread.start()
