@@ -53,7 +53,7 @@ def measure(arguments: argparse.Namespace) -> ExitCode:
             bursts=arguments.bursts,
         )
         keys = progress(arguments.networks, "making models", unit="model")
-        models = {key: make_model(RECIPES[key], settings.input_size, settings.folder / key) for key in keys}
+        models = {key: make_model(RECIPES[key], settings.input_size, settings.folder / key, int8=True) for key in keys}
         for title, contest in _contests(models, settings, arguments).items():
             if title not in arguments.contests:
                 continue

@@ -15,18 +15,17 @@ import numpy as np
 
 from uflow_edge.benchmarks.studies.markdown import markdown_table
 from uflow_edge.benchmarks.studies.peers.anomalib_peer import AnomalibPeer
-from uflow_edge.benchmarks.studies.peers.contenders import open_inspector, over
+from uflow_edge.benchmarks.studies.peers.contenders import open_inspectors, over
 from uflow_edge.benchmarks.studies.peers.eager_contest import LIKELIHOOD_TOLERANCE
 from uflow_edge.benchmarks.studies.peers.models import Model, export_model, in_rgb, pictures
 from uflow_edge.benchmarks.studies.peers.settings import Settings
 from uflow_edge.benchmarks.studies.timing import Took, interleaved_medians
-from uflow_edge.runtime.engines.selection import NamedBackend
+from uflow_edge.runtime.errors import require
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa import likelihood_map
 from uflow_edge.runtime.numeric import FloatMap, Image
 
 AS_IT_COMES, FP32 = "anomalib, as it comes", "anomalib, told to compute in float32"
-_BACKENDS: tuple[NamedBackend, ...] = ("openvino", "onnxruntime")
 
 
 def anomalib_contest(model: Model, settings: Settings, python: Path | None = None) -> str:
@@ -41,13 +40,16 @@ def anomalib_contest(model: Model, settings: Settings, python: Path | None = Non
         MissingDependency: it has none, or OpenVINO is not here.
         AssertionError: maps differ where they should not.
     """
+    require("openvino", "openvino")
     own, other = settings.input_size, settings.picture_size
     sizes = sorted({own, other})
     with AnomalibPeer(settings.folder / "anomalib", python) as peer, ExitStack() as stack:
         exported = peer.export(model.checkpoint, sizes)
         checkpoint = Path(exported["checkpoint"])
-        theirs = Model("anomalib's checkpoint", checkpoint, export_model(checkpoint))
-        inspectors = {name: open_inspector(theirs, name, settings.threads, stack) for name in _BACKENDS}
+        bundle = export_model(checkpoint, model.checkpoint.parent / "good")
+        inspectors, without = open_inspectors(
+            Model("anomalib's checkpoint", checkpoint, bundle), settings.threads, stack
+        )
         precisions: dict[str, str] = {}
         rows: list[tuple[str, ...]] = []
         worst: dict[int, dict[str, float]] = {}
@@ -61,7 +63,8 @@ def anomalib_contest(model: Model, settings: Settings, python: Path | None = Non
         assert worst[own][FP32] <= LIKELIHOOD_TOLERANCE, f"likelihood maps differ by {worst[own][FP32]}"
     told = "; ".join(f"{name}, {size} × {size}: {value:.0e}" for size in sizes for name, value in worst[size].items())
     table = markdown_table(("pictures", "contender", "gives", "median", "times ours, OpenVINO"), rows)
-    return f"anomalib {exported['anomalib']}\n\n{table}\n\nLargest difference of likelihood maps to ours: {told}."
+    told = f"Largest difference of likelihood maps to ours: {told}."
+    return "\n\n".join([f"anomalib {exported['anomalib']}", table, told, *without])
 
 
 def _configurations(threads: int) -> dict[str, dict[str, Any]]:
@@ -81,7 +84,7 @@ def _rows(
     peer: AnomalibPeer,
     size: int,
     frames: Sequence[Image],
-    inspectors: Mapping[NamedBackend, Inspector],
+    inspectors: Mapping[str, Inspector],
     precisions: dict[str, str],
     settings: Settings,
 ) -> list[tuple[str, ...]]:
@@ -91,13 +94,13 @@ def _rows(
         shown = f"{name} ({precision})"
         contenders[shown] = over(range(len(frames)), partial(_predict, peer, f"{name} {size}", str(size)))
         gives[shown] = "likelihood map"
-    for backend, inspector in inspectors.items():
-        contenders[f"ours, {backend}, as far as that"] = over(frames, partial(_likelihood, inspector))
-        gives[f"ours, {backend}, as far as that"] = "likelihood map"
-        contenders[f"ours, {backend}"] = over(frames, inspector.inspect)
-        gives[f"ours, {backend}"] = "verdict by the tree NFA"
+    for way, inspector in inspectors.items():
+        contenders[f"ours, {way}, as far as that"] = over(frames, partial(_likelihood, inspector))
+        gives[f"ours, {way}, as far as that"] = "likelihood map"
+        contenders[f"ours, {way}"] = over(frames, inspector.inspect)
+        gives[f"ours, {way}"] = "verdict by the tree NFA"
     medians = interleaved_medians(contenders, settings.rounds, settle=True)
-    ours = medians["ours, openvino, as far as that"]
+    ours = medians["ours, OpenVINO, as far as that"]
     return [
         (f"{size} × {size}", name, gives[name], f"{took:.1f} ms", f"{took / ours:.2f}")
         for name, took in medians.items()

@@ -7,6 +7,7 @@ and anomalib's have as well: latents are then roughly N(0, 1) on good pictures.
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 
 from uflow_edge.benchmarks.studies.gravel import gravel_frames
+from uflow_edge.calibration.int8.quantize_bundle import quantize_bundle
+from uflow_edge.calibration.int8.store import Int8Failed
 from uflow_edge.export.bundle import ExportOptions, export_bundle
 from uflow_edge.export.checkpoints.tensors import save_tensors
 from uflow_edge.export.network.architecture import INPUT_SIZE, Architecture
@@ -51,7 +54,7 @@ class Model:
     Attributes:
         name: for people.
         checkpoint: file.
-        bundle: FP32, uncalibrated, scored by the authors' rule.
+        bundle: FP32, and INT8 if that is asked for and possible; uncalibrated, scored by the authors' rule.
         published: of the authors' own code; None where nobody has measured it.
     """
 
@@ -99,7 +102,7 @@ RECIPES = {
 }
 
 
-def make_model(recipe: Recipe, size: int, folder: Path) -> Model:
+def make_model(recipe: Recipe, size: int, folder: Path, *, int8: bool = False) -> Model:
     """Train on gravel for an epoch, and export.
 
     The extractor keeps random weights, but for efficientnet_lite0's, whose own come in a package.
@@ -108,6 +111,7 @@ def make_model(recipe: Recipe, size: int, folder: Path) -> Model:
         recipe: of the model.
         size: of its input, in pixels.
         folder: to work in, empty or not there.
+        int8: also make an INT8 graph, if that is possible.
     """
     good = folder / "good"
     good.mkdir(parents=True)
@@ -121,15 +125,18 @@ def make_model(recipe: Recipe, size: int, folder: Path) -> Model:
     data = Data(good, standardization=recipe.standardization, weights=weights)
     train(data, architecture, TrainingOptions(epochs=1, couplings="affine"), checkpoint)
     published = recipe.published if size == INPUT_SIZE else None
-    return Model(recipe.name, checkpoint, export_model(checkpoint), published)
+    return Model(recipe.name, checkpoint, export_model(checkpoint, good if int8 else None), published)
 
 
-def export_model(checkpoint: Path) -> Bundle[UFlowManifest]:
-    """A checkpoint beside itself as an FP32 bundle, to be scored by the authors' rule."""
+def export_model(checkpoint: Path, good: Path | None) -> Bundle[UFlowManifest]:
+    """A checkpoint beside itself as a bundle, to be scored by the authors' rule; with ``good`` images, in INT8 too."""
     folder = checkpoint.with_suffix(".uflow")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracing of operators that are none of ours
         bundle = export_bundle(checkpoint, folder, ExportOptions(precisions=("fp32",))).bundle
+    if good is not None:
+        with suppress(Int8Failed):
+            bundle, _ = quantize_bundle(bundle, [good])
     return replace(bundle, manifest=replace(bundle.manifest, rule="upstream"))
 
 

@@ -6,13 +6,13 @@ graphs set off a collection of garbage, which is part of what they cost.
 
 import statistics
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import astuple
 from pathlib import Path
 
 from uflow_edge.benchmarks.studies.markdown import markdown_table
-from uflow_edge.benchmarks.studies.peers.contenders import open_inspector, over
-from uflow_edge.benchmarks.studies.peers.eager_contest import BACKENDS, assert_same
+from uflow_edge.benchmarks.studies.peers.contenders import open_inspectors, over
+from uflow_edge.benchmarks.studies.peers.eager_contest import OURS_HEADER, beside, compared
 from uflow_edge.benchmarks.studies.peers.models import Model, in_rgb, pictures
 from uflow_edge.benchmarks.studies.peers.settings import Settings
 from uflow_edge.benchmarks.studies.peers.upstream_peer import REPOSITORY, UpstreamPeer, UpstreamSeconds
@@ -48,12 +48,13 @@ def upstream_contest(
         return "skipped: their network taps strides 4, 8 and 16 and does not whiten; none of --networks does so"
     header = (
         "network", "theirs: network", "theirs: tree NFA", "theirs: whole", f"theirs, {settings.pictures} at once",
-        "ours, onnxruntime", "times faster", "ours, OpenVINO", "times faster",
+        *OURS_HEADER, "scores differ at",
     )  # fmt: skip
+    notes: list[str] = []
     with UpstreamPeer(checkout, settings.folder / "upstream", python) as peer:
         versions = ", ".join(f"{name} {number}" for name, number in peer.ask("versions").items())
-        table = markdown_table(header, [_compete(peer, model, settings) for model in theirs])
-    return f"Theirs under {versions}\n\n{table}"
+        table = markdown_table(header, [_compete(peer, model, settings, notes) for model in theirs])
+    return "\n\n".join([f"Theirs under {versions}", table, *notes])
 
 
 def _is_theirs(model: Model) -> bool:
@@ -61,7 +62,7 @@ def _is_theirs(model: Model) -> bool:
     return architecture.taps == _AUTHORS_TAPS and architecture.pooling == 1 and not architecture.whitening
 
 
-def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
+def _compete(peer: UpstreamPeer, model: Model, settings: Settings, notes: list[str]) -> list[str]:
     frames = pictures(settings.pictures, (settings.picture_size, settings.picture_size))
     peer.load(model.checkpoint, settings.threads)
     peer.take([in_rgb(frame) for frame in frames])
@@ -72,22 +73,18 @@ def _compete(peer: UpstreamPeer, model: Model, settings: Settings) -> list[str]:
         _ALL: lambda: Took(peer.stages(everything).whole),
     }
     with ExitStack() as stack:
-        for backend in BACKENDS:
-            with suppress(MissingDependency):
-                inspector = open_inspector(model, backend, settings.threads, stack)
-                for i, frame in enumerate(frames):
-                    assert_same(peer.verdict(i), inspector, frame)
-                contenders[backend] = burst(over(frames, inspector.inspect), len(frames), statistics.fmean)
+        inspectors, without = open_inspectors(model, settings.threads, stack)
+        stray, changes = compared([peer.verdict(i) for i in everything], inspectors, frames)
+        notes += [*without, *(f"{model.name}, {change}" for change in changes)]
+        for name, inspector in inspectors.items():
+            contenders[name] = burst(over(frames, inspector.inspect), len(frames), statistics.fmean)
         medians = interleaved_medians(contenders, settings.bursts)
     timed = bursts[1:]
     network = 1e3 * statistics.median(stages.network for stages in timed)
     tree = 1e3 * statistics.median(stages.tree for stages in timed)
     whole = medians[_ONE]
     cells = [model.name, *(f"{took:.1f} ms" for took in (network, tree, whole, medians[_ALL]))]
-    for backend in BACKENDS:
-        took = medians.get(backend)
-        cells += ["–", "–"] if took is None else [f"{took:.1f} ms", f"{whole / took:.1f}"]
-    return cells
+    return [*cells, *beside(whole, medians), f"{stray:.2%}"]
 
 
 def _one_at_a_time(peer: UpstreamPeer, indices: Sequence[int], bursts: list[UpstreamSeconds]) -> Took:

@@ -58,4 +58,4 @@ def test_anomalib_agrees(tmp_path: Path) -> None:
     settings = Settings(tmp_path, input_size=64, picture_size=96, pictures=3, threads=1, rounds=1)
     told = anomalib_contest(make_model(RECIPES["resnet18"], 64, tmp_path / "model"), settings, Path(python))
     assert told.startswith("anomalib 2.")
-    assert "| 64 × 64 | ours, openvino | verdict by the tree NFA |" in told
+    assert "| 64 × 64 | ours, OpenVINO | verdict by the tree NFA |" in told
