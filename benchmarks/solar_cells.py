@@ -24,7 +24,7 @@ from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.runtime.cli.command_line import progress, run_command
 from uflow_edge.runtime.cli.parser import command_parser
 from uflow_edge.runtime.errors import ExitCode
-from uflow_edge.runtime.images.files import find_images, read_image
+from uflow_edge.runtime.images.files import read_image
 from uflow_edge.runtime.images.layouts import good_images
 from uflow_edge.runtime.inspector import Inspector
 from uflow_edge.runtime.nfa import likelihood_map, tree_score
@@ -151,7 +151,7 @@ def demo(out: Path, seed: int, epochs: int) -> ExitCode:
     detectors += baseline_detectors(folders.checkpoint, good_images(folders.data), test, seed)
     stages.append(DemoStep("comparison with the baselines", time.perf_counter() - start))
     verdicts = [json.loads(line) for line in folders.verdicts.read_text(encoding="utf-8").splitlines()]
-    write_report(folders.report, test, detectors, verdicts, list(find_images([folders.overlays])), stages)
+    write_report(folders.report, test, detectors, verdicts, sorted(folders.overlays.rglob("*.png")), stages)
     for detector in detectors:
         print(f"{detector.name:38} {detector.summary(test)}")
     print(f"\nwrote {folders.report}")

@@ -1,73 +1,34 @@
-"""The decorator of every function that numba compiles: cached on disk where that works, else compiled at each start.
+"""The decorator of every function that numba compiles. numba is imported when one is first called: it takes long."""
 
-numba's own cache raises where no folder can be written (a read-only installation without a home) and where a file ends
-early, as a power cut can leave it; machine code with other bytes in it crashes the interpreter. A cache only saves
-time, so none of this may end a run: every file ends with a digest, and any failure to load means compiling again.
-"""
-
-import pickle
 from collections.abc import Callable
-from contextlib import suppress
-from hashlib import sha256
-from pathlib import Path
+from functools import cached_property, update_wrapper
 from typing import Any, TypeVar
 
-from numba import njit
-from numba.core.caching import FunctionCache, IndexDataCacheFile
-
 F = TypeVar("F", bound=Callable[..., Any])
-_DIGEST = sha256().digest_size
 
 
-class _CheckedFiles(IndexDataCacheFile):
-    """numba's cache files, each with the SHA-256 of its pickle behind it, where unpickling does not look."""
-
-    def _dump(self, obj: Any) -> bytes:
-        data: bytes = super()._dump(obj)
-        return data + sha256(data).digest()
-
-    def _load_index(self) -> Any:
-        with suppress(FileNotFoundError), Path(self._index_path).open("rb") as file:
-            pickle.load(file)  # numba's version
-            _check(file.read())
-        return super()._load_index()
-
-    def _load_data(self, name: str) -> Any:
-        _check(Path(self._data_path(name)).read_bytes())
-        return super()._load_data(name)
-
-
-def _check(data: bytes) -> None:
-    if sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
-        raise ValueError("damaged cache file")
-
-
-class _Cache(FunctionCache):
-    """numba's cache of one function; a file that cannot be loaded means compiling again."""
+class _Compiled:
+    """A function that becomes numba's at its first call, or at the first compilation of one that calls it."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        implementation = self._impl
-        self._cache_file = _CheckedFiles(
-            self._cache_path, implementation.filename_base, implementation.locator.get_source_stamp()
-        )
+        update_wrapper(self, function)
 
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            return super().load_overload(sig, target_context)
-        except Exception:  # a wrong digest, or whatever unpickling half a file raises
-            with suppress(Exception):
-                self.flush()  # or saving would read the damaged index again
-            return None
+    @cached_property
+    def dispatcher(self) -> Any:
+        """The function as numba has it."""
+        from uflow_edge.runtime.compiled_cache import dispatcher_of
 
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with suppress(Exception):  # such as a disk that is full
-            super().save_overload(sig, data)
+        return dispatcher_of(self.__wrapped__)  # type: ignore[attr-defined] # set by update_wrapper
+
+    @property
+    def _numba_type_(self) -> Any:
+        """By this attribute numba knows what its compiled functions may call."""
+        return self.dispatcher._numba_type_
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.dispatcher(*arguments)
 
 
 def compiled(function: F) -> F:
     """Compile a function when it is first called, and release the GIL while it runs."""
-    dispatcher: Any = njit(nogil=True)(function)
-    with suppress(RuntimeError):  # numba finds no folder that can be written
-        dispatcher._cache = _Cache(function)  # as its enable_caching() does
-    return dispatcher  # type: ignore[no-any-return]
+    return _Compiled(function)  # type: ignore[return-value]

@@ -34,7 +34,7 @@ def start(tmp_path: Path) -> Callable[[], Any]:
 
 
 def hits(function: Any) -> int:
-    return sum(function.stats.cache_hits.values())
+    return sum(function.dispatcher.stats.cache_hits.values())
 
 
 def test_a_second_start_loads_what_the_first_compiled(start) -> None:
@@ -80,5 +80,7 @@ def test_where_no_folder_can_be_written_it_compiles_at_each_start(start, tmp_pat
 
 def test_a_cache_that_cannot_be_saved_is_done_without(start, tmp_path: Path) -> None:
     function = start()
-    (tmp_path / "__pycache__").joinpath(function._cache._cache_file._index_name).mkdir()  # where a file must go
+    (tmp_path / "__pycache__").joinpath(
+        function.dispatcher._cache._cache_file._index_name
+    ).mkdir()  # where a file must go
     assert function(3.0) == 1.5
