@@ -125,19 +125,17 @@ class NullScale:
             scales: k, how many scales are tested.
         """
         levels = self.levels(energy)
-        repeats, log_tests = _by_size(tuple(self.repeats), tuple(self.counts), levels.size, scales)
+        repeats, log_tests = _by_size(self, levels.size, scales)
         return Evidence(levels, self.tail.log10_tail(levels), repeats, log_tests, outside=float(log_tests[1]))
 
 
 @lru_cache(maxsize=64)
-def _by_size(
-    repeats: tuple[float, ...], counts: tuple[float, ...], pixels: int, scales: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both for regions of 0 to S pixels: of n, the class of the largest power of 2 in it."""
+def _by_size(scale: NullScale, pixels: int, scales: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Repeats and log tests for regions of 0 to S pixels: of n, the class of the largest power of 2 in it."""
     classes = np.floor(np.log2(np.maximum(np.arange(pixels + 1), 1))).astype(np.intp)
-    classes = np.minimum(classes, len(repeats) - 1)
-    log_tests = np.asarray(counts)[classes] + np.log10(scales * len(counts))
-    return np.asarray(repeats)[classes], log_tests
+    classes = np.minimum(classes, len(scale.repeats) - 1)
+    log_tests = scale.counts[classes] + np.log10(scales * len(scale.counts))
+    return scale.repeats[classes], log_tests
 
 
 @dataclass(frozen=True, slots=True, eq=False)

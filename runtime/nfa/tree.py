@@ -8,7 +8,7 @@ tests.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -56,9 +56,7 @@ class Evidence:
 
 def lowest_value(maps: Sequence[FloatMap], size: Size) -> FloatMap:
     """Per pixel the lowest of the scales' values, each resized to the target, (height, width) float32."""
-    lowest = np.full(size, np.inf, np.float32)
-    for one in maps:
-        np.minimum(lowest, upsample_bilinear(one, size), out=lowest)
+    lowest: FloatMap = reduce(np.minimum, (upsample_bilinear(one, size) for one in maps))
     return lowest
 
 

@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -219,17 +220,23 @@ def _check_ours(path: Path) -> None:
 
 
 def _append(path: Path, line: bytes) -> None:
-    with path.open("ab", buffering=0) as file:
-        before = os.fstat(file.fileno()).st_size
-        written = file.write(line)
-        if written < len(line):
-            file.truncate(before)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        before = os.fstat(descriptor).st_size
+        if os.write(descriptor, line) < len(line):
+            os.ftruncate(descriptor, before)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(descriptor)
 
 
 def _size(path: Path) -> int:
     """Size of a file in bytes; 0 if it is absent, a device or a pipe."""
-    return path.stat().st_size if path.is_file() else 0
+    try:
+        about = path.stat()
+    except FileNotFoundError:
+        return 0
+    return about.st_size if stat.S_ISREG(about.st_mode) else 0
 
 
 def _is_json(text: bytes) -> bool:
