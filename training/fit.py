@@ -105,67 +105,96 @@ def fit_flow(
         BadInput: the resume file belongs to another run, or the likelihood is no longer finite.
         KeyboardInterrupt: after the state was saved.
     """
-    device = next(network.flow.parameters()).device
-    network.to(device)  # what standardisation has added, too
-    if options.couplings == "additive":
-        hold_scales_at_one(network)
-    parameters = [p for p in network.flow.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, weight_decay=WEIGHT_DECAY)
-    state = read_state(resume_file, run, _FlowState) or _initial_state(network, optimizer)
-    network.flow.load_state_dict(state.flow)
-    optimizer.load_state_dict(state.optimizer)
-
-    steps_per_epoch = -(-len(fit) // options.batch_size)
-    steps = steps_per_epoch * options.epochs
-    latents = sum(scale.channels * scale.side**2 for scale in network.architecture.latents)
-    started = time.perf_counter() - state.seconds
+    fitting = _Fitting(network, fit, held_out, options, resume_file, run)
+    state = fitting.state
 
     def end_epoch() -> None:
-        nonlocal started
-        likelihood = _mean_likelihood(network, held_out, options.batch_size) / latents
-        loss = state.loss / len(fit) if state.epochs else None
-        judged = likelihood if judge is None else judge()
-        number = best = len(state.epochs)
-        if state.epochs and not judged < state.epochs[state.epochs[-1].best].judged:
-            best = state.epochs[-1].best
-        else:
-            state.best_flow = _copy(network.flow.state_dict())
-        state.epochs.append(Epoch(number, loss, likelihood, judged, best, time.perf_counter() - started))
-        state.loss, started = 0.0, time.perf_counter()
-        save()
+        fitting.end_epoch(judge)
         on_epoch(state.epochs)
-
-    def save() -> None:
-        state.flow, state.optimizer = network.flow.state_dict(), optimizer.state_dict()
-        state.seconds = time.perf_counter() - started
-        write_state(resume_file, run, state)
 
     with deferred_interrupts() as interrupted:
         if not state.epochs:
             end_epoch()
-        while state.step < steps and state.epochs[-1].epoch - state.epochs[-1].best < options.patience:
-            epoch, position = divmod(state.step, steps_per_epoch)
-            order = np.random.default_rng((options.seed, epoch)).permutation(len(fit))
-            indices = order[position * options.batch_size : (position + 1) * options.batch_size]
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * (1 - (1 - FINAL_RATE) * state.step / steps)
-            loss = negative_log_likelihood(network, standardized(network, fit.batch(indices, epoch))).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            state.step += 1
-            if not torch.isfinite(loss):
-                raise BadInput(f"the likelihood is no longer finite after {state.step} steps; lower the learning rate")
-            of_batch = float(loss.detach()) / latents
-            state.loss += of_batch * len(indices)
-            if state.step % steps_per_epoch == 0:
+        while state.step < fitting.steps and state.epochs[-1].epoch - state.epochs[-1].best < options.patience:
+            loss = fitting.take_step()
+            if state.step % fitting.steps_per_epoch == 0:
                 end_epoch()
-            on_step(Progress(state.step, steps, of_batch, state.epochs[-1].held_out))
+            on_step(Progress(state.step, fitting.steps, loss, state.epochs[-1].held_out))
             if interrupted():
-                save()
+                fitting.save()
                 raise KeyboardInterrupt
     network.flow.load_state_dict(state.best_flow)
     return Fit(state.step, tuple(state.epochs))
+
+
+class _Fitting:
+    """A fit between two steps."""
+
+    def __init__(
+        self,
+        network: UFlow,
+        fit: Features,
+        held_out: Features,
+        options: TrainingOptions,
+        resume_file: Path,
+        run: dict[str, Any],
+    ) -> None:
+        network.to(next(network.flow.parameters()).device)  # what standardisation has added, too
+        if options.couplings == "additive":
+            hold_scales_at_one(network)
+        parameters = [p for p in network.flow.parameters() if p.requires_grad]
+        self._network, self._fit, self._held_out, self._options = network, fit, held_out, options
+        self._resume_file, self._run = resume_file, run
+        self._optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, weight_decay=WEIGHT_DECAY)
+        self.state = read_state(resume_file, run, _FlowState) or _initial_state(network, self._optimizer)
+        network.flow.load_state_dict(self.state.flow)
+        self._optimizer.load_state_dict(self.state.optimizer)
+        self.steps_per_epoch = -(-len(fit) // options.batch_size)
+        self.steps = self.steps_per_epoch * options.epochs
+        self._latents = sum(scale.channels * scale.side**2 for scale in network.architecture.latents)
+        self._started = time.perf_counter() - self.state.seconds
+
+    def take_step(self) -> float:
+        """Learn from the next batch; returns its loss."""
+        state, options = self.state, self._options
+        epoch, position = divmod(state.step, self.steps_per_epoch)
+        order = np.random.default_rng((options.seed, epoch)).permutation(len(self._fit))
+        indices = order[position * options.batch_size : (position + 1) * options.batch_size]
+        for group in self._optimizer.param_groups:
+            group["lr"] = options.learning_rate * (1 - (1 - FINAL_RATE) * state.step / self.steps)
+        batch = standardized(self._network, self._fit.batch(indices, epoch))
+        loss = negative_log_likelihood(self._network, batch).mean()
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        state.step += 1
+        if not torch.isfinite(loss):
+            raise BadInput(f"the likelihood is no longer finite after {state.step} steps; lower the learning rate")
+        of_batch = float(loss.detach()) / self._latents
+        state.loss += of_batch * len(indices)
+        return of_batch
+
+    def end_epoch(self, judge: Callable[[], float] | None) -> None:
+        """Judge the weights, keep them if they are the best so far, and save the state."""
+        state = self.state
+        held_out = _mean_likelihood(self._network, self._held_out, self._options.batch_size) / self._latents
+        judged = held_out if judge is None else judge()
+        loss = state.loss / len(self._fit) if state.epochs else None
+        number = best = len(state.epochs)
+        if state.epochs and not judged < state.epochs[state.epochs[-1].best].judged:
+            best = state.epochs[-1].best
+        else:
+            state.best_flow = _copy(self._network.flow.state_dict())
+        now = time.perf_counter()
+        state.epochs.append(Epoch(number, loss, held_out, judged, best, now - self._started))
+        state.loss, self._started = 0.0, now
+        self.save()
+
+    def save(self) -> None:
+        """Write the state, for a run that continues from here."""
+        self.state.flow, self.state.optimizer = self._network.flow.state_dict(), self._optimizer.state_dict()
+        self.state.seconds = time.perf_counter() - self._started
+        write_state(self._resume_file, self._run, self.state)
 
 
 def hold_scales_at_one(network: UFlow) -> None:

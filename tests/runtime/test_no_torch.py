@@ -39,6 +39,12 @@ def test_importing_the_runtime_loads_nothing_heavy() -> None:
     assert not loaded_by("import uflow_edge.runtime") & HEAVY
 
 
+def test_a_command_line_is_read_without_numba() -> None:
+    statement = "from uflow_edge.runtime.infer.command import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    code = f"{statement}\nimport sys\nprint('numba' in sys.modules)"
+    assert printed_by(code).splitlines()[-1] == "False"
+
+
 def test_the_modules_are_all_there() -> None:
     packages = {module.rpartition(".")[0].removeprefix("uflow_edge.") for module in MODULES}
     assert packages >= {"runtime", *(f"runtime.{room}" for room in ("engines", "nfa", "page", "sinks", "sources"))}
