@@ -148,11 +148,12 @@ def timm_features(timm_name: str, **options: Any) -> Any:
 def _timm_name(name: Any) -> str:
     import timm
 
-    models = [*timm.list_models(), *timm.list_pretrained()]  # without tags of weights, and with them
+    models = timm.list_models()
     asked = name.removeprefix(TIMM)[:_LONGEST_NAME] if isinstance(name, str) else ""
-    if name == TIMM + asked and asked in models:
+    if name == TIMM + asked and (asked in models or asked in timm.list_pretrained()):  # with a tag of weights
         return asked
-    near = ", ".join(TIMM + model for model in get_close_matches(asked, models)) or f"{TIMM}NAME"
+    close = get_close_matches(asked.partition(".")[0], models)
+    near = ", ".join(TIMM + model for model in close) or f"{TIMM}NAME"
     raise BadInput(f"unknown extractor {brief(name)}; known: {', '.join(EXTRACTORS)}, and networks of timm, as {near}")
 
 
