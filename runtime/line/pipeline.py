@@ -88,7 +88,7 @@ class Pipeline:
         self._folders = camera_folders([feed.source.name for feed in feeds])
         self._captures = tuple(self._capture(lane, feed) for lane, feed in enumerate(feeds))
         self._lock = threading.Lock()  # guards _counts and _failure
-        self._counts = Tally()
+        self._counts = Counter[str]()  # of the fields of `Tally`
         self._failure: BaseException | None = None
         self._stopping = False
         self._failures_in_a_row: Counter[str] = Counter()  # of each stage
@@ -165,10 +165,13 @@ class Pipeline:
         reconnects = sum(capture.reconnects for capture in self._captures)
         with self._lock:
             counts, files = self._counts, self._unreadable_files()
-            return replace(
-                counts,
-                captured=counts.captured + files,
-                unreadable=counts.unreadable + files,
+            return Tally(
+                captured=counts["captured"] + files,
+                inspected=counts["inspected"],
+                dropped=counts["dropped"],
+                anomalous=counts["anomalous"],
+                unreadable=counts["unreadable"] + files,
+                not_judged=counts["not_judged"],
                 reconnects=reconnects,
                 undelivered=undelivered,
             )
@@ -183,17 +186,18 @@ class Pipeline:
 
     def _count(self, **more: int) -> None:
         with self._lock:
-            changed = {name: getattr(self._counts, name) + number for name, number in more.items()}
-            self._counts = replace(self._counts, **changed)
+            for name, number in more.items():
+                self._counts[name] += number
 
     def _take(self, lane: int, frame: "Frame") -> bool:
         limit = self._options.max_frames
         with self._lock:
-            captured = self._counts.captured + self._unreadable_files() + 1
+            captured = self._counts["captured"] + self._unreadable_files() + 1
             if self._stopping or (limit is not None and captured > limit):
                 return False
-            self._counts = replace(self._counts, captured=self._counts.captured + 1)
-        self._count(dropped=len(self._inbox.put(lane, frame)))
+            self._counts["captured"] += 1
+        if overtaken := self._inbox.put(lane, frame):
+            self._count(dropped=len(overtaken))
         self._stages.wake()
         return not (captured == limit or self._stopping)
 

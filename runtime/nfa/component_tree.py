@@ -163,12 +163,7 @@ def select_regions(
 
 
 @compiled
-def paint(region: IndexMap, value: NDArray[np.float64], outside: float, unique_values: bool) -> FloatMap:
-    """Give every pixel its region's value, −1e36 at least, and pixels in no region ``outside``; (H*W,) float32.
-
-    With ``unique_values``, of regions with exactly equal values only the one whose canonical pixel comes last in
-    memory is painted, as upstream does by keying regions with their value.
-    """
+def _paint(region: IndexMap, value: NDArray[np.float64], outside: float, unique_values: bool) -> FloatMap:
     n = region.size
     painted = np.zeros(n, np.bool_)
     for pixel in range(n):
@@ -185,6 +180,25 @@ def paint(region: IndexMap, value: NDArray[np.float64], outside: float, unique_v
         if region[pixel] != _OUTSIDE and painted[region[pixel]]:
             out[pixel] = max(value[region[pixel]], _LOWEST)
     return out
+
+
+@compiled
+def region_map(
+    levels: FloatMap,
+    log_tail: NDArray[np.float64],
+    repeats: NDArray[np.float64],
+    log_tests: NDArray[np.float64],
+    width: int,
+    outside: float,
+    unique_values: bool,
+) -> FloatMap:
+    """`select_regions`, then each pixel's value, −1e36 at least, or ``outside``; (H*W,) float32.
+
+    With ``unique_values``, of regions with exactly equal values only the one whose canonical pixel comes last in
+    memory is painted, as upstream does by keying regions with their value.
+    """
+    region, value = select_regions(levels, log_tail, repeats, log_tests, width)
+    return _paint(region, value, outside, unique_values)
 
 
 @compiled

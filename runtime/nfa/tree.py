@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from uflow_edge.runtime.nfa.component_tree import paint, select_regions
+from uflow_edge.runtime.nfa.component_tree import region_map, select_regions
 from uflow_edge.runtime.nfa.counts import log10_tests, log10_tests_by_size, pixels_of
 from uflow_edge.runtime.nfa.maps import checked_maps, upsample_bilinear
 from uflow_edge.runtime.numeric import FloatMap, Size
@@ -45,8 +45,10 @@ class Evidence:
 
     def value_map(self, shape: Size, *, unique_values: bool = False) -> FloatMap:
         """The value of the most significant region that each pixel lies in, (H, W) float32."""
-        region, value = select_regions(self.levels, self.log_tail, self.repeats, self.log_tests, shape[1])
-        return paint(region, value, self.outside, unique_values).reshape(shape)
+        values = region_map(
+            self.levels, self.log_tail, self.repeats, self.log_tests, shape[1], self.outside, unique_values
+        )
+        return values.reshape(shape)
 
     def region_values(self, width: int) -> NDArray[np.float64]:
         """The values of the regions that survive, (R,) float64, R ≥ 1, in no order."""
