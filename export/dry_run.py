@@ -68,7 +68,9 @@ def print_dry_run(checkpoint_path: Path, folder: Path, options: ExportOptions) -
     architecture = checkpoint.architecture
     found = parts(energy_graph(checkpoint, lowered=True).network, architecture.input_size)
     scales = ", ".join(f"{scale.channels} x {scale.side} x {scale.side}" for scale in architecture.latents)
-    print(f"{checkpoint_path}: {checkpoint.origin}, {architecture.extractor}, {architecture.flow_steps} flow steps")
+    source = f" ({checkpoint.extractor_weights})" if checkpoint.extractor_weights else ""
+    what = f"{checkpoint.origin}, {architecture.extractor}{source}, {architecture.flow_steps} flow steps"
+    print(f"{checkpoint_path}: {what}")
     print(f"input {architecture.input_size} x {architecture.input_size}, latents {scales}\n")
     rows = [(part.name, f"{part.macs / 1e9:.3f}", f"{part.weights / 1e6:.2f}") for part in found]
     print(table(("part", "GMAC per image", "million weights"), rows, left=(0,)) + "\n")

@@ -31,7 +31,7 @@ def load_pretrained(features: FeatureExtractor, extractor: str, given: Sequence[
             two, the finer first. By default the installed package with the weights, if there is one, or timm's hub.
 
     Returns:
-        The origin of the weights, for people.
+        The origin of the weights, for people: names of the files, without their folders, or of repositories.
 
     Raises:
         UsageError: the number of files is not that of the backbones.
@@ -73,7 +73,7 @@ def _fill(backbone: nn.Module, extractor: str, timm_name: str, file: Path | None
             f"{origin}: not the weights of timm's {timm_name}; missing or of another shape: {', '.join(missing[:5])}"
         )
     backbone.load_state_dict({name: found for name, (_, found) in needed.items()})
-    return origin
+    return file.name if file else origin
 
 
 def _flat(name: str) -> str:

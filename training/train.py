@@ -12,7 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uflow_edge.export.checkpoints.checkpoint import BITS, FITTED, HELD_OUT, PICTURES, PREFIX, TRAINED_ON
+from uflow_edge.export.checkpoints.checkpoint import (
+    BITS,
+    EXTRACTOR_WEIGHTS,
+    FITTED,
+    HELD_OUT,
+    PICTURES,
+    PREFIX,
+    TRAINED_ON,
+)
 from uflow_edge.export.checkpoints.tensors import save_tensors
 from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.export.network.uflow import EnergyGraph, UFlow
@@ -152,7 +160,7 @@ def train(
         result = fit_flow(network, fit, held, options, resume_file=resume, run=run, on_step=on_step, on_epoch=end_epoch)
     network.cpu()
     with state_until_written(checkpoint):
-        save_checkpoint(network, result, images_kept, trained_on, checkpoint)
+        save_checkpoint(network, result, images_kept, trained_on, origin, checkpoint)
     return result
 
 
@@ -207,7 +215,12 @@ def seeded_network(architecture: Architecture, seed: int) -> UFlow:
 
 
 def save_checkpoint(
-    network: UFlow, result: Fit, images: Sequence[Image], trained_on: Mapping[str, Sequence[str]], path: Path
+    network: UFlow,
+    result: Fit,
+    images: Sequence[Image],
+    trained_on: Mapping[str, Sequence[str]],
+    weights: str,
+    path: Path,
 ) -> None:
     """Write the weights in the layout of the authors' trainer, with our hashes, images and bit depth beside them.
 
@@ -215,6 +228,7 @@ def save_checkpoint(
         images: held-out good images, (S, S, 3) uint8 RGB each; may be empty.
         trained_on: the `content_hash` of every image under `FITTED` and `HELD_OUT`, so that calibration recognises
             images that the network has seen.
+        weights: origin of those of the extractor.
     """
     state = {PREFIX + name: value for name, value in network.state_dict().items()}
     state["pixel_aupro.fpr_limit"] = torch.tensor(0.3)  # upstream's own metric; without it, its strict loading fails
@@ -225,6 +239,7 @@ def save_checkpoint(
         "state_dict": state,
         "hyper_parameters": network.architecture.hyper_parameters(),
         TRAINED_ON: {split: list(hashes) for split, hashes in trained_on.items()},
+        EXTRACTOR_WEIGHTS: weights,
     }
     if (bits := in_use().bits) is not None:
         content[BITS] = bits

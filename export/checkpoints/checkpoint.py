@@ -19,6 +19,7 @@ from uflow_edge.export.network.backbones import EXTRACTORS, Normalization
 from uflow_edge.export.network.blank import without_weights
 from uflow_edge.export.network.extractors import trained_size
 from uflow_edge.export.network.uflow import UFlow, build_extractor
+from uflow_edge.export.wording import one_line
 from uflow_edge.runtime.errors import DISTRIBUTION, BadInput
 from uflow_edge.runtime.numeric import Image
 from uflow_edge.runtime.resize.cpu import Fit
@@ -30,6 +31,8 @@ TRAINED_ON = "trained_on"
 """Key of the `content_hash` of every training picture, in two lists under `FITTED` and `HELD_OUT`; ours have it."""
 BITS = "bits"
 """Key of the bit depth of the training pictures in our checkpoints, if it was stated; see `decode.Reading`."""
+EXTRACTOR_WEIGHTS = "extractor_weights"
+"""Key of the origin of the extractor's weights in our checkpoints, for people."""
 FITTED, HELD_OUT = "fitted", "held_out"
 AUTHORS = "U-Flow authors'"
 _FIRST = "flow."
@@ -51,6 +54,7 @@ class Checkpoint:
         pictures: (S, S, 3) uint8 RGB each, good ones that were not fitted; ours carry some.
         fitted, held_out: `content_hash` of every training picture; ours have them.
         bits: that cameras used of the 16 in the files of training pictures; None: 16.
+        extractor_weights: their origin, for people; None if the checkpoint does not say.
     """
 
     path: Path
@@ -63,6 +67,7 @@ class Checkpoint:
     fitted: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     bits: int | None = None
+    extractor_weights: str | None = None
 
     def network(self) -> UFlow:
         """The network in evaluation mode, with a copy of these weights."""
@@ -117,7 +122,11 @@ def _read(path: Path, content: Any) -> Checkpoint:
     if bits is not None and not (type(bits) is int and 8 <= bits <= 16):
         raise BadInput(f"its {BITS} are {bits!r}, expected a number from 8 to 16")
     origin = DISTRIBUTION if stated else AUTHORS
-    return Checkpoint(path, architecture, weights, normalization, None, origin, pictures, fitted, held_out, bits)
+    source = content.get(EXTRACTOR_WEIGHTS)
+    source = one_line(source) if isinstance(source, str) else None
+    return Checkpoint(
+        path, architecture, weights, normalization, None, origin, pictures, fitted, held_out, bits, source
+    )
 
 
 def _weights(content: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

