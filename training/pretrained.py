@@ -64,7 +64,9 @@ def _fill(backbone: nn.Module, extractor: str, timm_name: str, file: Path | None
     elif packaged is not None:
         weights, origin = _in_timm_names(_read(packaged), timm_name), _PACKAGES[extractor]
     else:
-        weights, origin = _from_hub(timm_name, extractor), f"timm hub, {_hub_file(timm_name)[0]}"
+        licence = getattr(timm.get_pretrained_cfg(timm_name), "license", None)
+        origin = f"timm hub, {_hub_file(timm_name)[0]}, licence {licence or 'unknown'}"
+        weights = _from_hub(timm_name, extractor)
     by_name = {_flat(name): value for name, value in weights.items()}
     needed = {name: (value.shape, by_name.get(_flat(name))) for name, value in backbone.state_dict().items()}
     missing = [name for name, (shape, found) in needed.items() if getattr(found, "shape", None) != shape]
