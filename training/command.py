@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
         "--extractor",
         metavar="NAME",
         default="efficientnet_lite0",
-        help=f"frozen backbone: {', '.join(EXTRACTORS)}, or a convolutional network of timm, as timm:mobilenetv4_conv_medium",
+        help=f"frozen backbone; {', '.join(EXTRACTORS)}, or timm:NAME, a convolutional network of timm",
     )
     add(
         "--input-size",
