@@ -1,5 +1,6 @@
 """The device of a training: chosen clearly, given every tensor, and with results that repeat."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from uflow_edge.export.network.architecture import Architecture
-from uflow_edge.runtime.errors import BadInput
+from uflow_edge.runtime.errors import BadInput, Unavailable
 from uflow_edge.training.command import main
 from uflow_edge.training.device import chosen_device, repeatable
 from uflow_edge.training.fit import fit_flow
@@ -66,6 +67,20 @@ def test_auto_takes_what_there_is_and_cuda_is_refused_without_it(texture_folder:
 def test_on_the_cpu_nothing_global_changes() -> None:
     with repeatable(torch.device("cpu")):
         assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_for_a_gpu_torch_is_set_to_repeat_itself_and_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")  # both, so that it is set back
+    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+    too_little = pytest.raises(Unavailable, match="too little free memory; use a smaller --batch")
+    with too_little, repeatable(torch.device("cuda")):
+        assert torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.deterministic
+        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+        raise torch.cuda.OutOfMemoryError
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32) == before
 
 
 @pytest.mark.gpu
