@@ -52,6 +52,8 @@ def parsed(graph: Path) -> tuple[list[TensorSpec], list[TensorSpec]]:
     [
         ("resnet18", 256, 10_000_000),
         ("efficientnet_lite0", 256, 1_000_000),
+        pytest.param("timm:convnextv2_atto", 256, 2_000_000, marks=pytest.mark.slow),
+        pytest.param("timm:mobilenetv4_conv_medium", 256, 2_000_000, marks=pytest.mark.slow),
         pytest.param("wide_resnet50_2", 256, 100_000_000, marks=pytest.mark.slow),
         pytest.param("mcait", 448, 700_000_000, marks=pytest.mark.slow),
     ],

@@ -15,8 +15,8 @@ OWN = {  # options whose value is not the same thing in every command
     "--data": "each command expects other folders in it",
     "--out": "a checkpoint, a bundle, or a folder of results",
 }
-OTHER_VALUES = {("uflow-export", "--batch"), ("uflow-export", "--precision"), ("uflow-export", "--extractor")}
-"""These take other values: a range, several precisions, the name of any extractor."""
+OTHER_VALUES = {("uflow-export", "--batch"), ("uflow-export", "--precision")}
+"""These take other values: a range, several precisions."""
 VALUES = {"--steps": "30", "--json": "a.json", "--plan": None, "--report": None, "--triton-plan": "a.plan"}
 VALUES |= {"--backends": "onnxruntime", "--precisions": "fp32"}
 
