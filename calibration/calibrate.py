@@ -197,7 +197,8 @@ def _learn(inspector: Inspector, files: Sequence[ImageFile], reader: _Reader) ->
             f"{ADVISED_IMAGES}; {len(reader.unreadable)} could not be read"
         )
     logger.info(f"fitting the null model to {len(readable)} images …")
-    found = fit_null_model([np.concatenate(kept) for kept in maps], inspector.manifest.channels)
+    manifest = inspector.manifest
+    found = fit_null_model([np.concatenate(kept) for kept in maps], manifest.channels, manifest.window)
     suspicious = dict.fromkeys(of_part[part] for part in found.suspicious)
     fitted = tuple(file for i, file in enumerate(readable) if i not in suspicious)
     return _Learned(found, fitted, tuple(readable[i] for i in suspicious))

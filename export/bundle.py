@@ -171,6 +171,7 @@ def _manifest(checkpoint: Checkpoint, options: ExportOptions) -> UFlowManifest:
         scales=tuple(LatentScale(s.stride, s.side, s.side, s.channels) for s in architecture.latents),
         exceedance_probability=DEFAULT_PROBABILITY if options.block_nfa else None,
         bits=checkpoint.bits,
+        window=architecture.window,
         variants=(),
         files={},
         tools=tool_versions("timm", "FrEIA", "openvino"),

@@ -25,9 +25,12 @@ from uflow_edge.training.options import (
     CACHE_CHOICES,
     COUPLINGS,
     HOLD_OUT,
+    SCALES_CHOICES,
     STANDARDIZATION_CHOICES,
+    WINDOW,
     Augmentation,
     TrainingOptions,
+    with_scales,
 )
 from uflow_edge.training.progress import log_file, run_fit
 
@@ -66,6 +69,19 @@ def parser() -> argparse.ArgumentParser:
         type=positive_int,
         metavar="N",
         help=f"side of the input in pixels (default: {INPUT_SIZE}, mcait: 448)",
+    )
+    add(
+        "--scales",
+        choices=SCALES_CHOICES,
+        default="auto",
+        help="joint: one law for the features of all strides together; separate: one per stride, as in the paper; "
+        "auto: joint, unless the model would become too large",
+    )
+    add(
+        "--window",
+        type=positive_int,
+        metavar="N",
+        help=f"average energies over N x N pixels before regions are formed (default: {WINDOW} if joint, else 1)",
     )
     add("--flow-steps", type=positive_int, default=FLOW_STEPS, metavar="N", help="coupling blocks per scale")
     add(
@@ -174,8 +190,9 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     )
     try:
         architecture = Architecture.default(arguments.extractor, arguments.input_size, arguments.flow_steps)
+        architecture = with_scales(architecture, arguments.scales, arguments.window)
     except BadInput as error:
-        raise UsageError(f"--extractor, --input-size or --flow-steps: {error}") from error
+        raise UsageError(f"--extractor, --input-size, --flow-steps, --scales or --window: {error}") from error
     result = run_fit(
         lambda bar: train(
             data,

@@ -1,7 +1,6 @@
 """Features of the frozen extractor, computed once, so that later only the flow takes time.
 
-All features here are layer-normalised but not standardised: the extractor's ``feature_normalizations`` without their
-affine part. The features of `mcait` are used unchanged, as its backbones normalise them.
+All features here are as the backbone gives them: the extractor's ``prepare`` and ``standardize`` follow.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from typing import Protocol
 import numpy as np
 import psutil
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,7 +35,7 @@ class Features(Protocol):
         """Number of images."""
 
     def batch(self, indices: NDArray[np.intp], epoch: int) -> tuple[Tensor, ...]:
-        """Features of some images, (N, C_i, H_i, W_i) per scale, finest first, in host memory.
+        """Features of some images, (N, C_i, H_i, W_i) per tap, finest first, in host memory.
 
         The epoch decides the augmentation.
         """
@@ -49,12 +47,9 @@ def extract(graph: EnergyGraph, images: Sequence[Image]) -> tuple[Tensor, ...]:
     Returns:
         Features in host memory, whatever device the graph is on.
     """
-    extractor = graph.network.feature_extractor
+    pictures = torch.from_numpy(np.stack(images)).to(graph.scale.device)
     with torch.inference_mode():
-        raw = extractor.raw_features(graph.normalized(torch.from_numpy(np.stack(images)).to(graph.scale.device)))
-        if extractor.feature_normalizations:
-            raw = tuple(F.layer_norm(feature, feature.shape[1:]) for feature in raw)
-        return tuple(feature.cpu() for feature in raw)
+        return tuple(feature.cpu() for feature in graph.network.feature_extractor.tapped(graph.normalized(pictures)))
 
 
 class CachedFeatures:
@@ -67,7 +62,7 @@ class CachedFeatures:
         self, graph: EnergyGraph, paths: Sequence[Path], *, where: CacheChoice = "auto", folder: Path | None = None
     ) -> None:
         architecture = graph.network.architecture
-        shapes = [(len(paths), scale.channels, scale.side, scale.side) for scale in architecture.features]
+        shapes = [(len(paths), scale.channels, scale.side, scale.side) for scale in architecture.tapped]
         self.bytes = sum(4 * int(np.prod(shape)) for shape in shapes)
         if where == "auto":
             where = "memory" if self.bytes <= _MEMORY_SHARE * psutil.virtual_memory().available else "disk"

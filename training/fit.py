@@ -70,7 +70,8 @@ def negative_log_likelihood(network: UFlow, features: tuple[Tensor, ...]) -> Ten
 def standardized(network: UFlow, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Features of `Features.batch` as the flow takes them, on the network's device."""
     device = next(network.flow.parameters()).device
-    return network.feature_extractor.standardize([feature.to(device) for feature in features])
+    extractor = network.feature_extractor
+    return extractor.standardize(extractor.prepare([feature.to(device) for feature in features]))
 
 
 def fit_flow(
@@ -141,6 +142,7 @@ class _Fitting:
     ) -> None:
         network.to(next(network.flow.parameters()).device)  # what standardisation has added, too
         if options.couplings == "additive":
+            start_at_identity(network)
             hold_scales_at_one(network)
         parameters = [p for p in network.flow.parameters() if p.requires_grad]
         self._network, self._fit, self._held_out, self._options = network, fit, held_out, options
@@ -195,6 +197,17 @@ class _Fitting:
         self.state.flow, self.state.optimizer = self._network.flow.state_dict(), self._optimizer.state_dict()
         self.state.seconds = time.perf_counter() - self._started
         write_state(self._resume_file, self._run, self.state)
+
+
+def start_at_identity(network: UFlow) -> None:
+    """Set the subnets' last convolutions to zero: the flow starts as the normal law of its standardised features.
+
+    As in Kingma and Dhariwal, "Glow", 2018, section 3.3.
+    """
+    for block in network.flow.module_list:
+        if isinstance(block, AllInOneBlock):
+            for parameter in block.subnet[-1].parameters():
+                parameter.data.zero_()
 
 
 def hold_scales_at_one(network: UFlow) -> None:

@@ -32,6 +32,7 @@ class PublishedConfig:
             "patience": 20,  # theirs is for the AUROC of test images, ours for the held-out likelihood
             "couplings": "affine",
             "standardize": "none",
+            "scales": "separate",
         }
 
 

@@ -1,10 +1,11 @@
 """The options of a training, without torch, so that the command line starts quickly."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
+from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.numeric import Image
 
@@ -14,6 +15,13 @@ COUPLINGS: tuple[Couplings, ...] = get_args(Couplings)
 Standardization: TypeAlias = Literal["whiten", "position", "channel", "none"]
 StandardizationChoice: TypeAlias = Literal["auto", "whiten", "position", "channel", "none"]
 STANDARDIZATION_CHOICES: tuple[StandardizationChoice, ...] = get_args(StandardizationChoice)
+
+ScalesChoice: TypeAlias = Literal["auto", "joint", "separate"]
+SCALES_CHOICES: tuple[ScalesChoice, ...] = get_args(ScalesChoice)
+LARGEST_WHITENING = 64 * 2**20
+"""Size limit in bytes of the whitening matrices with ``auto``, because they become part of the model."""
+WINDOW = 5
+"""Pixels of joint features over which a calibration averages energies by default."""
 
 HOLD_OUT = 0.1
 """Default share of the images that is held out."""
@@ -48,6 +56,23 @@ class TrainingOptions:
         for name in ("learning_rate", "batch_size", "epochs", "patience"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name.replace('_', ' ')} {getattr(self, name):g}: expected more than 0")
+
+
+def with_scales(architecture: Architecture, choice: ScalesChoice, window: int | None = None) -> Architecture:
+    """The architecture with its scales joint or separate; ``auto`` joins them if they can be whitened together.
+
+    Args:
+        window: of energies; None: 5 pixels for joint features, none for separate ones.
+    """
+    if choice == "auto":
+        possible = architecture.backbone.fixed_input_size is None
+        joint = possible and replace(architecture, joint=True).whitening_bytes <= LARGEST_WHITENING
+    else:
+        joint = choice == "joint"
+    side = architecture.tapped[-1].side
+    if window is None:
+        window = min(WINDOW, side - 1 + side % 2) if joint else 1
+    return replace(architecture, joint=joint, window=window)
 
 
 @dataclass(frozen=True, slots=True)

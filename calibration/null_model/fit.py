@@ -19,6 +19,7 @@ from uflow_edge.calibration.null_model.screening import SUSPICIOUS, deviations, 
 from uflow_edge.calibration.null_model.tail import fit_tail
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail
+from uflow_edge.runtime.nfa.maps import averaged
 from uflow_edge.runtime.nfa.null_model import NullModel, NullScale
 from uflow_edge.runtime.numeric import FloatMap
 
@@ -46,18 +47,20 @@ class NullFit:
     suspicious: tuple[int, ...]
 
 
-def fit_null_model(energies: Sequence[ArrayLike], channels: Sequence[int]) -> NullFit:
+def fit_null_model(energies: Sequence[ArrayLike], channels: Sequence[int], window: int = 1) -> NullFit:
     """Fit a null model to good images, leaving out those that look anomalous.
 
     Args:
         energies: per scale, finest first, (N, H_i, W_i), of images that the flow was *not* trained on, in the order in
             which they were taken.
         channels: per scale, C_i.
+        window: side in pixels of the windows over which energies are averaged.
 
     Raises:
         BadInput: fewer than 20 images, maps that cannot be energies, or more than a fifth of the images suspicious.
     """
-    stacks = _checked(energies, channels)
+    given = _checked(energies, channels)
+    stacks = [np.stack([averaged(one, window) for one in stack]) for stack in given]
     deviating = deviations(stacks)
     suspicious = ranked_worst(deviating, SUSPICIOUS)
     if len(suspicious) > _MOST_SUSPICIOUS * len(deviating):
@@ -68,11 +71,11 @@ def fit_null_model(energies: Sequence[ArrayLike], channels: Sequence[int]) -> Nu
     kept = [np.delete(stack, suspicious, axis=0) for stack in stacks]
     unseen = _cross_fit(kept)
     margin = unseen.margin
-    model = _with_margin(_fit(kept), margin)
+    model = replace(_with_margin(_fit(kept), margin), window=window)
     goodness = GoodnessOfFit(
         scales=tuple(
-            scale_fit(chi_square_log10_tail(stack, count), after)
-            for stack, count, after in zip(kept, channels, unseen.log_tails, strict=True)
+            scale_fit(chi_square_log10_tail(np.delete(stack, suspicious, axis=0), count), after)
+            for stack, count, after in zip(given, channels, unseen.log_tails, strict=True)
         ),
         image_scores=np.array([-values.min() - margin for values in unseen.values]),
         false_alarms=np.array([(values + margin <= 0).sum() for values in unseen.values], np.intp),

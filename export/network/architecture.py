@@ -73,6 +73,9 @@ class Architecture:
         pooling: side of the average pooling over features, odd; 1 is none.
         whitening: whether features are decorrelated by one matrix a pixel.
         described: a network of timm; None for those of `EXTRACTORS`.
+        joint: whether the features of all taps are averaged down to the coarsest and stacked, so that one law holds for
+            all channels at a place (see `joint.JointExtractor`); else each tap is a scale of its own.
+        window: side in pixels of the windows over which calibration averages energies, odd; 1 is none.
 
     Raises:
         BadInput: on construction, when these do not fit together.
@@ -86,6 +89,8 @@ class Architecture:
     whitening: bool = False
     coupling: Coupling = Coupling()
     described: Extractor | None = None
+    joint: bool = False
+    window: int = 1
 
     def __post_init__(self) -> None:
         known = self.backbone
@@ -108,7 +113,11 @@ class Architecture:
             raise BadInput(f"flow steps {self.flow_steps}: expected at least 1 and at most {MOST_FLOW_STEPS}")
         if self.pooling < 1 or self.pooling % 2 == 0:
             raise BadInput(f"pooling {self.pooling}: expected an odd side")
-        if self.pooling > (most := 2 * self.features[0].side):
+        if self.joint and size is not None:
+            raise BadInput(f"{self.extractor} has no joint features: its backbones normalise them at their own strides")
+        if self.window < 1 or self.window % 2 == 0 or self.window > self.features[0].side:
+            raise BadInput(f"window {self.window}: expected an odd side of at most {self.features[0].side}")
+        if self.pooling > (most := 2 * self.tapped[0].side):
             raise BadInput(f"pooling {self.pooling}: expected at most {most}, which covers all of the finest features")
 
     @classmethod
@@ -137,6 +146,8 @@ class Architecture:
                 whitening=bool(values["whitening"]),
                 coupling=Coupling(**values.get("coupling", {})),
                 described=None if name in [*EXTRACTORS] else from_record(name, values.get("described", {})),
+                joint=bool(values.get("joint", False)),
+                window=int(values.get("window", 1)),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BadInput(
@@ -153,6 +164,8 @@ class Architecture:
             "pooling": self.pooling,
             "whitening": self.whitening,
             "coupling": asdict(self.coupling),
+            "joint": self.joint,
+            "window": self.window,
             **({} if self.extractor in EXTRACTORS else {"described": self.backbone.record()}),
         }
 
@@ -162,14 +175,27 @@ class Architecture:
         return self.described or extractor(self.extractor)
 
     @property
-    def features(self) -> tuple[Scale, ...]:
-        """The feature maps that enter the flow, finest first."""
+    def tapped(self) -> tuple[Scale, ...]:
+        """The feature maps that the backbone gives, finest first."""
         known = self.backbone
         strides = [2 ** (tap + 1) for tap in self.taps]
         return tuple(
             Scale(stride, known.channels[tap - known.finest_level], self.input_size // stride)
             for tap, stride in zip(self.taps, strides, strict=True)
         )
+
+    @property
+    def features(self) -> tuple[Scale, ...]:
+        """The feature maps that enter the flow, finest first; a single one if they are joint."""
+        if not self.joint:
+            return self.tapped
+        coarsest = self.tapped[-1]
+        return (Scale(coarsest.stride, sum(scale.channels for scale in self.tapped), coarsest.side),)
+
+    @property
+    def whitening_bytes(self) -> int:
+        """Size of the matrices that whitening adds to a model."""
+        return sum(4 * scale.side**2 * scale.channels**2 for scale in self.features)
 
     @property
     def latents(self) -> tuple[Scale, ...]:

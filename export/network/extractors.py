@@ -32,7 +32,7 @@ class FeatureExtractor(nn.Module):
         ).requires_grad_(False)
 
     def add_backbone(self, architecture: Architecture) -> None:
-        """Create the modules that `raw_features` and `normalize` run; called once, on construction."""
+        """Create the modules that `tapped` and `normalize` run; called once, on construction."""
         known = architecture.backbone
         backbone = timm_features(known.timm_name, out_indices=[tap - known.finest_level for tap in architecture.taps])
         last = backbone.feature_info.module_name()[-1]
@@ -47,7 +47,7 @@ class FeatureExtractor(nn.Module):
 
     def _check_maps(self, architecture: Architecture) -> None:
         """Run a network of timm once, since not all of them have the maps that timm states, or take every size."""
-        side, expected = architecture.input_size, [(1, s.channels, s.side, s.side) for s in architecture.features]
+        side, expected = architecture.input_size, [(1, s.channels, s.side, s.side) for s in architecture.tapped]
         try:
             with torch.no_grad():
                 found = [tuple(f.shape) for f in self.extractor(torch.zeros(1, 3, side, side))]
@@ -62,25 +62,32 @@ class FeatureExtractor(nn.Module):
             )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, S, S) normalised RGB to one (N, C_i, H_i, W_i) a scale, finest first."""
-        return self.normalize(self.raw_features(image))
+        """(N, 3, S, S) normalised RGB to the features that enter the flow, (N, C_i, H_i, W_i), finest first."""
+        return self.normalize(self.pool(self.tapped(image)))
 
-    def raw_features(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Features before the layer normalisation, pooled."""
-        features = self.extractor(image)
-        if self.pooling > 1:
-            features = [
-                F.avg_pool2d(f, self.pooling, stride=1, padding=self.pooling // 2, count_include_pad=False)
-                for f in features
-            ]
-        return tuple(features)
+    def tapped(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Features as the backbone gives them, finest first."""
+        return tuple(self.extractor(image))
+
+    def pool(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Average over a window around each pixel, which holds only the map's own pixels at its border."""
+        if self.pooling == 1:
+            return tuple(features)
+        return tuple(
+            F.avg_pool2d(f, self.pooling, stride=1, padding=self.pooling // 2, count_include_pad=False)
+            for f in features
+        )
+
+    def prepare(self, tapped: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Tapped features, pooled and layer-normalised without gain and offset, as `standardize` expects them."""
+        return tuple(F.layer_norm(feature, feature.shape[1:]) for feature in self.pool(tapped))
 
     def normalize(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Layer normalisation of every scale, gain and offset included, and whitening if there is one."""
         return self._whiten(norm(f) for norm, f in zip(self.feature_normalizations, features, strict=True))
 
     def standardize(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The rest of `normalize` for features that are layer-normalised but lack gain and offset."""
+        """Gain, offset and whitening of features that `prepare` gave: what enters the flow."""
         return self._whiten(f * gain + offset for (gain, offset), f in zip(self.affine(), features, strict=True))
 
     def _whiten(self, features: Iterable[Tensor]) -> tuple[Tensor, ...]:
@@ -93,7 +100,7 @@ class FeatureExtractor(nn.Module):
         norms = [cast(nn.LayerNorm, norm) for norm in self.feature_normalizations]
         return tuple((norm.weight, norm.bias) for norm in norms)
 
-    def last_normalization(self, level: int) -> nn.LayerNorm:
+    def last_normalization(self, level: int) -> "nn.LayerNorm | PixelAffine":
         """The layer whose gain and offset are the last thing that happens to a scale's features before whitening."""
         return cast(nn.LayerNorm, self.feature_normalizations[level])
 
@@ -114,6 +121,18 @@ def trained_size(extractor: str, weights: Mapping[str, Tensor]) -> tuple[int, in
         return None
     stride = 2 ** (known.taps[0] + 1)
     return found.shape[1] * stride, found.shape[2] * stride
+
+
+class PixelAffine(nn.Module):
+    """A gain and an offset for each channel at each pixel, (C, H, W) each, like the end of a layer normalisation."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(*shape))
+        self.bias = nn.Parameter(torch.zeros(*shape))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features * self.weight + self.bias
 
 
 class Whitening(nn.Module):

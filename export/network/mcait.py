@@ -51,11 +51,14 @@ class McaitExtractor(FeatureExtractor):
             halve = resize_matrix(architecture.input_size, COARSE_INPUT_SIZE)
         self.register_buffer("halve", halve, persistent=False)
 
-    def raw_features(self, image: Tensor) -> tuple[Tensor, ...]:
+    def tapped(self, image: Tensor) -> tuple[Tensor, ...]:
         """Features after each backbone's own layer normalisation, over channels."""
         # A fixed resize is a product with one constant matrix a side: exact, and every engine takes it.
         half = self.halve @ image @ self.halve.T
         return _features(self.extractor1, image), _features(self.extractor2, half)
+
+    def prepare(self, tapped: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(tapped)
 
     def normalize(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Whitening, if there is one: the features are normalised already."""

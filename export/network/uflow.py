@@ -14,6 +14,7 @@ from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.export.network.backbones import Normalization
 from uflow_edge.export.network.extractors import FeatureExtractor, Whitening, whiten
 from uflow_edge.export.network.flow import build_flow, ordered_latents
+from uflow_edge.export.network.joint import JointExtractor
 from uflow_edge.export.network.mcait import McaitExtractor
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.nfa.block import exceedance_threshold
@@ -27,7 +28,9 @@ __all__ = ["EnergyGraph", "FeatureExtractor", "UFlow", "build_extractor", "torch
 
 def build_extractor(architecture: Architecture) -> FeatureExtractor:
     """The extractor of an architecture, its weights not yet loaded."""
-    return McaitExtractor(architecture) if architecture.extractor == "mcait" else FeatureExtractor(architecture)
+    if architecture.extractor == "mcait":
+        return McaitExtractor(architecture)
+    return JointExtractor(architecture) if architecture.joint else FeatureExtractor(architecture)
 
 
 class UFlow(nn.Module):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.storage.strict_json import Digest, Text, to_json
 
-SCHEMA = 5
+SCHEMA = 6
 """Of the manifests that are written. All from 1 on are read: older ones lack only fields that have a default."""
 ENGINES = "engines"
 DEFAULT_OPSET = 18

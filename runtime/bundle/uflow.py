@@ -13,6 +13,7 @@ from uflow_edge.runtime.bundle.calibration_record import CalibrationRecord
 from uflow_edge.runtime.bundle.manifest import Count, Manifest, Side, Signature, Tensor
 from uflow_edge.runtime.drift import DriftRange
 from uflow_edge.runtime.nfa import DEFAULT_RULE, Rule
+from uflow_edge.runtime.nfa.null_model import LARGEST_WINDOW
 from uflow_edge.runtime.nfa.tree import TREE_RULES
 from uflow_edge.runtime.operating_point import LOG_NFA_0, OperatingPoint
 from uflow_edge.runtime.resize.cpu import Fit
@@ -49,6 +50,7 @@ class UFlowManifest(Manifest):
         operating_point: threshold on the image score.
         bits: that cameras used of the 16 in an image file; None: 16.
         calibration: conditions under which null model and threshold were made; None: unknown.
+        window: side in pixels of the windows over which a calibration averages energies; 1: it does not.
         drift: statistics of good frames at calibration, to detect drift; None: drift is not watched.
     """
 
@@ -69,6 +71,7 @@ class UFlowManifest(Manifest):
     mean: tuple[float, ...] = ()
     std: tuple[Annotated[float, Meta(gt=0)], ...] = ()
     bits: Annotated[int, Meta(ge=8, le=16)] | None = None
+    window: Annotated[int, Meta(ge=1, le=LARGEST_WINDOW)] = 1
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -44,6 +44,14 @@ def _worst(values: FloatMap) -> str:
     raise AssertionError("called on a good map")
 
 
+def averaged(values: FloatMap, window: int) -> FloatMap:
+    """Means over window x window pixels around each pixel of an (H, W) map, which is mirrored at its border."""
+    if window == 1:
+        return values
+    means = cv2.blur(values, (window, window), borderType=cv2.BORDER_REFLECT)
+    return np.asarray(np.maximum(means, 0, out=means), np.float32)  # running sums may round below 0
+
+
 def upsample_bilinear(values: FloatMap, size: Size) -> FloatMap:
     """Bilinear with half-pixel centres and no antialiasing, as ``torch.nn.functional.interpolate`` does by default.
 

@@ -1,7 +1,8 @@
 """The calibrated null model: the energies of good parts on *this* line, and the NFA that follows from them.
 
-A good pixel's energy is modelled as the product of a gain of its place, a gain of the image and a random factor, whose
-tail is a `TailLaw`.
+Energies are averaged over a window first, where the noise of neighbours averages out and defects, which cover more than
+a pixel, do not. A good pixel's mean energy is modelled as the product of a gain of its place, a gain of the image and a
+random factor, whose tail is a `TailLaw`.
 
 Neighbouring pixels repeat each other, so a region of n pixels is not n independent tests. How many regions of at least
 n pixels a good image shows above a level is therefore counted on good images, and kept as a line in that tail p:
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uflow_edge.runtime.errors import BadInput
-from uflow_edge.runtime.nfa.maps import checked_maps
+from uflow_edge.runtime.nfa.maps import averaged, checked_maps
 from uflow_edge.runtime.nfa.null_tail import TailLaw
 from uflow_edge.runtime.nfa.tree import Evidence, lowest_value
 from uflow_edge.runtime.numeric import FloatMap, Size
@@ -35,7 +36,9 @@ from uflow_edge.runtime.storage.npz import read_npz
 
 __all__ = ["ImageGain", "NullModel", "NullScale", "TailLaw"]
 
-FORMAT = 1
+FORMAT = 2
+"""Of the files that are written. Format 1 lacks ``window``, which was 1."""
+LARGEST_WINDOW = 31
 _LIMIT = 64 << 20
 _LARGEST = 1e6
 """Limit of gains of images, repeats and counts; on real lines all are near 1, or a few hundred."""
@@ -145,12 +148,16 @@ class NullModel:
     Attributes:
         scales: finest first.
         good_images: N, the number of images that it was learned from.
+        window: side in pixels of the windows over which energies are averaged, odd.
     """
 
     scales: tuple[NullScale, ...]
     good_images: int
+    window: int = 1
 
     def __post_init__(self) -> None:
+        if not (self.window % 2 == 1 and 1 <= self.window <= LARGEST_WINDOW):
+            raise ValueError(f"window {self.window}: expected an odd number up to {LARGEST_WINDOW}")
         if not self.scales or not 1 <= self.good_images <= 10**9:
             raise ValueError(f"expected at least one scale and one image, got {len(self.scales)}, {self.good_images}")
 
@@ -175,7 +182,7 @@ class NullModel:
                 f"the null model was calibrated on energy maps of {expected}, got {found}; calibrate again"
             )
         values = [
-            scale.evidence(one, len(maps)).value_map((one.shape[0], one.shape[1]))
+            scale.evidence(averaged(one, self.window), len(maps)).value_map((one.shape[0], one.shape[1]))
             for scale, one in zip(self.scales, maps, strict=True)
         ]
         lowest = lowest_value(values, size)
@@ -187,6 +194,7 @@ class NullModel:
             name: value for i, scale in enumerate(self.scales) for name, value in _arrays(i, scale)
         }
         arrays |= {"format": FORMAT, "good_images": self.good_images, "scales": len(self.scales)}
+        arrays["window"] = self.window
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
@@ -199,10 +207,10 @@ class NullModel:
         """
         try:
             stored = read_npz(path, _LIMIT)
-            if (found := _whole(stored, "format")) != FORMAT:
-                raise ValueError(f"format {found}, this version reads {FORMAT}")
+            if not 1 <= (found := _whole(stored, "format")) <= FORMAT:
+                raise ValueError(f"format {found}, this version reads 1 to {FORMAT}")
             scales = tuple(_scale(i, stored) for i in range(min(_whole(stored, "scales"), len(stored))))
-            return cls(scales, _whole(stored, "good_images"))
+            return cls(scales, _whole(stored, "good_images"), _whole(stored, "window") if found > 1 else 1)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise BadInput(f"{path}: not a null model ({error}); calibrate the bundle again") from error
 

@@ -15,6 +15,7 @@ from uflow_edge.runtime.errors import BadInput, MissingDependency
 from uflow_edge.runtime.images.layouts import good_images
 from uflow_edge.training.dataset import checked_images, hold_out, test_images
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures
+from uflow_edge.training.fit import standardized
 from uflow_edge.training.options import Augmentation
 from uflow_edge.training.pretrained import _from_hub, load_pretrained
 from uflow_edge.training.standardize import standardize
@@ -191,7 +192,7 @@ def test_standardised_features_have_mean_0_and_variance_1(graph: EnergyGraph, te
     network = seeded_network(graph.network.architecture, 0)
     with CachedFeatures(graph, paths) as cached:
         assert standardize(network, cached, cached, choice) == choice
-        for scaled in network.feature_extractor.standardize(cached.batch(np.arange(16))):
+        for scaled in standardized(network, cached.batch(np.arange(16))):
             over = (0,) if choice == "position" else (0, 2, 3)
             torch.testing.assert_close(scaled.mean(over), torch.zeros_like(scaled.mean(over)), atol=1e-3, rtol=0)
             assert float(scaled.var(over, correction=0).mean()) == pytest.approx(1, abs=0.6)
@@ -233,7 +234,7 @@ def test_whitened_features_are_uncorrelated_at_every_pixel() -> None:
     maps = torch.einsum("pdc,npc->npd", mixing, noise.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(noise.shape)
     network = seeded_network(Given.architecture, 0)
     assert standardize(network, Given(maps), Given(maps), "whiten") == "whiten"
-    (white,) = network.feature_extractor.standardize([maps])
+    (white,) = standardized(network, (maps,))
     by_pixel = white.flatten(2).permute(2, 0, 1)
     covariance = by_pixel.transpose(1, 2) @ by_pixel / len(maps)
     assert float((covariance - torch.eye(40)).abs().max()) < 0.2
@@ -244,8 +245,8 @@ def test_whitened_features_are_uncorrelated_at_every_pixel() -> None:
 def test_whitening_that_would_be_too_large_is_not_considered(monkeypatch: pytest.MonkeyPatch) -> None:
     from uflow_edge.training import standardize as module
 
-    assert module.whitening_bytes(Architecture.default("efficientnet_lite0")) < module.LARGEST_WHITENING
-    assert module.whitening_bytes(Architecture.default("resnet18")) > module.LARGEST_WHITENING
+    assert Architecture.default("efficientnet_lite0").whitening_bytes < module.LARGEST_WHITENING
+    assert Architecture.default("resnet18").whitening_bytes > module.LARGEST_WHITENING
     monkeypatch.setattr(module, "LARGEST_WHITENING", 0)
     maps = torch.randn(40, 40, 8, 8, generator=torch.Generator().manual_seed(2))
     assert standardize(seeded_network(Given.architecture, 0), Given(maps), Given(maps)) in ("position", "channel")

@@ -187,9 +187,8 @@ def test_command(texture_folder: Path, tmp_path: Path, exit_code, capsys) -> Non
     printed = capsys.readouterr().out
     assert "14 good images to fit, 2 held out" in printed
     assert f"next: uflow-export --ckpt {out}" in printed
-    assert replace(load_checkpoint(out).architecture, whitening=False) == Architecture.default(
-        "efficientnet_lite0", 64, 1
-    )
+    default = Architecture.default("efficientnet_lite0", 64, 1)
+    assert replace(load_checkpoint(out).architecture, whitening=False) == replace(default, joint=True, window=3)
     assert len(load_checkpoint(out).pictures) == 2
     before = out.read_bytes()
     assert exit_code(main, *arguments) == 3

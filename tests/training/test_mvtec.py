@@ -15,6 +15,7 @@ from uflow_edge.export.network.blank import without_weights
 from uflow_edge.export.network.uflow import UFlow
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.training.command import main, parser
+from uflow_edge.training.fit import standardized
 from uflow_edge.training.mvtec import CONFIGS
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.standardize import supported_choice
@@ -122,7 +123,7 @@ def test_features_of_mcait_enter_the_flow_as_its_backbones_give_them(shallow_mca
     picture = np.random.default_rng(0).integers(0, 256, (448, 448, 3), dtype=np.uint8)
     with torch.no_grad():
         expected = network(graph.normalized(torch.from_numpy(picture)[None]))
-        cached = network.feature_extractor.standardize(extract(graph, [picture]))
+        cached = standardized(network, extract(graph, [picture]))
         found, _ = network.latents(tuple(feature.clone() for feature in cached), jac=False)
     for z, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(z, wanted, rtol=1e-4, atol=1e-4)

@@ -11,6 +11,7 @@ from uflow_edge.calibration.null_model.gains import log_energies, pixel_gain, tr
 from uflow_edge.calibration.null_model.tail import fit_tail
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.nfa import tree_score
+from uflow_edge.runtime.nfa.maps import averaged
 from uflow_edge.runtime.nfa.null_model import NullModel
 
 SCALES = ((84, 32), (80, 16))
@@ -264,3 +265,15 @@ def test_many_anomalous_images_are_refused() -> None:
 def test_energies_that_cannot_be_calibrated_with(maps: list[np.ndarray], channels: list[int], complaint: str) -> None:
     with pytest.raises(BadInput, match=complaint):
         fit_null_model(maps, channels)
+
+
+def test_a_null_model_with_a_window_is_that_of_averaged_energies() -> None:
+    maps = energies(0, 30)
+    averages = [np.stack([averaged(one, 5) for one in stack]) for stack in maps]
+    windowed, plain = fit_null_model(maps, CHANNELS, window=5).model, fit_null_model(averages, CHANNELS).model
+    assert (windowed.window, plain.window) == (5, 1)
+    for one, other in zip(windowed.scales, plain.scales, strict=True):
+        np.testing.assert_array_equal(one.pixel_gain, other.pixel_gain)
+        np.testing.assert_array_equal(one.counts, other.counts)
+    image = [[stack[0] for stack in stacks] for stacks in (maps, averages)]
+    np.testing.assert_array_equal(windowed.score(image[0], SIZE), plain.score(image[1], SIZE))

@@ -68,6 +68,9 @@ def test_manifests_of_every_schema_are_read() -> None:
     assert parse_manifest(GOLDEN["schema3"], UFlowManifest) == CALIBRATED
     assert parse_manifest(GOLDEN["schema4"], UFlowManifest) == CALIBRATED
     assert parse_manifest(GOLDEN["schema5"], UFlowManifest) == replace(CALIBRATED, exceedance_probability=None)
+    assert parse_manifest(GOLDEN["schema6"], UFlowManifest) == replace(
+        CALIBRATED, exceedance_probability=None, window=5
+    )
     unet = parse_manifest(GOLDEN["schema3_unet"], UNetManifest)
     assert (unet.image_size, unet.learned_variance, unet.schedule, unet.noisiest_step) == (64, True, "cosine", 249)
 

@@ -248,7 +248,9 @@ def test_laws_that_cannot_be() -> None:
         ("pixel_gain_0", np.full((16, 16), np.inf, np.float32)),
         ("pixel_gain_0", np.full((16, 16), "a")),
         ("format", np.inf),
-        ("format", 2),
+        ("format", 3),
+        ("window", 2),
+        ("window", 10**9),
         ("scales", 10**9),
         ("scales", 0),
         ("good_images", np.inf),
@@ -288,3 +290,25 @@ def test_the_loudest_energies_are_the_most_anomalous(loud: float, shape: float) 
     score = tested.score(energies, (64, 64))
     assert np.isfinite(score).all()
     assert score.max() > max(ordinary, 0)
+
+
+def test_energies_are_averaged_over_the_window_before_regions_are_formed(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    energies = [random.chisquare(40, shape).astype(np.float32) for shape in ((16, 16), (8, 8))]
+    padded = [np.pad(one, 1, mode="symmetric") for one in energies]
+    means = [np.mean([p[i : i + n, j : j + n] for i in range(3) for j in range(3)], axis=0)
+             for p, n in zip(padded, (16, 8), strict=True)]  # fmt: skip
+    windowed = replace(model(), window=3)
+    np.testing.assert_allclose(windowed.score(energies, (32, 32)), model().score(means, (32, 32)), rtol=1e-4, atol=1e-4)
+    windowed.save(tmp_path / "null.npz")
+    assert NullModel.load(tmp_path / "null.npz").window == 3
+    with pytest.raises(ValueError, match="window 4: expected an odd number"):
+        replace(model(), window=4)
+
+
+def test_a_file_of_format_1_has_no_window(tmp_path: Path) -> None:
+    model().save(tmp_path / "null.npz")
+    with np.load(tmp_path / "null.npz") as file:
+        stored = {name: file[name] for name in file.files if name != "window"}
+    np.savez_compressed(tmp_path / "old.npz", **{**stored, "format": np.array(1)})
+    assert NullModel.load(tmp_path / "old.npz").window == 1
