@@ -12,7 +12,7 @@ from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.runtime.errors import BadInput, UsageError
 from uflow_edge.training.command import main
-from uflow_edge.training.fit import fit_flow, hold_scales_at_one
+from uflow_edge.training.fit import fit_flow, hold_scales_at_one, start_at_identity
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.progress import Progress
 from uflow_edge.training.train import seeded_network
@@ -24,14 +24,15 @@ OPTIONS = TrainingOptions(epochs=4, batch_size=4, patience=4, seed=3)
 
 
 class Correlated:
-    """Features with something to learn: off centre, too calm, and neighbouring channels repeat each other."""
+    """Features with something to learn: every other channel is off centre, and neighbours repeat each other."""
 
     def __init__(self, count: int, seed: int) -> None:
         random = torch.Generator().manual_seed(seed)
         self.maps = []
         for scale in SMALL.features:
             base = torch.randn(count, scale.channels, scale.side, scale.side, generator=random)
-            self.maps.append(0.7 + 0.4 * base.roll(1, dims=1) + 0.3 * base)
+            offset = 0.7 * (torch.arange(scale.channels) % 2).view(-1, 1, 1)
+            self.maps.append(offset + 0.4 * base.roll(1, dims=1) + 0.3 * base)
 
     def __len__(self) -> int:
         return len(self.maps[0])
@@ -81,6 +82,7 @@ def test_the_judge_decides_which_weights_are_kept_and_may_keep_the_first(undistu
     first, fit = run(tmp_path, replace(OPTIONS, patience=2), judge=lambda: 1.0)
     assert (fit.best.epoch, fit.steps) == (0, 10)
     untrained = seeded_network(SMALL, OPTIONS.seed)
+    start_at_identity(untrained)
     hold_scales_at_one(untrained)
     assert same(first, untrained.flow.state_dict()) and not same(first, weights)
 
