@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from uflow_edge.export.network.architecture import FLOW_STEPS, INPUT_SIZE, Architecture
@@ -13,6 +14,7 @@ from uflow_edge.runtime.cli.options import (
     add_learning_rate_option,
     add_overwrite_option,
     add_reading_options,
+    add_report_option,
     add_restart_option,
     add_seed_option,
 )
@@ -30,6 +32,7 @@ from uflow_edge.training.options import (
     WINDOW,
     Augmentation,
     TrainingOptions,
+    alternatives,
     with_scales,
 )
 from uflow_edge.training.progress import log_file, run_fit
@@ -75,7 +78,13 @@ def parser() -> argparse.ArgumentParser:
         choices=SCALES_CHOICES,
         default="auto",
         help="joint: one law for the features of all strides together; separate: one per stride, as in the paper; "
-        "auto: joint, unless the model would become too large",
+        "auto: what finds more drawn defects, joint where nothing is judged; separate if the model would be too large",
+    )
+    add(
+        "--pooling",
+        type=positive_int,
+        metavar="N",
+        help="average features over N x N pixels (default: what finds most drawn defects, or the extractor's own)",
     )
     add(
         "--window",
@@ -108,7 +117,8 @@ def _add_fitting(group: argparse._ArgumentGroup) -> None:
         type=positive_int,
         default=default.patience,
         metavar="N",
-        help="stop after this many epochs without a better held-out likelihood",
+        help="stop after this many epochs that find no more drawn defects, or without a better held-out likelihood "
+        "where nothing is judged",
     )
     add_batch_option(group, default.batch_size, "images per step")
     add_learning_rate_option(group, default.learning_rate, "at the start")
@@ -122,6 +132,7 @@ def _add_fitting(group: argparse._ArgumentGroup) -> None:
     )
     add_restart_option(group)
     add_overwrite_option(group)
+    add_report_option(group, "about what was tried, with held-out images")
 
 
 def _add_data(group: argparse._ArgumentGroup) -> None:
@@ -131,7 +142,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         choices=STANDARDIZATION_CHOICES,
         default="auto",
         help="standardize features: whiten, or scale by position (aligned parts), or by channel (textures); "
-        "auto takes what suits the held-out images best",
+        "auto takes what finds most defects drawn into held-out images",
     )
     add(
         "--hold-out",
@@ -190,9 +201,12 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     )
     try:
         architecture = Architecture.default(arguments.extractor, arguments.input_size, arguments.flow_steps)
+        if arguments.pooling is not None:
+            architecture = replace(architecture, pooling=arguments.pooling)
         architecture = with_scales(architecture, arguments.scales, arguments.window)
     except BadInput as error:
-        raise UsageError(f"--extractor, --input-size, --flow-steps, --scales or --window: {error}") from error
+        options_in_question = "--extractor, --input-size, --flow-steps, --scales, --pooling or --window"
+        raise UsageError(f"{options_in_question}: {error}") from error
     result = run_fit(
         lambda bar: train(
             data,
@@ -202,6 +216,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             device=arguments.device,
             restart=arguments.restart,
             overwrite=arguments.overwrite,
+            alternatives=alternatives(architecture, arguments.scales, arguments.pooling, arguments.window),
+            report=arguments.report,
             on_step=bar.update,
             on_epoch=bar.end_epoch,
         ),

@@ -59,10 +59,15 @@ class CachedFeatures:
     """
 
     def __init__(
-        self, graph: EnergyGraph, paths: Sequence[Path], *, where: CacheChoice = "auto", folder: Path | None = None
+        self,
+        graph: EnergyGraph,
+        images: Sequence[Path | Image],
+        *,
+        where: CacheChoice = "auto",
+        folder: Path | None = None,
     ) -> None:
         architecture = graph.network.architecture
-        shapes = [(len(paths), scale.channels, scale.side, scale.side) for scale in architecture.tapped]
+        shapes = [(len(images), scale.channels, scale.side, scale.side) for scale in architecture.tapped]
         self.bytes = sum(4 * int(np.prod(shape)) for shape in shapes)
         if where == "auto":
             where = "memory" if self.bytes <= _MEMORY_SHARE * psutil.virtual_memory().available else "disk"
@@ -73,18 +78,18 @@ class CachedFeatures:
             self._folder = self._stack.enter_context(scratch_folder(folder or Path(gettempdir())))
         try:
             self._maps = [self._allocate(i, shape) for i, shape in enumerate(shapes)]
-            self._fill(graph, paths)
+            self._fill(graph, images)
         except BaseException:
             self._stack.close()
             raise
 
-    def _fill(self, graph: EnergyGraph, paths: Sequence[Path]) -> None:
-        starts = range(0, len(paths), _BATCH)
+    def _fill(self, graph: EnergyGraph, images: Sequence[Path | Image]) -> None:
+        starts = range(0, len(images), _BATCH)
         for start in progress(starts, "extracting features", unit="batch"):
-            batch = paths[start : start + _BATCH]
-            images = [model_input(read_image(path), graph.network.architecture.input_size) for path in batch]
-            for cached, feature in zip(self._maps, extract(graph, images), strict=True):
-                cached[start : start + len(images)] = feature.numpy()
+            read = [read_image(one) if isinstance(one, Path) else one for one in images[start : start + _BATCH]]
+            batch = [model_input(image, graph.network.architecture.input_size) for image in read]
+            for cached, feature in zip(self._maps, extract(graph, batch), strict=True):
+                cached[start : start + len(batch)] = feature.numpy()
 
     def _allocate(self, scale: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         if self._folder is None:

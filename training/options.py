@@ -23,6 +23,9 @@ LARGEST_WHITENING = 64 * 2**20
 WINDOW = 5
 """Pixels of joint features over which a calibration averages energies by default."""
 
+TRIED_POOLINGS = (1, 3, 5)
+"""What is tried unless the pooling is given."""
+
 HOLD_OUT = 0.1
 """Default share of the images that is held out."""
 
@@ -73,6 +76,27 @@ def with_scales(architecture: Architecture, choice: ScalesChoice, window: int | 
     if window is None:
         window = min(WINDOW, side - 1 + side % 2) if joint else 1
     return replace(architecture, joint=joint, window=window)
+
+
+def alternatives(
+    architecture: Architecture, choice: ScalesChoice, pooling: int | None, window: int | None
+) -> list[Architecture]:
+    """The architectures with other features that these options leave open; see `with_scales`.
+
+    The window is not among what is tried, because pseudo-defects do not tell which one is best (docs/training.md).
+    """
+    if architecture.backbone.fixed_input_size is not None:
+        return []
+    scales: tuple[ScalesChoice, ...] = ("joint", "separate") if choice == "auto" and architecture.joint else (choice,)
+    poolings = (
+        [side for side in TRIED_POOLINGS if side <= architecture.tapped[-1].side] if pooling is None else [pooling]
+    )
+    possible = [
+        with_scales(replace(architecture, pooling=side, window=1), joint, window)
+        for joint in scales
+        for side in poolings
+    ]
+    return [one for one in possible if one != architecture]
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def saved_run(path: Path) -> dict[str, Any]:
+    """What a state says of its run; empty if there is no file. `read_state` has found the file to be readable."""
+    return dict(load_tensors(path, "the state of an interrupted run")["run"]) if path.exists() else {}
+
+
 def read_state(path: Path, run: dict[str, Any], kind: Callable[..., S]) -> S | None:
     """The state of an interrupted run, or None if there is no file.
 

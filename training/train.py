@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from uflow_edge.export.checkpoints.checkpoint import (
-    BITS,
-    EXTRACTOR_WEIGHTS,
-    FITTED,
-    HELD_OUT,
-    PICTURES,
-    PREFIX,
-    TRAINED_ON,
-)
-from uflow_edge.export.checkpoints.tensors import save_tensors
+from uflow_edge.export.checkpoints.checkpoint import FITTED, HELD_OUT
 from uflow_edge.export.network.architecture import Architecture
 from uflow_edge.export.network.uflow import EnergyGraph, UFlow
 from uflow_edge.runtime.errors import UsageError
 from uflow_edge.runtime.images.decode import in_use
 from uflow_edge.runtime.images.files import read_image, spread
 from uflow_edge.runtime.images.layouts import good_images
-from uflow_edge.runtime.numeric import Image
+from uflow_edge.runtime.report.page import write_page
 from uflow_edge.runtime.resize.cpu import model_input
 from uflow_edge.runtime.storage.files import check_writable
 from uflow_edge.runtime.text import counted
@@ -36,6 +28,9 @@ from uflow_edge.training.dataset import checked_images, hold_out
 from uflow_edge.training.device import chosen_device, repeatable
 from uflow_edge.training.features import AugmentedFeatures, CachedFeatures, Features
 from uflow_edge.training.fit import Fit, fit_flow
+from uflow_edge.training.judge.choice import FEWEST_IMAGES, Exam, best_of, log_trials, with_backbone_of
+from uflow_edge.training.judge.report import report_page
+from uflow_edge.training.judge.trials import HeldOut, Trial, judged_network, try_laws
 from uflow_edge.training.options import (
     HOLD_OUT,
     Augmentation,
@@ -46,7 +41,8 @@ from uflow_edge.training.options import (
 )
 from uflow_edge.training.pretrained import load_pretrained
 from uflow_edge.training.progress import Epoch, Progress, log_file, resume_file, write_log
-from uflow_edge.training.resume import read_state, refuse_to_replace, state_until_written
+from uflow_edge.training.resume import read_state, refuse_to_replace, saved_run, state_until_written
+from uflow_edge.training.saving import TRIALS, save_checkpoint
 from uflow_edge.training.standardize import standardize, supported_choice
 
 logger = logging.getLogger(__name__)
@@ -55,7 +51,6 @@ FEW_IMAGES = 20
 """With fewer good images, a detector is poor."""
 KEPT_PICTURES = 24
 """FP16 weights are rounded with two thirds of them; the others are an independent check."""
-_LIGHTNING_LAYOUT = "2.0.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +91,17 @@ def train(
     device: DeviceChoice = "auto",
     restart: bool = False,
     overwrite: bool = False,
+    alternatives: Sequence[Architecture] = (),
+    report: Path | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_epoch: Callable[[Sequence[Epoch]], None] = lambda epochs: None,
 ) -> Fit:
     """Train a U-Flow and write its checkpoint in one rename.
 
     Args:
+        architecture: taken unless an alternative finds more of the defects that are drawn into held-out images.
+        alternatives: see `options.alternatives`; they are not tried with augmentation, which computes features anew.
+        report: HTML file to write about what was tried; none is written where nothing was judged.
         checkpoint: file to write; during the training its `resume_file` holds the state. Its `log_file` holds a row
             per epoch.
         restart: discard an interrupted run.
@@ -134,11 +134,18 @@ def train(
     standardization = supported_choice(network, data.standardization)
     origin = load_pretrained(network.feature_extractor, architecture.extractor, data.weights)
     logger.info(f"weights of {architecture.extractor}: {origin}")
-    run = {**_run(network, data, standardization, options, trained_on), "device": on.type}
+    is_judged = standardization != "none" and len(held_paths) >= FEWEST_IMAGES
+    candidates = [architecture, *(alternatives if is_judged and data.augmentation.is_none else ())]
+    run = _run(network, data, standardization, options, trained_on)
+    run |= {"device": on.type, "alternatives": len(candidates) - 1}
     if not restart:
         read_state(resume, run, dict)
     check_writable(checkpoint, size=_bytes_to_write(network))
     check_writable(log_file(checkpoint))
+    if report is not None:
+        check_writable(report)
+    if not is_judged and standardization != "none":
+        logger.info(f"fewer than {FEWEST_IMAGES} held-out images: features are not chosen by drawn defects")
 
     def end_epoch(epochs: Sequence[Epoch]) -> None:
         write_log(log_file(checkpoint), epochs)
@@ -153,15 +160,38 @@ def train(
             fit = stack.enter_context(CachedFeatures(graph, fit_paths, where=data.cache, folder=checkpoint.parent))
             logger.info(f"features of {counted(len(fit), 'image')} cached in {fit.where}: {fit.bytes / 2**20:.0f} MiB")
         held = stack.enter_context(CachedFeatures(graph, held_paths, where=data.cache, folder=checkpoint.parent))
-        chosen = standardize(network, fit, held, standardization)
-        logger.info(f"features standardised by {chosen}")
         if restart:
             resume.unlink(missing_ok=True)
-        result = fit_flow(network, fit, held, options, resume_file=resume, run=run, on_step=on_step, on_epoch=end_epoch)
+        trials: list[Trial] = []
+        judge: Callable[[], float] | None = None
+        if is_judged:
+            exam = Exam.of(held_paths, architecture.input_size, options.seed)
+            drawn = CachedFeatures(graph, exam.images, where=data.cache, folder=checkpoint.parent)
+            held_out = HeldOut(stack.enter_context(drawn), exam.counts)
+            trials = [Trial(**trial) for trial in saved_run(resume).get(TRIALS, [])] or try_laws(
+                candidates, fit, held_out, standardization
+            )
+            log_trials(trials)
+            run |= {TRIALS: [trial.record() for trial in trials]}
+            best = best_of(trials)
+            standardization = best.standardization
+            network = with_backbone_of(network, seeded_network(best.applied_to(architecture), options.seed))
+            judge = partial(_not_found, network, held_out)
+        chosen = standardize(network, fit, held, standardization)
+        logger.info(f"features standardised by {chosen}")
+        result = fit_flow(
+            network, fit, held, options, resume_file=resume, run=run, judge=judge, on_step=on_step, on_epoch=end_epoch
+        )
     network.cpu()
     with state_until_written(checkpoint):
-        save_checkpoint(network, result, images_kept, trained_on, origin, checkpoint)
+        save_checkpoint(network, result, images_kept, trained_on, origin, checkpoint, trials)
+    if report is not None and is_judged:
+        write_page(report, report_page(trials, exam, result.epochs))
     return result
+
+
+def _not_found(network: UFlow, held_out: HeldOut) -> float:
+    return 1 - judged_network(network, held_out).found
 
 
 def _run(
@@ -212,37 +242,3 @@ def seeded_network(architecture: Architecture, seed: int) -> UFlow:
             return UFlow(architecture)
         finally:
             np.random.set_state(numpy_state)  # noqa: NPY002
-
-
-def save_checkpoint(
-    network: UFlow,
-    result: Fit,
-    images: Sequence[Image],
-    trained_on: Mapping[str, Sequence[str]],
-    weights: str,
-    path: Path,
-) -> None:
-    """Write the weights in the layout of the authors' trainer, with our hashes, images and bit depth beside them.
-
-    Args:
-        images: held-out good images, (S, S, 3) uint8 RGB each; may be empty.
-        trained_on: the `content_hash` of every image under `FITTED` and `HELD_OUT`, so that calibration recognises
-            images that the network has seen.
-        weights: origin of those of the extractor.
-    """
-    state = {PREFIX + name: value for name, value in network.state_dict().items()}
-    state["pixel_aupro.fpr_limit"] = torch.tensor(0.3)  # upstream's own metric; without it, its strict loading fails
-    content = {
-        "epoch": result.epochs[-1].epoch,
-        "global_step": result.steps,
-        "pytorch-lightning_version": _LIGHTNING_LAYOUT,
-        "state_dict": state,
-        "hyper_parameters": network.architecture.hyper_parameters(),
-        TRAINED_ON: {split: list(hashes) for split, hashes in trained_on.items()},
-        EXTRACTOR_WEIGHTS: weights,
-    }
-    if (bits := in_use().bits) is not None:
-        content[BITS] = bits
-    if images:
-        content[PICTURES] = torch.from_numpy(np.stack(images))
-    save_tensors(content, path)

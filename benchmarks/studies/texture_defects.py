@@ -32,6 +32,7 @@ from uflow_edge.runtime.engines.selection import open_engine
 from uflow_edge.runtime.numeric import FloatMap, Image
 from uflow_edge.runtime.sources.folders import image_files
 from uflow_edge.training.evaluation.command import parser, run
+from uflow_edge.training.judge.pseudo_defects import draw
 from uflow_edge.training.options import TrainingOptions
 from uflow_edge.training.train import Data, train
 
@@ -40,7 +41,7 @@ TRAINED, CALIBRATED, GOOD, OF_A_KIND = 100, 80, 30, 15
 EPOCHS = 8
 
 
-def scratch(frame: Image, random: np.random.Generator) -> tuple[Image, FloatMap]:
+def scratch(frame: Image, other: Image, random: np.random.Generator) -> tuple[Image, FloatMap]:
     """A pale curved line; layer 0 … 1 of how much of each pixel it covers."""
     start, turn = random.uniform(40, SIDE - 40, 2), random.uniform(0, 2 * np.pi)
     angles = turn + np.cumsum(random.normal(0, 0.35, 6))
@@ -50,17 +51,17 @@ def scratch(frame: Image, random: np.random.Generator) -> tuple[Image, FloatMap]
     return np.full_like(frame, 225), np.asarray(layer, np.float32)
 
 
-def stain(frame: Image, random: np.random.Generator) -> tuple[Image, FloatMap]:
+def stain(frame: Image, other: Image, random: np.random.Generator) -> tuple[Image, FloatMap]:
     """The texture at half its brightness, in an ellipse."""
     return frame // 2, _ellipse(random, 12, 30)
 
 
-def smear(frame: Image, random: np.random.Generator) -> tuple[Image, FloatMap]:
+def smear(frame: Image, other: Image, random: np.random.Generator) -> tuple[Image, FloatMap]:
     """The texture without its grain, in an ellipse: brightness stays."""
     return np.asarray(cv2.GaussianBlur(frame, (0, 0), 5), np.uint8), _ellipse(random, 16, 30)
 
 
-def holes(frame: Image, random: np.random.Generator) -> tuple[Image, FloatMap]:
+def holes(frame: Image, other: Image, random: np.random.Generator) -> tuple[Image, FloatMap]:
     """Two to four small black discs."""
     layers = [_ellipse(random, 4, 9) for _ in range(random.integers(2, 5))]
     return np.full_like(frame, 10), np.asarray(np.max(layers, axis=0), np.float32)
@@ -88,10 +89,9 @@ def write_category(folder: Path, photograph: Image) -> None:
         frames: list[Image] = []
         masks: list[NDArray[np.uint8]] = []
         for frame in crops(_part(photograph, "test"), OF_A_KIND, seed):
-            defect, layer = kind(frame, random)
-            cover = layer[:, :, np.newaxis]
-            frames.append(np.asarray(frame * (1 - cover) + defect * cover, np.uint8))
-            masks.append(np.asarray(255 * (layer >= 0.5), np.uint8))
+            defective, mask = draw(kind, frame, frame, random)
+            frames.append(defective)
+            masks.append(np.asarray(255 * mask, np.uint8))
         write(folder / "test" / kind.__name__, frames)
         write(folder / "ground_truth" / kind.__name__, masks)
 

