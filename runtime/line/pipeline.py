@@ -94,8 +94,10 @@ class Pipeline:
         self._failures_in_a_row: Counter[str] = Counter()  # of each stage
 
     def _capture(self, lane: int, feed: Feed) -> Capture:
+        folder = self._folders[lane]
+
         def take(frame: "Frame") -> bool:
-            return self._take(lane, replace(frame, name=self._folders[lane] / frame.name))
+            return self._take(lane, replace(frame, name=folder / frame.name) if folder.parts else frame)
 
         reconnect = self._options.reconnect
         return Capture(feed.source, feed.trigger, take, self._source_failed, reconnect=reconnect)
