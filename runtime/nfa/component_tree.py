@@ -171,10 +171,11 @@ def _paint(region: IndexMap, value: NDArray[np.float64], outside: float, unique_
             painted[pixel] = True
     if unique_values:
         nodes = np.flatnonzero(painted)
-        ranked = nodes[np.argsort(value[nodes], kind="mergesort")]
-        for i in range(ranked.size - 1):
-            if value[ranked[i]] == value[ranked[i + 1]]:
-                painted[ranked[i]] = False
+        for i, node in enumerate(nodes):  # numba compiles this in no time, and a sort in a second and a half
+            for later in nodes[i + 1 :]:
+                if value[node] == value[later]:
+                    painted[node] = False
+                    break
     out = np.full(n, outside, np.float32)
     for pixel in range(n):
         if region[pixel] != _OUTSIDE and painted[region[pixel]]:
