@@ -44,7 +44,7 @@ class OpenVinoEngine:
                 self._model: Any = self._core.read_model(path)
             self._request(1 if self._batch is None else self._batch.minimum)
         except Exception as error:  # OpenVINO raises plain RuntimeError and its own types alike
-            raise BadInput(f"{graph}: OpenVINO cannot load this graph ({error})") from error
+            raise BadInput(f"{graph}: OpenVINO cannot load this graph ({' '.join(str(error).split())})") from error
         self.precision = variant.precision
         self.name = f"OpenVINO {openvino.__version__.split('-')[0]}, CPU, {variant.precision}"
 

@@ -7,9 +7,8 @@ from typing import TypeVar
 
 from uflow_edge.benchmarks.studies.peers.models import Model
 from uflow_edge.runtime.bundle.manifest import Precision
-from uflow_edge.runtime.engines import EngineFailed
 from uflow_edge.runtime.engines.selection import NamedBackend, open_engine
-from uflow_edge.runtime.errors import MissingDependency, UsageError
+from uflow_edge.runtime.errors import UflowEdgeError
 from uflow_edge.runtime.inspector import Inspector
 
 T = TypeVar("T")
@@ -51,6 +50,6 @@ def open_inspectors(model: Model, threads: int, stack: ExitStack) -> tuple[dict[
     for name, (backend, precision) in OURS.items():
         try:
             inspectors[name] = open_inspector(model, backend, threads, stack, precision)
-        except (EngineFailed, MissingDependency, UsageError) as error:
-            without.append(f"{model.name}, without {name}: {error}.")
+        except UflowEdgeError as error:
+            without.append(f"{model.name}, without {name}: {error}")
     return inspectors, without

@@ -54,17 +54,17 @@ def test_our_runtime_says_the_same(trained: Path, inspector: Inspector) -> None:
     eager, frames = EagerPipeline(load_checkpoint(trained)), pictures(5, (96, 96))
     stray, changes = compared([eager.inspect(in_rgb(frame)) for frame in frames], {"ours": inspector}, frames)
     assert stray <= 1e-2
-    assert not changes
+    assert changes[0].startswith("ours: energies differ by up to ")
 
 
 def test_disagreement_is_noticed(trained: Path, inspector: Inspector) -> None:
     eager, (frame,) = EagerPipeline(load_checkpoint(trained)), pictures(1, (96, 96))
     one_sided = Inspector(replace(inspector.manifest, rule="per_size"), inspector.engine)
     with pytest.raises(AssertionError, match="scores are"):
-        assert_same(eager.inspect(in_rgb(frame)), one_sided, frame)
+        assert_same(eager.inspect(in_rgb(frame)), frame, one_sided)
     cropped = Inspector(replace(inspector.manifest, fit="crop"), inspector.engine)
     with pytest.raises(AssertionError, match="likelihood maps differ by"):
-        assert_same(eager.inspect(in_rgb(frame[:, :60].copy())), cropped, frame[:, :60].copy())
+        assert_same(eager.inspect(in_rgb(frame[:, :60].copy())), frame[:, :60].copy(), cropped)
 
 
 def test_scores_are_compared_on_the_same_energies_and_energies_among_themselves(
@@ -72,27 +72,27 @@ def test_scores_are_compared_on_the_same_energies_and_energies_among_themselves(
 ) -> None:
     (frame,) = pictures(1, (96, 96))
     theirs = EagerPipeline(load_checkpoint(trained)).inspect(in_rgb(frame))
-    assert_same(theirs, inspector, frame)
-    off = tuple(np.float32(1 + 2e-4) * energy for energy in theirs.energies)
+    assert_same(theirs, frame, inspector)
+    off = tuple(np.float32(1 + 2e-3) * energy for energy in theirs.energies)
     with pytest.raises(AssertionError, match="energies differ by 2"):
-        assert_same(replace(theirs, energies=off), inspector, frame)
+        assert_same(replace(theirs, energies=off), frame, inspector)
     with pytest.raises(AssertionError, match="scores are"):
-        assert_same(replace(theirs, score=theirs.score + 1), inspector, frame)
+        assert_same(replace(theirs, score=theirs.score + 1), frame, inspector)
 
 
 def test_a_near_tie_may_change_an_outline_but_not_the_regions(trained: Path, inspector: Inspector) -> None:
     frame = pictures(2, (96, 96))[1]
     theirs = EagerPipeline(load_checkpoint(trained)).inspect(in_rgb(frame))
-    assert assert_same(theirs, inspector, frame) == 0
+    assert assert_same(theirs, frame, inspector)[0] == 0
     inside = cv2.erode((theirs.score > 0).astype(np.uint8), np.ones((3, 3)))
     outside = cv2.dilate((theirs.score > 0).astype(np.uint8), np.ones((3, 3)))
     handed_over, new = theirs.score.copy(), theirs.score.copy()
     handed_over[(inside > 0) & (theirs.score < 50)] = 60
-    share = assert_same(replace(theirs, score=handed_over), inspector, frame)
+    share, _ = assert_same(replace(theirs, score=handed_over), frame, inspector)
     assert share == (handed_over != theirs.score).mean() > 1e-3
     new[outside == 0] = 60
     with pytest.raises(AssertionError, match="regions differ"):
-        assert_same(replace(theirs, score=new), inspector, frame)
+        assert_same(replace(theirs, score=new), frame, inspector)
 
 
 def test_every_third_picture_is_scratched() -> None:
