@@ -1,21 +1,23 @@
-"""Two detectors without gradient training, on the same features that the flow is given."""
+"""Two detectors without gradient training, on the same features of the same backbone that the flow is given."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from uflow_edge.export.network.extractors import pooled
 from uflow_edge.runtime.cli.command_line import progress
-from uflow_edge.training.features import CachedFeatures
+from uflow_edge.training.features import Features
 
 _RIDGE = 0.01
 _MEMORY_SHARE = 0.05
 _BATCH = 16
 
 
-def stacked(features: CachedFeatures) -> Tensor:
-    """All scales of all images, enlarged to the finest one: (N, ΣC_i, H, W)."""
-    maps = features.batch(np.arange(len(features)))
+def stacked(features: Features, pooling: int) -> Tensor:
+    """All scales of all images, pooled, layer-normalised, and enlarged to the finest one: (N, ΣC_i, H, W)."""
+    tapped = features.batch(np.arange(len(features)), epoch=0)
+    maps = [F.layer_norm(m, m.shape[1:]) for m in (pooled(feature, pooling) for feature in tapped)]
     size = maps[0].shape[2:]
     coarser = [F.interpolate(m, size, mode="bilinear", align_corners=False) for m in maps[1:]]
     return torch.cat([maps[0], *coarser], dim=1)

@@ -113,7 +113,8 @@ def baseline_detectors(checkpoint: Path, good: list[Path], test: Labelled, seed:
     """Image scores of the two baselines on the flow's own features, fitted to the same images."""
     graph = EnergyGraph(load_checkpoint(checkpoint).network()).eval()
     with CachedFeatures(graph, good) as good_features, CachedFeatures(graph, test.paths) as test_features:
-        fitted, tested = standardized_by_channel(stacked(good_features), stacked(test_features))
+        pooling = graph.network.architecture.pooling
+        fitted, tested = standardized_by_channel(stacked(good_features, pooling), stacked(test_features, pooling))
     print("fitting the baselines …", flush=True)
     return [
         Detector("Gaussian at each pixel (PaDiM-like)", gaussian_scores(fitted, tested)),

@@ -118,7 +118,8 @@ def _measure(folders: Folders, seed: int) -> dict[str, Any]:
             arrays[f"{part}_{i}"] = np.concatenate(scale)
     tested_paths = [path for part in PARTS for path in paths[part]]
     with CachedFeatures(graph, good_images(folders.data)) as good, CachedFeatures(graph, tested_paths) as test:
-        fitted, tested = standardized_by_channel(stacked(good), stacked(test))
+        pooling = network.architecture.pooling
+        fitted, tested = standardized_by_channel(stacked(good, pooling), stacked(test, pooling))
     print("fitting the baselines …", flush=True)
     arrays["baseline normal law at each pixel (PaDiM-like)"] = np.array(gaussian_scores(fitted, tested))
     arrays["baseline nearest neighbour (PatchCore-like)"] = np.array(nearest_neighbour_scores(fitted, tested, seed))

@@ -51,7 +51,7 @@ def compare(stacks: Sequence[FloatMap], manifest: UFlowManifest, splits: int) ->
         random = np.random.default_rng(split)
         order = random.permutation(len(stacks[0]))
         fitted = np.sort(order[:FITTED])
-        model = fit_null_model([stack[fitted] for stack in stacks], manifest.channels).model
+        model = fit_null_model([stack[fitted] for stack in stacks], manifest.channels, manifest.window).model
         scores = scores_of(model, stacks, order[FITTED:], manifest.input_size)
         for _ in range(DRAWS):
             drawn = random.choice(scores, HELD_OUT).tolist()

@@ -71,12 +71,7 @@ class FeatureExtractor(nn.Module):
 
     def pool(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Average over a window around each pixel, which holds only the map's own pixels at its border."""
-        if self.pooling == 1:
-            return tuple(features)
-        return tuple(
-            F.avg_pool2d(f, self.pooling, stride=1, padding=self.pooling // 2, count_include_pad=False)
-            for f in features
-        )
+        return tuple(pooled(feature, self.pooling) for feature in features)
 
     def prepare(self, tapped: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Tapped features, pooled and layer-normalised without gain and offset, as `standardize` expects them."""
@@ -121,6 +116,13 @@ def trained_size(extractor: str, weights: Mapping[str, Tensor]) -> tuple[int, in
         return None
     stride = 2 ** (known.taps[0] + 1)
     return found.shape[1] * stride, found.shape[2] * stride
+
+
+def pooled(features: Tensor, side: int) -> Tensor:
+    """Means over side x side pixels around each pixel of (N, C, H, W); at the border, over those that are there."""
+    if side == 1:
+        return features
+    return F.avg_pool2d(features, side, stride=1, padding=side // 2, count_include_pad=False)
 
 
 class PixelAffine(nn.Module):
