@@ -7,8 +7,8 @@ import numpy as np
 
 from uflow_edge.runtime.numeric import FloatMap, Image
 
-HeatMap: TypeAlias = Literal["nfa", "likelihood"]
-"""What colours show: scores where they exceed the threshold, or the likelihood map, which has no threshold."""
+HeatMap: TypeAlias = Literal["nfa", "evidence", "likelihood"]
+"""What colours show: scores where they exceed the threshold, the map that ranks pixels, or the likelihood map."""
 HEAT_MAPS: tuple[HeatMap, ...] = get_args(HeatMap)
 STEPS: Final = (0.0, 1.0, 10.0, 100.0, 1000.0)
 """Decades of the number of false alarms above the threshold, evenly spaced on the scale."""
@@ -38,9 +38,11 @@ def colour_bar(width: int, height: int) -> Image:
 
 
 def step_labels(threshold: float, heat_map: HeatMap = "nfa") -> list[str]:
-    """Five labels, evenly spaced along the scale: the threshold and the `STEPS` above it, or likelihoods."""
+    """Five labels, evenly spaced along the scale: the threshold and the `STEPS` above it, `STEPS`, or likelihoods."""
     if heat_map == "likelihood":
         return ["0", "0.25", "0.5", "0.75", "1"]
+    if heat_map == "evidence":
+        return [f"{step:.0f}" for step in STEPS]
     return [f"{threshold:.1f}", *(f"+{step:.0f}" for step in STEPS[1:])]
 
 

@@ -1,8 +1,10 @@
 """The records that a frame passes through in the inspector: prepared, inferred, inspected."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
 from uflow_edge.runtime.resize.cpu import Box
@@ -36,6 +38,7 @@ class Inspection:
         exceedances: likewise; empty where the graph does not count them.
         score: (S, S) float32, −log10 NFA in the model's input; larger where several parts of the frame were inspected.
         box: the part of the frame that the maps cover, in pixels.
+        pixel_evidence: computes `Scorer.pixel_evidence`, as large as the score; 0 where nothing was inspected.
     """
 
     verdict: Verdict
@@ -43,6 +46,17 @@ class Inspection:
     exceedances: tuple[FloatMap, ...]
     score: FloatMap
     box: Box
+    pixel_evidence: Callable[[], FloatMap]
+
+    def evidence(self) -> FloatMap:
+        """The map that ranks pixels, as large as the score, float32; computed at each call, as few frames need it.
+
+        Outside of detected regions 0 to 1, the higher the more unusual a pixel is by itself. Inside, 2, and how far the
+        region's score exceeds the threshold, and the pixel's own evidence. So a threshold of 1 gives the mask.
+        """
+        own, threshold = self.pixel_evidence(), self.verdict.operating_point.threshold
+        inside = 2 + (self.score - np.float32(threshold)) + own
+        return np.where(self.score > threshold, inside, -np.expm1(-own))
 
 
 @dataclass(frozen=True, slots=True)

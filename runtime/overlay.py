@@ -19,7 +19,7 @@ _MOST_PIXELS = 16_000_000
 _ROWS = 256  # that are coloured at a time, which bounds the memory
 HEADER = 44
 _CLEAREST, _DENSEST = 0.3, 0.8
-_EVERYWHERE = 0.5  # of a likelihood map, below which the frame must be seen
+_EVERYWHERE = 0.5  # of maps of all that was inspected, below which the frame must be seen
 _RED, _GREEN, _WHITE, _BLACK = (60, 60, 235), (90, 170, 60), (255, 255, 255), (0, 0, 0)
 
 
@@ -59,7 +59,8 @@ def draw_maps(
         channels: of the latents, per scale.
         size: (height, width) of the result, in the proportions of the frame.
         heat_map: ``nfa`` colours detected regions by their score, the denser the less likely a pixel is itself;
-            ``likelihood`` colours all that was inspected by the likelihood map. Detected regions are outlined in both.
+            ``evidence`` and ``likelihood`` colour all that was inspected, by `Inspection.evidence` and the likelihood
+            map. Detected regions are outlined in all of them.
 
     Returns:
         (height, width, 3) uint8 BGR, a copy.
@@ -106,11 +107,12 @@ def _heat_and_opacity(
     likelihood = likelihood_map(inspection.energies, channels, part)
     if heat_map == "likelihood":
         heat[top:bottom, left:right] = likelihood
-        opacity[top:bottom, left:right] = _EVERYWHERE
     else:
-        score = heat_of(inspection.score, verdict.operating_point.threshold)
-        heat[top:bottom, left:right] = cv2.resize(score, part[::-1], interpolation=cv2.INTER_LINEAR)
-        opacity[top:bottom, left:right] = _CLEAREST + (_DENSEST - _CLEAREST) * likelihood
+        threshold = verdict.operating_point.threshold
+        shown = heat_of(inspection.score, threshold) if heat_map == "nfa" else heat_of(inspection.evidence(), 0)
+        heat[top:bottom, left:right] = cv2.resize(shown, part[::-1], interpolation=cv2.INTER_LINEAR)
+    dense = _CLEAREST + (_DENSEST - _CLEAREST) * likelihood if heat_map == "nfa" else _EVERYWHERE
+    opacity[top:bottom, left:right] = dense
     return heat, opacity
 
 
@@ -127,7 +129,7 @@ def _header(inspection: Inspection, width: int, heat_map: HeatMap) -> Image:
     strip[:] = _RED if verdict.anomalous else _GREEN
     word, relation = ("ANOMALY", ">") if verdict.anomalous else ("GOOD", "<=")
     text = f"{word}  score {verdict.score:.1f} {relation} {verdict.operating_point.threshold:.1f}"
-    with_scale = verdict.anomalous or heat_map == "likelihood"
+    with_scale = verdict.anomalous or heat_map != "nfa"
     largest, baseline = (0.6, 18) if with_scale else (0.8, 30)
     scale = min(largest, largest * (width - 24) / cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, largest, 2)[0][0])
     cv2.putText(strip, text, (12, baseline), cv2.FONT_HERSHEY_SIMPLEX, scale, _WHITE, 2, cv2.LINE_AA)

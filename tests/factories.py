@@ -51,7 +51,8 @@ def result(
     regions = (Region(*box, width * height, -score),) if anomalous else ()
     verdict = Verdict(index, camera, size, anomalous, score, point, regions, mask, times, drift=drift)
     energies = (np.where(mask[::10, ::10], np.float32(80), np.float32(4)),)
-    inspection = Inspection(verdict, energies, energies, np.zeros((8, 8), np.float32), (0, 0, size[1], size[0]))
+    blank = np.zeros((8, 8), np.float32)
+    inspection = Inspection(verdict, energies, energies, blank, (0, 0, size[1], size[0]), lambda: blank)
     if image_bgr is None:
         image_bgr = np.random.default_rng(index).integers(0, 256, (*size, 3), np.uint8)
     return Frame(image_bgr, index, camera, Path(name or f"frame-{index:06d}"), times.captured), inspection

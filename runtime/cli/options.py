@@ -69,8 +69,8 @@ def add_heat_map_option(group: Group) -> None:
     group.add_argument(
         "--heat-map",
         choices=HEAT_MAPS,
-        help="meaning of the colours on pictures: nfa, the scores above the threshold; likelihood, the likelihood map "
-        "of the whole inspected area (default: nfa)",
+        help="meaning of the colours on pictures: nfa, the scores above the threshold; evidence, how unusual every "
+        "inspected pixel is, from 2 where it is detected; likelihood, the likelihood map (default: nfa)",
     )
 
 

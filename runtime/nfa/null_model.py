@@ -120,6 +120,17 @@ class NullScale:
             levels = ratios / np.float32(image_gain.of(ratios))
         return np.asarray(np.minimum(levels, np.finfo(np.float32).max, out=levels), np.float32)
 
+    def log10_tail(self, energy: FloatMap) -> NDArray[np.float64]:
+        """log10 of the probability that a good pixel reaches its energy, (H, W), by the gain of its place alone.
+
+        The gain of the image is left in: pixels of a calm image are calmer than those of an unusual one.
+
+        Args:
+            energy: (H, W) float32, finite and not negative.
+        """
+        with np.errstate(over="ignore"):
+            return self.tail.log10_tail(np.minimum(energy / self.pixel_gain, np.finfo(np.float32).max))
+
     def evidence(self, energy: FloatMap, scales: int) -> Evidence:
         """The evidence of one map; values are log10 NFA.
 

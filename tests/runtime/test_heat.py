@@ -48,7 +48,8 @@ def inspection_of(threshold: float) -> Inspection:
     point, times = OperatingPoint(threshold, "manual"), Timestamps(0, 0, 0, 0, 0)
     verdict = Verdict(0, "belt", (64, 64), bool(mask.any()), 5.0, point, (), mask, times)
     energies = (np.full((8, 8), 80, np.float32),)
-    return Inspection(verdict, energies, energies, score, (0, 0, 64, 64))
+    own = np.repeat(np.arange(8, dtype=np.float32)[np.newaxis], 8, axis=0)
+    return Inspection(verdict, energies, energies, score, (0, 0, 64, 64), lambda: own)
 
 
 def test_only_what_is_above_the_threshold_is_coloured() -> None:
@@ -90,3 +91,11 @@ def test_a_large_frame_is_drawn_with_sixteen_million_pixels() -> None:
     assert drawn.shape == (2667 + HEADER, 6000, 3)
     assert np.abs(drawn[HEADER + 1300, 1000].astype(int) - 90).max() > 30
     assert (drawn[HEADER + 1300, 3100:] == 90).all()
+
+
+def test_the_evidence_colours_all_that_was_inspected_and_detected_pixels_most() -> None:
+    frame = np.full((64, 64, 3), 90, np.uint8)
+    drawn = draw_maps(frame, inspection_of(0), (4,), (64, 64), "evidence")
+    expected = heat_colours(heat_of(np.array([[2 + 5 + 1, 1 - math.exp(-6)]], np.float32), 0))[0]
+    np.testing.assert_allclose(drawn[24, [12, 52]], 0.5 * 90 + 0.5 * expected, atol=4)
+    assert step_labels(6, "evidence") == ["0", "1", "10", "100", "1000"]

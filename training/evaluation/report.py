@@ -22,7 +22,7 @@ from uflow_edge.training.evaluation.score_maps import MapName
 from uflow_edge.training.evaluation.tables import DECISION_HEAD, MEAN, RANKING_HEAD, decision_rows, ranking_rows
 
 _TRUTH = (255, 220, 60)  # BGR; detected regions are outlined in white
-_COLOURS: dict[MapName, str] = {"nfa": "nfa", "likelihood": "other"}
+_COLOURS: dict[MapName, str] = {"nfa": "nfa", "evidence": "evidence", "likelihood": "other"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def seen(inspector: Inspector, labelled_folder: Path) -> Seen:
     ]
 
 
-@pytest.mark.parametrize("name", ["nfa", "likelihood"])
+@pytest.mark.parametrize("name", ["nfa", "evidence", "likelihood"])
 def test_ranking_of_images_and_pixels(name: str, evaluation: Evaluation, seen: Seen, inspector: Inspector) -> None:
     maps = [score_maps(inspection, inspector.manifest.channels)[name] for _, _, inspection in seen]
     labels, highest = [not image.is_good for image, _, _ in seen], [scores.max() for scores in maps]
@@ -124,8 +124,9 @@ def test_no_threshold_beats_the_oracle(evaluation: Evaluation) -> None:
 
 def test_score_maps_thresholded_are_the_verdicts_mask(seen: Seen, inspector: Inspector) -> None:
     for _, _, inspection in seen:
-        scores = score_maps(inspection, inspector.manifest.channels)["nfa"]
-        assert np.array_equal(scores > POINT.threshold, inspection.verdict.mask)
+        maps = score_maps(inspection, inspector.manifest.channels)
+        assert np.array_equal(maps["nfa"] > POINT.threshold, inspection.verdict.mask)
+        assert np.array_equal(maps["evidence"] > 1, inspection.verdict.mask)
 
 
 def test_worst_cases_come_in_order(evaluation: Evaluation, seen: Seen) -> None:
