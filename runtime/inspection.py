@@ -51,12 +51,11 @@ class Inspection:
     def evidence(self) -> FloatMap:
         """The map that ranks pixels, as large as the score, float32; computed at each call, as few frames need it.
 
-        Outside of detected regions 0 to 1, the higher the more unusual a pixel is by itself. Inside, 2, and how far the
-        region's score exceeds the threshold, and the pixel's own evidence. So a threshold of 1 gives the mask.
+        From 0 to 1 outside of detected regions and from 2 inside, the higher the more unusual a pixel is by itself: for
+        evidence e, 1 − exp(−e) and 2 + e. So a threshold of 1 gives the mask.
         """
-        own, threshold = self.pixel_evidence(), self.verdict.operating_point.threshold
-        inside = 2 + (self.score - np.float32(threshold)) + own
-        return np.where(self.score > threshold, inside, -np.expm1(-own))
+        own = self.pixel_evidence()
+        return np.where(self.score > self.verdict.operating_point.threshold, 2 + own, -np.expm1(-own))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
-from uflow_edge.runtime.heat import HeatMap, colour_bar, heat_colours, heat_of, step_labels
+from uflow_edge.runtime.heat import EVIDENCE_STEPS, HeatMap, colour_bar, heat_colours, heat_of, step_labels
 from uflow_edge.runtime.inspection import Inspection
 from uflow_edge.runtime.nfa import likelihood_map
 from uflow_edge.runtime.numeric import FloatMap, Image, Size
@@ -108,8 +108,10 @@ def _heat_and_opacity(
     if heat_map == "likelihood":
         heat[top:bottom, left:right] = likelihood
     else:
-        threshold = verdict.operating_point.threshold
-        shown = heat_of(inspection.score, threshold) if heat_map == "nfa" else heat_of(inspection.evidence(), 0)
+        if heat_map == "nfa":
+            shown = heat_of(inspection.score, verdict.operating_point.threshold)
+        else:
+            shown = heat_of(inspection.evidence(), 0, EVIDENCE_STEPS)
         heat[top:bottom, left:right] = cv2.resize(shown, part[::-1], interpolation=cv2.INTER_LINEAR)
     dense = _CLEAREST + (_DENSEST - _CLEAREST) * likelihood if heat_map == "nfa" else _EVERYWHERE
     opacity[top:bottom, left:right] = dense

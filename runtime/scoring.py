@@ -12,7 +12,6 @@ from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.errors import BadInput
 from uflow_edge.runtime.inspection import LatentStatistics
 from uflow_edge.runtime.nfa import Rule, block_score, tree_score
-from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail
 from uflow_edge.runtime.nfa.maps import upsample_bilinear
 from uflow_edge.runtime.nfa.null_model import NullModel
 from uflow_edge.runtime.numeric import FloatMap
@@ -82,10 +81,11 @@ class Scorer:
         return tree_score(energies, manifest.channels, size, rule=manifest.rule)
 
     def pixel_evidence(self, energies: Sequence[FloatMap]) -> FloatMap:
-        """How unusual each pixel of a picture that was scored is by itself: Σ ln(1 − log10 p) over the scales.
+        """How unusual each pixel of a picture that was scored is by itself: Σ ln(1 + surprise) over the scales.
 
-        p is the probability that a good pixel reaches its energy: under the null model, else under N(0, 1) latents.
-        With this sum a moderate surprise at every scale outweighs a large one at a single scale.
+        The surprise is −log10 of the null model's probability that a good pixel reaches the energy. Without a null
+        model it is half the energy per channel, as in the likelihood map: a χ² law would call all latents likely that
+        are calmer than N(0, 1). A moderate surprise at every scale outweighs a large one at a single scale.
 
         Args:
             energies: per scale, finest first, (H_i, W_i) float32.
@@ -95,10 +95,10 @@ class Scorer:
         """
         size = (self.manifest.input_size, self.manifest.input_size)
         if self.null_model is not None:
-            tails = [scale.log10_tail(one) for scale, one in zip(self.null_model.scales, energies, strict=True)]
+            surprises = [-scale.log10_tail(one) for scale, one in zip(self.null_model.scales, energies, strict=True)]
         else:
-            tails = [chi_square_log10_tail(one, c) for one, c in zip(energies, self.manifest.channels, strict=True)]
-        return np.asarray(sum(upsample_bilinear(np.log1p(-tail).astype(np.float32), size) for tail in tails))
+            surprises = [one / (2 * c) for one, c in zip(energies, self.manifest.channels, strict=True)]
+        return np.asarray(sum(upsample_bilinear(np.log1p(one).astype(np.float32), size) for one in surprises))
 
     def scores(self, statistics: LatentStatistics) -> Iterator[FloatMap]:
         """Score one picture after the other, like `score`."""

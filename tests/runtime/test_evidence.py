@@ -12,7 +12,6 @@ from uflow_edge.runtime.bundle.folder import Bundle
 from uflow_edge.runtime.bundle.uflow import UFlowManifest
 from uflow_edge.runtime.engines import Outputs
 from uflow_edge.runtime.inspection import Inspection
-from uflow_edge.runtime.nfa.chi_square import chi_square_log10_tail
 from uflow_edge.runtime.nfa.null_model import ImageGain, NullModel, NullScale, TailLaw
 from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.runtime.operating_point import OperatingPoint
@@ -79,13 +78,11 @@ def test_above_one_is_what_was_detected(inspector: Inspector) -> None:
 
 
 def test_pixels_are_ordered_by_their_own_evidence(inspector: Inspector) -> None:
-    """Everywhere outside, and inside among those of one score."""
     inspection = seen(inspector)
     own, evidence, detected = inspection.pixel_evidence(), inspection.evidence(), inspection.verdict.mask
-    scores, counts = np.unique(inspection.score[detected], return_counts=True)
-    for part in (~detected, detected & (inspection.score == scores[counts.argmax()])):
+    for part in (~detected, detected):
         ordered = evidence[part][np.argsort(own[part], kind="stable")]
-        assert part.sum() > 10 and len(np.unique(ordered)) > part.sum() / 2
+        assert part.sum() > 50 and len(np.unique(ordered)) > part.sum() / 2
         assert (np.diff(ordered) >= 0).all()
 
 
@@ -98,18 +95,18 @@ def test_more_energy_is_never_less_evidence(manifest: UFlowManifest, null_model:
         assert (after >= before).all() and (after > before).sum() > 100
 
 
-def test_each_scale_adds_the_logarithm_of_its_tail(manifest: UFlowManifest, null_model: NullModel) -> None:
+def test_each_scale_adds_the_logarithm_of_its_surprise(manifest: UFlowManifest, null_model: NullModel) -> None:
     energies = [one[0] for one in Fixed(manifest).energies]
 
-    def expected(tails: list[FloatMap]) -> FloatMap:
-        return sum(cv2.resize(np.log1p(-tail), (64, 64), interpolation=cv2.INTER_LINEAR) for tail in tails)
+    def expected(surprises: list[FloatMap]) -> FloatMap:
+        return sum(cv2.resize(np.log1p(one), (64, 64), interpolation=cv2.INTER_LINEAR) for one in surprises)
 
-    by_law = [chi_square_log10_tail(one, scale.channels) for one, scale in zip(energies, manifest.scales, strict=True)]
+    likelihoods = [np.exp(-one / (2 * scale.channels)) for one, scale in zip(energies, manifest.scales, strict=True)]
     found = Scorer(manifest).pixel_evidence(energies)
-    np.testing.assert_allclose(found, expected(by_law), atol=1e-5)
+    np.testing.assert_allclose(found, expected([-np.log(one) for one in likelihoods]), rtol=1e-4)
     ratios = [one / scale.pixel_gain for one, scale in zip(energies, null_model.scales, strict=True)]
     found = Scorer(manifest, null_model).pixel_evidence(energies)
-    np.testing.assert_allclose(found, expected([TAIL.log10_tail(one) for one in ratios]), atol=1e-5)
+    np.testing.assert_allclose(found, expected([-TAIL.log10_tail(one) for one in ratios]), atol=1e-5)
 
 
 @pytest.mark.parametrize("energy", [0.0, 3e38])

@@ -96,6 +96,6 @@ def test_a_large_frame_is_drawn_with_sixteen_million_pixels() -> None:
 def test_the_evidence_colours_all_that_was_inspected_and_detected_pixels_most() -> None:
     frame = np.full((64, 64, 3), 90, np.uint8)
     drawn = draw_maps(frame, inspection_of(0), (4,), (64, 64), "evidence")
-    expected = heat_colours(heat_of(np.array([[2 + 5 + 1, 1 - math.exp(-6)]], np.float32), 0))[0]
+    expected = heat_colours(np.array([[0.25 + 0.25 * (2 + 1 - 1) / 3, 0.25 * (1 - math.exp(-6))]], np.float32))[0]
     np.testing.assert_allclose(drawn[24, [12, 52]], 0.5 * 90 + 0.5 * expected, atol=4)
-    assert step_labels(6, "evidence") == ["0", "1", "10", "100", "1000"]
+    assert step_labels(6, "evidence") == ["0", "1", "4", "8", "16"]

@@ -67,7 +67,7 @@ def test_fail_on_anomaly(desk: Path, texture_folder: Path, exit_code) -> None:
 
 def test_pictures_with_the_likelihood_map(desk: Path, texture_folder: Path, exit_code, capsys) -> None:
     images = ("--images", texture_folder / "test")
-    for heat_map in ("nfa", "likelihood"):
+    for heat_map in ("nfa", "evidence", "likelihood"):
         assert exit_code(main, *images, "--threshold", 1e9, "--save-dir", heat_map, "--heat-map", heat_map) == 0
     plain, coloured = (cv2.imread(str(Path(folder, "good", "00.png")))[44:] for folder in ("nfa", "likelihood"))
     assert np.ptp(plain, axis=2).max() == 0  # grey, as the frame is

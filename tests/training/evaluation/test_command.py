@@ -32,7 +32,7 @@ def test_one_category_to_json_and_page(
         assert f"{value:.4f}" in out
     text, pictures = re.subn(r"data:image/jpeg;base64,[\w+/=]+", "", page.read_text())
     assert pictures == 10
-    assert text.count("<polyline") == 6
+    assert text.count("<polyline") == 9
     assert "Colours: the score, from the threshold upwards" in text
     assert not re.search(r"https?://|<script|\bnan\b|\binf\b", text)
 
@@ -56,9 +56,9 @@ def test_every_category_with_its_own_bundle(
     assert content["mean"]["nfa"]["image_auroc"] == pytest.approx(fine["maps"]["nfa"]["image_auroc"])
     assert fine["scoring"] == "one_sided" and fine["checkpoint"]["name"] == "gravel.ckpt"
     for name in ("fine", "coarse"):
-        assert page.read_text().count(f'<a href="#{name}">') == 3  # a row for each score, and one of decisions
+        assert page.read_text().count(f'<a href="#{name}">') == 4  # a row for each score, and one of decisions
         assert page.read_text().count(f'<section id="{name}">') == 1
-    assert page.read_text().count('<tr class="strong">') == 3
+    assert page.read_text().count('<tr class="strong">') == 4
     assert capsys.readouterr().out.count("\nmean ") == 3  # two scores; the operating point is log-NFA 0
 
     shutil.rmtree(tmp_path / "bundles" / "fine.uflow")
@@ -73,21 +73,24 @@ def test_without_masks_images_alone_are_compared(
     arguments = ["--bundle", exported, "--data", own_labelled_folder, "--threads", 1]
     assert exit_code(main, *arguments, "--json", numbers[0]) == 0
     shutil.rmtree(own_labelled_folder / "ground_truth")
-    reported = ("--no-masks", "--report", page, "--heat-map", "likelihood")
+    reported = ("--no-masks", "--report", page, "--heat-map", "evidence")
     assert exit_code(main, *arguments, "--json", numbers[1], *reported) == 0
     assert re.search(
-        r"Colours: the likelihood map, from calm to anomalous.*<span>0.75</span>", page.read_text(), re.DOTALL
+        r"Colours: the evidence of each pixel, from 2 where it is detected.*<span>8</span>",
+        page.read_text(),
+        re.DOTALL,
     )
     assert "–" in capsys.readouterr().out
     expected, found = (json.loads(path.read_text())["mean"] for path in numbers)
     for group, of_masks in (
         ("nfa", {"pixel_auroc", "aupro", "oracle_iou"}),
+        ("evidence", {"pixel_auroc", "aupro", "oracle_iou"}),
         ("likelihood", {"pixel_auroc", "aupro", "oracle_iou"}),
         ("at_log_nfa_0", {"mean_iou"}),
         ("at_operating_point", {"mean_iou"}),
     ):
         assert found[group] == {name: None if name in of_masks else value for name, value in expected[group].items()}
-    assert page.read_text().count("<polyline") == 2
+    assert page.read_text().count("<polyline") == 3
 
 
 def test_an_unreadable_image_is_listed_and_the_others_count(
