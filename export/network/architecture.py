@@ -14,6 +14,8 @@ FLOW_STEPS = 4
 """What our trainer uses unless told otherwise."""
 _MOST_TAPS = 8
 MOST_FLOW_STEPS = 64
+_LARGEST_PERMUTATIONS = MOST_FLOW_STEPS * 2048**2
+"""Numbers in the permutations of a scale, which FrEIA makes before a checkpoint's are read."""
 
 CouplingFormula: TypeAlias = Literal["clamp_tanh", "clamp_tanh_ratio"]
 Permutation: TypeAlias = Literal["hard", "soft"]
@@ -111,6 +113,11 @@ class Architecture:
             raise BadInput(f"input size {self.input_size}: expected a multiple of {coarsest}, the coarsest stride")
         if not 1 <= self.flow_steps <= MOST_FLOW_STEPS:
             raise BadInput(f"flow steps {self.flow_steps}: expected at least 1 and at most {MOST_FLOW_STEPS}")
+        if self.flow_steps * (channels := max(scale.channels for scale in self.features)) ** 2 > _LARGEST_PERMUTATIONS:
+            most = _LARGEST_PERMUTATIONS // channels**2
+            raise BadInput(
+                f"flow steps {self.flow_steps}: expected at most {most} with {channels} channels of features"
+            )
         if self.pooling < 1 or self.pooling % 2 == 0:
             raise BadInput(f"pooling {self.pooling}: expected an odd side")
         if self.joint and size is not None:

@@ -12,7 +12,7 @@ from uflow_edge.runtime.errors import BadInput
 
 TIMM = "timm:"
 """Prefix of an extractor that is named as timm names it."""
-_MOST_LEVELS, _MOST_CHANNELS, _LONGEST_NAME = 8, 4096, 100
+_MOST_LEVELS, _MOST_CHANNELS, _LONGEST_NAME = 8, 8192, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +120,6 @@ def from_record(name: Any, record: Mapping[str, Any]) -> Extractor:
     """
     timm_name = _timm_name(name)
     channels = tuple(int(count) for count in record["channels"][: _MOST_LEVELS + 1])
-    if not 1 <= len(channels) <= _MOST_LEVELS or not all(1 <= count <= _MOST_CHANNELS for count in channels):
-        raise BadInput(
-            f"{name} with {brief(record['channels'])} channels; expected at most {_MOST_LEVELS} feature levels of at "
-            f"most {_MOST_CHANNELS}"
-        )
     finest = int(record["finest_level"])
     if not -1 <= finest <= _MOST_LEVELS:
         raise BadInput(f"{name} with feature levels from {finest} on; expected at most {_MOST_LEVELS}")
@@ -159,6 +154,11 @@ def _timm_name(name: Any) -> str:
 
 def _of_timm(timm_name: str, normalization: Normalization, channels: tuple[int, ...], finest: int) -> Extractor:
     """With strides 8 and 16, averaged over 3 x 3, by default; or the two coarsest where one of them is missing."""
+    if not 1 <= len(channels) <= _MOST_LEVELS or not all(1 <= count <= _MOST_CHANNELS for count in channels):
+        raise BadInput(
+            f"{TIMM}{timm_name} with {brief(channels)} channels; expected at most {_MOST_LEVELS} feature levels of at "
+            f"most {_MOST_CHANNELS}"
+        )
     levels = range(finest, finest + len(channels))
     taps = (2, 3) if {2, 3} <= set(levels) else tuple(levels[-2:])
     return Extractor(timm_name, normalization, taps, channels, finest, pooling=3)

@@ -122,8 +122,9 @@ def test_a_network_whose_maps_are_others(name: str, size: int, complaint: str) -
         ({"extractor": "timm:../../etc"}, "unknown extractor"),
         ({"extractor": "timm:" + 10**6 * "a"}, "unknown extractor"),
         ({"described": None}, "do not describe a U-Flow"),
-        ({"channels": [32, 32, 10**9, 96, 960]}, "of at most 4096"),
+        ({"channels": [32, 32, 10**9, 96, 960]}, "of at most 8192"),
         ({"channels": 100 * [8]}, "at most 8 feature levels"),
+        ({"channels": [32, 32, 64, 8192, 960]}, "flow steps 5: expected at most 4 with 8192 channels"),
         ({"channels": [32, 32, 65, 96, 960]}, "feature maps of shapes"),
         ({"finest_level": 1}, "feature maps of shapes|levels 1 to 5"),
         ({"finest_level": 10**30}, "feature levels from"),
@@ -135,7 +136,7 @@ def test_a_checkpoint_that_describes_it_wrongly(changes: dict[str, Any], complai
     architecture = Architecture.default("timm:mobilenetv4_conv_small", 64, 1)
     if not changes.keys() <= {"extractor", "described"}:
         changes = {"described": architecture.backbone.record() | changes}
-    values = architecture.hyper_parameters() | changes
+    values = architecture.hyper_parameters() | {"flow_steps": 5} | changes
     save_tensors({"state_dict": {"model.flow.a": torch.zeros(1)}, "hyper_parameters": values}, tmp_path / "a.ckpt")
     with pytest.raises(BadInput, match=complaint):
         load_checkpoint(tmp_path / "a.ckpt")
