@@ -9,7 +9,7 @@ one such `Affine` per channel, from where it enters the flow (the affine end of 
 it leaves it (a latent). Gains and offsets then fold into the weights that read the channel. Two readers cannot take an
 offset: the product with exp(s) in the next coupling, and the energy. But every coupling's translation has a bias, and
 so has the normalisation; "no offset here" is traced back to the last bias before it. What remains are the offsets that
-3x3 convolutions read. Zero padding reduces their effect at the border, so their sum is kept as a constant map.
+3x3 convolutions read. No bias replaces those, for zeros are read beyond the border: they are added to the channels.
 
 Only the order of the latents' channels is lost, which energies do not depend on.
 """
@@ -74,36 +74,30 @@ class Selection(nn.Module):
 
 
 class LoweredCoupling(nn.Module):
-    """One coupling on channels that stay where they are stored.
+    """An affine coupling (Dinh et al., Real NVP, eq. 7), or an additive one (NICE, eq. 10) if all scales are one."""
 
-    It is affine (Dinh et al., Real NVP, eq. 7), or additive (NICE, eq. 10) where all scales are held at one.
-    """
-
-    bias_map: Tensor | None
+    offset: Tensor | None
 
     def __init__(
         self,
         passive: Selection,
         active: Selection,
+        offset: Tensor | None,
         hidden: nn.Conv2d,
-        bias_map: Tensor | None,
         output: nn.Conv2d,
         clamp: float | None,
     ) -> None:
         super().__init__()
         self.passive, self.active = passive, active
+        self.register_buffer("offset", offset)  # of the passive channels, (C, 1, 1)
         # Log-scales and translations in one convolution, for two of half the width take onnxruntime 3 % longer.
         self.hidden, self.output = hidden, output
-        self.register_buffer("bias_map", bias_map)
         self.clamp = clamp  # None: all scales are one, and the output is the translations alone
 
     def forward(self, stored: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape: passive channels first, then active ones."""
         passive, active = self.passive(stored), self.active(stored)
-        hidden = self.hidden(passive)
-        if self.bias_map is not None:
-            hidden = hidden + self.bias_map
-        output = self.output(F.relu(hidden))
+        output = self.output(F.relu(self.hidden(passive if self.offset is None else passive + self.offset)))
         if self.clamp is None:
             return torch.cat([passive, active + output], dim=1)
         log_scale, translation = output.chunk(2, dim=1)
@@ -146,7 +140,6 @@ class LoweredFlow(nn.Module):
             stage, required = _lower_stage(
                 blocks[start : start + architecture.flow_steps],
                 leaving,
-                feature.side,
                 upward_channels(leaving.gain.numel()) if level > 0 else 0,
                 architecture.coupling,
             )
@@ -186,7 +179,7 @@ class _Routing:
 
 
 def _lower_stage(
-    blocks: Sequence[fm.AllInOneBlock], leaving: Affine, side: int, upward: int, coupling: Coupling
+    blocks: Sequence[fm.AllInOneBlock], leaving: Affine, upward: int, coupling: Coupling
 ) -> tuple[LoweredStage, Affine]:
     """One stage, and what it requires of the channels that enter it, given what is required of those that leave."""
     layout = list(range(leaving.gain.numel()))  # the channels as FrEIA numbers them, in the order they are stored
@@ -200,28 +193,28 @@ def _lower_stage(
     couplings = []
     required = leaving
     for block, routing in reversed(list(zip(blocks, routings, strict=True))):
-        lowered, required = _lower_block(block, routing, required, side, coupling)
+        lowered, required = _lower_block(block, routing, required, coupling)
         couplings.append(lowered)
     places = [place for _, place in sorted(zip(layout, range(len(layout)), strict=True))]
     return LoweredStage(couplings[::-1], places[:upward], sorted(places[upward:])), required
 
 
 def _lower_block(
-    block: fm.AllInOneBlock, routing: _Routing, leaving: Affine, side: int, coupling: Coupling
+    block: fm.AllInOneBlock, routing: _Routing, leaving: Affine, coupling: Coupling
 ) -> tuple[LoweredCoupling, Affine]:
     gain = block.global_scale_activation(block.global_scale.double()).flatten()
     permuted = leaving[_destinations(block)]
     coupled = Affine(permuted.gain / gain, (permuted.offset - block.global_offset.double().flatten()) / gain)
     entering = Affine(coupled.gain, coupled.offset.clone())
     entering.offset[routing.active] = 0  # exp(s) multiplies them: an offset there would cost an addition
-    produced = coupled[torch.tensor(routing.active)]
+    produced, read = coupled[torch.tensor(routing.active)], entering[torch.tensor(routing.passive)]
 
     reads, writes = block.subnet[0], block.subnet[2]
-    hidden = reads.weight.double()[:, routing.passive] * entering.gain[routing.passive].view(1, -1, 1, 1)
     pointwise = reads.kernel_size == (1, 1)
-    extent = 1 if pointwise else side
-    offsets = entering.offset[: block.splits[0]].view(1, -1, 1, 1).expand(-1, -1, extent, extent)
-    bias = F.conv2d(offsets, reads.weight.double(), reads.bias.double(), padding="same")
+    hidden = reads.weight.double()[:, routing.passive] * read.gain.view(1, -1, 1, 1)
+    bias, offset = reads.bias.double(), (read.offset / read.gain).view(-1, 1, 1)
+    if pointwise:
+        bias = F.conv2d(offset, hidden, bias).flatten()
 
     # What the subnet's outputs are stored as: log-scales over the clamp that the newer formula divides them by.
     scales = block.splits[1]
@@ -236,8 +229,8 @@ def _lower_block(
     lowered = LoweredCoupling(
         Selection(routing.passive_places),
         Selection(routing.active_places),
-        _convolution(hidden, bias.flatten() if pointwise else None),
-        None if pointwise else bias.float(),
+        None if pointwise else offset.float(),
+        _convolution(hidden, bias),
         _convolution(weight / stored.gain.view(-1, 1, 1, 1), (shift - stored.offset) / stored.gain),
         None if additive else coupling.clamp,
     )
@@ -249,10 +242,8 @@ def _destinations(block: fm.AllInOneBlock) -> Tensor:
     return cast(Tensor, block.w_perm.flatten(1).argmax(dim=0))
 
 
-def _convolution(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+def _convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
     channels_out, channels_in, side = weight.shape[:3]
-    convolution = nn.Conv2d(channels_in, channels_out, side, padding="same", bias=bias is not None)
-    convolution.weight.data = weight.float()
-    if bias is not None and convolution.bias is not None:
-        convolution.bias.data = bias.float()
+    convolution = nn.Conv2d(channels_in, channels_out, side, padding="same")
+    convolution.weight.data, cast(Tensor, convolution.bias).data = weight.float(), bias.float()
     return convolution
