@@ -7,8 +7,9 @@ import torch
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
+from uflow_edge.export.network.channels import Affine
 from uflow_edge.export.network.extractors import FeatureExtractor, Whitening
-from uflow_edge.export.network.lowering import Affine, lower_flow
+from uflow_edge.export.network.lowering import lower_flow
 from uflow_edge.export.network.uflow import UFlow
 
 

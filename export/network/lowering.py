@@ -25,52 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uflow_edge.export.network.architecture import Architecture, Coupling, upward_channels
+from uflow_edge.export.network.channels import Affine, Selection
 
 _SUBNET_SCALE = 0.1  # FrEIA multiplies the results of a subnet by it
 _UPSAMPLING = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Affine:
-    """The meaning of stored channels: value = gain * stored + offset, (C,) float64 each."""
-
-    gain: Tensor
-    offset: Tensor
-
-    @classmethod
-    def identity(cls, channels: int) -> "Affine":
-        """Channels that are stored as they are."""
-        return cls(torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64))
-
-    @classmethod
-    def join(cls, *parts: "Affine") -> "Affine":
-        """All channels of all parts, in their order."""
-        return cls(torch.cat([part.gain for part in parts]), torch.cat([part.offset for part in parts]))
-
-    def __getitem__(self, channels: Tensor | slice) -> "Affine":
-        return Affine(self.gain[channels], self.offset[channels])
-
-    def repeat(self, times: int) -> "Affine":
-        """Each channel repeated ``times`` times in a row."""
-        return Affine(self.gain.repeat_interleave(times), self.offset.repeat_interleave(times))
-
-
-class Selection(nn.Module):
-    """Selects channels of a tensor, by a slice if they are neighbours."""
-
-    indices: Tensor | None
-
-    def __init__(self, channels: Sequence[int]) -> None:
-        super().__init__()
-        self.start, self.length = channels[0], len(channels)
-        neighbours = list(channels) == list(range(self.start, self.start + self.length))
-        self.register_buffer("indices", None if neighbours else torch.tensor(channels))
-
-    def forward(self, stored: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, length, H, W)."""
-        if self.indices is None:
-            return stored.narrow(1, self.start, self.length)
-        return stored.index_select(1, self.indices)
 
 
 class LoweredCoupling(nn.Module):
@@ -183,28 +141,43 @@ def _lower_stage(
 ) -> tuple[LoweredStage, Affine]:
     """One stage, and what it requires of the channels that enter it, given what is required of those that leave."""
     layout = list(range(leaving.gain.numel()))  # the channels as FrEIA numbers them, in the order they are stored
-    routings = []
+    routings: list[_Routing | None] = []
     for block in blocks:
+        moved = _destinations(block).tolist()
+        if _is_identity(block):
+            routings.append(None)
+            layout = [moved[channel] for channel in layout]
+            continue
         passive = [place for place, channel in enumerate(layout) if channel < block.splits[0]]
         active = [place for place, channel in enumerate(layout) if channel >= block.splits[0]]
         routings.append(_Routing([layout[p] for p in passive], [layout[p] for p in active], passive, active))
-        moved = _destinations(block).tolist()
         layout = [moved[layout[place]] for place in passive + active]
     couplings = []
     required = leaving
     for block, routing in reversed(list(zip(blocks, routings, strict=True))):
-        lowered, required = _lower_block(block, routing, required, coupling)
-        couplings.append(lowered)
+        required = _before_permutation(block, required)
+        if routing is not None:
+            lowered, required = _lower_coupling(block, routing, required, coupling)
+            couplings.append(lowered)
     places = [place for _, place in sorted(zip(layout, range(len(layout)), strict=True))]
     return LoweredStage(couplings[::-1], places[:upward], sorted(places[upward:])), required
 
 
-def _lower_block(
-    block: fm.AllInOneBlock, routing: _Routing, leaving: Affine, coupling: Coupling
-) -> tuple[LoweredCoupling, Affine]:
+def _is_identity(block: fm.AllInOneBlock) -> bool:
+    """Whether the coupling changes nothing, as before the first step of a training."""
+    return not any(bool(parameter.any()) for parameter in block.subnet[2].parameters())
+
+
+def _before_permutation(block: fm.AllInOneBlock, leaving: Affine) -> Affine:
+    """What a block requires of its channels after the coupling, before gains, offsets and the permutation."""
     gain = block.global_scale_activation(block.global_scale.double()).flatten()
     permuted = leaving[_destinations(block)]
-    coupled = Affine(permuted.gain / gain, (permuted.offset - block.global_offset.double().flatten()) / gain)
+    return Affine(permuted.gain / gain, (permuted.offset - block.global_offset.double().flatten()) / gain)
+
+
+def _lower_coupling(
+    block: fm.AllInOneBlock, routing: _Routing, coupled: Affine, coupling: Coupling
+) -> tuple[LoweredCoupling, Affine]:
     entering = Affine(coupled.gain, coupled.offset.clone())
     entering.offset[routing.active] = 0  # exp(s) multiplies them: an offset there would cost an addition
     produced, read = coupled[torch.tensor(routing.active)], entering[torch.tensor(routing.passive)]

@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from FrEIA.modules import AllInOneBlock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uflow_edge.export.checkpoints.checkpoint import load_checkpoint
 from uflow_edge.export.network.architecture import Architecture, Coupling
+from uflow_edge.export.network.channels import Selection
 from uflow_edge.export.network.flow import build_flow, ordered_latents
 from uflow_edge.export.network.lowered_network import lower
-from uflow_edge.export.network.lowering import LoweredFlow, Selection, lower_flow
+from uflow_edge.export.network.lowering import LoweredFlow, lower_flow
 from uflow_edge.export.network.uflow import UFlow
 
 
@@ -178,3 +180,22 @@ def test_neighbours_are_sliced_and_others_gathered() -> None:
     assert Selection([2, 3, 4])(stored).flatten().tolist() == [2, 3, 4]
     assert Selection([2, 3, 4]).indices is None
     assert Selection([4, 0, 5])(stored).flatten().tolist() == [4, 0, 5]
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_couplings_that_change_nothing_cost_nothing(joint: bool) -> None:
+    """Of a flow that starts at the identity, only gains, offsets and the order of channels are left."""
+    torch.manual_seed(4)
+    network = UFlow(replace(Architecture.default("efficientnet_lite0", 64), joint=joint)).eval().requires_grad_(False)
+    blocks = [block for block in network.flow.module_list if isinstance(block, AllInOneBlock)]
+    for block in blocks:
+        block.global_offset.add_(0.1 * torch.randn_like(block.global_offset))
+        for values in block.subnet[2].parameters():
+            values.zero_()
+    lowered = lower(network)
+    assert not any(len(stage.couplings) for stage in lowered.flow.stages)
+    image = torch.randn(2, 3, 64, 64)
+    assert energy_error(list(network(image)), list(lowered(image))) < 1e-5
+    for values in blocks[1].subnet[2].parameters():  # one of several that does something
+        values.add_(0.1 * torch.randn_like(values))
+    assert energy_error(list(network(image)), list(lower(network)(image))) < 1e-5
