@@ -138,6 +138,7 @@ def demo(out: Path, seed: int, epochs: int) -> ExitCode:
         ),
     ]  # fmt: skip
     shutil.rmtree(folders.overlays, ignore_errors=True)
+    folders.verdicts.unlink(missing_ok=True)  # uflow-infer would append to those of an earlier demo
     stages.append(
         run_tool(
             "uflow-infer", "--images", folders.data / "test", "--bundle", folders.bundle, "--quiet",
