@@ -3,6 +3,7 @@
 import logging
 import math
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from uflow_edge.runtime.engines import Engine, EngineFailed
 from uflow_edge.runtime.inspection import Clock, Inferred, Inspection, LatentStatistics, Prepared
 from uflow_edge.runtime.nfa import regions_above
 from uflow_edge.runtime.nfa.null_model import NullModel
-from uflow_edge.runtime.numeric import FloatMap, Frame
+from uflow_edge.runtime.numeric import Frame
 from uflow_edge.runtime.operating_point import OperatingPoint
 from uflow_edge.runtime.resize.cpu import checked_frame
 from uflow_edge.runtime.scoring import Scorer
@@ -245,9 +246,5 @@ class Inspector:
             tuple(stitch(scale, boxes, outside=0)[0] for scale in scales)
             for scales in (statistics.energies, statistics.exceedances)
         )
-
-        def pixel_evidence() -> FloatMap:
-            maps = map(self._scorer.pixel_evidence, zip(*statistics.energies, strict=True))
-            return stitch(maps, boxes, outside=0)[0]
-
-        return Inspection(verdict, energies, exceedances, score, box, pixel_evidence)
+        evidence = partial(self._scorer.evidence_of_parts, statistics, boxes)
+        return Inspection(verdict, energies, exceedances, score, box, evidence)

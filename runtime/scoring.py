@@ -16,7 +16,9 @@ from uflow_edge.runtime.nfa.maps import upsample_bilinear
 from uflow_edge.runtime.nfa.null_model import NullModel
 from uflow_edge.runtime.numeric import FloatMap
 from uflow_edge.runtime.operating_point import LOG_NFA_0
+from uflow_edge.runtime.resize.cpu import Box
 from uflow_edge.runtime.storage.files import sha256
+from uflow_edge.runtime.views import stitch
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,11 @@ class Scorer:
         """Score one picture after the other, like `score`."""
         exceedances = zip(*statistics.exceedances, strict=True) if statistics.exceedances else repeat(())
         return map(self.score, zip(*statistics.energies, strict=True), exceedances)
+
+    def evidence_of_parts(self, statistics: LatentStatistics, boxes: Sequence[Box]) -> FloatMap:
+        """`pixel_evidence` of all parts of a frame in one map; 0 where nothing was inspected."""
+        parts = map(self.pixel_evidence, zip(*statistics.energies, strict=True))
+        return stitch(parts, boxes, outside=0)[0]
 
 
 def with_rule(bundle: Bundle[UFlowManifest], rule: Rule) -> Bundle[UFlowManifest]:

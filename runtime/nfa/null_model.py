@@ -1,8 +1,7 @@
 """The calibrated null model: the energies of good parts on *this* line, and the NFA that follows from them.
 
-Energies are averaged over a window first, where the noise of neighbours averages out and defects, which cover more than
-a pixel, do not. A good pixel's mean energy is modelled as the product of a gain of its place, a gain of the image and a
-random factor, whose tail is a `TailLaw`.
+Energies are averaged over a window first: the noise of neighbours averages out, defects do not. A good pixel's mean
+is modelled as the product of a gain of its place, a gain of the image and a random factor, whose tail is a `TailLaw`.
 
 Neighbouring pixels repeat each other, so a region of n pixels is not n independent tests. How many regions of at least
 n pixels a good image shows above a level is therefore counted on good images, and kept as a line in that tail p:
@@ -36,8 +35,7 @@ from uflow_edge.runtime.storage.npz import read_npz
 
 __all__ = ["ImageGain", "NullModel", "NullScale", "TailLaw"]
 
-FORMAT = 2
-"""Of the files that are written. Format 1 lacks ``window``, which was 1."""
+FORMAT = 2  # of the files that are written; format 1 lacks the window, which was 1
 LARGEST_WINDOW = 31
 _LIMIT = 64 << 20
 _LARGEST = 1e6
