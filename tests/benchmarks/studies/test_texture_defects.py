@@ -17,7 +17,7 @@ from uflow_edge.training.evaluation.ground_truth import labelled_images, read_tr
 @settings(deadline=None)
 def test_every_defect_covers_some_of_the_picture(kind: Callable, seed: int) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    defect, layer = kind(frame, np.random.default_rng(seed))
+    defect, layer = kind(frame, frame, np.random.default_rng(seed))
     assert defect.shape == frame.shape and defect.dtype == np.uint8
     assert layer.shape == (SIDE, SIDE) and layer.min() >= 0 and layer.max() <= 1
     assert 20 <= np.count_nonzero(layer >= 0.5) <= SIDE * SIDE // 6
