@@ -1,10 +1,14 @@
 """The decorator of every function that numba compiles. numba is imported when one is first called: it takes long."""
 
 from collections.abc import Callable
-from functools import cached_property, update_wrapper
+from functools import update_wrapper
+from threading import Lock
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_IMPORTING = Lock()
+"""Parts of numba import each other, which two threads must not do at once."""
 
 
 class _Compiled:
@@ -12,13 +16,20 @@ class _Compiled:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         update_wrapper(self, function)
+        self._dispatcher: Any = None
 
-    @cached_property
+    @property
     def dispatcher(self) -> Any:
-        """The function as numba has it."""
-        from uflow_edge.runtime.compiled_cache import dispatcher_of
+        """The function as numba has it.
 
-        return dispatcher_of(self.__wrapped__)  # type: ignore[attr-defined] # set by update_wrapper
+        No lock is held here, because a thread that compiles holds numba's own when it asks for the functions that it
+        calls. Two threads at once make two dispatchers, which does no harm.
+        """
+        if self._dispatcher is None:
+            with _IMPORTING:
+                from uflow_edge.runtime.compiled_cache import dispatcher_of
+            self._dispatcher = dispatcher_of(self.__wrapped__)  # type: ignore[attr-defined] # set by update_wrapper
+        return self._dispatcher
 
     @property
     def _numba_type_(self) -> Any:

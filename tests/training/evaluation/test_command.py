@@ -118,7 +118,7 @@ def test_folder_and_image_names_may_hold_html_and_other_bytes_than_utf8(
     assert exit_code(main, "--bundle", exported, "--data", data, *options) == 0
     html = page.read_text(encoding="utf-8")
     assert "&lt;script&gt;\\udcfe.png" in html and "<script>" not in html and "<u>" not in html
-    assert html.count('href="#a%20%3Cu%3E%20%5Cudcff"') == 3
+    assert html.count('href="#a%20%3Cu%3E%20%5Cudcff"') == 4  # of three maps and the decisions
     assert html.count('id="a%20%3Cu%3E%20%5Cudcff"') == 1
     assert json.loads(numbers.read_text())["categories"][0]["category"] == data.name
 
