@@ -11,6 +11,7 @@ features they are also those between scales.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,11 +42,13 @@ class Normal:
     Attributes:
         mean, variance: broadcastable to (C, H, W), float32.
         whitening: (H*W, C, C) float32, symmetric, for the standardised features; None for independent channels.
+        log_determinant: of all whitening matrices together, in nats; 0 without them.
     """
 
     mean: Tensor
     variance: Tensor
     whitening: Tensor | None = None
+    log_determinant: float = 0.0
 
     def scores(self, features: Tensor) -> Tensor:
         """Standardised, and whitened if channels depend on each other; (N, C, H, W) both."""
@@ -54,10 +57,9 @@ class Normal:
 
     def negative_log_likelihood(self, features: Tensor) -> float:
         """Sum over (N, C, H, W) features, without the law's constant, in nats."""
-        log_volume = 0.5 * self.variance.log().expand(features.shape[1:]).sum(dtype=torch.float64)
-        if self.whitening is not None:
-            log_volume -= torch.linalg.slogdet(self.whitening.double()).logabsdet.sum()
-        return float(0.5 * self.scores(features).square().sum(dtype=torch.float64) + len(features) * log_volume)
+        log_volume = 0.5 * float(self.variance.log().expand(features.shape[1:]).sum(dtype=torch.float64))
+        energy = float(self.scores(features).square().sum(dtype=torch.float64))
+        return 0.5 * energy + len(features) * (log_volume - self.log_determinant)
 
 
 def supported_choice(network: UFlow, choice: StandardizationChoice) -> StandardizationChoice:
@@ -203,7 +205,20 @@ def _whitened(extractor: FeatureExtractor, fit: Features, normals: list[Normal])
         products = [total + new for total, new in zip(products, added, strict=True)] if products else added
     result = []
     for normal, product in zip(normals, products, strict=True):
-        values, vectors = torch.linalg.eigh(product / n + _RIDGE * torch.eye(product.shape[1]))
+        with _one_thread():
+            values, vectors = torch.linalg.eigh(product / n + _RIDGE * torch.eye(product.shape[1]))
         matrices = (vectors * values.rsqrt().unsqueeze(1)) @ vectors.transpose(1, 2)
-        result.append(Normal(normal.mean, normal.variance, matrices.contiguous()))
+        log_determinant = -0.5 * float(values.double().log().sum())
+        result.append(Normal(normal.mean, normal.variance, matrices.contiguous(), log_determinant))
     return result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small matrices gain nothing from threads, which take a hundred times as long where another program runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
