@@ -82,7 +82,7 @@ def test_a_training_with_their_settings(
     arguments = ["--config", "bottle", "--data", texture_folder, "--out", out, "--flow-steps", 1, "--epochs", 1]
     assert exit_code(main, *arguments, "--weights", *shallow_mcait, "--learning-rate", 1e-3) == 0
     said = capsys.readouterr().out
-    assert f"weights of mcait: {shallow_mcait[0]}, {shallow_mcait[1]}" in said
+    assert f"weights of mcait: {shallow_mcait[0].name}, {shallow_mcait[1].name}" in said
     assert "features standardised by none" in said
     checkpoint = load_checkpoint(out)
     assert checkpoint.architecture == Architecture.default("mcait", 448, 1)
