@@ -246,5 +246,4 @@ class Inspector:
             tuple(stitch(scale, boxes, outside=0)[0] for scale in scales)
             for scales in (statistics.energies, statistics.exceedances)
         )
-        evidence = partial(self._scorer.evidence_of_parts, statistics, boxes)
-        return Inspection(verdict, energies, exceedances, score, box, evidence)
+        return Inspection(verdict, energies, exceedances, score, box, partial(self._scorer.evidence, statistics, boxes))

@@ -107,7 +107,7 @@ class Scorer:
         exceedances = zip(*statistics.exceedances, strict=True) if statistics.exceedances else repeat(())
         return map(self.score, zip(*statistics.energies, strict=True), exceedances)
 
-    def evidence_of_parts(self, statistics: LatentStatistics, boxes: Sequence[Box]) -> FloatMap:
+    def evidence(self, statistics: LatentStatistics, boxes: Sequence[Box]) -> FloatMap:
         """`pixel_evidence` of all parts of a frame in one map; 0 where nothing was inspected."""
         parts = map(self.pixel_evidence, zip(*statistics.energies, strict=True))
         return stitch(parts, boxes, outside=0)[0]

@@ -193,8 +193,8 @@ def _by_channel(normal: Normal) -> Normal:
 def _whitened(extractor: FeatureExtractor, fit: Features, normals: list[Normal]) -> list[Normal]:
     """Add the whitening per pixel, from the correlations of the channels there.
 
-    Shrinking them more, towards those of the whole map or as Ledoit and Wolf (2004) do, raises the held-out likelihood
-    and finds fewer defects; see docs/training.md.
+    Shrinking them towards those of the whole map raises the held-out likelihood and finds fewer defects; shrinking them
+    as Ledoit and Wolf (2004) do gains nothing. See docs/training.md.
     """
     n = len(fit)
     products: list[Tensor] = []

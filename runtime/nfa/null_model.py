@@ -38,8 +38,7 @@ __all__ = ["ImageGain", "NullModel", "NullScale", "TailLaw"]
 FORMAT = 2  # of the files that are written; format 1 lacks the window, which was 1
 LARGEST_WINDOW = 31
 _LIMIT = 64 << 20
-_LARGEST = 1e6
-"""Limit of gains of images, repeats and counts; on real lines all are near 1, or a few hundred."""
+_LARGEST = 1e6  # of gains of images, repeats and counts; on real lines all are near 1, or a few hundred
 
 
 @dataclass(frozen=True, slots=True)
